@@ -1,0 +1,77 @@
+# Every target sets up the virtual environment it needs; a second call finds it ready.
+# PYTHON=python3.12 make demo   picks the interpreter;  VENV=path make demo   picks the environment's folder.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: help demo test lint format types derive check validate docs bench clean
+
+help:
+	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
+	@echo "make test      all tests"
+	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
+	@echo "make derive docs bench clean        regenerate kernels, documents, tables; remove what was built"
+
+demo: $(VENV)/.ready-run
+	$(BIN)/python -m badmm demo $(DEMO_ARGS)
+
+# two workers: the suite is compute-bound and the smallest machine it is meant for has two cores
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGS)
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.ready-test
+	$(BIN)/mypy
+
+derive: $(VENV)/.ready-test
+	$(BIN)/python -m derive
+
+check: $(VENV)/.ready-test
+	$(BIN)/python -m derive --check
+
+validate: $(VENV)/.ready-test
+	$(BIN)/python -m validation
+
+docs: $(VENV)/.ready-test
+	$(BIN)/python -m derive --report docs/derivation.md
+	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m badmm demo --picture docs/demo.png
+
+bench: $(VENV)/.ready-test
+	$(BIN)/python -m benchmarks.kernels
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find derive kernels badmm validation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- the environment -------------------------------------------------------------------------------------------------
+
+$(VENV)/.ready-run: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what the demo needs into $(VENV)"
+	@$(PIP_INSTALL) -e '.[run]'
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what the tests need into $(VENV)"
+	@$(PIP_INSTALL) -e '.[test]'
+	@touch $@ $(VENV)/.ready-run
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "creating $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
+	        "$$python" -m venv $(VENV) && exit 0; \
+	        echo "error: '$$python -m venv' failed (on Debian and Ubuntu: install python3-venv)" >&2; \
+	        rm -rf $(VENV); exit 1; \
+	    fi; \
+	done; \
+	echo "error: Python 3.11 or newer is needed and none was found (tried: $(PYTHON) python3, python3.11 to python3.14)." >&2; \
+	echo "       Install one, or name it:  make demo PYTHON=/path/to/python3.12" >&2; exit 1

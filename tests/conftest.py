@@ -2,7 +2,7 @@
 
 import os
 
-# Read when Numba, BLAS, OpenMP and torch are first imported, so they are set before any of them is. Two Numba threads keep
+# Read when Numba, BLAS, OpenMP and torch are first imported, so they are set before that. Two Numba threads keep
 # the kernels' parallel paths under test; beside other pytest workers each process does its work on one.
 _THREADS = "2" if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) == 1 else "1"
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")

@@ -1,0 +1,58 @@
+"""A kernel call as a record, so that one check can run it, slice it, stack it, alias it or hand it to an oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call ``function(*args, **kwargs)``; an argument is an array, a tuple of arrays (one a slot), a float or None."""
+
+    function: str
+    args: tuple[Any, ...]
+    label: str = "generic"
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def arrays(self) -> list[Array]:
+        """Every array of the call in order, tuples opened."""
+        found: list[Array] = []
+        for argument in self.args:
+            if isinstance(argument, tuple):
+                found.extend(argument)
+            elif isinstance(argument, np.ndarray):
+                found.append(argument)
+        return found
+
+    def scalars(self) -> list[float]:
+        """The Python numbers of the call in order (keywords excluded)."""
+        return [argument for argument in self.args if isinstance(argument, (int, float))]
+
+    def slot(self, index: int) -> list[Array]:
+        """The array of slot ``index`` from every tuple argument."""
+        return [argument[index] for argument in self.args if isinstance(argument, tuple)]
+
+    def mapped(self, change: Callable[[Array], Array]) -> Call:
+        """The same call with ``change`` applied to every array."""
+
+        def apply(argument: Any) -> Any:
+            if isinstance(argument, tuple):
+                return tuple(change(array) for array in argument)
+            return change(argument) if isinstance(argument, np.ndarray) else argument
+
+        return replace(self, args=tuple(apply(argument) for argument in self.args))
+
+
+def invoke(namespace: Any, call: Call, out: tuple[Array, ...] | None = None, **extra: Any) -> Any:
+    """Run the call on a kernel namespace."""
+    keywords = dict(call.kwargs, **extra)
+    if out is not None:
+        keywords["out"] = out
+    return getattr(namespace, call.function)(*call.args, **keywords)

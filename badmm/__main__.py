@@ -1,0 +1,66 @@
+"""The command line: `python -m badmm run CONFIG.toml` solves a problem from a file, `python -m badmm demo` compares methods."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of both commands."""
+    top = argparse.ArgumentParser(
+        prog="python -m badmm", description="Bayesian ADMM on data that stay with their clients."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+
+    run = commands.add_parser("run", help="solve the problem that a TOML file describes")
+    run.add_argument("config", type=Path, metavar="CONFIG.toml")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override, e.g. method.rho=0.5",
+    )
+    run.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/NAME)")
+    run.add_argument("--resume", action="store_true", help="continue a run that was stopped in that folder")
+    run.add_argument("--quiet", action="store_true", help="no progress display")
+
+    demo = commands.add_parser("demo", help="compare methods on real data: table, plots and a verdict")
+    demo.add_argument("--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder for the results")
+    demo.add_argument("--quick", action="store_true", help="one split and fewer rounds, for a first look")
+    demo.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the splits (default: 0 1 2)")
+    demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
+    demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 on success, 2 with one line on standard error for a bad argument or configuration."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "run":
+            from badmm import run
+
+            run.from_file(options.config, options.overrides, options.out, resume=options.resume, quiet=options.quiet)
+        else:
+            from badmm import demo
+
+            demo.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; a run continues with --resume", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[run]'", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Pictures of a run and of posteriors, drawn without a screen and without matplotlib's global state.
+
+Colours are Okabe and Ito's, which readers with any common colour vision tell apart; every series has its own marker
+or dash too, so that a picture reads in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import gamma as gamma_distribution
+
+Array = NDArray[np.floating[Any]]
+
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+
+
+def figure(columns: int, rows: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure with a grid of axes in reading order; sizes in inches for each."""
+    drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = drawn.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.grid(True, which="major", color="0.9", linewidth=0.8)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+    return drawn, list(axes.flat)
+
+
+def ellipse(axis: Axes, mean: Array, covariance: Array, level: float = 0.95, **style: Any) -> None:
+    """The boundary of the region that holds `level` of N(mean (2,), covariance (2, 2))."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    radius = np.sqrt(-2 * np.log(1 - level))  # the chi-squared quantile with two degrees of freedom, square-rooted
+    points = mean[:, None] + radius * np.linalg.cholesky(covariance) @ np.stack([np.cos(angle), np.sin(angle)])
+    axis.plot(*points, **style)
+
+
+def history_figure(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Gap, residuals and objective of a run, by round (top) and by bytes sent (bottom)."""
+    drawn, axes = figure(3, 2)
+    rounds = np.array([record["round"] for record in history])
+    sent = np.array([record["bytes_up"] + record["bytes_down"] for record in history]) / 1e6
+    panels: list[tuple[str, list[tuple[str, str, str, str]]]] = [
+        ("fixed-point residual", [("gap", "gap", BLUE, "o")]),
+        ("residuals", [("primal_residual", "primal", ORANGE, "s"), ("dual_residual", "dual", GREEN, "^")]),
+        ("objective (nats)", [("objective", "objective", RED, "D")]),
+    ]
+    for row, (x, label) in enumerate([(rounds, "round"), (sent, "megabytes sent, up and down")]):
+        for axis, (name, series) in zip(axes[3 * row : 3 * row + 3], panels, strict=True):
+            for key, text, color, marker in series:
+                y = np.array([np.nan if record[key] is None else record[key] for record in history], dtype=float)
+                logarithmic = key != "objective"
+                axis.plot(
+                    x, np.where(y > 0, y, np.nan) if logarithmic else y, color=color, marker=marker, ms=4, label=text
+                )
+                if logarithmic and np.any(y > 0):
+                    axis.set_yscale("log")
+            axis.set(xlabel=label, ylabel=name)
+            if len(series) > 1:
+                axis.legend(frameon=False)
+    drawn.suptitle(title)
+    return drawn
+
+
+def gaussian_figure(mean: Array, covariance: Array, title: str) -> Figure:
+    """Means with two standard deviations, and the 95% ellipse of the two most correlated coordinates."""
+    deviation = np.sqrt(np.diag(covariance))
+    drawn, axes = figure(2)
+    shown = np.arange(min(len(mean), 60))
+    axes[0].errorbar(shown, mean[shown], yerr=2 * deviation[shown], fmt="o", ms=4, color=BLUE, ecolor=SKY)
+    axes[0].axhline(0, color="0.6", lw=0.8)
+    axes[0].set(xlabel=f"coordinate ({len(shown)} of {len(mean)})", ylabel="mean ± 2 standard deviations")
+    if len(mean) == 1:
+        axes[1].set_visible(False)
+    else:
+        first, second = most_correlated(covariance)
+        pair = [first, second]
+        block = covariance[np.ix_(pair, pair)]
+        ellipse(axes[1], mean[pair], block, color=BLUE, lw=2)
+        axes[1].plot(*mean[pair], "o", color=BLUE)
+        correlation = block[0, 1] / np.sqrt(block[0, 0] * block[1, 1])
+        axes[1].set(xlabel=f"coordinate {first}", ylabel=f"coordinate {second}")
+        axes[1].set_title(f"95% region, correlation {correlation:+.2f}", fontsize=10)
+    drawn.suptitle(title)
+    return drawn
+
+
+def gamma_figure(shape: Array, rate: Array, prior: tuple[float, float], title: str) -> Figure:
+    """The density of each rate (at most eight are drawn) beside the prior's, and its central 95% interval."""
+    drawn, axes = figure(1, width=6.5)
+    axis = axes[0]
+    shape, rate = np.atleast_1d(shape), np.atleast_1d(rate)
+    top = float(np.max(gamma_distribution.ppf(0.9995, shape, scale=1 / rate)))
+    grid = np.linspace(0, 1.2 * top, 600)[1:]
+    colors = (BLUE, RED, GREEN, ORANGE, PINK, SKY, YELLOW, "0.4")
+    for index, (k, r, color) in enumerate(zip(shape, rate, colors, strict=False)):
+        density = gamma_distribution.pdf(grid, k, scale=1 / r)
+        low, high = gamma_distribution.ppf([0.025, 0.975], k, scale=1 / r)
+        axis.plot(grid, density, color=color, lw=2, label=f"rate {index}: {k / r:.3g}  ({low:.3g} to {high:.3g})")
+        inside = (grid >= low) & (grid <= high)
+        axis.fill_between(grid[inside], density[inside], color=color, alpha=0.2, lw=0)
+    axis.plot(grid, gamma_distribution.pdf(grid, prior[0], scale=1 / prior[1]), "--", color=BLACK, label="prior")
+    axis.set(xlabel="rate", ylabel="posterior density", ylim=(0, None))
+    axis.legend(frameon=False, title="mean (central 95%)")
+    drawn.suptitle(title)
+    return drawn
+
+
+def most_correlated(covariance: Array) -> tuple[int, int]:
+    """The pair of coordinates with the largest absolute correlation; (0, 1) where none is correlated."""
+    deviation = np.sqrt(np.diag(covariance))
+    correlation = np.abs(np.triu(covariance / np.outer(deviation, deviation), 1))
+    if not correlation.any():
+        return 0, 1
+    first, second = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
+    return int(first), int(second)

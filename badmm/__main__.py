@@ -1,4 +1,4 @@
-"""The command line: `python -m badmm run CONFIG.toml` solves a problem from a file, `python -m badmm demo` compares methods."""
+"""The command line: `python -m badmm run CONFIG.toml` solves a problem from a file, `python -m badmm demo` compares."""
 
 from __future__ import annotations
 

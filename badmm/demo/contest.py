@@ -1,0 +1,152 @@
+"""The contenders, and one run of one of them: distance to the central solution by round, and the bytes sent by then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import badmm
+from badmm import plots
+from badmm.demo.problems import Problem
+
+Array = NDArray[np.floating[Any]]
+Solve = dict[str, Any]
+
+PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 3.01, 0.5))
+"""The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""
+
+TARGETS = (1e-3, 1e-8)
+CENTRAL_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table: what `badmm.solve` is called with, and how it is drawn."""
+
+    label: str
+    family: str
+    method: str
+    color: str
+    marker: str
+    dashed: bool = False
+    arguments: Solve = field(default_factory=dict)
+
+    def with_penalty(self, rho: float) -> Contender:
+        """The same contender with an explicit penalty and the paper's α = 1/(1+ρK) for K clients."""
+        return replace(self, arguments={**self.arguments, "rho": rho})
+
+
+CONTENDERS = (
+    Contender("classic ADMM (tuned)", "isotropic_gaussian", "bayes_admm", plots.BLACK, "s"),
+    Contender("Bregman ADMM, diagonal", "diagonal_gaussian", "bregman_admm", plots.PINK, "v", True),
+    Contender("Bregman ADMM, full", "full_gaussian", "bregman_admm", plots.PINK, "v"),
+    Contender("PVI, diagonal", "diagonal_gaussian", "pvi", plots.ORANGE, "D", True),
+    Contender("PVI, full", "full_gaussian", "pvi", plots.ORANGE, "D"),
+    Contender("Bayesian ADMM, diagonal", "diagonal_gaussian", "bayes_admm", plots.BLUE, "o", True),
+    Contender("Bayesian ADMM, full", "full_gaussian", "bayes_admm", plots.BLUE, "o"),
+)
+
+
+@dataclass
+class Trace:
+    """Distance to the central solution after every round, the bytes sent by then, and the last posterior."""
+
+    distance: list[float] = field(default_factory=list)
+    bytes_sent: list[int] = field(default_factory=list)
+    posterior: Any = None
+    failure: str = ""
+    rho: float | None = None
+
+    def rounds_to(self, target: float) -> int | None:
+        """The first round at or below `target` (relative), None where none came that close."""
+        reached = np.flatnonzero(np.array(self.distance) <= target)
+        return int(reached[0]) + 1 if reached.size else None
+
+    def bytes_to(self, target: float) -> int | None:
+        """Bytes up and down, all clients together, by that round."""
+        rounds = self.rounds_to(target)
+        return None if rounds is None else self.bytes_sent[rounds - 1]
+
+
+class _Enough(Exception):
+    """Ends `badmm.solve` from a callback."""
+
+
+def distance(natural: tuple[Array, ...], central: tuple[Array, ...]) -> float:
+    """max over slots of ‖λ − λ*‖ / ‖λ*‖ (2-norm over all entries of the slot)."""
+    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(natural, central, strict=True))
+
+
+def central_solution(problem: Problem, family: str) -> badmm.Result:
+    """The same family's solution with all the data in one place: one client, ρ = α = γ = 1."""
+    return badmm.solve(
+        [problem.central],
+        family=family,
+        prior=problem.prior(family),
+        expectation=problem.expectation(family),
+        rho=1.0,
+        alpha=1.0,
+        damping=1.0,
+        rounds=200,
+        tol=CENTRAL_TOLERANCE,
+        client_tol=1e-13,
+    )
+
+
+def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], rounds: int, seed: int) -> Trace:
+    """Run a contender until it is within the tightest target, fails, or has used its rounds."""
+    trace = Trace(rho=contender.arguments.get("rho"))
+
+    def watch(state: Any) -> None:
+        trace.distance.append(distance(state.natural, central))
+        trace.bytes_sent.append(state.record.bytes_up + state.record.bytes_down)
+        trace.posterior = state.posterior
+        if trace.distance[-1] <= min(TARGETS):
+            raise _Enough
+
+    arguments = dict(contender.arguments)
+    if contender.family == "isotropic_gaussian":
+        arguments["alpha"] = 1 / (1 + arguments["rho"] * len(problem.clients))
+        arguments["damping"] = 1.0
+    try:
+        badmm.solve(
+            problem.clients,
+            family=contender.family,
+            method=contender.method,
+            prior=problem.prior(contender.family),
+            expectation=problem.expectation(contender.family),
+            rounds=rounds,
+            tol=0.0,
+            client_tol=1e-10,
+            seed=seed,
+            callbacks=(watch,),
+            **arguments,
+        )
+    except _Enough:
+        pass
+    except (ValueError, ArithmeticError, RuntimeError, np.linalg.LinAlgError) as error:
+        trace.failure = str(error)
+    return trace
+
+
+def tune(contender: Contender, run: Callable[[Contender, int], Trace], rounds: int) -> tuple[float, Trace]:
+    """The penalty of the grid that needs the fewest rounds to the tightest target (ties: the loosest), with its trace.
+
+    A penalty is given up on once it has used more rounds than the best so far.
+    """
+    best: tuple[tuple[float, float], float, Trace] | None = None
+    budget = rounds
+    for rho in PENALTIES:
+        trace = run(contender.with_penalty(rho), budget)
+        tight, loose = trace.rounds_to(min(TARGETS)), trace.rounds_to(max(TARGETS))
+        final = trace.distance[-1] if trace.distance else np.inf
+        key = (tight or rounds + 1 + final, loose or rounds + 1)
+        if best is None or key < best[0]:
+            best = (key, rho, trace)
+            budget = min(budget, tight or rounds)
+    assert best is not None
+    return best[1], best[2]

@@ -1,0 +1,65 @@
+"""Two coordinates of the posterior as every family sees them, beside the exact posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badmm import plots
+from badmm.demo import exact
+from badmm.demo.problems import Problem
+
+Array = NDArray[np.floating[Any]]
+Moments = tuple[Array, Array]
+"""Mean (2,) and covariance (2, 2)."""
+
+DRAWS = 20_000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Moments of two coordinates: of the exact posterior and of each family's, with draws where those were needed."""
+
+    title: str
+    names: tuple[str, str]
+    exact: Moments
+    families: Mapping[str, Moments]
+    draws: Array | None = None
+
+
+def covariance(precision: Array | float, dimension: int) -> Array:
+    """The covariance (d, d) of a scalar, vector (d,) or matrix (d, d) precision."""
+    precision = np.asarray(precision, dtype=float)
+    if precision.ndim == 2:
+        return np.linalg.inv(precision)
+    return np.diag(np.broadcast_to(1 / precision, dimension))
+
+
+def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
+    """The two most correlated coordinates of the full posterior, as each of `posteriors` (by short name) has them."""
+    full = posteriors["full"]
+    chosen = list(plots.most_correlated(covariance(full.precision, len(full.mean))))
+    moments = {
+        name: (posterior.mean[chosen], covariance(posterior.precision, len(full.mean))[np.ix_(chosen, chosen)])
+        for name, posterior in posteriors.items()
+    }
+    X, y, precision = problem.train_X, problem.train_y, problem.prior_precision
+    names = (problem.features[chosen[0]], problem.features[chosen[1]])
+    if problem.noise_variance is not None:
+        mean, matrix = exact.linear_posterior(X, y, problem.noise_variance, precision)
+        truth = (mean[chosen], np.linalg.inv(matrix)[np.ix_(chosen, chosen)])
+        return Pair(f"{problem.title}: exact in closed form", names, truth, moments)
+    draws = exact.sample(exact.logistic_log_posterior(X, y, precision), full.mean, full.precision, DRAWS, seed)[
+        :, chosen
+    ]
+    return Pair(
+        f"{problem.title}: exact by {DRAWS:,} draws",
+        names,
+        (draws.mean(axis=0), np.cov(draws.T)),
+        moments,
+        draws[:: DRAWS // 2000],
+    )

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
 from scipy.special import expit, softmax
 from scipy.stats import norm
+
+from badmm.distributions import Gaussian
 
 Array = NDArray[np.floating[Any]]
 _FLOOR = np.finfo(np.float64).tiny
@@ -38,29 +39,11 @@ class Scores:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def predictor_variance(X: Array, precision: Array | float) -> Array:
-    """xᵀS⁻¹x for every row x of X (n, d); the precision S is a scalar, a vector (d,) or a matrix (d, d)."""
-    precision = np.asarray(precision, dtype=float)
-    if precision.ndim == 2:
-        half = solve_triangular(cholesky(precision, lower=True), X.T, lower=True)
-        return np.sum(half**2, axis=0)
-    return np.sum(X**2 / precision, axis=-1)
-
-
-def draw(mean: Array, precision: Array | float, count: int, seed: int) -> Array:
-    """`count` draws (count, d) from N(m, S⁻¹); θ = m + L⁻ᵀε with S = LLᵀ, ε from PCG64 with this seed."""
-    precision = np.asarray(precision, dtype=float)
-    noise = np.random.default_rng(seed).standard_normal((count, len(mean)))
-    if precision.ndim == 2:
-        return mean + solve_triangular(cholesky(precision, lower=True), noise.T, lower=True, trans="T").T
-    return mean + noise / np.sqrt(precision)
-
-
-def linear_scores(X: Array, y: Array, mean: Array, precision: Array | float | None, noise_variance: float) -> Scores:
-    """Scores of N(xᵀm, xᵀS⁻¹x + σ²) on X (n, d), y (n,); `precision=None` plugs in the mean (variance σ² alone)."""
-    spread = 0.0 if precision is None else predictor_variance(X, precision)
+def linear_scores(X: Array, y: Array, posterior: Gaussian, noise_variance: float, *, averaged: bool = True) -> Scores:
+    """Scores of N(xᵀm, xᵀS⁻¹x + σ²) on X (n, d), y (n,); not averaged: of N(xᵀm, σ²)."""
+    spread = posterior.predictor_variance(X) if averaged else 0.0
     scale = np.sqrt(spread + np.full(len(y), noise_variance))
-    residual = y - X @ mean
+    residual = y - X @ posterior.mean
     tail = 2 * norm.sf(
         np.abs(residual) / scale
     )  # a point lies in the central interval of level p iff its tail is > 1 - p
@@ -73,12 +56,12 @@ def linear_scores(X: Array, y: Array, mean: Array, precision: Array | float | No
     )
 
 
-def logistic_probability(X: Array, mean: Array, precision: Array | float | None) -> Array:
-    """p(y = 1 | x) (n,) for every row of X: E[σ(z)], or σ(xᵀm) where `precision` is None."""
-    center = X @ mean
-    if precision is None:
+def logistic_probability(X: Array, posterior: Gaussian, *, averaged: bool = True) -> Array:
+    """p(y = 1 | x) (n,) for every row of X: E[σ(z)], or σ(xᵀm) where not averaged."""
+    center = X @ posterior.mean
+    if not averaged:
         return expit(center)
-    deviation = np.sqrt(predictor_variance(X, precision))
+    deviation = np.sqrt(posterior.predictor_variance(X))
     # the rule's error is exp(-2π² / (step·sd)), so the step shrinks where the predictor is wide
     step = 0.55 / max(float(deviation.max()), 1.1)
     nodes = np.arange(-8.5, 8.5 + step, step)
@@ -87,17 +70,17 @@ def logistic_probability(X: Array, mean: Array, precision: Array | float | None)
 
 
 def softmax_probability(
-    X: Array, mean: Array, precision: Array | float | None, num_classes: int, *, draws: int = 512, seed: int = 0
+    X: Array, posterior: Gaussian, num_classes: int, *, averaged: bool = True, draws: int = 512, seed: int = 0
 ) -> Array:
     """Class probabilities (n, C) for θ (d·C,) flattened row-major from (features, classes).
 
-    The average of softmax(xᵀΘ) over `draws` seeded draws of θ, or the value at the mean where `precision` is None.
+    The average of softmax(xᵀΘ) over `draws` seeded draws of θ, or the value at the mean where not averaged.
     """
     shape = (X.shape[1], num_classes)
-    if precision is None:
-        return softmax(X @ mean.reshape(shape), axis=1)
+    if not averaged:
+        return softmax(X @ posterior.mean.reshape(shape), axis=1)
     total = np.zeros((len(X), num_classes))
-    for theta in draw(mean, precision, draws, seed):
+    for theta in posterior.sample(draws, seed):
         total += softmax(X @ theta.reshape(shape), axis=1)
     return total / draws
 

@@ -7,62 +7,39 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from badmm import predictive
+from badmm.distributions import Gaussian
 
 
 @pytest.fixture
-def posterior() -> tuple[np.ndarray, np.ndarray]:
+def posterior() -> Gaussian:
     rng = np.random.default_rng(0)
     root = rng.standard_normal((4, 4))
-    return rng.standard_normal(4), root @ root.T + 0.1 * np.eye(4)
-
-
-def test_variance_agrees_between_scalar_vector_and_matrix() -> None:
-    X = np.random.default_rng(1).standard_normal((7, 3))
-    matrix = predictive.predictor_variance(X, 4.0 * np.eye(3))
-    np.testing.assert_allclose(predictive.predictor_variance(X, 4.0), matrix, rtol=1e-14)
-    np.testing.assert_allclose(predictive.predictor_variance(X, np.full(3, 4.0)), matrix, rtol=1e-14)
-
-
-def test_variance_is_the_quadratic_form(posterior: tuple[np.ndarray, np.ndarray]) -> None:
-    X = np.random.default_rng(2).standard_normal((5, 4))
-    expected = np.diag(X @ np.linalg.inv(posterior[1]) @ X.T)
-    np.testing.assert_allclose(predictive.predictor_variance(X, posterior[1]), expected, rtol=1e-11)
-
-
-@pytest.mark.parametrize("precision", ["matrix", "vector"])
-def test_draws_have_the_posterior_moments(posterior: tuple[np.ndarray, np.ndarray], precision: str) -> None:
-    mean, matrix = posterior
-    draws = predictive.draw(mean, matrix if precision == "matrix" else np.diag(matrix), 200_000, seed=3)
-    covariance = np.linalg.inv(matrix) if precision == "matrix" else np.diag(1 / np.diag(matrix))
-    error = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)) / 200_000)
-    assert np.all(np.abs(draws.mean(0) - mean) < 5 * np.sqrt(np.diag(covariance) / 200_000))
-    assert np.all(np.abs(np.cov(draws.T) - covariance) < 10 * error)
+    return Gaussian(rng.standard_normal(4), root @ root.T + 0.1 * np.eye(4))
 
 
 @pytest.mark.parametrize("deviation", [1e-3, 1.0, 3.0, 30.0])
 def test_logistic_average_is_the_integral_at_any_width(deviation: float) -> None:
-    X, mean = np.array([[1.0]]), np.array([0.7])
-    value = predictive.logistic_probability(X, mean, 1 / deviation**2)[0]
+    X, posterior = np.array([[1.0]]), Gaussian(0.7, 1 / deviation**2)
+    value = predictive.logistic_probability(X, posterior)[0]
     exact, _ = quad(lambda t: expit(0.7 + deviation * t) * norm.pdf(t), -9, 9, points=[-0.7 / deviation], epsabs=1e-13)
     assert value == pytest.approx(exact, abs=1e-12)
 
 
-def test_softmax_average_is_between_the_classes_and_seeded(posterior: tuple[np.ndarray, np.ndarray]) -> None:
+def test_softmax_average_is_between_the_classes_and_seeded(posterior: Gaussian) -> None:
     X = np.random.default_rng(4).standard_normal((6, 2))
-    one = predictive.softmax_probability(X, *posterior, 2, draws=64, seed=5)
-    two = predictive.softmax_probability(X, *posterior, 2, draws=64, seed=5)
+    one = predictive.softmax_probability(X, posterior, 2, draws=64, seed=5)
+    two = predictive.softmax_probability(X, posterior, 2, draws=64, seed=5)
     assert np.array_equal(one, two)
     np.testing.assert_allclose(one.sum(1), 1, rtol=1e-14)
 
 
-def test_two_class_softmax_agrees_with_logistic(posterior: tuple[np.ndarray, np.ndarray]) -> None:
-    mean, matrix = posterior
+def test_two_class_softmax_agrees_with_logistic(posterior: Gaussian) -> None:
     X = np.random.default_rng(6).standard_normal((6, 2))
     # the difference of the two classes' weights is linear in θ = (features, classes), so its distribution is Gaussian
     contrast = np.kron(np.eye(2), [[-1.0, 1.0]])
-    covariance = contrast @ np.linalg.inv(matrix) @ contrast.T
-    exact = predictive.logistic_probability(X, contrast @ mean, np.linalg.inv(covariance))
-    sampled = predictive.softmax_probability(X, mean, matrix, 2, draws=40_000)[:, 1]
+    covariance = contrast @ posterior.covariance @ contrast.T
+    exact = predictive.logistic_probability(X, Gaussian(contrast @ posterior.mean, np.linalg.inv(covariance)))
+    sampled = predictive.softmax_probability(X, posterior, 2, draws=40_000)[:, 1]
     np.testing.assert_allclose(sampled, exact, atol=5 * 0.5 / np.sqrt(40_000))
 
 
@@ -79,8 +56,8 @@ def test_regression_scores_are_calibrated_for_data_from_the_model() -> None:
     X, mean = rng.standard_normal((20_000, 2)), np.array([1.0, -1.0])
     theta_noise = rng.standard_normal((20_000, 2)) / np.sqrt(3.0)
     y = np.sum(X * (mean + theta_noise), axis=1) + 0.5 * rng.standard_normal(20_000)
-    averaged = predictive.linear_scores(X, y, mean, 3.0, 0.25)
-    plugged = predictive.linear_scores(X, y, mean, None, 0.25)
+    averaged = predictive.linear_scores(X, y, Gaussian(mean, 3.0), 0.25)
+    plugged = predictive.linear_scores(X, y, Gaussian(mean, 3.0), 0.25, averaged=False)
     assert averaged.ece < 0.01 < plugged.ece
     assert averaged.nll < plugged.nll
     assert averaged.rmse == plugged.rmse

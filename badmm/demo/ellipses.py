@@ -31,20 +31,12 @@ class Pair:
     draws: Array | None = None
 
 
-def covariance(precision: Array | float, dimension: int) -> Array:
-    """The covariance (d, d) of a scalar, vector (d,) or matrix (d, d) precision."""
-    precision = np.asarray(precision, dtype=float)
-    if precision.ndim == 2:
-        return np.linalg.inv(precision)
-    return np.diag(np.broadcast_to(1 / precision, dimension))
-
-
 def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
     """The two most correlated coordinates of the full posterior, as each of `posteriors` (by short name) has them."""
     full = posteriors["full"]
-    chosen = list(plots.most_correlated(covariance(full.precision, len(full.mean))))
+    chosen = list(plots.most_correlated(full.covariance))
     moments = {
-        name: (posterior.mean[chosen], covariance(posterior.precision, len(full.mean))[np.ix_(chosen, chosen)])
+        name: (posterior.mean[chosen], posterior.covariance[np.ix_(chosen, chosen)])
         for name, posterior in posteriors.items()
     }
     X, y, precision = problem.train_X, problem.train_y, problem.prior_precision

@@ -162,7 +162,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected a readable TOML file, got: {error}") from None
     for override in overrides:
         _apply(table, override)
-    return validate(table, str(path))
+    config = validate(table, str(path))
+    if not config.data.source.endswith((".csv", ".npz")):
+        return config
+    # a file is named relative to the configuration, wherever the command is called and the result is kept
+    source = str((path.parent / config.data.source).resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
 
 
 def validate(table: Mapping[str, Any], origin: str = "configuration") -> Config:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from badmm.checks import Array
+
 Rows = list[NDArray[np.intp]]
 
 DATASETS = ("diabetes", "breast_cancer", "digits")

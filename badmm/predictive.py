@@ -1,6 +1,6 @@
 """Predictions from a Gaussian posterior, averaged over it or plugged in at its mean, and scores for them.
 
-Averaging over q(θ) integrates the prediction: exactly for linear regression, by a trapezoidal rule on the predictor
+Averaging over q(θ) integrates the prediction: exactly for linear regression, by the solver's quadrature on the predictor
 z = xᵀθ ~ N(xᵀm, xᵀS⁻¹x) for logistic regression, by seeded draws of θ for softmax regression. The plug-in prediction
 uses θ = m alone. Scores: accuracy or root mean squared error, negative log-likelihood a point (nats), and the
 expected calibration error (Guo et al., ICML 2017, section 2: equal-width bins of the top probability).
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from scipy.stats import norm
 
+from badmm.checks import Array
 from badmm.distributions import Gaussian
+from badmm.expectations import softplus_moments
 
-Array = NDArray[np.floating[Any]]
 _FLOOR = np.finfo(np.float64).tiny
 
 
@@ -61,12 +62,7 @@ def logistic_probability(X: Array, posterior: Gaussian, *, averaged: bool = True
     center = X @ posterior.mean
     if not averaged:
         return expit(center)
-    deviation = np.sqrt(posterior.predictor_variance(X))
-    # the rule's error is exp(-2π² / (step·sd)), so the step shrinks where the predictor is wide
-    step = 0.55 / max(float(deviation.max()), 1.1)
-    nodes = np.arange(-8.5, 8.5 + step, step)
-    weights = norm.pdf(nodes)
-    return expit(center[:, None] + deviation[:, None] * nodes) @ (weights / weights.sum())
+    return softplus_moments(center, posterior.predictor_variance(X)).slope
 
 
 def softmax_probability(

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import badmm
 from badmm import plots
+from badmm.checks import Array
 from badmm.demo.problems import Problem
 
-Array = NDArray[np.floating[Any]]
 Solve = dict[str, Any]
 
 PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 3.01, 0.5))

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from badmm import plots
+from badmm.checks import Array
 from badmm.demo import exact
 from badmm.demo.problems import Problem
 
-Array = NDArray[np.floating[Any]]
 Moments = tuple[Array, Array]
 """Mean (2,) and covariance (2, 2)."""
 

@@ -8,19 +8,17 @@ posterior is left invariant whatever that Gaussian is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-Array = NDArray[np.floating[Any]]
+from badmm.checks import Array
 
 
 def linear_posterior(X: Array, y: Array, noise_variance: float, prior_precision: float) -> tuple[Array, Array]:
     """Mean (d,) and precision (d, d) of the posterior of linear regression under N(0, I/prior_precision)."""
     precision = X.T @ X / noise_variance + prior_precision * np.eye(X.shape[1])
-    return np.linalg.solve(precision, X.T @ y / noise_variance), precision
+    return np.asarray(np.linalg.solve(precision, X.T @ y / noise_variance)), np.asarray(precision, dtype=float)
 
 
 def logistic_log_posterior(X: Array, y: Array, prior_precision: float) -> Callable[[Array], float]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from badmm import plots
 from badmm.demo.contest import CONTENDERS, TARGETS, Trace
 from badmm.demo.ellipses import Pair
 
-Array = NDArray[np.floating[Any]]
 Traces = Mapping[str, Trace]
 """One trace for each contender's label."""
 

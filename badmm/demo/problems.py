@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 import badmm
 from badmm import data, predictive
+from badmm.checks import Array
 from badmm.predictive import Scores
-
-Array = NDArray[np.floating[Any]]
 
 CLIENTS = 10
 TEST_FRACTION = 0.2

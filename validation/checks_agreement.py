@@ -78,9 +78,7 @@ def full_map_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...])
             full.standard_from_natural(*embedded(natural)), embedded(diagonal.standard_from_natural(*natural)), dtype
         ),
         "expectation_from_natural": units_apart(got_mu, (mu[0], second), dtype),
-        "natural_from_expectation": units_apart(
-            full.natural_from_expectation(mu[0], second), embedded(back), dtype
-        )
+        "natural_from_expectation": units_apart(full.natural_from_expectation(mu[0], second), embedded(back), dtype)
         / condition_of_inverse(mu),
         "natural_gradient": units_apart(full_gradient, embedded(gradient), dtype),
     }
@@ -142,7 +140,9 @@ def full_as_diagonal(full: Any, diagonal: Any, dtype: str) -> list[Check]:
         for function, value in line_values(full, diagonal, dtype, rows).items():
             found.append(named("full_gaussian", where, function, dtype, value, 0.0, "relative spacings"))
     for function, value in reduction_values(full, diagonal, dtype).items():
-        found.append(named("full_gaussian", "diagonal_gaussian", function, dtype, value, REDUCTION_TOLERANCE, "relative"))
+        found.append(
+            named("full_gaussian", "diagonal_gaussian", function, dtype, value, REDUCTION_TOLERANCE, "relative")
+        )
     return found
 
 
@@ -205,5 +205,7 @@ def diagonal_as_isotropic(diagonal: Any, isotropic: Any, dtype: str) -> list[Che
         for name, value in isotropic_values(diagonal, isotropic, dtype, fixed).items()
     ]
     for name, value in isotropic_reductions(diagonal, isotropic, dtype, fixed).items():
-        found.append(named("diagonal_gaussian", "isotropic_gaussian", name, dtype, value, REDUCTION_TOLERANCE, "relative"))
+        found.append(
+            named("diagonal_gaussian", "isotropic_gaussian", name, dtype, value, REDUCTION_TOLERANCE, "relative")
+        )
     return found

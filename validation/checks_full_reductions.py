@@ -137,9 +137,7 @@ def torch_checks(namespace: Any, dtype: str) -> Iterator[Check]:
         yield check(f"reductions: torch, d = {size}", "autograd", FAMILY, dtype, worst, 1e-11, "relative")
 
 
-def checks(
-    namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZES, large: bool = True
-) -> list[Check]:
+def checks(namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZES, large: bool = True) -> list[Check]:
     """Every reduction check of the full Gaussian in one type."""
     assert family == FAMILY
     with mpmath.workdps(DIGITS):

@@ -114,7 +114,10 @@ def broadcast_checks(namespace: Any, family: str, dtype: str, count: int) -> Ite
     dual = tuple(slot.reshape(CLIENTS, count) for slot in duals(family, rng, wide, 2.0, dtype))
     repeated = tuple(np.ascontiguousarray(np.broadcast_to(slot, (CLIENTS, count))) for slot in shared)
     pairs = (
-        (Call("dual_update", (dual, shared, client, 0.3, 0.7)), Call("dual_update", (dual, repeated, client, 0.3, 0.7))),
+        (
+            Call("dual_update", (dual, shared, client, 0.3, 0.7)),
+            Call("dual_update", (dual, repeated, client, 0.3, 0.7)),
+        ),
         (Call("client_map", (shared, dual, client, 0.3)), Call("client_map", (repeated, dual, client, 0.3))),
     )
     for narrow, full in pairs:
@@ -144,9 +147,7 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
         out = fresh.args[position] if positions else tuple(fresh.arrays()[: len(expected)])
         invoke(namespace, fresh, out=out)
         where = f"argument {position + 1}" if positions else "its input"
-        yield check(
-            f"{call.function}: out= is {where}", GROUP, family, dtype, different(out, expected), 0.0, DETAIL
-        )
+        yield check(f"{call.function}: out= is {where}", GROUP, family, dtype, different(out, expected), 0.0, DETAIL)
 
 
 def server_total_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:

@@ -75,7 +75,11 @@ def linear_calls(family: str, dtype: str, count: int) -> list[Call]:
     """The four ADMM lines at ordinary, cancelling and extreme points."""
     calls: list[Call] = []
     wide = LINEAR_DECADES[dtype] / 2
-    for label, decades, scalars in (("generic", 2.0, (0.3, 0.7)), ("edges", wide, (1.0, 0.5)), ("wide", wide, (7.0, 0.9))):
+    for label, decades, scalars in (
+        ("generic", 2.0, (0.3, 0.7)),
+        ("edges", wide, (1.0, 0.5)),
+        ("wide", wide, (7.0, 0.9)),
+    ):
         rng = generator(family, dtype, label, count)
         rho, damping = scalars
         prior = naturals(family, rng, count, decades, dtype)
@@ -100,7 +104,9 @@ def cancelling_linear_calls(family: str, dtype: str, count: int) -> list[Call]:
     dual = duals(family, rng, count, 3.0, dtype)
     apart = naturals(family, rng, count, 3.0, dtype)
     coefficient = (1.0 - alpha) / clients / alpha
-    opposite = tuple(neighbours((-damping * rho * (a - b)).astype(dtype), rng, 3) for a, b in zip(prior, apart, strict=True))
+    opposite = tuple(
+        neighbours((-damping * rho * (a - b)).astype(dtype), rng, 3) for a, b in zip(prior, apart, strict=True)
+    )
     balanced = tuple(neighbours((coefficient * slot).astype(dtype), rng, 3) for slot in client)
     gradient = tuple(neighbours(slot, rng, 3) for slot in dual)
     beyond = tuple(neighbours((a + rho * b).astype(dtype), rng, 3) for a, b in zip(dual, prior, strict=True))
@@ -155,7 +161,9 @@ def diagonal_calls(dtype: str, count: int) -> list[Call]:
         Call("natural_gradient", tuple(edge_triple), "edges"),
         Call("natural_from_expectation", expectation_points(mean, precision, dtype)),
         Call("natural_from_expectation", expectation_points(edge_mean, edge_precision, dtype), "edges"),
-        Call("natural_from_expectation", cancelling_expectations(mean, rng, dtype), "second moment at the squared mean"),
+        Call(
+            "natural_from_expectation", cancelling_expectations(mean, rng, dtype), "second moment at the squared mean"
+        ),
     ]
     for label, pair in (("generic", (mean, precision)), ("edges", (edge_mean, edge_precision))):
         natural = (np.asarray(pair[0] * pair[1], dtype=dtype), pair[1])

@@ -1,0 +1,115 @@
+"""python -m validation [--device cpu|gpu|all] [--family NAME ...] [--json PATH] [--report PATH]
+
+Checks every kernel of every family, in both types, against independent oracles; then one-round convergence and the
+recovery of classic ADMM with the solver. Exits 0 if every check passed, 1 if any missed, 2 if it could not be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from validation.check import Check
+from validation.points import FAMILIES
+from validation.suite import Load, Task, run, tasks
+from validation.table import progress, show
+
+SOLVER_MODULES = ("one_round", "recovery")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m validation", description="Check every kernel against independent oracles."
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "all"), default="cpu", help="whose kernels to check (default: cpu)"
+    )
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="NAME",
+                        help=f"families to check (default: all of {', '.join(FAMILIES)})")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the checks as JSON")
+    parser.add_argument("--report", type=Path, metavar="PATH", help="write a self-contained HTML page with plots")
+    return parser.parse_args(arguments)
+
+
+def kernels_load(family: str, device: str = "cpu") -> object:
+    """`kernels.load`, imported late so that `--help` costs nothing."""
+    return importlib.import_module("kernels").load(family, device=device)
+
+
+def refusal(load: Load, family: str) -> str:
+    """Why there is nothing to check on the GPU, or nothing."""
+    try:
+        load(family, "gpu")
+    except Exception as error:  # no driver, no kernels, no library: whatever the reason, it is shown
+        return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ""
+
+
+def solver_tasks(families: Sequence[str]) -> list[Task]:
+    """One-round convergence and recovery of classic ADMM, which need the solver and so run on the CPU."""
+
+    def checks_of(module: str) -> Callable[[], Iterable[Check]]:
+        return lambda: [c for c in importlib.import_module(f"validation.{module}").checks() if c.family in families]
+
+    return [Task(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
+
+
+def validate(work: Sequence[Task]) -> tuple[list[Check], float]:
+    """Run the tasks with a progress line; the checks and the seconds taken."""
+    start, found = time.perf_counter(), []
+    with progress(len(work)) as line:
+        outcomes = run(work)
+        for task in work:
+            line.starts(task)
+            outcome = next(outcomes)
+            line.ends(outcome)
+            found.extend(outcome.checks)
+    return found, time.perf_counter() - start
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    load: Load | None = None,
+    extra: Callable[[Sequence[str]], list[Task]] = solver_tasks,
+) -> int:
+    """The command; ``load`` and ``extra`` let a test put other kernels or other tasks in the place of the real ones."""
+    options = parse(arguments)
+    source: Load = load or kernels_load
+    notes, work = [], []
+    if options.device in ("gpu", "all"):
+        reason = refusal(source, options.family[0])
+        if reason and options.device == "gpu":
+            print(f"validation: --device gpu: {reason}", file=sys.stderr)
+            return 2
+        if reason:
+            notes.append(f"GPU skipped: {reason}")
+        else:
+            work += tasks(source, options.family, "gpu")
+    if options.device in ("cpu", "all"):
+        work += tasks(source, options.family, "cpu") + extra(options.family)
+    found, seconds = validate(work)
+    show(found, seconds)
+    for note in notes:
+        print(note)
+    save(options, found, seconds, notes)
+    return 0 if found and all(item.passed for item in found) else 1
+
+
+def save(options: argparse.Namespace, found: list[Check], seconds: float, notes: list[str]) -> None:
+    """Write what was asked for."""
+    if options.json or options.report:
+        from validation import report  # matplotlib only where a page is made
+
+        if options.json:
+            report.write(options.json, report.as_json(found, seconds, notes))
+        if options.report:
+            report.write(options.report, report.as_html(found, seconds, notes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

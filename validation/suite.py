@@ -1,0 +1,128 @@
+"""The list of everything that is validated, as tasks that can be run, counted and shown."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from validation import (
+    checks_agreement,
+    checks_autograd,
+    checks_domain,
+    checks_elementwise,
+    checks_full,
+    checks_full_reductions,
+    checks_layout,
+    checks_reductions,
+    checks_rounds,
+    checks_special,
+)
+from validation.check import Check, failed
+from validation.points import DTYPES, ELEMENTWISE, FAMILIES
+
+Scalars = Mapping[str, Callable[[float], float]]
+
+
+class Load(Protocol):
+    """What hands out kernel namespaces: `kernels.load`, or a test's own."""
+
+    def __call__(self, family: str, device: str = "cpu") -> Any: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A piece of the validation that yields checks."""
+
+    name: str
+    family: str
+    dtype: str
+    work: Callable[[], Iterable[Check]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The checks of one task and the time that it took, in seconds."""
+
+    task: Task
+    checks: tuple[Check, ...]
+    seconds: float
+
+
+def gamma_scalars() -> Scalars:
+    """The scalar functions that kernels export for a user's own compiled code."""
+    module = importlib.import_module("kernels.cpu.gamma")
+    return {name: getattr(module, name) for name in ("lgamma", "digamma", "trigamma")}
+
+
+def family_tasks(load: Load, family: str, device: str) -> Iterator[Task]:
+    """Accuracy, autograd, layout and domain of one family, in both types."""
+    modules: Sequence[tuple[str, Any]]
+    if family in ELEMENTWISE:
+        modules = (("elementwise", checks_elementwise), ("reductions", checks_reductions), ("layout", checks_layout))
+    else:
+        modules = (("maps", checks_full), ("reductions", checks_full_reductions))
+    modules = (*modules, ("autograd", checks_autograd), ("rounds", checks_rounds), ("domain", checks_domain))
+    for dtype in DTYPES:
+        for name, module in modules:
+            yield Task(
+                name,
+                family,
+                dtype,
+                lambda module=module, dtype=dtype: module.checks(load(family, device), family, dtype),
+            )
+        if family == "gamma":
+            yield Task(
+                "inverse map",
+                family,
+                dtype,
+                lambda dtype=dtype: [checks_special.inverse_check(load(family, device), dtype)],
+            )
+
+
+def agreement_tasks(load: Load, families: Sequence[str], device: str) -> Iterator[Task]:
+    """Families where they must agree; each pair is filed under its richer family."""
+    pairs = (
+        ("full_gaussian", "diagonal_gaussian", checks_agreement.full_as_diagonal),
+        ("diagonal_gaussian", "isotropic_gaussian", checks_agreement.diagonal_as_isotropic),
+    )
+    for rich, poor, compare in pairs:
+        for dtype in DTYPES if rich in families else ():
+            yield Task(
+                f"agreement with {poor}",
+                rich,
+                dtype,
+                lambda rich=rich, poor=poor, compare=compare, dtype=dtype: compare(
+                    load(rich, device), load(poor, device), dtype
+                ),
+            )
+
+
+def tasks(
+    load: Load, families: Sequence[str] = FAMILIES, device: str = "cpu", scalars: Scalars | None = None
+) -> list[Task]:
+    """Every kernel task of the families asked for."""
+    found = [task for family in families for task in family_tasks(load, family, device)]
+    found += agreement_tasks(load, families, device)
+    if "gamma" in families and device == "cpu":
+        work = lambda: checks_special.scalar_checks(scalars or gamma_scalars())  # noqa: E731
+        found.append(Task("special functions", "gamma", "float64", work))
+    return found
+
+
+def attempt(task: Task) -> Outcome:
+    """Run one task; an exception is a miss that says what was raised, never the end of the run."""
+    start = time.perf_counter()
+    try:
+        checks = tuple(task.work())
+    except Exception as error:  # a kernel under test may raise anything, and that is a finding
+        checks = (failed(task.name, "error", task.family, task.dtype, f"{type(error).__name__}: {error}"),)
+    return Outcome(task, checks, time.perf_counter() - start)
+
+
+def run(work: Iterable[Task]) -> Iterator[Outcome]:
+    """Outcomes in order, as they come."""
+    for task in work:
+        yield attempt(task)

@@ -47,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             run.from_file(options.config, options.overrides, options.out, resume=options.resume, quiet=options.quiet)
         else:
-            from badmm import demo
+            from badmm.demo import command
 
-            demo.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
+            command.main(
+                options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture
+            )
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """Predictions from a Gaussian posterior, averaged over it or plugged in at its mean, and scores for them.
 
-Averaging over q(θ) integrates the prediction: exactly for linear regression, by the solver's quadrature on the predictor
+Averaging over q(θ) integrates the prediction: exactly for linear regression, by quadrature on the predictor
 z = xᵀθ ~ N(xᵀm, xᵀS⁻¹x) for logistic regression, by seeded draws of θ for softmax regression. The plug-in prediction
 uses θ = m alone. Scores: accuracy or root mean squared error, negative log-likelihood a point (nats), and the
 expected calibration error (Guo et al., ICML 2017, section 2: equal-width bins of the top probability).

@@ -132,20 +132,21 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
     return trace
 
 
-def tune(contender: Contender, run: Callable[[Contender, int], Trace], rounds: int) -> tuple[float, Trace]:
-    """The penalty of the grid that needs the fewest rounds to the tightest target (ties: the loosest), with its trace.
+def tune(contender: Contender, run: Callable[[Contender, int], Trace], rounds: int) -> Trace:
+    """The trace at the penalty of the grid that needs the fewest rounds to the tightest target.
 
-    A penalty is given up on once it has used more rounds than the best so far.
+    Ties, and penalties that never get there, are ordered by the rounds to the loosest target and the last distance. A
+    penalty is given up on once it has used more rounds than the best so far.
     """
-    best: tuple[tuple[float, float], float, Trace] | None = None
+    traces = []
     budget = rounds
     for rho in PENALTIES:
         trace = run(contender.with_penalty(rho), budget)
-        tight, loose = trace.rounds_to(min(TARGETS)), trace.rounds_to(max(TARGETS))
-        final = trace.distance[-1] if trace.distance else np.inf
-        key = (tight or rounds + 1 + final, loose or rounds + 1)
-        if best is None or key < best[0]:
-            best = (key, rho, trace)
-            budget = min(budget, tight or rounds)
-    assert best is not None
-    return best[1], best[2]
+        traces.append(trace)
+        budget = min(budget, trace.rounds_to(min(TARGETS)) or rounds)
+
+    def key(trace: Trace) -> tuple[float, ...]:
+        reached = [trace.rounds_to(target) or np.inf for target in sorted(TARGETS)]
+        return (*reached, trace.distance[-1] if trace.distance else np.inf)
+
+    return min(traces, key=key)

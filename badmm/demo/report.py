@@ -1,0 +1,164 @@
+"""The demo's tables and verdict, computed from outcomes; `as_dict` holds the same for a JSON file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from badmm.demo.contest import CONTENDERS, TARGETS, Contender
+from badmm.demo.outcome import FAMILIES, Outcome, spread
+from badmm.predictive import Scores
+
+WAYS = ("averaged", "plug-in")
+CALIBRATION = "ECE: expected calibration error; for regression the mean error of interval coverage."
+
+
+def convergence_table(outcomes: Sequence[Outcome], rounds: int) -> Table:
+    """Rounds and megabytes to every target for every contender on one problem, mean ± sd over the splits."""
+    problem = outcomes[0].problem
+    table = Table(
+        title=f"{problem.title}: {len(problem.clients)} clients, θ in R^{problem.dimension}", title_justify="left"
+    )
+    table.add_column("method")
+    for what in ("rounds", "MB"):
+        for target in TARGETS:
+            table.add_column(f"{what} to {target:.0e}".replace("e-0", "e-"), justify="right")
+    table.add_column("remark")
+    best = {
+        (what, target): min((_mean(outcomes, contender, what, target) for contender in CONTENDERS), default=math.inf)
+        for what in ("rounds", "bytes")
+        for target in TARGETS
+    }
+    for contender in CONTENDERS:
+        cells = []
+        for what in ("rounds", "bytes"):
+            for target in TARGETS:
+                text = _cell(outcomes, contender, what, target, rounds)
+                won = _mean(outcomes, contender, what, target) == best[what, target] < math.inf
+                cells.append(Text(text, style="bold green" if won else "red" if text.startswith(">") else ""))
+        table.add_row(contender.label, *cells, _remark(outcomes, contender))
+    return table
+
+
+def score_table(outcomes: Sequence[Outcome]) -> Table:
+    """Held-out scores of every family's posterior, averaged over it and plugged in at its mean."""
+    problem = outcomes[0].problem
+    quality = "RMSE" if problem.noise_variance is not None else "accuracy"
+    table = Table(title=f"{problem.title}: predictions on {len(problem.test_y)} held-out rows", title_justify="left")
+    for column in ("posterior", "prediction", quality, "NLL (nats/row)", "ECE"):
+        table.add_column(column, justify="left" if column in ("posterior", "prediction") else "right")
+    for family in FAMILIES.values():
+        for way in WAYS:
+            scores = [outcome.scores[family, way] for outcome in outcomes if (family, way) in outcome.scores]
+            if scores:
+                name = "isotropic (classic ADMM)" if family == "isotropic" else family
+                table.add_row(name, way, *_score_cells(scores))
+    return table
+
+
+def verdict(results: dict[str, Sequence[Outcome]], rounds: int) -> Group:
+    """What to pick, one line each, every figure from the outcomes; where a line has a loser it names it."""
+    lines = []
+    for outcomes in results.values():
+        ranked = {
+            what: sorted(
+                CONTENDERS, key=lambda c: (_mean(outcomes, c, what, TARGETS[-1]), c.label != CONTENDERS[-1].label)
+            )
+            for what in ("rounds", "bytes")
+        }
+        parts = []
+        for what, unit in (("rounds", "rounds"), ("bytes", "MB")):
+            first = ranked[what][0]
+            parts.append(f"fewest {unit}: {first.label} ({_cell(outcomes, first, what, TARGETS[-1], rounds)})")
+        lines.append(f"{outcomes[0].problem.title}, to {TARGETS[-1]:.0e}: {'; '.join(parts)}.")
+        lines.append(f"    {_calibration_line(outcomes)}")
+        lost = [
+            contender.label for contender in CONTENDERS if _mean(outcomes, contender, "rounds", TARGETS[-1]) == math.inf
+        ]
+        if lost:
+            lines.append(f"    Not there on every split within {rounds} rounds: {', '.join(lost)}.")
+    return Group(*(Text(line) for line in lines))
+
+
+def as_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Every trace and score, for a JSON file."""
+    return [
+        {
+            "problem": outcome.problem.name,
+            "seed": outcome.seed,
+            "contenders": {
+                label: {
+                    "rho": trace.rho,
+                    "distance": trace.distance,
+                    "bytes": trace.bytes_sent,
+                    "failure": trace.failure,
+                }
+                for label, trace in outcome.traces.items()
+            },
+            "scores": {f"{family}, {way}": scores.as_dict() for (family, way), scores in outcome.scores.items()},
+        }
+        for outcome in outcomes
+    ]
+
+
+def _values(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float) -> list[float | None]:
+    traces = [outcome.traces[contender.label] for outcome in outcomes]
+    if what == "rounds":
+        return [trace.rounds_to(target) for trace in traces]
+    return [None if (count := trace.bytes_to(target)) is None else count / 1e6 for trace in traces]
+
+
+def _mean(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float) -> float:
+    mean, _, missing = spread(_values(outcomes, contender, what, target))
+    return math.inf if missing else mean
+
+
+def _cell(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float, rounds: int) -> str:
+    values = _values(outcomes, contender, what, target)
+    mean, deviation, missing = spread(values)
+    if missing == len(values):
+        return f"> {rounds}" if what == "rounds" else "> all"
+    digits = 1 if what == "rounds" else 3
+    text = f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(values) - missing > 1 else f"{mean:.{digits}f}"
+    return f"{text} ({len(values) - missing} of {len(values)})" if missing else text
+
+
+def _remark(outcomes: Sequence[Outcome], contender: Contender) -> str:
+    traces = [outcome.traces[contender.label] for outcome in outcomes]
+    remarks = []
+    penalties = sorted({trace.rho for trace in traces if trace.rho is not None})
+    if penalties:
+        remarks.append("ρ = " + ", ".join(f"{rho:g}" for rho in penalties))
+    failed = [trace.failure for trace in traces if trace.failure]
+    if failed:
+        remarks.append(f"stopped on {len(failed)} of {len(traces)}: {failed[0].split(';')[0][:60]}")
+    return "; ".join(remarks)
+
+
+def _score_cells(scores: Sequence[Scores]) -> list[str]:
+    quality = [score.rmse if score.accuracy is None else score.accuracy for score in scores]
+    cells = []
+    for values, digits in ((quality, 3), ([s.nll for s in scores], 3), ([s.ece for s in scores], 3)):
+        mean, deviation, _ = spread(values)
+        cells.append(f"{mean:.{digits}f} ± {deviation:.{digits}f}" if len(scores) > 1 else f"{mean:.{digits}f}")
+    return cells
+
+
+def _calibration_line(outcomes: Sequence[Outcome]) -> str:
+    mean = {
+        key: spread([outcome.scores[key].nll for outcome in outcomes])[0]
+        for key in ((family, way) for family in FAMILIES.values() for way in WAYS)
+        if all(key in outcome.scores for outcome in outcomes)
+    }
+    if not mean:
+        return "No posterior to score."
+    best, worst = min(mean, key=lambda key: mean[key]), max(mean, key=lambda key: mean[key])
+    return (
+        f"Best held-out NLL: {best[0]} posterior, {best[1]} ({mean[best]:.3f} nats); "
+        f"worst: {worst[0]}, {worst[1]} ({mean[worst]:.3f})."
+    )

@@ -1,0 +1,226 @@
+"""The suite: federated logistic, Poisson and softmax regressions, easy to hostile, on data that ships with scikit-learn.
+
+Every problem is deterministic and small (d ≤ 90), so that its solution can be computed centrally to the last digits and
+every method can be run on it. Names read kind/data/split-clients, for example ``logistic/cancer/label-20``. Besides
+iid shares there are clients that differ in their labels (Dirichlet(0.3) shares, or sorted until most hold one class)
+and in their features (cut along the first principal component), and a few that are hostile on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from badmm import data
+
+Array = NDArray[np.float64]
+Rows = Sequence[NDArray[np.intp]]
+Kind = Literal["logistic", "poisson", "softmax"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Clients' rows X[k] (n_k, p) and targets y[k] (n_k,), and a prior N(0, I/prior_precision).
+
+    ``kind`` says the loss: log(1 + eᵃ) − y a (logistic, y ∈ {0, 1}), eᵃ − y a (Poisson, y a count), both at a = Xθ, or
+    −log softmax(XΘ)_y with θ = Θ (p, num_classes) flattened row-major.
+    """
+
+    name: str
+    kind: Kind
+    X: tuple[Array, ...]
+    y: tuple[NDArray[Any], ...]
+    prior_precision: float
+    num_classes: int = 1
+    note: str = ""
+
+    @property
+    def num_clients(self) -> int:
+        """K."""
+        return len(self.X)
+
+    @property
+    def dim(self) -> int:
+        """d, the length of θ."""
+        return self.X[0].shape[1] * self.num_classes
+
+    def pooled(self) -> tuple[Array, NDArray[Any]]:
+        """All rows in one place, client after client."""
+        return np.concatenate(self.X), np.concatenate(self.y)
+
+    def clients(self) -> list[Any]:
+        """One likelihood of `badmm.likelihoods` a client."""
+        from badmm import likelihoods
+
+        if self.kind == "softmax":
+            return [likelihoods.SoftmaxRegression(X, y, self.num_classes) for X, y in zip(self.X, self.y, strict=True)]
+        make = likelihoods.LogisticRegression if self.kind == "logistic" else likelihoods.PoissonRegression
+        return [make(X, y) for X, y in zip(self.X, self.y, strict=True)]
+
+    def prior(self, family: str) -> Any:
+        """The prior as a member of the family."""
+        from badmm import Gaussian
+
+        shape = {"isotropic_gaussian": 1.0, "diagonal_gaussian": np.ones(self.dim), "full_gaussian": np.eye(self.dim)}
+        return Gaussian(np.zeros(self.dim), self.prior_precision * shape[family])
+
+    def expectation(self, family: str) -> str:
+        """How its expectations are taken: at the mean under the isotropic family (a MAP estimate), else as solved for."""
+        return "delta" if family == "isotropic_gaussian" else "auto"
+
+
+def _problem(
+    name: str, kind: Kind, X: Array, y: NDArray[Any], rows: Rows, precision: float, classes: int = 1, note: str = ""
+) -> Problem:
+    parts = tuple(np.ascontiguousarray(X[part]) for part in rows)
+    return Problem(name, kind, parts, tuple(y[part] for part in rows), precision, classes, note)
+
+
+def split_sorted(y: NDArray[Any], clients: int) -> list[NDArray[np.intp]]:
+    """Rows in order of their target, cut into equal runs: most clients hold one class only."""
+    return list(np.array_split(np.argsort(y, kind="stable"), clients))
+
+
+def split_sizes(count: int, sizes: Sequence[int], seed: int) -> list[NDArray[np.intp]]:
+    """Clients of the given sizes, drawn at random without replacement; the sizes may leave rows over."""
+    if sum(sizes) > count:
+        raise ValueError(f"sizes: expected a sum of at most the number of rows {count}, got {sum(sizes)}")
+    order = np.random.default_rng(seed).permutation(count)
+    ends = np.cumsum(sizes)
+    return [np.sort(order[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
+
+
+@cache
+def _standardized(name: str) -> tuple[Array, NDArray[Any]]:
+    loaded = data.load_dataset(name)
+    return data.prepare(loaded.X, loaded.names)(loaded.X), loaded.y
+
+
+@cache
+def _digits(components: int, rows: int) -> tuple[Array, NDArray[Any]]:
+    loaded = data.load_dataset("digits")
+    prepared = data.prepare(loaded.X, loaded.names, components=components)(loaded.X)
+    return prepared[:rows], loaded.y[:rows]
+
+
+def _cancer_problems() -> list[Problem]:
+    X, y = _standardized("breast_cancer")
+    found = []
+    for split in data.SPLITS:
+        for clients in (5, 10, 20, 50):
+            rows = data.split(split, X[:, 1:], y, clients, seed=clients)
+            found.append(_problem(f"logistic/cancer/{split}-{clients}", "logistic", X, y, rows, 1.0))
+    return found
+
+
+def _hostile_problems() -> list[Problem]:
+    X, y = _standardized("breast_cancer")
+    rng = np.random.default_rng(7)
+    tiny = [int(size) for size in rng.integers(1, 6, size=30)]
+    uneven = (380, 120, 40, 16, 8, 3, 1, 1)
+    separable = (X[:, 1:6] @ np.array([3.0, -2.0, 1.0, 2.0, 1.0]) > 0.5).astype(int)
+    digit_X, digit_y = _digits(8, 600)
+    return [
+        _problem("logistic/cancer/one-class-12", "logistic", X, y, split_sorted(y, 12), 1.0, note="one class a client"),
+        _problem(
+            "logistic/cancer/tiny-30",
+            "logistic",
+            X,
+            y,
+            split_sizes(len(y), tiny, 3),
+            1.0,
+            note="1 to 5 points a client",
+        ),
+        _problem(
+            "logistic/cancer/uneven-8", "logistic", X, y, split_sizes(len(y), uneven, 4), 1.0, note="380 points to 1"
+        ),
+        _problem(
+            "logistic/separable/feature-10",
+            "logistic",
+            X[:, :6],
+            separable,
+            data.split("feature", X[:, 1:6], separable, 10),
+            0.1,
+            note="separable labels, prior precision 0.1",
+        ),
+        _problem(
+            "softmax/digits/one-class-10",
+            "softmax",
+            digit_X,
+            digit_y,
+            split_sorted(digit_y, 10),
+            1.0,
+            10,
+            note="about one digit a client",
+        ),
+    ]
+
+
+def _poisson_problems() -> list[Problem]:
+    X, _ = _standardized("breast_cancer")
+    rng = np.random.default_rng(11)
+    theta = rng.normal(size=X.shape[1]) * 0.12
+    theta[0] = 1.0
+    y = rng.poisson(np.exp(X @ theta))
+    found = []
+    for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):
+        rows = data.split(split, X[:, 1:], y if split != "label" else y.astype(float), clients, seed=clients)
+        found.append(_problem(f"poisson/cancer/{split}-{clients}", "poisson", X, y, rows, 1.0, note="synthetic counts"))
+
+    images = data.load_dataset("digits").X[:900]
+    # how many of a 4 × 4 block of bits are on, given the other blocks
+    centre, others = images[:, 28].astype(int), np.delete(images, 28, axis=1)
+    features = data.prepare(others, tuple("x" * others.shape[1]), components=10)(others)
+    for split, clients in (("iid", 10), ("feature", 10)):
+        rows = data.split(split, features[:, 1:], centre, clients, seed=clients)
+        found.append(_problem(f"poisson/pixel/{split}-{clients}", "poisson", features, centre, rows, 1.0))
+
+    import sklearn.datasets as collection
+
+    body = collection.load_linnerud()
+    features = data.prepare(body.target, tuple(body.target_names))(body.target)
+    sit_ups = body.data[:, 1].astype(int)
+    rows = split_sorted(sit_ups, 5)
+    found.append(_problem("poisson/situps/sorted-5", "poisson", features, sit_ups, rows, 1.0, note="counts to 251"))
+    return found
+
+
+def _softmax_problems() -> list[Problem]:
+    X, y = _digits(8, 600)
+    found = []
+    for split, clients in (("iid", 5), ("iid", 20), ("label", 5), ("label", 20), ("feature", 10)):
+        rows = data.split(split, X[:, 1:], y, clients, seed=clients)
+        found.append(_problem(f"softmax/digits/{split}-{clients}", "softmax", X, y, rows, 1.0, 10))
+
+    import sklearn.datasets as collection
+
+    wine = collection.load_wine()
+    X, y = data.prepare(wine.data, tuple(wine.feature_names))(wine.data), wine.target
+    rows = data.split("label", X[:, 1:], y, 10, seed=2)
+    found.append(_problem("softmax/wine/label-10", "softmax", X, y, rows, 0.1, 3, note="prior precision 0.1"))
+    return found
+
+
+@cache
+def problems() -> tuple[Problem, ...]:
+    """All problems of the suite, always the same."""
+    groups: tuple[Callable[[], list[Problem]], ...] = (
+        _cancer_problems,
+        _poisson_problems,
+        _softmax_problems,
+        _hostile_problems,
+    )
+    return tuple(problem for group in groups for problem in group())
+
+
+def problem(name: str) -> Problem:
+    """The problem of that name; ValueError listing the names for another."""
+    for candidate in problems():
+        if candidate.name == name:
+            return candidate
+    raise ValueError(f"name: expected one of {', '.join(p.name for p in problems())}, got {name!r}")

@@ -77,12 +77,13 @@ def _play_all(names: Sequence[str], seeds: Sequence[int], rounds: int, console: 
 
 
 def _print(results: dict[str, list[Outcome]], rounds: int, seeds: Sequence[int], console: Console) -> None:
+    penalties = ", ".join(f"{rho:g}" for rho in PENALTIES)
     console.print(
-        f"\nReal data over {CLIENTS} clients with unequal label shares and sizes; {TEST_FRACTION:.0%} of the rows held out; "
-        f"digits as {COMPONENTS} principal components.\nSplit seeds {', '.join(map(str, seeds))}: mean ± standard deviation. "
-        "Distance: largest relative error of a natural parameter against\nthe same family's solution with all data in one "
-        f"place. Bytes: float64, up and down, all clients. At most {rounds} rounds.\nClassic ADMM's penalty (ρ times the "
-        f"prior's precision) is the best on the first split of ρ = {', '.join(f'{rho:g}' for rho in PENALTIES)}.\n"
+        f"\nReal data over {CLIENTS} clients with unequal label shares and sizes; {TEST_FRACTION:.0%} of the rows held "
+        f"out; digits as {COMPONENTS} principal components. Split seeds {', '.join(map(str, seeds))}: mean ± standard "
+        "deviation. Distance: largest relative error of a natural parameter against the same family's solution with "
+        f"all data in one place. Bytes: float64, up and down, all clients. At most {rounds} rounds. Classic ADMM's "
+        f"penalty (ρ times the prior's precision) is the best on the first split of ρ = {penalties}.\n"
     )
     for outcomes in results.values():
         console.print(report.convergence_table(outcomes, rounds))

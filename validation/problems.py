@@ -1,4 +1,4 @@
-"""The suite: federated logistic, Poisson and softmax regressions, easy to hostile, on data that ships with scikit-learn.
+"""The suite: federated logistic, Poisson and softmax regressions, from easy to hostile, on scikit-learn's data.
 
 Every problem is deterministic and small (d ≤ 90), so that its solution can be computed centrally to the last digits and
 every method can be run on it. Names read kind/data/split-clients, for example ``logistic/cancer/label-20``. Besides
@@ -64,13 +64,17 @@ class Problem:
 
     def prior(self, family: str) -> Any:
         """The prior as a member of the family."""
-        from badmm import Gaussian
+        from badmm.distributions import Gaussian
 
-        shape = {"isotropic_gaussian": 1.0, "diagonal_gaussian": np.ones(self.dim), "full_gaussian": np.eye(self.dim)}
+        shape: dict[str, Any] = {
+            "isotropic_gaussian": 1.0,
+            "diagonal_gaussian": np.ones(self.dim),
+            "full_gaussian": np.eye(self.dim),
+        }
         return Gaussian(np.zeros(self.dim), self.prior_precision * shape[family])
 
     def expectation(self, family: str) -> str:
-        """How its expectations are taken: at the mean under the isotropic family (a MAP estimate), else as solved for."""
+        """How E_q is taken: at the mean under the isotropic family (a MAP estimate), else by the loss's own rule."""
         return "delta" if family == "isotropic_gaussian" else "auto"
 
 
@@ -125,20 +129,14 @@ def _hostile_problems() -> list[Problem]:
     uneven = (380, 120, 40, 16, 8, 3, 1, 1)
     separable = (X[:, 1:6] @ np.array([3.0, -2.0, 1.0, 2.0, 1.0]) > 0.5).astype(int)
     digit_X, digit_y = _digits(8, 600)
+
+    def cancer(name: str, rows: Rows, note: str) -> Problem:
+        return _problem(f"logistic/cancer/{name}", "logistic", X, y, rows, 1.0, note=note)
+
     return [
-        _problem("logistic/cancer/one-class-12", "logistic", X, y, split_sorted(y, 12), 1.0, note="one class a client"),
-        _problem(
-            "logistic/cancer/tiny-30",
-            "logistic",
-            X,
-            y,
-            split_sizes(len(y), tiny, 3),
-            1.0,
-            note="1 to 5 points a client",
-        ),
-        _problem(
-            "logistic/cancer/uneven-8", "logistic", X, y, split_sizes(len(y), uneven, 4), 1.0, note="380 points to 1"
-        ),
+        cancer("one-class-12", split_sorted(y, 12), "one class a client"),
+        cancer("tiny-30", split_sizes(len(y), tiny, 3), "1 to 5 points a client"),
+        cancer("uneven-8", split_sizes(len(y), uneven, 4), "380 points to 1"),
         _problem(
             "logistic/separable/feature-10",
             "logistic",
@@ -164,7 +162,7 @@ def _hostile_problems() -> list[Problem]:
 def _poisson_problems() -> list[Problem]:
     X, _ = _standardized("breast_cancer")
     rng = np.random.default_rng(11)
-    theta = rng.normal(size=X.shape[1]) * 0.12
+    theta: Array = rng.normal(size=X.shape[1]) * 0.12
     theta[0] = 1.0
     y = rng.poisson(np.exp(X @ theta))
     found = []

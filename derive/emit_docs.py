@@ -1,0 +1,101 @@
+"""Public signatures and docstrings, the same for every target."""
+
+from __future__ import annotations
+
+import textwrap
+
+from derive import ir
+
+TUPLE_ARGUMENTS = ("natural_q", "natural_p")
+PURPOSE = {
+    "natural_from_standard": "Natural parameters λ of the standard ones.",
+    "standard_from_natural": "Standard parameters of λ.",
+    "expectation_from_natural": "Expectation parameters μ = ∇A(λ).",
+    "natural_from_expectation": "Natural parameters λ(μ), the inverse of μ = ∇A(λ).",
+    "log_partition": "Log-partition A(λ).",
+    "entropy": "Differential entropy in nats.",
+    "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
+    "natural_gradient": "Natural gradient ∇_μ L.",
+    "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
+    "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",
+    "server_contribution": "One client's term c_k = (1 − α)/K λ_k − α η_k of the server line.",
+    "server_total": "Σ_k c_k over the leading client axis, with float64 accumulators.",
+    "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
+}
+SCALAR_TEXT = {
+    "rho": "rho: penalty ρ > 0.",
+    "damping": "damping: dual damping γ in (0, 1].",
+    "alpha": "alpha: server step α in (0, 1].",
+    "num_clients": "num_clients: number of clients K >= 1.",
+    "precision": "precision: the family's fixed precision s > 0 (1 / θ²).",
+}
+
+
+def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:
+    """Public array arguments: (name, operands), several operands for an argument that is a tuple of slots."""
+    groups: dict[str, list[ir.Operand]] = {}
+    for operand in kernel.operands:
+        groups.setdefault(operand.argument.split(".")[0], []).append(operand)
+    return list(groups.items())
+
+
+def is_slotwise(kernel: ir.Kernel) -> bool:
+    """Whether every array argument is a tuple of slots to which the same map is applied in turn."""
+    return isinstance(kernel, ir.ClientSum) or (isinstance(kernel, ir.Map) and kernel.slotwise)
+
+
+def returns_float(kernel: ir.Kernel) -> bool:
+    """Whether the result is a float64 reduction."""
+    return isinstance(kernel, ir.Reduction) or (isinstance(kernel, ir.MatrixMap) and kernel.reduction)
+
+
+def public_scalars(kernel: ir.Kernel) -> tuple[ir.Scalar, ...]:
+    """Scalars a caller passes; a client sum counts its clients itself."""
+    if isinstance(kernel, ir.MatrixMap):
+        return ()
+    return tuple(s for s in kernel.scalars if not (isinstance(kernel, ir.ClientSum) and s.domain == "count"))
+
+
+def signature(kernel: ir.Kernel, module: ir.Module) -> tuple[str, str]:
+    """(parameter list, arguments of the call that serves it)."""
+    groups = arguments(kernel)
+    names = [g for g, _ in groups]
+    scalars = public_scalars(kernel)
+    public = [s.argument for s in scalars if s.argument not in module.fixed]
+    fixed = [s.argument for s in scalars if s.argument in module.fixed]
+    parameters = names + public
+    if kernel.name == "natural_gradient" and "expected_gradient" in names and "expected_hessian" not in names:
+        parameters.append("expected_hessian=None")
+    parameters += ["*", *fixed] + (["axis=None"] if returns_float(kernel) else ["out=None"])
+    values = ", ".join(s.argument for s in scalars)
+    values = f"({values}{',' if len(scalars) == 1 else ''})"
+    if is_slotwise(kernel):
+        arrays = ", ".join(f'("{n}", {n})' for n in names)
+        return ", ".join(parameters), f".slotwise(NATURAL, ({arrays}), {values}, out)"
+    flat = [f"*slots({g!r}, {g}, NATURAL)".replace("'", '"') if g in TUPLE_ARGUMENTS else g for g in names]
+    option = "axis" if returns_float(kernel) else "out"
+    inner = ", ".join(flat)
+    return ", ".join(parameters), f"(({inner}{',' if len(flat) == 1 and not flat[0].startswith('*') else ''}), {values}, {option})"
+
+
+def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
+    """Purpose, formula, shapes, errors and source of a public function."""
+    matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
+    lines = [f'"""{PURPOSE[kernel.name]}', ""]
+    lines += textwrap.wrap(f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {kernel.formula}", 110)
+    if is_slotwise(kernel):
+        shapes = f"every array argument is a tuple of {len(module.slots['natural'])} slots ({', '.join(module.slots['natural'])})"
+    else:
+        shapes = "; ".join(f"{g}: ({', '.join(o.argument.split('.')[-1] for o in ops)})" if g in TUPLE_ARGUMENTS else g for g, ops in arguments(kernel))
+    size = "(d,) and (d, d), or (K, d) and (K, d, d)" if matrix else "(P,) or (K, P), any further shape as well"
+    lines += ["", *textwrap.wrap(f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.", 110)]
+    if kernel.name == "natural_gradient" and "expected_hessian" not in str(shapes) and "expected_gradient" in shapes:
+        lines += ["expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."]
+    scalars = public_scalars(kernel)
+    lines += [SCALAR_TEXT[s.argument] for s in scalars]
+    if returns_float(kernel):
+        lines += ["axis: None sums everything (a float); -1 gives one value for each leading index."]
+    else:
+        lines += ["out: tuple that receives the result; " + ("no slot may overlap an input." if matrix and not is_slotwise(kernel) else "a slot may be the input of the same slot.")]
+    lines += ["Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.", f"Source: {kernel.source}.", '"""']
+    return "\n".join(line for line in lines)

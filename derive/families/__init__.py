@@ -1,0 +1,1 @@
+"""One small file a family; found by name, nothing to register."""

@@ -1,0 +1,270 @@
+"""What a family's namespace contains: each public function with its derived expression, lowered to one IR kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from derive import admm, special, stable
+from derive.calculus import Calculus, ScalarRoot, calculus
+from derive.family import Family, Slot
+from derive.ir import ClientSum, Expr, Function, If, Kernel, Let, Lit, Loop, Map, Module, Op, Operand, Reduction, Return, Scalar, Stmt, Var, calls
+from derive.lower import Lowering, lower
+from derive.matrix_calculus import matrix_kernels
+
+PAPER = "Möllenhoff et al., arXiv:2506.13150"
+RULE = "Khan & Rue, arXiv:2107.04562"
+
+
+def hoist(expr: sp.Expr, scalars: set[sp.Symbol]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
+    """(expr with every factor that depends on scalars alone replaced by a symbol, the replacements)."""
+    found: dict[sp.Expr, sp.Symbol] = {}
+
+    def uniform(value: sp.Expr) -> sp.Symbol:
+        return found.setdefault(value, sp.Symbol(f"u{len(found)}", real=True))
+
+    def walk(e: sp.Expr) -> sp.Expr:
+        if e.free_symbols and e.free_symbols <= scalars:
+            return uniform(e)
+        if isinstance(e, sp.Mul):
+            inside = [f for f in e.args if f.free_symbols and f.free_symbols <= scalars]
+            rest = [walk(f) for f in e.args if f not in inside]
+            return sp.Mul(uniform(sp.Mul(*inside)), *rest) if inside else sp.Mul(*rest)
+        return e.func(*[walk(a) for a in e.args]) if e.args else e
+
+    result = walk(expr)
+    return result, {symbol: value for value, symbol in found.items()}
+
+
+def operands(slots: Sequence[Slot], prefix: str = "", symbols: Sequence[sp.Symbol] | None = None) -> tuple[Operand, ...]:
+    """Input arrays for the slots of one argument; `prefix` names a tuple argument."""
+    symbols = symbols or [s.symbol for s in slots]
+    return tuple(Operand(f"{prefix}.{s.name}" if prefix else s.name, str(v), s.domain) for s, v in zip(slots, symbols, strict=True))
+
+
+def text(exprs: Sequence[sp.Expr]) -> str:
+    """A one-line formula for a docstring."""
+    return ", ".join(str(e) for e in exprs)
+
+
+class Builder:
+    """Lowers the calculus of one factorising family."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.calculus: Calculus = calculus(family)
+        self.fixed = tuple(Scalar(s.name, str(s.symbol), s.domain) for s in family.fixed)
+        self.functions: dict[str, Function] = special.library()
+
+    def map(self, name: str, inputs: tuple[Operand, ...], stages: Sequence[tuple[Sequence[sp.Symbol], Sequence[sp.Expr]]], source: str) -> Map:
+        """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the results."""
+        symbols = {s.symbol for s in self.family.fixed}
+        body: list[Stmt] = []
+        uniforms: dict[sp.Symbol, sp.Expr] = {}
+        results: list[Expr] = []
+        for names, exprs in stages:
+            hoisted = []
+            for e in exprs:
+                h, table = hoist(e, symbols)
+                hoisted.append(h)
+                uniforms.update(table)
+            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=False)
+            body += statements
+            if names:
+                body += [Let(str(n), v) for n, v in zip(names, values, strict=True) if v != Var(str(n))]
+            else:
+                results = values
+        used = self.used_scalars(uniforms)
+        promote = any(e.has(sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS) for _, exprs in stages for e in exprs)
+        return Map(name, inputs, used, self.uniform_ir(uniforms), tuple(body), tuple(results), text(stages[-1][1]), source, promote)
+
+    @property
+    def natural_domains(self) -> tuple[str, ...]:
+        """Where an inverse map's results must lie."""
+        return tuple(s.domain for s in self.family.natural)
+
+    def used_scalars(self, uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[Scalar, ...]:
+        free = {str(s) for e in uniforms.values() for s in e.free_symbols}
+        return tuple(s for s in self.fixed if s.variable in free)
+
+    @staticmethod
+    def uniform_ir(uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[tuple[str, Expr], ...]:
+        return tuple((str(symbol), Lowering(fuse=False).expr(value)) for symbol, value in uniforms.items())
+
+    def reduction(self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr) -> Reduction:
+        hoisted, uniforms = hoist(expr, {s.symbol for s in self.family.fixed})
+        statements, (term,) = lower([hoisted])
+        return Reduction(name, inputs, self.used_scalars(uniforms), self.uniform_ir(uniforms), tuple(statements), term, f"sum of {formula}", source)
+
+    def conversions(self) -> list[Kernel]:
+        """The four maps between natural, standard and expectation parameters."""
+        c, f = self.calculus, self.family
+        standard, natural, expectation = (tuple(s.symbol for s in slots) for slots in (f.standard, f.natural, f.expectation))
+        forward = [m[0, 0] for m in c.at.natural_of_standard]
+        back = [m[0, 0] for m in c.standard_of_natural]
+        mean = [m[0, 0] for m in c.expectation_of_standard]
+        return [
+            self.map("natural_from_standard", operands(f.standard), [((), forward)], f"{RULE}, section 2"),
+            self.map("standard_from_natural", operands(f.natural), [((), back)], f"{RULE}, section 2"),
+            self.map("expectation_from_natural", operands(f.natural), [(standard, back), ((), mean)], f"{RULE}, section 2: mu = grad A"),
+            self.inverse(natural, expectation),
+        ]
+
+    def inverse(self, natural: tuple[sp.Symbol, ...], expectation: tuple[sp.Symbol, ...]) -> Map:
+        """λ(μ): the closed form, or a Newton iteration for the one equation that elimination leaves."""
+        root, name, source = self.calculus.natural_of_expectation, "natural_from_expectation", f"{RULE}, section 2: inverse of grad A"
+        inputs = operands(self.family.expectation)
+        if not isinstance(root, ScalarRoot):
+            closed = self.map(name, inputs, [((), [m[0, 0] for m in root])], source)
+            return replace(closed, result_domains=self.natural_domains)
+        solver, gap = newton(root)
+        self.functions[solver.name] = solver
+        statements, (value,) = lower([gap], share=False)
+        first = str(root.unknown)
+        body = [*statements, Let("gap", value), Let(first, Op("call", (Var("gap"),), solver.name))]
+        rest = {str(k): lower([v], share=False)[1][0] for k, v in root.others.items()}
+        results = tuple(Var(first) if str(n) == first else rest[str(n)] for n in natural)
+        formula = f"{first} from {root.residual} = 0 by Newton, then {text(list(root.others.values()))}"
+        return Map(name, inputs, (), (), tuple(body), results, formula, source, True, False, self.natural_domains)
+
+    def gradient(self) -> Map:
+        """∇_μ L from what a client computes."""
+        c, f = self.calculus, self.family
+        given = [Operand(name, str(m[0, 0]), "real") for name, m in c.loss_derivatives.items()]
+        exprs = [m[0, 0] for m in c.natural_gradient]
+        if c.is_gaussian:
+            read = set().union(*(e.free_symbols for e in exprs))
+            given = [o for o in given if sp.Symbol(o.variable, real=True) in read]
+            inputs, source = [*operands(f.standard[:1]), *given], "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11"
+        else:
+            inputs, source = [*operands(f.standard), *given], f"{RULE}, equation 5: F^-1 grad = grad in mu"
+            exprs = [stable.natural_gradient(e) for e in exprs]
+        return self.map("natural_gradient", tuple(inputs), [((), exprs)], source)
+
+    def reductions(self) -> list[Kernel]:
+        """A, entropy and KL, in their stable forms."""
+        c, f = self.calculus, self.family
+        q, p, kl = c.kl
+        pair = operands(f.natural, "natural_q", [m[0, 0] for m in q]) + operands(f.natural, "natural_p", [m[0, 0] for m in p])
+        entropy = stable.entropy(c.entropy)
+        divergence = stable.divergence(kl)
+        return [
+            self.reduction("log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2", c.at.log_partition),
+            self.reduction("entropy", operands(f.natural), entropy, "H = A - <lambda, mu> - E[log b]", entropy),
+            self.reduction("kl", pair, divergence, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", divergence),
+        ]
+
+
+def newton(root: ScalarRoot) -> tuple[Function, sp.Expr]:
+    """Newton for −R′(x) = gap, derived on 1/(−R′), nearly linear in x at both ends; (solver, the gap in μ).
+
+    Start: R′(x) ≈ −(1 + 1/(6x + 1))/(2x) has the right first two terms as x → ∞ and the right one as x → 0; it makes
+    −R′(x) = gap a quadratic equation (Minka, Estimating a gamma distribution, 2002, has the same start).
+    """
+    x, gap = root.unknown, sp.Symbol("gap", positive=True)
+    reduced = sp.expand(special.by_stirling(root.residual))
+    remainder = special.stirling_remainder_1(x)
+    value = sp.expand(reduced - remainder)
+    if value.has(x):
+        raise NotImplementedError(f"expected the residual to depend on {x} through R' alone, got {reduced}")
+    r1, r2 = sp.symbols("r1 r2", real=True)
+    slope = sp.Function("slope")(x)
+    objective = -1 / slope - 1 / gap
+    step = (objective / sp.diff(objective, x)).subs(sp.Derivative(slope, x), r2).subs(slope, r1)
+    quadratic = sp.numer(sp.together((1 + 1 / (6 * x + 1)) / (2 * x) - gap))
+    start = sp.expand(max(sp.solve(quadratic, x), key=lambda s: float(s.subs(gap, 1))))
+    (root_part,) = (e for e in sp.preorder_traversal(start) if e.is_Pow and e.exp == sp.S.Half)
+    size, shift = start.coeff(root_part), sp.expand(start - start.coeff(root_part) * root_part)
+    product = sp.cancel(sp.expand(shift**2 - size**2 * root_part**2))
+    rationalised = sp.expand(12 * gap * product) / sp.expand(12 * gap * (shift - size * root_part))
+    lowered = {key: lower([e], share=False)[1][0] for key, e in {"start": start, "other": rationalised, "step": sp.factor(step)}.items()}
+    body: tuple[Stmt, ...] = (
+        If(Op("le", (Var("gap"), Lit("0.0"))), (Return((Var("gap"),)),)),
+        Let(str(x), lowered["start"]),
+        If(Op("lt", (Lit("3.0"), Var("gap"))), (Let(str(x), lowered["other"]),)),
+        Let("step", Var(str(x))),
+        Loop(
+            20,
+            Op("le", (Op("abs", (Var("step"),)), Op("mul", (Lit("2.220446049250313e-16"), Var(str(x)))))),
+            (
+                Let("r1", Op("call", (Var(str(x)),), "stirling_remainder_1")),
+                Let("r2", Op("call", (Var(str(x)),), "stirling_remainder_2")),
+                Let("step", lowered["step"]),
+                Let(str(x), Op("sub", (Var(str(x)), Var("step")))),
+            ),
+        ),
+        Return((Var(str(x)),)),
+    )
+    doc = "Solves ln x - digamma(x) = gap for x by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution)."
+    return Function("shape_from_gap", ("gap",), body, doc), value
+
+
+def admm_kernels() -> list[Kernel]:
+    """The three lines of a round, for one slot; the same for every family."""
+    real = "real"
+
+    def build(name: str, expr: sp.Expr, arrays: dict[str, sp.Symbol], scalars: tuple[Scalar, ...], symbols: set[sp.Symbol], source: str) -> Kernel:
+        hoisted, table = hoist(expr, symbols)
+        statements, (value,) = lower([hoisted], share=False)
+        inputs = tuple(Operand(argument, str(symbol), real) for argument, symbol in arrays.items())
+        uniforms = Builder.uniform_ir(table)
+        if name == "server_total":
+            return ClientSum(name, inputs, scalars, uniforms, tuple(statements), value, f"sum over clients of {expr}", source)
+        return Map(name, inputs, scalars, uniforms, tuple(statements), (value,), str(expr), source, slotwise=True)
+
+    rho, damping, alpha = Scalar("rho", "rho", "positive"), Scalar("damping", "gamma", "fraction"), Scalar("alpha", "alpha", "fraction")
+    clients = Scalar("num_clients", "K", "count")
+    a = admm
+    server = {"natural_client": a.lam_k, "dual": a.eta}
+    return [
+        build("client_map", a.client_map(), {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad}, (rho,), {a.rho}, f"{PAPER}, client line"),
+        build(
+            "dual_update",
+            a.dual_update(),
+            {"dual": a.eta, "natural_global": a.lam_g, "natural_client": a.lam_k},
+            (rho, damping),
+            {a.rho, a.gamma},
+            f"{PAPER}, dual line",
+        ),
+        build("server_contribution", a.server_contribution(), server, (alpha, clients), {a.alpha, a.K}, f"{PAPER}, server line as a sum"),
+        build("server_total", a.server_contribution(), server, (alpha, clients), {a.alpha, a.K}, f"{PAPER}, server line as a sum"),
+        build("server_update", a.server_update(), {"natural_prior": a.lam_0, "total": a.total}, (alpha,), {a.alpha}, f"{PAPER}, server line"),
+    ]
+
+
+def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str] = ()) -> tuple[Function, ...]:
+    """The functions reachable from `roots`, callees first."""
+    out: dict[str, Function] = {}
+
+    def visit(name: str) -> None:
+        if name in out:
+            return
+        for statement in functions[name].body:
+            for callee in calls(statement):
+                visit(callee)
+        out[name] = functions[name]
+
+    for name in [*[n for n in functions if n in roots], *[n for n in always if n in functions]]:
+        visit(name)
+    return tuple(out.values())
+
+
+def build_module(family: Family) -> Module:
+    """All kernels of one family as IR."""
+    slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
+    fixed = tuple(s.name for s in family.fixed)
+    if family.is_matrix:
+        functions = special.library()
+        kernels: list[Kernel] = [*matrix_kernels(family), *admm_kernels()]
+    else:
+        builder = Builder(family)
+        functions = builder.functions
+        kernels = [*builder.conversions(), builder.gradient(), *builder.reductions(), *admm_kernels()]
+    used: set[str] = set()
+    for kernel in kernels:
+        nodes = [*getattr(kernel, "body", ()), *getattr(kernel, "results", ()), *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else [])]
+        used |= {name for node in nodes for name in calls(node)}
+    polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
+    return Module(family.name, family.title, family.citation, family.digest, slots, fixed, needed(functions, used, polygamma), tuple(kernels))

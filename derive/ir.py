@@ -1,0 +1,242 @@
+"""The one intermediate representation every emitter reads: small expression trees, straight-line statements, four kernel kinds.
+
+Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Op`. Operations are + − × ÷, negation, an explicit `fma`, square
+root, exp, log, log1p, comparisons and calls of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma
+are bit-identical wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+SCALAR_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs", "lt", "le", "ge", "call")
+MATRIX_OPS = (
+    "cholesky",
+    "dot",
+    "inverse",
+    "log_det",
+    "matvec",
+    "outer",
+    "size",
+    "solve",
+    "solve_lower",
+    "sum_map",
+    "whitened_eigenvalues",
+    "wide",
+)
+
+
+@dataclass(frozen=True)
+class Var:
+    """A named value."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Lit:
+    """A typed literal; `text` is the shortest decimal that reads back as the intended float64."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation; for `call` and `sum_map` the function's name is `target`, for `cholesky` the matrix it speaks of in errors."""
+
+    op: str
+    args: tuple[Expr, ...]
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        if self.op not in SCALAR_OPS + MATRIX_OPS:
+            raise ValueError(f"op: expected one of {SCALAR_OPS + MATRIX_OPS}, got {self.op!r}")
+
+
+Expr = Var | Lit | Op
+
+
+@dataclass(frozen=True)
+class Let:
+    """name = value (a new name, or a new value of one inside a loop)."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True)
+class If:
+    """if condition: body, else: orelse."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loop:
+    """At most `count` passes over body; leaves before a pass in which `until` already holds."""
+
+    count: int
+    until: Expr
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Return:
+    """Return from a scalar function."""
+
+    values: tuple[Expr, ...]
+
+
+Stmt = Let | If | Loop | Return
+
+
+@dataclass(frozen=True)
+class Function:
+    """A scalar function in the kernel's own precision; `body` ends in Return."""
+
+    name: str
+    params: tuple[str, ...]
+    body: tuple[Stmt, ...]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input array: its public argument name, the variable that holds an element, its domain."""
+
+    argument: str
+    variable: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A public scalar argument: name, variable and domain (`positive`, `fraction` = (0, 1], `count` = 1, 2, ...)."""
+
+    argument: str
+    variable: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class Map:
+    """One output a slot, elementwise: one pass, domain checked inside it.
+
+    `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes in float64
+    whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in turn. `result_domains`
+    are those that the results must lie in where that is not implied by the inputs (inverse maps).
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    results: tuple[Expr, ...]
+    formula: str
+    source: str
+    promote: bool = False
+    slotwise: bool = False
+    result_domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Σ over coordinates of one float64 term; inputs are widened on load."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    term: Expr
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ClientSum:
+    """Σ over the leading client axis of one term a coordinate, float64 accumulators, slotwise."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    term: Expr
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class MatrixMap:
+    """A function of one matrix-family member, written in calls to LAPACK; `reduction` returns a float64."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    body: tuple[Let, ...]
+    results: tuple[Expr, ...]
+    formula: str
+    source: str
+    reduction: bool = False
+
+
+Kernel = Map | Reduction | ClientSum | MatrixMap
+
+
+@dataclass(frozen=True)
+class Module:
+    """All kernels of one family, with the scalar functions they call, callees first."""
+
+    family: str
+    title: str
+    citation: str
+    digest: str
+    slots: dict[str, tuple[str, ...]]
+    fixed: tuple[str, ...]
+    functions: tuple[Function, ...]
+    kernels: tuple[Kernel, ...]
+    constants: dict[str, str] = field(default_factory=dict)
+
+
+def calls(node: Expr | Stmt) -> Iterator[str]:
+    """Names of the functions a node calls, first use first."""
+    if isinstance(node, Op):
+        for arg in node.args:
+            yield from calls(arg)
+        if node.op in ("call", "sum_map"):
+            yield node.target
+    elif isinstance(node, Let):
+        yield from calls(node.value)
+    elif isinstance(node, If):
+        for part in (node.condition, *node.body, *node.orelse):
+            yield from calls(part)
+    elif isinstance(node, Loop):
+        for part in (node.until, *node.body):
+            yield from calls(part)
+    elif isinstance(node, Return):
+        for value in node.values:
+            yield from calls(value)
+
+
+def show(node: Expr | Stmt, indent: str = "") -> str:
+    """The IR as text for a person (`python -m derive FAMILY --show ir`)."""
+    if isinstance(node, Var):
+        return node.name
+    if isinstance(node, Lit):
+        return node.text
+    if isinstance(node, Op):
+        name = node.target if node.op == "call" else node.op + (f"[{node.target}]" if node.target else "")
+        return f"{name}({', '.join(show(a) for a in node.args)})"
+    if isinstance(node, Let):
+        return f"{indent}{node.name} = {show(node.value)}"
+    if isinstance(node, Return):
+        return f"{indent}return {', '.join(show(v) for v in node.values)}"
+    inner = "\n".join(show(s, indent + "  ") for s in node.body)
+    if isinstance(node, Loop):
+        return f"{indent}at most {node.count} times until {show(node.until)}:\n{inner}"
+    other = "\n".join(show(s, indent + "  ") for s in node.orelse)
+    return f"{indent}if {show(node.condition)}:\n{inner}" + (f"\n{indent}else:\n{other}" if other else "")

@@ -1,0 +1,1 @@
+"""Numba kernels; the family modules here are generated."""

@@ -1,0 +1,111 @@
+"""Three operations that Numba lacks: an explicit fused multiply-add, and loads and stores free of false aliasing.
+
+`load` and `store` state that distinct outputs never overlap an input except at the same index (checked by runtime.py before
+the call), so the loop vectorises in place as well as out of place; there is no negative-index wraparound. With
+NUMBA_DISABLE_JIT=1 the same names are exact Python functions.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+_OUTPUTS = 4  # alias scopes; no kernel has more outputs
+
+
+def _scopes(module: Any) -> list[Any]:
+    domain = module.add_metadata(["kernels"])
+    return [module.add_metadata([f"output {k}", domain]) for k in range(_OUTPUTS)]
+
+
+def _element(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    return builder.gep(make_array(array_type)(context, builder, array).data, [index], inbounds=True)
+
+
+@intrinsic(prefer_literal=False)
+def _fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def _sum(_typing: Any, a: Any, b: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.fadd(*args, flags=("reassoc", "nsz"))
+
+    return a(a, a), generate
+
+
+@intrinsic
+def _load(_typing: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        value = builder.load(_element(context, builder, array, *args), align=array.dtype.bitwidth // 8)
+        value.set_metadata("noalias", builder.module.add_metadata(_scopes(builder.module)))
+        return value
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic(prefer_literal=True)
+def _store(_typing: Any, array: Any, index: Any, value: Any, output: Any) -> Any:
+    number = output.literal_value
+
+    def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        node = builder.store(args[2], _element(context, builder, array, args[0], args[1]), align=array.dtype.bitwidth // 8)
+        scopes = _scopes(builder.module)
+        node.set_metadata("alias.scope", builder.module.add_metadata([scopes[number]]))
+        node.set_metadata("noalias", builder.module.add_metadata([s for k, s in enumerate(scopes) if k != number]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype, output), generate
+
+
+@intrinsic
+def _bad(_typing: Any, value: Any, bound: Any) -> Any:
+    """1 unless bound < value < inf, as an integer of the value's width: vectorises beside it."""
+    width = value.bitwidth
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        infinity = ir.Constant(args[0].type, float("inf"))
+        inside = builder.and_(builder.fcmp_ordered(">", args[0], args[1]), builder.fcmp_ordered("<", args[0], infinity))
+        return builder.zext(builder.not_(inside), ir.IntType(width))
+
+    return (types.int32 if width == 32 else types.int64)(value, value), generate
+
+
+def _python_fma(a: Any, b: Any, c: Any) -> Any:
+    kind = type(a)
+    if not all(isfinite(x) for x in (a, b, c)):
+        return kind(a * b + c)
+    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
+    if kind is not np.float32:
+        return kind(float(exact))
+    # Rounding twice (to float64, then float32) is avoided by rounding the float64 to odd first.
+    wide = float(exact)
+    if Fraction(wide) != exact and not np.float64(wide).view(np.int64) & 1:
+        wide = float(np.nextafter(wide, np.inf if exact > Fraction(wide) else -np.inf))
+    return np.float32(wide)
+
+
+def _python_store(array: Any, index: int, value: Any, _output: int) -> None:
+    array[index] = value
+
+
+if config.DISABLE_JIT:
+    fma: Any = _python_fma
+    add: Any = lambda a, b: a + b  # noqa: E731
+    load: Any = lambda array, index: array[index]  # noqa: E731
+    store: Any = _python_store
+    bad: Any = lambda value, bound: int(not (bound < value < np.inf))  # noqa: E731
+else:
+    fma, add, load, store, bad = _fma, _sum, _load, _store, _bad
+f32, f64 = (np.float32, np.float64) if config.DISABLE_JIT else (types.float32, types.float64)

@@ -15,6 +15,8 @@ from badmm.distributions import Distribution, Gamma, Gaussian
 
 Array = NDArray[Any]
 
+_CLASSES = ("logistic_regression", "softmax_regression")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -59,7 +61,7 @@ def build(config: Config) -> Problem:
     kind = config.likelihood.kind
     y = table.y
     num_classes = 0
-    if kind in ("logistic_regression", "softmax_regression"):
+    if kind in _CLASSES:
         y = _labels(y)
         num_classes = max(2, int(y.max()) + 1)
     training, test = data.hold_out(len(y), config.data.test_fraction, config.split.seed)
@@ -81,6 +83,10 @@ def _read(config: Config) -> files.Table:
         if config.split.kind == "column":
             raise ConfigError(
                 f'split.kind: expected one of {", ".join(data.SPLITS)} (data.source is no file), got "column"'
+            )
+        if loaded.num_classes is None and config.likelihood.kind in _CLASSES:
+            raise ConfigError(
+                f"data.source: expected class labels ({config.likelihood.kind}), got {config.data.source!r}"
             )
         return files.Table(loaded.X, loaded.y, loaded.names, {})
     apart = tuple(name for name in (config.split.column, config.data.exposure) if name is not None)

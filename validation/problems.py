@@ -162,8 +162,7 @@ def _hostile_problems() -> list[Problem]:
 def _poisson_problems() -> list[Problem]:
     X, _ = _standardized("breast_cancer")
     rng = np.random.default_rng(11)
-    theta: Array = rng.normal(size=X.shape[1]) * 0.12
-    theta[0] = 1.0
+    theta = np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.12])
     y = rng.poisson(np.exp(X @ theta))
     found = []
     for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):

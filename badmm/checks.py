@@ -1,0 +1,107 @@
+"""Argument checks and the errors of the solver; every message reads `argument: expected ..., got ...`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+class ClientError(RuntimeError):
+    """A client raised, or returned something of the wrong shape or not finite; `.client` is its index."""
+
+    def __init__(self, client: int, message: str) -> None:
+        super().__init__(f"client {client}: {message}")
+        self.client = client
+
+
+class LostClientError(ClientError):
+    """A client's problem has no solution in the family, or its solver left the domain.
+
+    `.rho` is the penalty, `.required_rho` the value above which the existence condition holds (DESIGN: the client
+    needs ρ S_g + η_S positive definite).
+    """
+
+    def __init__(self, client: int, message: str, rho: float, required_rho: float) -> None:
+        super().__init__(
+            client, f"{message}; the existence condition needs rho > {required_rho:.6g}, got rho = {rho:.6g}"
+        )
+        self.rho = rho
+        self.required_rho = required_rho
+
+
+class ServerDomainError(RuntimeError):
+    """The server's natural parameter left the domain of its family under explicit step sizes."""
+
+
+def real_array(value: ArrayLike, name: str, ndim: int | tuple[int, ...] | None = None) -> Array:
+    """`value` as a finite float64 array with `ndim` axes; raises `ValueError` with the first bad index."""
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: expected an array of real numbers, got {value!r}") from error
+    allowed = (ndim,) if isinstance(ndim, int) else ndim
+    if allowed is not None and array.ndim not in allowed:
+        raise ValueError(f"{name}: expected {' or '.join(map(str, allowed))} axes, got shape {array.shape}")
+    require(np.isfinite(array), array, name, "finite")
+    return array
+
+
+def require(good: NDArray[np.bool_], array: NDArray[Any], name: str, expected: str) -> None:
+    """Raise `ValueError` naming the first entry of `array` that is not `good`."""
+    if good.all():
+        return
+    index = tuple(int(i) for i in np.argwhere(~good)[0])
+    where = "" if not index else f" at index {index[0] if len(index) == 1 else index}"
+    raise ValueError(f"{name}: expected {expected}, got {array[index]}{where}")
+
+
+def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
+    """A number in (0, upper]; raises `ValueError`."""
+    bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
+    number = float(value)
+    if not 0 < number <= upper or number == np.inf:
+        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
+    return number
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """An integer of at least 1; raises `ValueError`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    return int(value)
+
+
+def labels(y: ArrayLike, n: int, num_classes: int) -> NDArray[np.int64]:
+    """Labels (n,) as integers in 0..num_classes−1; raises `ValueError` naming the first that is not."""
+    array = real_array(y, "y", 1)
+    if len(array) != n:
+        raise ValueError(f"y: expected shape ({n},) to match X, got {array.shape}")
+    allowed = "{0, 1}" if num_classes == 2 else f"{{0, ..., {num_classes - 1}}}"
+    good = (array == np.floor(array)) & (array >= 0) & (array < num_classes)
+    if not good.all():
+        index = int(np.argmin(good))
+        raise ValueError(f"y: expected labels in {allowed}, got {array[index]:g} at index {index}")
+    return array.astype(np.int64)
+
+
+def counts(y: ArrayLike, name: str) -> Array:
+    """Non-negative whole numbers as float64; raises `ValueError` naming the first that is not."""
+    array = real_array(y, name)
+    require((array >= 0) & (array == np.floor(array)), array, name, "non-negative whole numbers")
+    return array
+
+
+def design(X: ArrayLike, y_length: int | None = None) -> Array:
+    """A design matrix (n, d) with n, d ≥ 1, finite; raises `ValueError`."""
+    array = real_array(X, "X", 2)
+    if 0 in array.shape:
+        raise ValueError(f"X: expected at least one row and one column, got shape {array.shape}")
+    if y_length is not None and y_length != len(array):
+        raise ValueError(f"y: expected shape ({len(array)},) to match X, got length {y_length}")
+    return np.ascontiguousarray(array)

@@ -1,0 +1,73 @@
+"""Quadratic losses: given by their Hessian, or by a linear regression."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from badmm.checks import Array, design, positive_number, real_array, require
+from badmm.distributions import Gaussian
+from badmm.likelihoods.base import Expected, GaussianLikelihood
+
+
+class Quadratic(GaussianLikelihood):
+    """ℓ(θ) = ½ θᵀHθ − bᵀθ + c, H (d, d) symmetric, b (d,); exact under every family and in every mode.
+
+    Under a full Gaussian E[ℓ] is linear in μ with ∇_μ E[ℓ] = (−b, −H); under a diagonal one where H is diagonal.
+    Raises `ValueError` for an H that is not symmetric or does not fit b.
+    """
+
+    def __init__(self, hessian: ArrayLike, linear: ArrayLike, constant: float = 0.0) -> None:
+        H, b = real_array(hessian, "hessian", 2), real_array(linear, "linear", 1)
+        if H.shape != (len(b), len(b)):
+            raise ValueError(f"hessian: expected shape {(len(b), len(b))} to match linear, got {H.shape}")
+        require(np.abs(H - H.T) <= 1e-10 * np.abs(H).max(), H, "hessian", "a symmetric matrix")
+        self.hessian, self.linear, self.constant = 0.5 * (H + H.T), b, float(constant)
+        self.dim = len(b)
+
+    def curvature(self, posterior: Gaussian) -> Expected:
+        """(E[ℓ], H m − b, H) with E[ℓ] = ½ mᵀHm − bᵀm + ½ tr(H S⁻¹) + c; without the trace under `delta`."""
+        m, H = posterior.mean, self.hessian
+        product = H @ m
+        value = float(m @ (0.5 * product - self.linear)) + self.constant
+        if self._mode != "delta":
+            value += 0.5 * self._trace(posterior)
+        return value, product - self.linear, H
+
+    def _trace(self, posterior: Gaussian) -> float:
+        if posterior.precision.ndim < 2:
+            return float(np.sum(np.diag(self.hessian) * posterior.variance))
+        return float(np.sum(self.hessian * posterior.covariance))
+
+    def expectations(self, posterior: Gaussian) -> Expected:
+        """As `curvature`; under a vector precision the Hessian's diagonal."""
+        value, gradient, H = self.curvature(posterior)
+        return value, gradient, np.diag(H).copy() if posterior.precision.ndim == 1 else H
+
+    def growth(self, family: str, dim: int) -> Array | None:
+        """H itself."""
+        return self.hessian
+
+    def constant_natural_gradient(self, family: str, dim: int) -> tuple[Array, ...] | None:
+        """(−b, −H) where E[ℓ] is linear in the family's μ."""
+        if family == "full_gaussian":
+            return -self.linear, -self.hessian
+        diagonal = np.diag(self.hessian)
+        if family == "diagonal_gaussian" and np.array_equal(self.hessian, np.diag(diagonal)):
+            return -self.linear, -diagonal
+        return None
+
+
+class LinearRegression(Quadratic):
+    """ℓ(θ) = Σ_i (y_i − x_iᵀθ)² / (2σ²) + ½ n log(2πσ²) with known noise variance σ² (squared units of y).
+
+    X (n, d), y (n,). H = XᵀX/σ², b = Xᵀy/σ². Raises `ValueError` for shapes that do not match and σ² ≤ 0.
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, noise_variance: float) -> None:
+        target = real_array(y, "y", 1)
+        X_ = design(X, len(target))
+        variance = positive_number(noise_variance, "noise_variance")
+        constant = 0.5 * (target @ target) / variance + 0.5 * len(target) * np.log(2 * np.pi * variance)
+        super().__init__(X_.T @ X_ / variance, X_.T @ target / variance, constant)
+        self.X, self.y, self.noise_variance = X_, target, variance

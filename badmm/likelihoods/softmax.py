@@ -1,0 +1,68 @@
+"""Softmax regression: C linear predictors a point, so that no one-dimensional projection carries the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import log_softmax
+
+from badmm import checks
+from badmm.checks import Array
+from badmm.distributions import Gaussian
+from badmm.likelihoods.base import Expectation, Expected, GaussianLikelihood
+
+
+class SoftmaxRegression(GaussianLikelihood):
+    """ℓ(θ) = −Σ_i log softmax(x_iᵀΘ)_{y_i}; X (n, p), y (n,) in 0..C−1, Θ (p, C), θ = Θ flattened row-major (p·C,).
+
+    `auto` is the delta method: ∇ℓ and ∇²ℓ at the mean, E[ℓ] taken as ℓ(m). `monte_carlo` averages over fixed draws;
+    `quadrature` is refused. Raises `ValueError` for labels out of range, fewer than 2 classes and an X that is not
+    two-dimensional and finite.
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, num_classes: int) -> None:
+        self.num_classes = checks.positive_integer(num_classes, "num_classes")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
+        self.X = checks.design(X)
+        self.y = checks.labels(y, len(self.X), self.num_classes)
+        self._one_hot: Array = np.eye(self.num_classes)[self.y]
+        self.dim = self.X.shape[1] * self.num_classes
+
+    def _accepts(self, expectation: Expectation) -> None:
+        if expectation == "quadrature":
+            raise ValueError(
+                "expectation: expected auto, delta or monte_carlo for SoftmaxRegression (its loss has no "
+                "one-dimensional projection), got 'quadrature'"
+            )
+
+    def _probabilities(self, posterior: Gaussian) -> tuple[float, Array]:
+        """(mean loss over the draws, probabilities (draws, n, C)); one draw at the mean under the delta method."""
+        draws = posterior.transform(self.noise) if self._mode == "monte_carlo" else posterior.mean[None]
+        logits = np.einsum("np,kpc->knc", self.X, draws.reshape(len(draws), -1, self.num_classes), optimize=True)
+        log_probability = log_softmax(logits, axis=-1)
+        value = -float(np.sum(log_probability * self._one_hot)) / len(draws)
+        return value, np.exp(log_probability)
+
+    def expectations(self, posterior: Gaussian) -> Expected:
+        """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
+        if posterior.precision.ndim != 1:
+            return self.curvature(posterior)
+        value, probability = self._probabilities(posterior)
+        diagonal = (self.X * self.X).T @ np.mean(probability * (1.0 - probability), axis=0)
+        return value, self._gradient(probability), diagonal.ravel()
+
+    def curvature(self, posterior: Gaussian) -> Expected:
+        """As `expectations`, with the whole Hessian (d, d); blocks Σ_i x_i x_iᵀ (p_c δ_{cc'} − p_c p_{c'})."""
+        value, probability = self._probabilities(posterior)
+        p, C = self.X.shape[1], self.num_classes
+        blocks = np.empty((p, C, p, C))
+        for c in range(C):
+            for other in range(c, C):
+                product = probability[..., c] * ((c == other) - probability[..., other])
+                block = self.X.T @ (np.mean(product, axis=0)[:, None] * self.X)
+                blocks[:, c, :, other] = blocks[:, other, :, c] = 0.5 * (block + block.T)
+        return value, self._gradient(probability), blocks.reshape(p * C, p * C)
+
+    def _gradient(self, probability: Array) -> Array:
+        return np.asarray(self.X.T @ (np.mean(probability, axis=0) - self._one_hot)).ravel()

@@ -1,0 +1,34 @@
+"""What makes one method differ from another: its step sizes and its dual line. The rest is shared by `solve`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from badmm.family import Family, Natural
+from badmm.policy import Policy, Setting, Steps
+
+
+class Method(ABC):
+    """A method for K clients of a family; stateless apart from its policy."""
+
+    name: str
+
+    def __init__(self, family: Family, num_clients: int, rho: Setting, alpha: Setting, damping: Setting) -> None:
+        self.family, self.num_clients = family, num_clients
+        self.policy = self.make_policy(rho, alpha, damping)
+
+    @abstractmethod
+    def make_policy(self, rho: Setting, alpha: Setting, damping: Setting) -> Policy:
+        """The step sizes from the user's settings; raises `ValueError` for values the method does not allow."""
+
+    @abstractmethod
+    def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
+        """The duals (K, ...) after the clients' step."""
+
+    def server(self, clients: Natural, duals: Natural, steps: Steps) -> Natural:
+        """λ_g ← α λ_0 + Σ_k [(1 − α)/K λ_k − α η_k]; may lie outside the domain."""
+        ns = self.family.ns
+        total = ns.server_total(clients, duals, steps.alpha)
+        return tuple(np.asarray(slot) for slot in ns.server_update(self.family.prior_natural, total, steps.alpha))

@@ -1,1 +1,1 @@
-"""Oracles that share no code with the derivation, the checks built on them, and their reports: `python -m validation`."""
+"""Oracles that share no code with the derivation, the checks built on them, their reports: `python -m validation`."""

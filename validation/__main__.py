@@ -61,7 +61,8 @@ def solver_tasks(families: Sequence[str]) -> list[Task]:
 
 def validate(work: Sequence[Task]) -> tuple[list[Check], float]:
     """Run the tasks with a progress line; the checks and the seconds taken."""
-    start, found = time.perf_counter(), []
+    start = time.perf_counter()
+    found: list[Check] = []
     with progress(len(work)) as line:
         outcomes = run(work)
         for task in work:

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One call ``function(*args, **kwargs)``; an argument is an array, a tuple of arrays (one a slot), a float or None."""
+    """One call ``function(*args, **kwargs)``; arguments are arrays, tuples of arrays (one a slot), floats, None."""
 
     function: str
     args: tuple[Any, ...]

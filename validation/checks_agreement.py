@@ -1,10 +1,10 @@
 """Families where they must agree: full with a diagonal precision = diagonal; diagonal with equal entries = isotropic.
 
 The full Gaussian comes by a Cholesky factorisation and the diagonal one by division, so they agree to 8 units of
-relative spacing of the largest entry; reductions, in float64 on both sides, to 1e-13; the ADMM lines, which are the same
-arithmetic, exactly. The isotropic family has another base measure, N(theta; 0, 1/s), so its log-partition differs from
-the diagonal's by log(s)/2 a coordinate, and its natural gradient is the diagonal's seen along the fixed precision:
-g = dL/dmu_1 - m dL/dmu_2.
+relative spacing of the largest entry; reductions, in float64 on both sides, to 1e-13; the ADMM lines, which are the
+same arithmetic, exactly. The isotropic family has another base measure, N(theta; 0, 1/s), so its log-partition
+differs from the diagonal's by log(s)/2 a coordinate, and its natural gradient is the diagonal's seen along the fixed
+precision: g = dL/dmu_1 - m dL/dmu_2.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def line_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...]) -> 
     client = diagonal.natural_from_standard(*pair(dtype, 5, rows))
     dual, gradient = pair(dtype, 6, rows), pair(dtype, 7, rows)
     e_prior, e_client, e_dual, e_gradient = (embedded(slots) for slots in (prior, client, dual, gradient))
-    results = {
+    results: dict[str, list[Any]] = {
         "dual_update": [(e_dual, e_prior, e_client, 0.3, 0.7), (dual, prior, client, 0.3, 0.7)],
         "server_contribution": [(e_client, e_dual, 0.4, 5), (client, dual, 0.4, 5)],
         "client_map": [(e_prior, e_dual, e_gradient, 0.3), (prior, dual, gradient, 0.3)],

@@ -135,7 +135,7 @@ def scalar_of(value: Any) -> tuple[Array, ...]:
 
 
 def reduction_checks(namespace: Any, family: str, dtype: str) -> list[Check]:
-    """Log-partition, entropy and KL against torch. Reductions are float64 on exact inputs, whatever the arrays' type."""
+    """Log-partition, entropy and KL against torch; they are float64 on exact inputs, whatever the arrays' type."""
     q, p, kwargs = sample(family, dtype), sample(family, dtype, salt=1), keywords(family)
     a, b = (oracle.distribution(family, natural, PRECISION) for natural in (q, p))
     partition = oracle.log_partition(family, oracle.tensors(q), PRECISION).item()

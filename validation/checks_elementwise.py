@@ -24,7 +24,7 @@ TRANSCENDENTAL = {("gamma", "expectation_from_natural"): 1e-14, ("gamma", "natur
 
 
 def results_match(call: Call, slots: tuple[Any, ...], expected: list[Any], dtype: str) -> str:
-    """What is wrong with the form of a result, or nothing: one array a slot, of the inputs' type and the right shape."""
+    """What is wrong with the form of a result, or nothing: one array a slot, of the inputs' type and shape."""
     if not isinstance(slots, tuple) or len(slots) != len(expected):
         return f"{call.function} returned {type(slots).__name__}, expected a tuple of {len(expected)} arrays"
     for slot, template in zip(slots, expected, strict=True):

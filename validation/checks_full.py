@@ -8,6 +8,7 @@ inverse relative to the norms of its factors; exact symmetry for every matrix th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import mpmath
@@ -149,12 +150,12 @@ def stacked(calls: list[Call]) -> Call:
 
 
 def layout_checks(namespace: Any, dtype: str) -> Iterator[Check]:
-    """A stack over clients equals the loop over clients, `out=` equals the returned result, inputs stay as they were."""
+    """A stack over clients equals the loop over clients, `out=` receives the result, inputs stay as they were."""
     size = 7
     variants = [map_calls(size, dtype) + list(linear_calls(size, dtype)) for _ in range(3)]
     for number, variant in enumerate(variants):
         scale = np.array(1.0 + number, dtype=dtype)
-        variants[number] = [call.mapped(lambda array, scale=scale: array * scale) for call in variant]
+        variants[number] = [call.mapped(partial(np.multiply, scale)) for call in variant]
     for calls in zip(*variants, strict=True):
         if calls[0].function == "natural_from_expectation":
             calls = tuple(calls[0].mapped(lambda array: array.copy()) for _ in calls)

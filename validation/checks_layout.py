@@ -1,12 +1,13 @@
 """What must not depend on how arrays are laid out: size, thread count, client axis, `out=`, aliasing.
 
-An elementwise kernel does the same arithmetic at every coordinate, so all of these are equalities bit for bit; the value
-of a check is the number of coordinates that differ and its tolerance is 0.
+An elementwise kernel does the same arithmetic at every coordinate, so all of these are equalities bit for bit; the
+value of a check is the number of coordinates that differ and its tolerance is 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,15 @@ def stacked(array: Array) -> Array:
     return np.ascontiguousarray(array[: CLIENTS * width].reshape(CLIENTS, width))
 
 
+def client_row(array: Array, client: int) -> Array:
+    """One client's row, as an array of its own."""
+    return np.asarray(array[client].copy())
+
+
 def client_axis_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     """A leading client axis equals a loop over clients."""
     stack = call.mapped(stacked)
-    rows = [invoke(namespace, stack.mapped(lambda array, k=k: array[k].copy())) for k in range(CLIENTS)]
+    rows = [invoke(namespace, stack.mapped(partial(client_row, client=k))) for k in range(CLIENTS)]
     loop = tuple(np.stack(slots) for slots in zip(*rows, strict=True))
     return check(
         f"{call.function}: client axis",

@@ -1,13 +1,15 @@
 """Reductions of the elementwise families: log-partition, entropy and KL, in both axes.
 
 Reductions accumulate in float64 whatever the arrays' type, so one tolerance serves both: a row of 25 coordinates to
-2e-14 of the sum of its coordinates' largest terms, a sum over everything to 1e-13 (the entropy of a gamma, whose terms
-cancel at a large shape, relative to its value or 1, whichever is larger). KL is relative to its value: 1e-6 where it is
-about 1e-12, and 1e-10 where it is 1e-4 or more; it is 0 between equal arguments and never negative.
+2e-14 of the sum of its coordinates' largest terms, a sum over everything to 1e-13 (the entropy of a gamma, whose
+terms cancel at a large shape, relative to its value or 1, whichever is larger). KL is relative to its value: 1e-6
+where it is about 1e-12, 1e-10 where it is 1e-4 or more, 1e-13 between parameters many decades apart; it is 0 between
+equal arguments and never negative.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +24,11 @@ from validation.points import ISOTROPIC_PRECISIONS, generator, neighbours
 from validation.ulps import DIGITS, exact
 
 WIDTH = 25
+LARGE_ROWS = 12_001  # of WIDTH coordinates: above the size from which kernels run in parallel
 ROW_TOLERANCE = 2e-14
 TOTAL_TOLERANCE = 1e-13
 KL_TOLERANCES = {1e-12: 1e-6, 1e-8: 1e-8, 1e-4: 1e-10, 1.0: 1e-10, 1e4: 1e-10}
+FAR_TOLERANCE = 1e-13
 MEAN_TO_SD = (0.0, 1.0, 1e2, 1e4)
 
 
@@ -73,14 +77,29 @@ def near(family: str, dtype: str, target: float, ratio: float, count: int) -> Pa
     if family == "isotropic_gaussian":
         fixed = keywords(family)["precision"]
         natural = (ratio * np.sqrt(fixed) * rng.normal(size=size),)
-        moved = (natural[0] + step[0] * np.sqrt(fixed),)
-        return Pair(cast(moved, dtype), cast(natural, dtype), f"KL about {target:.0e}, mean {ratio:.0e} sd")
+        shifted = (natural[0] + step[0] * np.sqrt(fixed),)
+        return Pair(cast(shifted, dtype), cast(natural, dtype), f"KL about {target:.0e}, mean {ratio:.0e} sd")
     mean = ratio / np.sqrt(precision) * rng.normal(size=size)
     other = precision * grown(step[1])
     moved = (other * (mean + step[0] / np.sqrt(precision)), other)
     return Pair(
         cast(moved, dtype), cast((mean * precision, precision), dtype), f"KL about {target:.0e}, mean {ratio:.0e} sd"
     )
+
+
+def far(family: str, dtype: str, count: int) -> Pair:
+    """Pairs that have nothing to do with each other: parameters apart by up to 24 decades."""
+    rng = generator("far", family, dtype, count)
+    size = (count, WIDTH)
+    if family == "isotropic_gaussian":
+        q, p = (rng.normal(size=size) * 10.0 ** rng.uniform(-6.0, 6.0, size) for _ in range(2))
+        return Pair(cast((q,), dtype), cast((p,), dtype), "far apart")
+    if family == "gamma":
+        pairs = [(10.0 ** rng.uniform(-4.0, 8.0, size), 10.0 ** rng.uniform(-6.0, 6.0, size)) for _ in range(2)]
+    else:
+        precisions = [10.0 ** rng.uniform(-12.0, 12.0, size) for _ in range(2)]
+        pairs = [(np.sqrt(precision) * rng.normal(size=size), precision) for precision in precisions]
+    return Pair(cast(pairs[0], dtype), cast(pairs[1], dtype), "far apart")
 
 
 def grown(logarithm: Array) -> Array:
@@ -161,6 +180,8 @@ def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[C
             rowwise, total = kl_errors(namespace, family, pair)
             worst = max(*rowwise, total)
             yield check(f"{name}, summed", "kl", family, dtype, worst, tolerance, "relative", rowwise)
+    errors, _ = kl_errors(namespace, family, coordinate_pair(far(family, dtype, 4 * count)))
+    yield check("kl: far apart", "kl", family, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
 
 
 def sign_check(namespace: Any, family: str, dtype: str, count: int) -> Check:
@@ -178,20 +199,20 @@ def sign_check(namespace: Any, family: str, dtype: str, count: int) -> Check:
 
 
 def large_check(namespace: Any, family: str, dtype: str) -> Check:
-    """Reductions of an array above the parallel size agree with their rows: float64 accumulators throughout."""
-    natural, kwargs = rows(family, dtype, 8), keywords(family)
-    tiled = tuple(np.ascontiguousarray(np.tile(slot.ravel(), 1501)) for slot in natural)
-    other = tuple(np.ascontiguousarray(np.roll(slot, 1)) for slot in tiled)
-    single = tuple(slot.ravel().reshape(-1, 1) for slot in natural)
-    neighbour = tuple(np.roll(slot.ravel(), 1).reshape(-1, 1) for slot in natural)
+    """The sum over an array above the parallel size equals the exactly rounded sum of its coordinates' values."""
+    natural, kwargs = rows(family, dtype, LARGE_ROWS), keywords(family)
+    flat = tuple(slot.ravel() for slot in natural)
+    other = tuple(np.ascontiguousarray(np.roll(slot, 1)) for slot in flat)
+    single, neighbour = (tuple(slot.reshape(-1, 1) for slot in slots) for slots in (flat, other))
     worst = 0.0
-    for function in ("log_partition", "entropy"):
-        parts = getattr(namespace, function)(*single, axis=-1, **kwargs)
-        total = getattr(namespace, function)(*tiled, **kwargs)
-        worst = max(worst, abs(total - 1501.0 * float(np.sum(parts))) / (1501.0 * float(np.sum(np.abs(parts)))))
-    parts = namespace.kl(single, neighbour, axis=-1, **kwargs)
-    worst = max(worst, abs(namespace.kl(tiled, other, **kwargs) / (1501.0 * float(np.sum(parts))) - 1.0))
-    return check("reductions: above the parallel size", "reduction", family, dtype, worst, TOTAL_TOLERANCE, "relative")
+    for total, parts in (
+        (namespace.log_partition(*flat, **kwargs), namespace.log_partition(*single, axis=-1, **kwargs)),
+        (namespace.entropy(*flat, **kwargs), namespace.entropy(*single, axis=-1, **kwargs)),
+        (namespace.kl(flat, other, **kwargs), namespace.kl(single, neighbour, axis=-1, **kwargs)),
+    ):
+        worst = max(worst, abs(total - math.fsum(parts)) / math.fsum(np.abs(parts)))
+    detail = "relative to the sum of magnitudes"
+    return check("reductions: above the parallel size", "reduction", family, dtype, worst, TOTAL_TOLERANCE, detail)
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 8, large: bool = True) -> list[Check]:

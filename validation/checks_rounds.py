@@ -1,13 +1,13 @@
 """A whole round put together from the kernels alone, and the sum over clients.
 
-With losses linear in mu (gradients G_k) one round of the four lines has a closed form: the client lands on
-lambda_g + (eta_k - G_k)/rho, the dual on G_k at damping 1, and the server at
+With losses linear in mu (gradients G_k) one round of the four lines has a closed form: the client lands on lambda_g +
+(eta_k - G_k)/rho, the dual on G_k at damping 1, and the server at
 
     lambda_g - lambda* = (rho K - gamma)/(rho K + 1) * sum_k (G_k - eta_k),     alpha = 1/(1 + rho K),
 
-from a start with lambda_g = lambda_0 - sum_k eta_k (one-round theorem). The sum over clients is checked on its own against
-mpmath, in ulps of the sum of its terms' magnitudes: max(2, sqrt(K)) in float64, whose rounding errors add up like a
-random walk, and 2 in float32, whose accumulators are float64.
+from a start with lambda_g = lambda_0 - sum_k eta_k (one-round theorem). The sum over clients is checked on its own
+against mpmath, in ulps of the sum of its terms' magnitudes: max(2, sqrt(K)) in float64, whose rounding errors add up
+like a random walk, and 2 in float32, whose accumulators are float64.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 lgamma, digamma and trigamma: 1e-14 relative over 1e-4 .. 1e8 and beyond; where lgamma (at 1 and 2) or digamma (at
 1.4616...) passes through zero, the same figure as an absolute error.
 
-The inverse map is ill-conditioned for a large shape, so it is measured as a backward error: the smallest delta for which
-the result is the exact image of ``mu_1 (1 + delta), mu_2 (1 + delta)``. With shape a, rate b that is, to first order,
-the larger of ``|digamma(a) - log b - mu_1| / (|mu_1| + 1)`` and ``|a/b + mu_2| / |mu_2|``: 1e-13 in float64, and in
-float32, where the results are rounded, 2 units of relative spacing.
+The inverse map is ill-conditioned for a large shape, so it is measured as a backward error: the smallest delta for
+which the result is the exact image of ``mu_1 (1 + delta), mu_2 (1 + delta)``. With shape a, rate b that is, to first
+order, the larger of ``|digamma(a) - log b - mu_1| / (|mu_1| + 1)`` and ``|a/b + mu_2| / |mu_2|``: 1e-13 in float64,
+and in float32, where the results are rounded, 2 units of relative spacing.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def scalar_checks(functions: Mapping[str, Callable[[float], float]], count: int 
 
 
 def inverse_points(dtype: str, count: int) -> tuple[Array, Array]:
-    """Expectation parameters of gamma distributions with shapes log-uniform over 1e-4 .. 1e8, kept where in the domain."""
+    """Expectation parameters of gammas with shapes log-uniform over 1e-4 .. 1e8, kept where in the domain."""
     rng = generator("gamma inverse", dtype, count)
     shape, rate = 10.0 ** rng.uniform(-4.0, 8.0, count), 10.0 ** rng.uniform(-4.0, 4.0, count)
     shape[:13] = 10.0 ** np.arange(-4.0, 9.0)

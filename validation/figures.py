@@ -23,7 +23,7 @@ COLOURS = {
 }
 OTHER = "#5f6b7a"
 MISS = "#d1242f"
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

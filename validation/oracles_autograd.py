@@ -35,7 +35,7 @@ def symmetric(matrix: Tensor) -> Tensor:
 
 
 def log_gamma(shape: Tensor) -> Tensor:
-    """lgamma by recurrence from 40 above, because torch's trigamma (its second derivative) is good to 1e-10 only near 6."""
+    """lgamma by recurrence from 40 above, because torch's trigamma, its second derivative, is good to 1e-10 near 6."""
     steps = torch.arange(40, dtype=torch.float64)
     return torch.lgamma(shape + 40.0) - torch.log(shape[..., None] + steps).sum(-1)
 
@@ -115,7 +115,7 @@ def distribution(family: str, natural: tuple[Any, ...], precision: float = 1.0) 
     if family == "diagonal_gaussian":
         return torch.distributions.Normal(values[0] / values[1], values[1] ** -0.5)
     if family == "gamma":
-        return torch.distributions.Gamma(*values)
+        return torch.distributions.Gamma(values[0], values[1])
     mean = torch.linalg.solve(values[1], values[0])
     return torch.distributions.MultivariateNormal(mean, precision_matrix=values[1])
 
@@ -123,8 +123,8 @@ def distribution(family: str, natural: tuple[Any, ...], precision: float = 1.0) 
 class ExponentialLoss:
     """l(theta) = sum_j exp(a_j . theta) + cos(c . theta): under a Gaussian its expectation and derivatives are closed.
 
-    E exp(a.theta) = exp(a.m + v/2) and E cos(c.theta) = cos(c.m) exp(-v/2), v the variance of the projection; E grad and
-    E Hessian follow by differentiating under the integral sign, not by differentiating the expectation.
+    E exp(a.theta) = exp(a.m + v/2) and E cos(c.theta) = cos(c.m) exp(-v/2), v the variance of the projection; E grad
+    and E Hessian follow by differentiating under the integral sign, not by differentiating the expectation.
     """
 
     def __init__(self, directions: Array, wave: Array) -> None:

@@ -1,7 +1,7 @@
-"""The full Gaussian's oracles: matrices in mpmath at 50 digits for small sizes, residuals in extended precision for large.
+"""The full Gaussian's oracles: mpmath matrices at 50 digits for small sizes, residuals in extended precision for large.
 
-A map that solves or inverts is judged by its residual, which does not depend on the condition number: a result is as good
-as possible when it solves a system within rounding of the one given.
+A map that solves or inverts is judged by its residual, which does not depend on the condition number: a result is as
+good as possible when it solves a system within rounding of the one given.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def product_error(matrix: Array, vector: Array, got: Array, added: Array | None 
 
 
 def inverse_residual(matrix: Array, mean: Array, second: Array) -> float:
-    """|| S V - I || / (|| S || (|| V || + || m ||^2)) with the covariance V = -2 M - m m^T from expectation parameters."""
+    """|| S V - I || / (|| S || (|| V || + || m m^T ||)) with the covariance V = -2 M - m m^T."""
     covariance = -2 * wide(second) - np.outer(wide(mean), wide(mean))
     residual = wide(matrix) @ covariance - np.eye(len(mean))
     return norm(residual) / (norm(matrix) * (norm(covariance) + norm(np.outer(mean, mean))))

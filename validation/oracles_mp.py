@@ -66,42 +66,50 @@ LINEAR: Mapping[str, Callable[[Point, Sequence[float], str], Terms]] = {
 
 
 def diagonal_natural_from_standard(point: Point) -> SlotTerms:
+    """(S m, S)."""
     mean, precision = point
     return [[precision * mean], [precision]]
 
 
 def diagonal_standard_from_natural(point: Point) -> SlotTerms:
+    """(xi / S, S)."""
     xi, precision = point
     return [[xi / precision], [precision]]
 
 
 def diagonal_expectation(point: Point) -> SlotTerms:
+    """(m, -(1/S + m^2)/2), m = xi / S."""
     xi, precision = point
     mean = xi / precision
     return [[mean], [-1 / (2 * precision), -mean * mean / 2]]
 
 
 def diagonal_natural_from_expectation(point: Point) -> SlotTerms:
+    """(m / V, 1 / V), V = -2 mu_2 - m^2."""
     mean, second = point
     variance = -2 * second - mean * mean
     return [[mean / variance], [1 / variance]]
 
 
 def diagonal_natural_gradient(point: Point) -> SlotTerms:
+    """(g - H m, -H): Bonnet and Price."""
     mean, gradient, hessian = point
     return [[gradient, -hessian * mean], [-hessian]]
 
 
 def gamma_identity(point: Point) -> SlotTerms:
+    """The natural parameter is (shape, rate) itself."""
     return [[point[0]], [point[1]]]
 
 
 def gamma_expectation(point: Point) -> SlotTerms:
+    """(digamma(a) - log b, -a/b)."""
     shape, rate = point
     return [[mpmath.digamma(shape), -mpmath.log(rate)], [-shape / rate]]
 
 
 def gamma_natural_gradient(point: Point) -> SlotTerms:
+    """F^-1 (dL/da, dL/db) with F = ((trigamma(a), -1/b), (-1/b, a/b^2))."""
     shape, rate, by_shape, by_rate = point
     trigamma = mpmath.psi(1, shape)
     determinant = shape * trigamma - 1

@@ -1,8 +1,8 @@
 """Log-partition, entropy and KL of the elementwise families, one coordinate at a time, with mpmath at 50 digits.
 
-Base measures: Gaussians (2 pi)^(-1/2) a coordinate, the isotropic one N(theta; 0, 1/s), the gamma 1/theta. A log-partition
-and a Gaussian's entropy are given as their terms, as their sum can cancel; the gamma's entropy and every KL are given as
-one number, because the kernels must not lose them to cancellation.
+Base measures: Gaussians (2 pi)^(-1/2) a coordinate, the isotropic one N(theta; 0, 1/s), the gamma 1/theta. A
+log-partition and a Gaussian's entropy are given as their terms, as their sum can cancel; the gamma's entropy and every
+KL are given as one number, because the kernels must not lose them to cancellation.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ def map_calls(family: str, dtype: str, count: int) -> list[Call]:
 
 
 def isotropic_calls(dtype: str, count: int) -> list[Call]:
+    """The isotropic maps at several fixed precisions, and its natural gradient with and without a Hessian."""
     calls: list[Call] = []
     for precision in ISOTROPIC_PRECISIONS:
         rng = generator("isotropic", dtype, precision)
@@ -149,6 +150,7 @@ def isotropic_calls(dtype: str, count: int) -> list[Call]:
 
 
 def diagonal_calls(dtype: str, count: int) -> list[Call]:
+    """The diagonal maps; edges, a gradient at H m, and a second moment at the squared mean included."""
     rng = generator("diagonal", dtype, count)
     mean, precision = spread(rng, count, 2.0, True, dtype), spread(rng, count, 3.0, False, dtype)
     edge_mean, edge_precision = edges(SQUARE_DECADES[dtype], (True, False), dtype)
@@ -176,6 +178,7 @@ def diagonal_calls(dtype: str, count: int) -> list[Call]:
 
 
 def gamma_calls(dtype: str, count: int) -> list[Call]:
+    """The gamma maps over shapes 1e-4 .. 1e8, and gradients whose terms cancel."""
     rng = generator("gamma", dtype, count)
     shape = (10.0 ** rng.uniform(-4.0, 8.0, count)).astype(dtype)
     rate = spread(rng, count, 4.0, False, dtype)
@@ -199,7 +202,7 @@ def inside(mean: float, second: float) -> bool:
 
 
 def expectation_points(mean: Array, precision: Array, dtype: str) -> tuple[Array, ...]:
-    """Expectation parameters (mean, -(1/precision + mean**2)/2) rounded to ``dtype``, kept where still in the domain."""
+    """(mean, -(1/precision + mean**2)/2) rounded to ``dtype``, kept where still in the domain."""
     wide = mean.astype("float64")
     second = (-0.5 * (1.0 / precision.astype("float64") + wide * wide)).astype(dtype)
     keep = np.array([inside(m, s) for m, s in zip(mean.tolist(), second.tolist(), strict=True)])

@@ -26,14 +26,16 @@ body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.5rem 5rem; color: var
 h1 { font-size: 1.9rem; margin: 0 0 .2rem; letter-spacing: -.01em; } h2 { margin: 2.8rem 0 .6rem; font-size: 1.25rem; }
 p.lead { color: var(--soft); margin: 0 0 1.6rem; } p.note { color: var(--soft); font-size: .9rem; max-width: 46rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; }
-.tile { flex: 1 1 9rem; border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; background: var(--paper); }
+.tile { flex: 1 1 9rem; border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem;
+        background: var(--paper); }
 .tile b { display: block; font-size: 1.55rem; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .good b { color: var(--good); } .bad b { color: var(--bad); }
 img { width: 100%; height: auto; display: block; margin: .6rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .32rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; } td.n, th.n { text-align: right; white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
+td.n, th.n { text-align: right; white-space: nowrap; }
 tr.miss td { background: #fff1f1; } .pass { color: var(--good); } .fail { color: var(--bad); font-weight: 600; }
 details { border: 1px solid var(--line); border-radius: .6rem; margin: .5rem 0; padding: .5rem .9rem; }
 summary { cursor: pointer; font-weight: 600; } summary span { color: var(--soft); font-weight: 400; }
@@ -101,14 +103,18 @@ def rows_of(checks: Sequence[Check]) -> str:
     lines = []
     for item in sorted(checks, key=closeness, reverse=True):
         lines.append(
-            f'<tr class="{"" if item.passed else "miss"}"><td>{html.escape(item.name)}</td><td>{html.escape(item.dtype)}</td>'
+            f'<tr class="{"" if item.passed else "miss"}"><td>{html.escape(item.name)}</td>'
+            f"<td>{html.escape(item.dtype)}</td>"
             f'<td class="n">{item.value:.3g}</td><td class="n">{item.tolerance:.3g}</td>'
             f"<td>{verdict(item.passed)}</td><td>{html.escape(item.detail)}</td></tr>"
         )
     return "".join(lines)
 
 
-HEAD = '<tr><th>check</th><th>type</th><th class="n">error</th><th class="n">tolerance</th><th></th><th>measured in</th></tr>'
+HEAD = (
+    '<tr><th>check</th><th>type</th><th class="n">error</th><th class="n">tolerance</th><th></th>'
+    "<th>measured in</th></tr>"
+)
 
 
 def details(checks: Sequence[Check]) -> str:
@@ -156,8 +162,8 @@ def plots(checks: Sequence[Check]) -> str:
     if rounding:
         parts += [
             "<h2>Rounding errors</h2>",
-            '<p class="note">Kernels without transcendental functions, at every test point: ordinary, extreme and cancelling '
-            "ones. Logarithmic counts.</p>",
+            '<p class="note">Kernels without transcendental functions, at every test point: ordinary, extreme and '
+            "cancelling ones. Logarithmic counts.</p>",
             image(rounding, "histograms of errors in ulps"),
         ]
     rounds = figures.convergence(checks)
@@ -188,9 +194,9 @@ def as_html(checks: Sequence[Check], seconds: float, notes: Sequence[str]) -> st
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Validation of the kernels</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
         f"<h1>Validation of the kernels</h1>"
-        f'<p class="lead">Oracles that share no code with the derivation: 50-digit arithmetic, automatic differentiation, '
-        f"closed forms, independent solvers.</p>"
+        f'<p class="lead">Oracles that share no code with the derivation: 50-digit arithmetic, '
+        f"automatic differentiation, closed forms, independent solvers.</p>"
         f'<div class="tiles">{tiles}</div>{remarks}{plots(checks)}<h2>By family, type and evidence</h2>{overview(checks)}'
-        f'{details(checks)}<h2>Setting</h2><p class="note">{html.escape(setting)}. Made by <code>python -m validation '
-        f"--report PATH</code>.</p></body></html>\n"
+        f'{details(checks)}<h2>Setting</h2><p class="note">{html.escape(setting)}. Made by '
+        f"<code>python -m validation --report PATH</code>.</p></body></html>\n"
     )

@@ -6,6 +6,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from validation import (
@@ -67,19 +68,21 @@ def family_tasks(load: Load, family: str, device: str) -> Iterator[Task]:
     modules = (*modules, ("autograd", checks_autograd), ("rounds", checks_rounds), ("domain", checks_domain))
     for dtype in DTYPES:
         for name, module in modules:
-            yield Task(
-                name,
-                family,
-                dtype,
-                lambda module=module, dtype=dtype: module.checks(load(family, device), family, dtype),
-            )
+            yield Task(name, family, dtype, partial(loaded, load, device, family, dtype, module.checks))
         if family == "gamma":
-            yield Task(
-                "inverse map",
-                family,
-                dtype,
-                lambda dtype=dtype: [checks_special.inverse_check(load(family, device), dtype)],
-            )
+            yield Task("inverse map", family, dtype, partial(loaded, load, device, family, dtype, inverse_map))
+
+
+def loaded(
+    load: Load, device: str, family: str, dtype: str, checks: Callable[[Any, str, str], Iterable[Check]]
+) -> Iterable[Check]:
+    """The checks of one family's kernels, loaded only now so that a failure to load is this task's alone."""
+    return checks(load(family, device), family, dtype)
+
+
+def inverse_map(namespace: Any, family: str, dtype: str) -> list[Check]:
+    """The gamma's inverse map, which has a measure of its own."""
+    return [checks_special.inverse_check(namespace, dtype)]
 
 
 def agreement_tasks(load: Load, families: Sequence[str], device: str) -> Iterator[Task]:
@@ -90,14 +93,14 @@ def agreement_tasks(load: Load, families: Sequence[str], device: str) -> Iterato
     )
     for rich, poor, compare in pairs:
         for dtype in DTYPES if rich in families else ():
-            yield Task(
-                f"agreement with {poor}",
-                rich,
-                dtype,
-                lambda rich=rich, poor=poor, compare=compare, dtype=dtype: compare(
-                    load(rich, device), load(poor, device), dtype
-                ),
-            )
+            yield Task(f"agreement with {poor}", rich, dtype, partial(paired, load, device, rich, poor, dtype, compare))
+
+
+def paired(
+    load: Load, device: str, rich: str, poor: str, dtype: str, compare: Callable[[Any, Any, str], Iterable[Check]]
+) -> Iterable[Check]:
+    """The checks of two families' kernels against each other."""
+    return compare(load(rich, device), load(poor, device), dtype)
 
 
 def tasks(
@@ -107,9 +110,13 @@ def tasks(
     found = [task for family in families for task in family_tasks(load, family, device)]
     found += agreement_tasks(load, families, device)
     if "gamma" in families and device == "cpu":
-        work = lambda: checks_special.scalar_checks(scalars or gamma_scalars())  # noqa: E731
-        found.append(Task("special functions", "gamma", "float64", work))
+        found.append(Task("special functions", "gamma", "float64", partial(special_functions, scalars)))
     return found
+
+
+def special_functions(scalars: Scalars | None) -> list[Check]:
+    """lgamma, digamma and trigamma: those given, or those that the kernels export."""
+    return checks_special.scalar_checks(scalars or gamma_scalars())
 
 
 def attempt(task: Task) -> Outcome:

@@ -38,6 +38,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _reported() -> tuple[type[Exception], ...]:
+    """Errors whose text is for the user; others are defects and keep their traceback."""
+    from badmm.checks import ClientError, ServerDomainError
+
+    return ValueError, OSError, ClientError, ServerDomainError
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0 on success, 2 with one line on standard error for a bad argument or configuration."""
     options = parser().parse_args(arguments)
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.main(
                 options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture
             )
-    except (ValueError, TypeError, OSError) as error:
+    except _reported() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.stats import gamma as gamma_distribution
 
 from badmm.checks import Array
@@ -68,14 +69,16 @@ def history_figure(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
                 if logarithmic and np.any(y > 0):
                     axis.set_yscale("log")
             axis.set(xlabel=label, ylabel=name)
+            if label == "round":
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             if len(series) > 1:
                 axis.legend(frameon=False)
     drawn.suptitle(title)
     return drawn
 
 
-def gaussian_figure(mean: Array, covariance: Array, title: str) -> Figure:
-    """Means with two standard deviations, and the 95% ellipse of the two most correlated coordinates."""
+def gaussian_figure(mean: Array, covariance: Array, names: Sequence[str], title: str) -> Figure:
+    """Means with two standard deviations, and the 95% ellipse of the two most correlated coordinates (names (d,))."""
     deviation = np.sqrt(np.diag(covariance))
     drawn, axes = figure(2)
     shown = np.arange(min(len(mean), 60))
@@ -91,7 +94,7 @@ def gaussian_figure(mean: Array, covariance: Array, title: str) -> Figure:
         ellipse(axes[1], mean[pair], block, color=BLUE, lw=2)
         axes[1].plot(*mean[pair], "o", color=BLUE)
         correlation = block[0, 1] / np.sqrt(block[0, 0] * block[1, 1])
-        axes[1].set(xlabel=f"coordinate {first}", ylabel=f"coordinate {second}")
+        axes[1].set(xlabel=names[first], ylabel=names[second])
         axes[1].set_title(f"95% region, correlation {correlation:+.2f}", fontsize=10)
     drawn.suptitle(title)
     return drawn

@@ -30,6 +30,13 @@ class Problem:
     test_y: Array
     num_classes: int
 
+    @property
+    def coordinates(self) -> list[str]:
+        """A name for every coordinate of θ; softmax has one for each feature and class, features first."""
+        if self.config.likelihood.kind != "softmax_regression":
+            return list(self.features)
+        return [f"{feature}, class {label}" for feature in self.features for label in range(self.num_classes)]
+
     def scores(self, posterior: Distribution) -> dict[str, dict[str, float]]:
         """Held-out scores of the averaged and of the plug-in prediction, where the likelihood has them."""
         kind = self.config.likelihood.kind

@@ -57,7 +57,7 @@ def run(config: Config, out: Path, *, resume: bool = False, console: Console | N
             history.append(record.as_dict())
             progress.update(record)
             if current.round % config.run.checkpoint_every == 0:
-                store.save_arrays(out / STATE, current.to_arrays())
+                store.save_arrays(out / STATE, *current.to_arrays())
 
         result = badmm.solve(problem.clients, **_arguments(config, problem), state=state, callbacks=(after_round,))
     _finish(problem, result, history.read(), out)
@@ -93,7 +93,7 @@ def _open(config: Config, out: Path, resume: bool) -> Any:
     before = configuration.load(out / CONFIG)
     for key, old, new in _differences(before, config):
         raise ConfigError(f"--resume: expected {key} as in {out / CONFIG} ({old!r}), got {new!r}")
-    return badmm.SolverState.from_arrays(store.load_arrays(out / STATE))
+    return badmm.SolverState.from_arrays(*store.load_arrays(out / STATE))
 
 
 def _differences(before: Config, after: Config) -> list[tuple[str, Any, Any]]:
@@ -132,7 +132,7 @@ def _finish(problem: Problem, result: badmm.Result, history: list[dict[str, Any]
 def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:
     title = f"{problem.config.name}: posterior, {problem.config.family}"
     if isinstance(posterior, Gaussian):
-        return plots.gaussian_figure(posterior.mean, posterior.covariance, title)
+        return plots.gaussian_figure(posterior.mean, posterior.covariance, problem.coordinates, title)
     assert isinstance(problem.prior, Gamma)
     prior = (float(problem.prior.shape[0]), float(problem.prior.rate[0]))
     return plots.gamma_figure(posterior.shape, posterior.rate, prior, title)

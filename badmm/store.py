@@ -10,6 +10,7 @@ import io
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
+
+_METADATA = "metadata.json"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -47,17 +50,22 @@ def save_posterior(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Ma
     write_atomic(path, safetensors_bytes(whole, metadata=dict(metadata)))
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays as .npz, bit for bit."""
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write named arrays, bit for bit, and metadata that JSON can hold, as one .npz."""
+    text = np.frombuffer(json.dumps(dict(metadata)).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+    np.savez(buffer, allow_pickle=False, **{**arrays, _METADATA: text})
     write_atomic(path, buffer.getvalue())
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read what `save_arrays` wrote; no pickles are accepted."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `save_arrays` wrote; raises ValueError for anything else."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return arrays, json.loads(arrays.pop(_METADATA).tobytes())
+    except (KeyError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
 
 
 class History:
@@ -68,7 +76,8 @@ class History:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one round as a single write of a whole line."""
-        line = json.dumps(record, default=_plain, ensure_ascii=False) + "\n"
+        finite = {key: None if value != value else value for key, value in record.items()}  # JSON has no NaN
+        line = json.dumps(finite, default=_plain, ensure_ascii=False) + "\n"
         with self.path.open("ab", buffering=0) as stream:
             stream.write(line.encode())
 

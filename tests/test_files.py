@@ -69,9 +69,17 @@ def test_unknown_sources(tmp_path: Path, name: str) -> None:
 
 def test_arrays_come_back_bit_for_bit(tmp_path: Path) -> None:
     arrays = {"a": np.random.default_rng(0).standard_normal(5), "b": np.array([np.nan, -0.0, 5e-324])}
-    store.save_arrays(tmp_path / "s.npz", arrays)
-    for name, value in store.load_arrays(tmp_path / "s.npz").items():
-        assert value.tobytes() == arrays[name].tobytes()
+    store.save_arrays(tmp_path / "s.npz", arrays, {"rounds": [1, 0.1]})
+    again, metadata = store.load_arrays(tmp_path / "s.npz")
+    assert {name: value.tobytes() for name, value in again.items()} == {n: a.tobytes() for n, a in arrays.items()}
+    assert metadata == {"rounds": [1, 0.1]}
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
+def test_a_torn_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "s.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"s\.npz: expected a file written by this program, got"):
+        store.load_arrays(tmp_path / "s.npz")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

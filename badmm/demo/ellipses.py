@@ -50,7 +50,7 @@ def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
     return Pair(
         f"{problem.title}: exact by {DRAWS:,} draws",
         names,
-        (draws.mean(axis=0), np.cov(draws.T)),
+        (draws.mean(axis=0), np.asarray(np.cov(draws.T), dtype=float)),
         moments,
         draws[:: DRAWS // 2000],
     )

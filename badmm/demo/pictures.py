@@ -73,7 +73,7 @@ def draw_pair(axis: Axes, pair: Pair) -> None:
     if pair.draws is not None:
         axis.plot(*pair.draws.T, ".", color="0.75", ms=1.5, alpha=0.6, rasterized=True, zorder=1)
     plots.ellipse(axis, *pair.exact, color="0.45", lw=6, alpha=0.55, label="exact", zorder=2)
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         "full": {"color": plots.BLUE, "lw": 2.0},
         "diagonal": {"color": plots.RED, "lw": 2.0, "ls": (0, (5, 2))},
         "isotropic": {"color": plots.BLACK, "lw": 1.6, "ls": ":"},

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import badmm
 from badmm import data, predictive
 from badmm.checks import Array
+from badmm.likelihoods import Expectation
 from badmm.predictive import Scores
 
 CLIENTS = 10
@@ -54,7 +55,7 @@ class Problem:
         """N(0, I/prior_precision)."""
         return badmm.Gaussian(np.zeros(self.dimension), self.prior_precision)
 
-    def expectation(self, family: str) -> str:
+    def expectation(self, family: str) -> Expectation:
         """How E_q is taken: at the mean (delta) for classic ADMM and for softmax, else the solver's choice."""
         return "delta" if family == "isotropic_gaussian" or self.name == "digits" else "auto"
 
@@ -89,6 +90,7 @@ def make(name: str, seed: int) -> Problem:
     def likelihood(rows: Any) -> Any:
         if noise is not None:
             return badmm.likelihoods.LinearRegression(X[rows], y[rows], noise)
+        assert loaded.num_classes is not None
         if loaded.num_classes == 2:
             return badmm.likelihoods.LogisticRegression(X[rows], y[rows])
         return badmm.likelihoods.SoftmaxRegression(X[rows], y[rows], loaded.num_classes)

@@ -2,7 +2,7 @@
 
 Log-partition and entropy: 1e-13 relative to the larger term, times the condition number over 1000 where that is more
 (the quadratic form is as ill-conditioned as its matrix). KL is relative to its value, condition 1 and 1e4: 1e-6 where
-it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor. Reductions are float64 on the exact inputs,
+it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, and 1e-12 between precisions many decades apart. Reductions are float64 on the exact inputs,
 so the array type does not change the tolerance.
 """
 
@@ -26,6 +26,7 @@ SIZES = (1, 2, 3, 6)
 LARGE = (40, 120)
 CONDITIONS = (1.0, 1e2, 1e4)
 MEAN_TO_SD = (1.0, 1e2)
+FAR_TOLERANCE = 1e-12
 Pair = tuple[Array, Array]
 
 
@@ -94,6 +95,19 @@ def kl_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Ch
                 yield check(name, "kl", FAMILY, dtype, max(errors), allowed, "relative", errors)
 
 
+def far_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
+    """Pairs that have nothing to do with each other: precisions up to 20 decades apart, in either direction."""
+    errors: list[float] = []
+    for size in sizes:
+        for index, decades in enumerate((0.0, 4.0, -4.0, 10.0, -10.0)):
+            (xi_q, s_q), (xi_p, s_p) = (oracles_full.natural(size, 10.0, dtype, "far", index, side) for side in "qp")
+            up, down = (np.asarray(10.0**power, dtype) for power in (decades, -decades))
+            q, p = (xi_q * up, s_q * up), (xi_p * down, s_p * down)
+            value = oracles_full.kl(q, p)
+            errors += row_errors([namespace.kl(q, p)], [value], [value])
+    return check("kl: far apart", "kl", FAMILY, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
+
+
 def kl_errors(
     namespace: Any, dtype: str, sizes: tuple[int, ...], target: float, condition: float, ratio: float
 ) -> list[float]:
@@ -144,6 +158,7 @@ def checks(namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZ
         found = list(sum_checks(namespace, dtype, "log_partition", sizes))
         found += sum_checks(namespace, dtype, "entropy", sizes)
         found += kl_checks(namespace, dtype, sizes)
+        found.append(far_check(namespace, dtype, sizes))
     found.append(sign_check(namespace, dtype))
     if large:
         found += torch_checks(namespace, dtype)

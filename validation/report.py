@@ -196,7 +196,8 @@ def as_html(checks: Sequence[Check], seconds: float, notes: Sequence[str]) -> st
         f"<h1>Validation of the kernels</h1>"
         f'<p class="lead">Oracles that share no code with the derivation: 50-digit arithmetic, '
         f"automatic differentiation, closed forms, independent solvers.</p>"
-        f'<div class="tiles">{tiles}</div>{remarks}{plots(checks)}<h2>By family, type and evidence</h2>{overview(checks)}'
+        f'<div class="tiles">{tiles}</div>{remarks}{plots(checks)}'
+        f"<h2>By family, type and evidence</h2>{overview(checks)}"
         f'{details(checks)}<h2>Setting</h2><p class="note">{html.escape(setting)}. Made by '
         f"<code>python -m validation --report PATH</code>.</p></body></html>\n"
     )

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from validation import (
     checks_agreement,
     checks_autograd,
+    checks_device,
     checks_domain,
     checks_elementwise,
     checks_full,
@@ -60,12 +61,14 @@ def gamma_scalars() -> Scalars:
 
 def family_tasks(load: Load, family: str, device: str) -> Iterator[Task]:
     """Accuracy, autograd, layout and domain of one family, in both types."""
-    modules: Sequence[tuple[str, Any]]
+    modules: tuple[tuple[str, Any], ...]
     if family in ELEMENTWISE:
         modules = (("elementwise", checks_elementwise), ("reductions", checks_reductions), ("layout", checks_layout))
     else:
         modules = (("maps", checks_full), ("reductions", checks_full_reductions))
-    modules = (*modules, ("autograd", checks_autograd), ("rounds", checks_rounds), ("domain", checks_domain))
+    modules += (("autograd", checks_autograd), ("rounds", checks_rounds), ("domain", checks_domain))
+    if device == "cpu":
+        modules += (("device functions", checks_device),)
     for dtype in DTYPES:
         for name, module in modules:
             yield Task(name, family, dtype, partial(loaded, load, device, family, dtype, module.checks))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from badmm import store
 from badmm.demo import pictures, report
@@ -52,28 +52,11 @@ def main(
 
 
 def _play_all(names: Sequence[str], seeds: Sequence[int], rounds: int, console: Console) -> dict[str, list[Outcome]]:
-    results: dict[str, list[Outcome]] = {name: [] for name in names}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed} of {task.total} splits"),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(names) * len(seeds))
-        for name in names:
-            tuned = None
-            for seed in seeds:
-
-                def show(label: str, name: str = name, seed: int = seed) -> None:
-                    progress.update(task, description=f"{TITLES[name]}, split {seed}: {label}")
-
-                outcome = play(name, seed, rounds, tuned, show)
-                # tuned on the first split and kept, as a user who can afford one search would
-                tuned = next(trace.rho for trace in outcome.traces.values() if trace.rho is not None)
-                results[name].append(outcome)
-                progress.advance(task)
-    return results
+        task = progress.add_task("", total=None)
+        outcomes = play(names, seeds, rounds, lambda done, count: progress.update(task, completed=done, total=count))
+    return {name: [outcome for outcome in outcomes if outcome.problem.name == name] for name in names}
 
 
 def _print(results: dict[str, list[Outcome]], rounds: int, seeds: Sequence[int], console: Console) -> None:

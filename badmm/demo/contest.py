@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +12,7 @@ from badmm import plots
 from badmm.checks import Array
 from badmm.demo.problems import Problem
 
-Solve = dict[str, Any]
-
-PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 3.01, 0.5))
+PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 2.01, 0.5))
 """The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""
 
 TARGETS = (1e-3, 1e-8)
@@ -32,31 +29,42 @@ class Contender:
     color: str
     marker: str
     dashed: bool = False
-    arguments: Solve = field(default_factory=dict)
+    rho: float | None = None
 
-    def with_penalty(self, rho: float) -> Contender:
+    @property
+    def tuned(self) -> bool:
+        """Whether its penalty is searched for (classic ADMM) rather than left to the solver."""
+        return self.label == CLASSIC
+
+    def with_penalty(self, rho: float | None) -> Contender:
         """The same contender with an explicit penalty and the paper's α = 1/(1+ρK) for K clients."""
-        return replace(self, arguments={**self.arguments, "rho": rho})
+        return replace(self, rho=rho)
 
+
+CLASSIC = "classic ADMM"
 
 CONTENDERS = (
-    Contender("classic ADMM (tuned)", "isotropic_gaussian", "bayes_admm", plots.BLACK, "s"),
-    Contender("Bregman ADMM, diagonal", "diagonal_gaussian", "bregman_admm", plots.PINK, "v", True),
-    Contender("Bregman ADMM, full", "full_gaussian", "bregman_admm", plots.PINK, "v"),
+    Contender(CLASSIC, "isotropic_gaussian", "bayes_admm", plots.BLACK, "s"),
+    Contender("Bregman, diagonal", "diagonal_gaussian", "bregman_admm", plots.PINK, "v", True),
+    Contender("Bregman, full", "full_gaussian", "bregman_admm", plots.PINK, "v"),
     Contender("PVI, diagonal", "diagonal_gaussian", "pvi", plots.ORANGE, "D", True),
     Contender("PVI, full", "full_gaussian", "pvi", plots.ORANGE, "D"),
-    Contender("Bayesian ADMM, diagonal", "diagonal_gaussian", "bayes_admm", plots.BLUE, "o", True),
-    Contender("Bayesian ADMM, full", "full_gaussian", "bayes_admm", plots.BLUE, "o"),
+    Contender("Bayes, diagonal", "diagonal_gaussian", "bayes_admm", plots.BLUE, "o", True),
+    Contender("Bayes, full", "full_gaussian", "bayes_admm", plots.BLUE, "o"),
 )
 
 
 @dataclass
 class Trace:
-    """Distance to the central solution after every round, the bytes sent by then, and the last posterior."""
+    """Distance to the central solution after every round, the bytes sent by then, and the last posterior.
+
+    `start` is the distance of the prior, where every contender begins.
+    """
 
     distance: list[float] = field(default_factory=list)
     bytes_sent: list[int] = field(default_factory=list)
     posterior: Any = None
+    start: float = 1.0
     failure: str = ""
     rho: float | None = None
 
@@ -98,7 +106,7 @@ def central_solution(problem: Problem, family: str) -> badmm.Result:
 
 def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], rounds: int, seed: int) -> Trace:
     """Run a contender until it is within the tightest target, fails, or has used its rounds."""
-    trace = Trace(rho=contender.arguments.get("rho"))
+    trace = Trace(rho=contender.rho)
 
     def watch(state: Any) -> None:
         trace.distance.append(distance(state.natural, central))
@@ -107,10 +115,9 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
         if trace.distance[-1] <= min(TARGETS):
             raise _Enough
 
-    arguments = dict(contender.arguments)
-    if contender.family == "isotropic_gaussian":
-        arguments["alpha"] = 1 / (1 + arguments["rho"] * len(problem.clients))
-        arguments["damping"] = 1.0
+    steps: dict[str, Any] = {}
+    if contender.rho is not None:
+        steps = {"rho": contender.rho, "alpha": 1 / (1 + contender.rho * len(problem.clients)), "damping": 1.0}
     try:
         badmm.solve(
             problem.clients,
@@ -123,30 +130,10 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
             client_tol=1e-10,
             seed=seed,
             callbacks=(watch,),
-            **arguments,
+            **steps,
         )
     except _Enough:
         pass
     except (ValueError, ArithmeticError, RuntimeError, np.linalg.LinAlgError) as error:
         trace.failure = str(error)
     return trace
-
-
-def tune(contender: Contender, run: Callable[[Contender, int], Trace], rounds: int) -> Trace:
-    """The trace at the penalty of the grid that needs the fewest rounds to the tightest target.
-
-    Ties, and penalties that never get there, are ordered by the rounds to the loosest target and the last distance. A
-    penalty is given up on once it has used more rounds than the best so far.
-    """
-    traces = []
-    budget = rounds
-    for rho in PENALTIES:
-        trace = run(contender.with_penalty(rho), budget)
-        traces.append(trace)
-        budget = min(budget, trace.rounds_to(min(TARGETS)) or rounds)
-
-    def key(trace: Trace) -> tuple[float, ...]:
-        reached = [trace.rounds_to(target) or np.inf for target in sorted(TARGETS)]
-        return (*reached, trace.distance[-1] if trace.distance else np.inf)
-
-    return min(traces, key=key)

@@ -42,7 +42,7 @@ def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
     names = (problem.features[chosen[0]], problem.features[chosen[1]])
     if problem.noise_variance is not None:
         mean, matrix = exact.linear_posterior(X, y, problem.noise_variance, precision)
-        truth = (mean[chosen], np.linalg.inv(matrix)[np.ix_(chosen, chosen)])
+        truth = (mean[chosen], np.asarray(np.linalg.inv(matrix), dtype=np.float64)[np.ix_(chosen, chosen)])
         return Pair(f"{problem.title}: exact in closed form", names, truth, moments)
     draws = exact.sample(exact.logistic_log_posterior(X, y, precision), full.mean, full.precision, DRAWS, seed)[
         :, chosen
@@ -50,7 +50,7 @@ def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
     return Pair(
         f"{problem.title}: exact by {DRAWS:,} draws",
         names,
-        (draws.mean(axis=0), np.asarray(np.cov(draws.T), dtype=float)),
+        (draws.mean(axis=0), np.asarray(np.cov(draws.T), dtype=np.float64)),
         moments,
         draws[:: DRAWS // 2000],
     )

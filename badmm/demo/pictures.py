@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from badmm import plots
 from badmm.demo.contest import CONTENDERS, TARGETS, Trace
@@ -14,6 +16,8 @@ from badmm.demo.ellipses import Pair
 
 Traces = Mapping[str, Trace]
 """One trace for each contender's label."""
+FLOOR = 1e-13
+"""Distances below are drawn here: they are rounding."""
 
 
 def convergence(traces: Mapping[str, Traces], titles: Mapping[str, str]) -> Figure:
@@ -33,28 +37,38 @@ def convergence(traces: Mapping[str, Traces], titles: Mapping[str, str]) -> Figu
 
 
 def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
-    """All contenders on one problem, with the two targets as thin lines."""
+    """All contenders on one problem, from the prior on, with the two targets as thin lines."""
+    first = 1.0
     for contender in CONTENDERS:
         trace = problem.get(contender.label)
         if trace is None or not trace.distance:
             continue
-        rounds = np.arange(1, len(trace.distance) + 1)
-        x = np.array(trace.bytes_sent) / 1e6 if by_bytes else rounds
+        x = np.concatenate(
+            [[0.0], np.array(trace.bytes_sent) / 1e6 if by_bytes else 1.0 + np.arange(len(trace.distance))]
+        )
+        first = min(first, x[1])
+        # PVI and Bayesian ADMM often coincide, so that one is drawn wider underneath the other
+        wide = contender.method == "pvi"
         axis.plot(
             x,
-            np.maximum(trace.distance, 1e-13),
+            np.maximum([trace.start, *trace.distance], FLOOR),
             color=contender.color,
             marker=contender.marker,
-            markevery=max(1, len(rounds) // 12),
-            ms=4.5,
-            lw=1.6,
+            markevery=max(1, len(x) // 12),
+            ms=8 if wide else 4.5,
+            lw=3.2 if wide else 1.6,
             ls=(0, (4, 2)) if contender.dashed else "-",
             mfc="white" if contender.dashed else contender.color,
             label=contender.label,
+            zorder=2 if wide else 3,
         )
     for target in TARGETS:
         axis.axhline(target, color="0.5", lw=0.8, ls=":")
-    axis.set(xscale="log", yscale="log", ylim=(1e-13, 30))
+    # linear up to the first round, so that the start at 0 has a place; logarithmic from there on
+    axis.set_xscale("symlog", linthresh=first, linscale=0.5)
+    axis.set_xlim(0, None)
+    axis.set(yscale="log", ylim=(FLOOR / 5, 30))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_xlabel("megabytes sent, up and down, all clients" if by_bytes else "round")
 
 

@@ -24,11 +24,10 @@ def convergence_table(outcomes: Sequence[Outcome], rounds: int) -> Table:
     table = Table(
         title=f"{problem.title}: {len(problem.clients)} clients, θ in R^{problem.dimension}", title_justify="left"
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for what in ("rounds", "MB"):
         for target in TARGETS:
             table.add_column(f"{what} to {target:.0e}".replace("e-0", "e-"), justify="right")
-    table.add_column("remark")
     best = {
         (what, target): min((_mean(outcomes, contender, what, target) for contender in CONTENDERS), default=math.inf)
         for what in ("rounds", "bytes")
@@ -41,7 +40,9 @@ def convergence_table(outcomes: Sequence[Outcome], rounds: int) -> Table:
                 text = _cell(outcomes, contender, what, target, rounds)
                 won = _mean(outcomes, contender, what, target) == best[what, target] < math.inf
                 cells.append(Text(text, style="bold green" if won else "red" if text.startswith(">") else ""))
-        table.add_row(contender.label, *cells, _remark(outcomes, contender))
+        table.add_row(contender.label, *cells)
+    table.caption = _remarks(outcomes)
+    table.caption_justify = "left"
     return table
 
 
@@ -128,16 +129,17 @@ def _cell(outcomes: Sequence[Outcome], contender: Contender, what: str, target: 
     return f"{text} ({len(values) - missing} of {len(values)})" if missing else text
 
 
-def _remark(outcomes: Sequence[Outcome], contender: Contender) -> str:
-    traces = [outcome.traces[contender.label] for outcome in outcomes]
+def _remarks(outcomes: Sequence[Outcome]) -> str:
+    """The penalties that were tuned, and what stopped before its rounds were used."""
     remarks = []
-    penalties = sorted({trace.rho for trace in traces if trace.rho is not None})
-    if penalties:
-        remarks.append("ρ = " + ", ".join(f"{rho:g}" for rho in penalties))
-    failed = [trace.failure for trace in traces if trace.failure]
-    if failed:
-        remarks.append(f"stopped on {len(failed)} of {len(traces)}: {failed[0].split(';')[0][:60]}")
-    return "; ".join(remarks)
+    for contender in CONTENDERS:
+        traces = [outcome.traces[contender.label] for outcome in outcomes]
+        if contender.tuned:
+            remarks.append(f"{contender.label}: ρ = {traces[0].rho:g}")
+        failed = [trace.failure for trace in traces if trace.failure]
+        if failed:
+            remarks.append(f"{contender.label} stopped on {len(failed)} of {len(traces)} splits: {failed[0]}")
+    return "\n".join(remarks)
 
 
 def _score_cells(scores: Sequence[Scores]) -> list[str]:

@@ -80,6 +80,10 @@ def main(
 ) -> int:
     """The command; ``load`` and ``extra`` let a test put other kernels or other tasks in the place of the real ones."""
     options = parse(arguments)
+    for path in (options.json, options.report):
+        if path and path.is_dir():
+            print(f"validation: expected the path of a file, got the directory {path}", file=sys.stderr)
+            return 2
     source: Load = load or kernels_load
     notes, work = [], []
     if options.device in ("gpu", "all"):

@@ -253,7 +253,7 @@ class TestCommand:
 
     def test_the_solver_parts_are_among_the_tasks(self):
         names = [task.name for task in command.solver_tasks(["full_gaussian"])]
-        assert names == ["one round", "recovery"]
+        assert names == ["family rounds", "one round", "recovery"]
 
 
 class TestReport:

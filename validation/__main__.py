@@ -18,7 +18,7 @@ from validation.points import FAMILIES
 from validation.suite import Load, Task, run, tasks
 from validation.table import progress, show
 
-SOLVER_MODULES = ("one_round", "recovery")
+SOLVER_MODULES = ("family_rounds", "one_round", "recovery")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -51,7 +51,7 @@ def refusal(load: Load, family: str) -> str:
 
 
 def solver_tasks(families: Sequence[str]) -> list[Task]:
-    """One-round convergence and recovery of classic ADMM, which need the solver and so run on the CPU."""
+    """Families that agree round by round, one-round convergence, recovery of classic ADMM: with the solver, on the CPU."""
 
     def checks_of(module: str) -> Callable[[], Iterable[Check]]:
         return lambda: [c for c in importlib.import_module(f"validation.{module}").checks() if c.family in families]

@@ -51,7 +51,7 @@ def refusal(load: Load, family: str) -> str:
 
 
 def solver_tasks(families: Sequence[str]) -> list[Task]:
-    """Families that agree round by round, one-round convergence, recovery of classic ADMM: with the solver, on the CPU."""
+    """Families that agree round by round, one-round convergence, recovery of classic ADMM; they need the solver."""
 
     def checks_of(module: str) -> Callable[[], Iterable[Check]]:
         return lambda: [c for c in importlib.import_module(f"validation.{module}").checks() if c.family in families]

@@ -2,8 +2,8 @@
 
 Log-partition and entropy: 1e-13 relative to the larger term, times the condition number over 1000 where that is more
 (the quadratic form is as ill-conditioned as its matrix). KL is relative to its value, condition 1 and 1e4: 1e-6 where
-it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, and 1e-12 between precisions many decades apart. Reductions are float64 on the exact inputs,
-so the array type does not change the tolerance.
+it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, and 1e-12 between precisions many decades
+apart. Reductions are float64 on the exact inputs, so the array type does not change the tolerance.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Whole runs of the solver where two families must take the same steps.
 
 On losses that separate over coordinates the full Gaussian's precision stays diagonal, so the full and the diagonal
-family must agree round by round, in the server's natural parameter: on quadratics with diagonal Hessians to 1e-13 of the
-largest entry, on logistic and Poisson regression with one feature a row to 1e-11 (each client is solved to 1e-12).
+family must agree round by round, in the server's natural parameter: on quadratics with diagonal Hessians to 1e-13 of
+the largest entry, on logistic and Poisson regression with one feature a row to 1e-11 (each client is solved to
+1e-12).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from validation.check import Check, check
 from validation.points import generator
 
 GROUP = "agreement"
-DIMENSION, CLIENTS, ROUNDS = 5, 4, 8
+DIMENSION, CLIENTS, ROUNDS = 5, 4, 5
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"rho": 0.5, "alpha": 0.3, "damping": 0.7},
     {"rho": 1.0, "alpha": 1.0, "damping": 0.5},

@@ -16,8 +16,8 @@ from badmm.demo.ellipses import Pair
 
 Traces = Mapping[str, Trace]
 """One trace for each contender's label."""
-FLOOR = 1e-13
-"""Distances below are drawn here: they are rounding."""
+FLOOR = 1e-10
+"""Distances below are drawn here: they are within every target."""
 
 
 def convergence(traces: Mapping[str, Traces], titles: Mapping[str, str]) -> Figure:
@@ -54,8 +54,8 @@ def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
             np.maximum([trace.start, *trace.distance], FLOOR),
             color=contender.color,
             marker=contender.marker,
-            markevery=max(1, len(x) // 12),
-            ms=8 if wide else 4.5,
+            markevery=np.unique(np.geomspace(1, len(x), 9).astype(int) - 1).tolist(),
+            ms=7 if wide else 4.5,
             lw=3.2 if wide else 1.6,
             ls=(0, (4, 2)) if contender.dashed else "-",
             mfc="white" if contender.dashed else contender.color,
@@ -67,8 +67,8 @@ def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
     # linear up to the first round, so that the start at 0 has a place; logarithmic from there on
     axis.set_xscale("symlog", linthresh=first, linscale=0.5)
     axis.set_xlim(0, None)
-    axis.set(yscale="log", ylim=(FLOOR / 5, 30))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set(yscale="log", ylim=(FLOOR / 3, 30))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: "" if 0 < value < first else f"{value:g}"))
     axis.set_xlabel("megabytes sent, up and down, all clients" if by_bytes else "round")
 
 
@@ -108,7 +108,8 @@ def overview(traces: Traces, title: str, pair: Pair) -> Figure:
     axes[0].set_title(f"{title}, by round", fontsize=11)
     axes[1].set_title(f"{title}, by bytes", fontsize=11)
     draw_pair(axes[2], pair)
-    axes[2].legend(frameon=False, fontsize=9, loc="best")
+    axes[2].margins(y=0.3)
+    axes[2].legend(frameon=False, fontsize=9, loc="upper center", ncols=4, columnspacing=1.0, handlelength=1.6)
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=10)
     return drawn

@@ -201,7 +201,7 @@ def quick_checks(family: str) -> list[Callable[[Any, str], list[Any]]]:
     if family == "full_gaussian":
         exact = [of(checks_full, sizes=(1, 3, 5)), of(checks_full_reductions, sizes=(1, 3), large=False)]
     else:
-        exact = [of(checks_elementwise, count=24), of(checks_reductions, count=4, large=False)]
+        exact = [of(checks_elementwise, count=24, map_count=24), of(checks_reductions, count=4, large=False)]
     found = [of(checks_rounds, size=3), of(checks_autograd), *exact, of(checks_domain)]
     if family == "gamma":
         found.insert(0, lambda namespace, dtype: [checks_special.inverse_check(namespace, dtype, count=40)])

@@ -130,7 +130,7 @@ MODULES = {
     "device functions": (checks_device, "diagonal_gaussian"),
 }
 QUICK: dict[str, dict[str, Any]] = {
-    "elementwise": {"count": 16},
+    "elementwise": {"count": 16, "map_count": 16},
     "reductions": {"count": 4, "large": False},
     "full": {"sizes": (1, 3)},
     "full reductions": {"sizes": (2,), "large": False},

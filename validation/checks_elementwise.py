@@ -81,8 +81,8 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     return check(name, group, family, dtype, max(errors), tolerance, detail, errors)
 
 
-def checks(namespace: Any, family: str, dtype: str, count: int = 400) -> list[Check]:
-    """Every elementwise kernel of one elementwise family and one type."""
+def checks(namespace: Any, family: str, dtype: str, count: int = 400, map_count: int = 8001) -> list[Check]:
+    """Every elementwise kernel of one elementwise family and one type; maps, which round more often, at more points."""
     with mpmath.workdps(DIGITS):
         found = [linear_check(namespace, family, dtype, call) for call in linear_calls(family, dtype, count)]
-        return found + [map_check(namespace, family, dtype, call) for call in map_calls(family, dtype, count)]
+        return found + [map_check(namespace, family, dtype, call) for call in map_calls(family, dtype, map_count)]

@@ -83,7 +83,7 @@ def error_over_tolerance(checks: Sequence[Check]) -> bytes:
         )
         axes.grid(axis="x", which="major")
         axes.set_axisbelow(True)
-        axes.legend(loc="lower center", ncols=len(families), frameon=False, bbox_to_anchor=(0.5, 1.0))
+        axes.legend(loc="lower center", ncols=len(families), frameon=False, bbox_to_anchor=(0.5, 1.03))
         return png(figure)
 
 

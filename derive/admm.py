@@ -1,7 +1,7 @@
 """One round of Bayesian ADMM, derived for any family from ∇_μ KL(q_λ‖q_λ′) = λ − λ′ (arXiv:2506.13150, section 3).
 
-Everything here is linear in natural parameters, so a scalar symbol stands for a slot; the family enters only through the
-claim that the KL identity holds for it.
+Everything here is linear in natural parameters, so a scalar symbol stands for a slot; the family enters only through
+the claim that the KL identity holds for it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ sum_g, sum_eta = sp.symbols("SumG SumEta", real=True)
 
 
 def one_round(step: sp.Expr = alpha, damping: sp.Expr = gamma, start: sp.Expr | None = None) -> OneRound:
-    """Client, dual and server lines summed over clients for losses linear in μ, from λ_g = `start` (default λ_0 − Ση)."""
+    """Client, dual and server lines summed over clients for losses linear in μ, from λ_g = `start` (default λ_0 −
+    Ση)."""
     begin = lam_0 - sum_eta if start is None else start
     mean_client = client_map().subs({lam_g: begin, grad: sum_g / K, eta: sum_eta / K})
     sum_dual = K * dual_update().subs({gamma: damping, lam_g: begin, lam_k: mean_client, eta: sum_eta / K})

@@ -1,15 +1,15 @@
 """The only mathematics of families: from T, A and b to everything else, in scalar coordinates.
 
-Parameters are tuples of slots; the inner product of two is ⟨λ, μ⟩ = Σ_slots tr(λᵀμ), so an off-diagonal entry of a symmetric
-slot counts twice and a gradient with respect to it is half the partial derivative. Notation: DESIGN section 2, that is
-Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
+Parameters are tuples of slots; the inner product of two is ⟨λ, μ⟩ = Σ_slots tr(λᵀμ), so an off-diagonal entry of a
+symmetric slot counts twice and a gradient with respect to it is half the partial derivative. Notation: DESIGN section
+2, that is Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import sympy as sp
 
@@ -26,7 +26,9 @@ def inner(left: Sequence[sp.Matrix], right: Sequence[sp.Matrix]) -> sp.Expr:
 
 def entries(slots: Sequence[sp.Matrix]) -> list[Entry]:
     """(slot, i, j) of the independent entries: i ≤ j of a symmetric slot, all of a vector."""
-    return [(k, i, j) for k, m in enumerate(slots) for i in range(m.rows) for j in range(m.cols) if m.cols == 1 or i <= j]
+    return [
+        (k, i, j) for k, m in enumerate(slots) for i in range(m.rows) for j in range(m.cols) if m.cols == 1 or i <= j
+    ]
 
 
 def weight(slots: Sequence[sp.Matrix], entry: Entry) -> int:
@@ -88,6 +90,8 @@ class Calculus:
     def expectation_of_standard(self) -> Slots:
         """μ in the standard parameters: the form the kernels use, free of needless divisions."""
         composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
+        if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
+            return composed
         return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e))) for m in composed)
 
     @cached_property
@@ -112,7 +116,8 @@ class Calculus:
 
     @cached_property
     def natural_of_expectation(self) -> Slots | ScalarRoot:
-        """λ(μ): closed form where SymPy finds one, otherwise the equation left after eliminating all unknowns but one."""
+        """λ(μ): closed form where SymPy finds one, otherwise the equation left after eliminating all unknowns but
+        one."""
         flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
         given = self.at.expectation
         equations = [self.expectation_of_standard[k][i, j] - given[k][i, j] for k, i, j in entries(given)]
@@ -120,7 +125,9 @@ class Calculus:
         if not transcendental:
             (solution,) = sp.solve(equations, flat, dict=True)
             standard = tuple(m.subs(solution) for m in self.at.standard)
-            return tuple(m.applyfunc(sp.factor) for m in substitute(self.at.natural_of_standard, self.at.standard, standard))
+            return tuple(
+                m.applyfunc(sp.factor) for m in substitute(self.at.natural_of_standard, self.at.standard, standard)
+            )
         algebraic = [e for e in equations if not e.has(sp.polygamma, sp.log, sp.loggamma)]
         unknown, eliminated = flat[0], flat[1:]
         (others,) = sp.solve(algebraic, eliminated, dict=True)
@@ -141,14 +148,17 @@ class Calculus:
 
     @cached_property
     def entropy(self) -> sp.Expr:
-        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; E[log b] from μ where log b is linear in T, else by its second moment."""
+        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; E[log b] from μ where log b is linear in T, else by its second
+        moment."""
         log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
         return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - self.expected(log_b)
 
     def expected(self, expr: sp.Expr) -> sp.Expr:
         """E_q of a function that is a combination of 1, T(θ) and, for a location family, θ²."""
         expr, remainder = sp.expand(expr), sp.S.Zero
-        table = {self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)}
+        table = {
+            self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)
+        }
         for statistic, value in table.items():
             unit = sp.Wild("unit", exclude=list(self.at.theta))
             match = expr.match(unit * statistic + sp.Wild("rest", exclude=[statistic]))
@@ -172,16 +182,19 @@ class Calculus:
 
     @cached_property
     def is_gaussian(self) -> bool:
-        """Whether Bonnet's theorem applies: ∂q/∂(first standard parameter) = −∂q/∂θ, a location family with Gaussian tails."""
+        """Whether Bonnet's theorem applies: ∂q/∂(first standard parameter) = −∂q/∂θ, a location family with Gaussian
+        tails."""
         log_q = sp.expand_log(sp.log(self.density), force=True)
         location = self.at.standard[0]
         return location.shape == self.at.theta.shape and all(
-            sp.simplify(sp.diff(log_q, location[i, 0]) + sp.diff(log_q, self.at.theta[i, 0])) == 0 for i in range(location.rows)
+            sp.simplify(sp.diff(log_q, location[i, 0]) + sp.diff(log_q, self.at.theta[i, 0])) == 0
+            for i in range(location.rows)
         )
 
     @cached_property
     def loss_derivatives(self) -> dict[str, sp.Matrix]:
-        """What a client supplies: g = E[∇ℓ], H = E[∇²ℓ] for Gaussians; ∂L/∂standard for the others (one matrix a slot)."""
+        """What a client supplies: g = E[∇ℓ], H = E[∇²ℓ] for Gaussians; ∂L/∂standard for the others (one matrix a
+        slot)."""
         if not self.is_gaussian:
             slots = self.family.standard
             return {f"gradient_{s.name}": sp.Matrix([[sp.Symbol(f"d_{s.symbol}", real=True)]]) for s in slots}
@@ -202,12 +215,14 @@ class Calculus:
             if k == 0:
                 continue
             covariance = self.at.standard[k].inv()
-            out.append(sp.simplify(sp.Rational(1, 2) * (h * sp.diff(covariance, self.at.standard[k][i, j])).trace()))
+            slope = (h * sp.diff(covariance, self.at.standard[k][i, j])).trace() / 2
+            out.append(sp.simplify(slope) if self.at.theta.rows == 1 else slope)
         return out
 
     @cached_property
     def natural_gradient(self) -> Slots:
-        """∇_μ L in the standard parameters, from ∂L/∂standard = (∂μ/∂standard)ᵀ ∇_μ L. No Fisher matrix is inverted by a kernel."""
+        """∇_μ L in the standard parameters, from ∂L/∂standard = (∂μ/∂standard)ᵀ ∇_μ L. No Fisher matrix is inverted
+        by a kernel."""
         mu = self.expectation_of_standard
         transport = self.jacobian(mu, self.at.standard).T * sp.diag(*[weight(mu, e) for e in entries(mu)])
         solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(sp.simplify)
@@ -219,6 +234,7 @@ class Calculus:
         return tuple(out)
 
 
+@cache
 def calculus(family: Family, dimension: int = 1) -> Calculus:
     """The calculus of a family at one dimension (1 for families that factorise)."""
     return Calculus(family, family.coordinates(dimension))

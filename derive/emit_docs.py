@@ -56,46 +56,74 @@ def public_scalars(kernel: ir.Kernel) -> tuple[ir.Scalar, ...]:
     return tuple(s for s in kernel.scalars if not (isinstance(kernel, ir.ClientSum) and s.domain == "count"))
 
 
-def signature(kernel: ir.Kernel, module: ir.Module) -> tuple[str, str]:
-    """(parameter list, arguments of the call that serves it)."""
-    groups = arguments(kernel)
-    names = [g for g, _ in groups]
+def signature(kernel: ir.Kernel, module: ir.Module) -> tuple[list[str], str, list[str]]:
+    """(typed parameters, method of the kernel record, arguments of that call)."""
+    names = [g for g, _ in arguments(kernel)]
     scalars = public_scalars(kernel)
-    public = [s.argument for s in scalars if s.argument not in module.fixed]
     fixed = [s.argument for s in scalars if s.argument in module.fixed]
-    parameters = names + public
+    tuples = set(names) if is_slotwise(kernel) else set(TUPLE_ARGUMENTS)
+    parameters = [f"{n}: {'Sequence[Any]' if n in tuples else 'Any'}" for n in names]
+    parameters += [
+        f"{s.argument}: {'int' if s.domain == 'count' else 'float'}" for s in scalars if s.argument not in fixed
+    ]
     if kernel.name == "natural_gradient" and "expected_gradient" in names and "expected_hessian" not in names:
-        parameters.append("expected_hessian=None")
-    parameters += ["*", *fixed] + (["axis=None"] if returns_float(kernel) else ["out=None"])
-    values = ", ".join(s.argument for s in scalars)
-    values = f"({values}{',' if len(scalars) == 1 else ''})"
+        parameters.append("expected_hessian: Any = None")
+    parameters += ["*", *(f"{name}: float" for name in fixed)]
+    parameters.append("axis: int | None = None" if returns_float(kernel) else "out: Sequence[Any] | None = None")
+    passed = _tuple([s.argument for s in scalars])
     if is_slotwise(kernel):
-        arrays = ", ".join(f'("{n}", {n})' for n in names)
-        return ", ".join(parameters), f".slotwise(NATURAL, ({arrays}), {values}, out)"
-    flat = [f"*slots({g!r}, {g}, NATURAL)".replace("'", '"') if g in TUPLE_ARGUMENTS else g for g in names]
-    option = "axis" if returns_float(kernel) else "out"
-    inner = ", ".join(flat)
-    return ", ".join(parameters), f"(({inner}{',' if len(flat) == 1 and not flat[0].startswith('*') else ''}), {values}, {option})"
+        pairs = _tuple([f'("{n}", {n})' for n in names])
+        return parameters, ".slotwise", ["NATURAL", pairs, passed, "out"]
+    flat = [f'*slots("{n}", {n}, NATURAL)' if n in TUPLE_ARGUMENTS else n for n in names]
+    return parameters, "", [_tuple(flat), passed, "axis" if returns_float(kernel) else "out"]
+
+
+def _tuple(items: list[str]) -> str:
+    return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
 def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
     """Purpose, formula, shapes, errors and source of a public function."""
     matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
     lines = [f'"""{PURPOSE[kernel.name]}', ""]
-    lines += textwrap.wrap(f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {kernel.formula}", 110)
+    lines += textwrap.wrap(
+        f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {kernel.formula}", 110
+    )
     if is_slotwise(kernel):
         shapes = f"every array argument is a tuple of {len(module.slots['natural'])} slots ({', '.join(module.slots['natural'])})"
     else:
-        shapes = "; ".join(f"{g}: ({', '.join(o.argument.split('.')[-1] for o in ops)})" if g in TUPLE_ARGUMENTS else g for g, ops in arguments(kernel))
+        shapes = "; ".join(
+            f"{g}: ({', '.join(o.argument.split('.')[-1] for o in ops)})" if g in TUPLE_ARGUMENTS else g
+            for g, ops in arguments(kernel)
+        )
     size = "(d,) and (d, d), or (K, d) and (K, d, d)" if matrix else "(P,) or (K, P), any further shape as well"
-    lines += ["", *textwrap.wrap(f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.", 110)]
+    lines += [
+        "",
+        *textwrap.wrap(
+            f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.",
+            110,
+        ),
+    ]
     if kernel.name == "natural_gradient" and "expected_hessian" not in str(shapes) and "expected_gradient" in shapes:
-        lines += ["expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."]
+        lines += [
+            "expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."
+        ]
     scalars = public_scalars(kernel)
     lines += [SCALAR_TEXT[s.argument] for s in scalars]
     if returns_float(kernel):
         lines += ["axis: None sums everything (a float); -1 gives one value for each leading index."]
     else:
-        lines += ["out: tuple that receives the result; " + ("no slot may overlap an input." if matrix and not is_slotwise(kernel) else "a slot may be the input of the same slot.")]
-    lines += ["Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.", f"Source: {kernel.source}.", '"""']
+        lines += [
+            "out: tuple that receives the result; "
+            + (
+                "no slot may overlap an input."
+                if matrix and not is_slotwise(kernel)
+                else "a slot may be the input of the same slot."
+            )
+        ]
+    lines += [
+        "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
+        f"Source: {kernel.source}.",
+        '"""',
+    ]
     return "\n".join(line for line in lines)

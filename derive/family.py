@@ -80,15 +80,23 @@ class Family:
         slots = len(self.natural)
         for field in ("statistics", "natural_of_standard", "expectation"):
             if len(getattr(self, field)) != slots:
-                raise FamilyError(f"{self.name}.{field}: expected {slots} slots, one for each of natural's, got {len(getattr(self, field))}")
+                raise FamilyError(
+                    f"{self.name}.{field}: expected {slots} slots, one for each of natural's, got {len(getattr(self, field))}"
+                )
         allowed = {s.symbol for s in self.natural + self.fixed} | {DIMENSION}
         stray = sp.sympify(self.log_partition).free_symbols - allowed
         if stray:
-            raise FamilyError(f"{self.name}.log_partition: expected only natural and fixed parameters, got {sorted(map(str, stray))}")
+            raise FamilyError(
+                f"{self.name}.log_partition: expected only natural and fixed parameters, got {sorted(map(str, stray))}"
+            )
         for name, value in zip(("statistics", "base_measure"), (self.statistics, (self.base_measure,)), strict=True):
-            free = set().union(*(sp.sympify(v).free_symbols for v in value)) - {s.symbol for s in self.fixed} - {DIMENSION}
+            free = (
+                set().union(*(sp.sympify(v).free_symbols for v in value)) - {s.symbol for s in self.fixed} - {DIMENSION}
+            )
             if free - {self.theta}:
-                raise FamilyError(f"{self.name}.{name}: expected a function of theta alone, got {sorted(map(str, free - {self.theta}))}")
+                raise FamilyError(
+                    f"{self.name}.{name}: expected a function of theta alone, got {sorted(map(str, free - {self.theta}))}"
+                )
 
     @property
     def is_matrix(self) -> bool:
@@ -110,7 +118,9 @@ class Family:
         replace: dict[Any, Any] = {self.theta: _entries(self.theta, dimension, real=True)}
         for slot in self.natural + self.standard + self.expectation:
             if slot.symbol not in replace:
-                replace[slot.symbol] = _entries(slot.symbol, dimension, real=True, positive=dimension == 1 and slot.domain == "spd" or None)
+                replace[slot.symbol] = _entries(
+                    slot.symbol, dimension, real=True, positive=(dimension == 1 and slot.domain == "spd") or None
+                )
         replace[DIMENSION] = sp.Integer(dimension)
 
         def explicit(expr: Any) -> Any:
@@ -126,7 +136,7 @@ class Family:
             natural_of_standard=tuple(explicit(e) for e in self.natural_of_standard),
             statistics=tuple(explicit(e) for e in self.statistics),
             base_measure=explicit(self.base_measure),
-            log_partition=explicit(self.log_partition),
+            log_partition=_compact(explicit(self.log_partition)),
         )
 
     def _scalar_coordinates(self) -> Coordinates:
@@ -151,7 +161,15 @@ def _entries(symbol: sp.MatrixSymbol, d: int, **assumptions: Any) -> sp.Immutabl
     assumptions = {k: v for k, v in assumptions.items() if v is not None}
     if symbol.cols == 1:
         return sp.ImmutableMatrix(d, 1, lambda i, _: sp.Symbol(f"{symbol.name}{i + 1}", real=True))
-    return sp.ImmutableMatrix(d, d, lambda i, j: sp.Symbol(f"{symbol.name}{min(i, j) + 1}{max(i, j) + 1}", **assumptions))
+    return sp.ImmutableMatrix(
+        d, d, lambda i, j: sp.Symbol(f"{symbol.name}{min(i, j) + 1}{max(i, j) + 1}", **assumptions)
+    )
+
+
+def _compact(expr: sp.Expr) -> sp.Expr:
+    """A sum with its rational part over one denominator: small enough to differentiate at d = 3."""
+    logs, rational = expr.expand().as_independent(*expr.atoms(sp.log), as_Add=True)[::-1]
+    return logs + sp.cancel(rational)
 
 
 def load_families() -> dict[str, Family]:
@@ -163,7 +181,9 @@ def load_families() -> dict[str, Family]:
         module = importlib.import_module(f"derive.families.{info.name}")
         family: Family = module.FAMILY
         if family.name != info.name:
-            raise FamilyError(f"families/{info.name}.py: expected FAMILY.name to be the file's name, got {family.name!r}")
+            raise FamilyError(
+                f"families/{info.name}.py: expected FAMILY.name to be the file's name, got {family.name!r}"
+            )
         object.__setattr__(family, "module", module.__name__)
         found[family.name] = family
     return found

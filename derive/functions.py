@@ -10,7 +10,27 @@ import sympy as sp
 from derive import admm, special, stable
 from derive.calculus import Calculus, ScalarRoot, calculus
 from derive.family import Family, Slot
-from derive.ir import ClientSum, Expr, Function, If, Kernel, Let, Lit, Loop, Map, Module, Op, Operand, Reduction, Return, Scalar, Stmt, Var, calls
+from derive.ir import (
+    ClientSum,
+    Expr,
+    Function,
+    If,
+    Kernel,
+    Let,
+    Lit,
+    Loop,
+    Map,
+    Module,
+    Op,
+    Operand,
+    Reduction,
+    Return,
+    Scalar,
+    Stmt,
+    Var,
+    calls,
+    reads,
+)
 from derive.lower import Lowering, lower
 from derive.matrix_calculus import matrix_kernels
 
@@ -38,15 +58,35 @@ def hoist(expr: sp.Expr, scalars: set[sp.Symbol]) -> tuple[sp.Expr, dict[sp.Symb
     return result, {symbol: value for value, symbol in found.items()}
 
 
-def operands(slots: Sequence[Slot], prefix: str = "", symbols: Sequence[sp.Symbol] | None = None) -> tuple[Operand, ...]:
+def operands(
+    slots: Sequence[Slot], prefix: str = "", symbols: Sequence[sp.Symbol] | None = None
+) -> tuple[Operand, ...]:
     """Input arrays for the slots of one argument; `prefix` names a tuple argument."""
     symbols = symbols or [s.symbol for s in slots]
-    return tuple(Operand(f"{prefix}.{s.name}" if prefix else s.name, str(v), s.domain) for s, v in zip(slots, symbols, strict=True))
+    return tuple(
+        Operand(f"{prefix}.{s.name}" if prefix else s.name, str(v), s.domain)
+        for s, v in zip(slots, symbols, strict=True)
+    )
 
 
 def text(exprs: Sequence[sp.Expr]) -> str:
     """A one-line formula for a docstring."""
     return ", ".join(str(e) for e in exprs)
+
+
+def inline_single_uses(body: list[Stmt], results: list[Expr]) -> tuple[list[Stmt], list[Expr]]:
+    """Statements that only name one result are folded into it."""
+    for statement in list(body):
+        if not isinstance(statement, Let):
+            continue
+        name = Var(statement.name)
+        uses = sum(list(reads(s)).count(statement.name) for s in body) + sum(
+            list(reads(r)).count(statement.name) for r in results
+        )
+        if uses == 1 and name in results:
+            results = [statement.value if r == name else r for r in results]
+            body.remove(statement)
+    return body, results
 
 
 class Builder:
@@ -58,9 +98,19 @@ class Builder:
         self.fixed = tuple(Scalar(s.name, str(s.symbol), s.domain) for s in family.fixed)
         self.functions: dict[str, Function] = special.library()
 
-    def map(self, name: str, inputs: tuple[Operand, ...], stages: Sequence[tuple[Sequence[sp.Symbol], Sequence[sp.Expr]]], source: str) -> Map:
-        """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the results."""
+    def map(
+        self,
+        name: str,
+        inputs: tuple[Operand, ...],
+        stages: Sequence[tuple[Sequence[sp.Symbol], Sequence[sp.Expr]]],
+        source: str,
+    ) -> Map:
+        """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the
+        results."""
         symbols = {s.symbol for s in self.family.fixed}
+        promote = any(
+            e.has(sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS) for _, exprs in stages for e in exprs
+        )
         body: list[Stmt] = []
         uniforms: dict[sp.Symbol, sp.Expr] = {}
         results: list[Expr] = []
@@ -70,15 +120,25 @@ class Builder:
                 h, table = hoist(e, symbols)
                 hoisted.append(h)
                 uniforms.update(table)
-            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=False)
+            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote)
             body += statements
             if names:
                 body += [Let(str(n), v) for n, v in zip(names, values, strict=True) if v != Var(str(n))]
             else:
                 results = values
         used = self.used_scalars(uniforms)
-        promote = any(e.has(sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS) for _, exprs in stages for e in exprs)
-        return Map(name, inputs, used, self.uniform_ir(uniforms), tuple(body), tuple(results), text(stages[-1][1]), source, promote)
+        body, results = inline_single_uses(body, results)
+        return Map(
+            name,
+            inputs,
+            used,
+            self.uniform_ir(uniforms),
+            tuple(body),
+            tuple(results),
+            text(stages[-1][1]),
+            source,
+            promote,
+        )
 
     @property
     def natural_domains(self) -> tuple[str, ...]:
@@ -93,28 +153,50 @@ class Builder:
     def uniform_ir(uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[tuple[str, Expr], ...]:
         return tuple((str(symbol), Lowering(fuse=False).expr(value)) for symbol, value in uniforms.items())
 
-    def reduction(self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr) -> Reduction:
+    def reduction(
+        self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr
+    ) -> Reduction:
         hoisted, uniforms = hoist(expr, {s.symbol for s in self.family.fixed})
         statements, (term,) = lower([hoisted])
-        return Reduction(name, inputs, self.used_scalars(uniforms), self.uniform_ir(uniforms), tuple(statements), term, f"sum of {formula}", source)
+        return Reduction(
+            name,
+            inputs,
+            self.used_scalars(uniforms),
+            self.uniform_ir(uniforms),
+            tuple(statements),
+            term,
+            f"sum of {formula}",
+            source,
+        )
 
     def conversions(self) -> list[Kernel]:
         """The four maps between natural, standard and expectation parameters."""
         c, f = self.calculus, self.family
-        standard, natural, expectation = (tuple(s.symbol for s in slots) for slots in (f.standard, f.natural, f.expectation))
+        standard, natural, expectation = (
+            tuple(s.symbol for s in slots) for slots in (f.standard, f.natural, f.expectation)
+        )
         forward = [m[0, 0] for m in c.at.natural_of_standard]
         back = [m[0, 0] for m in c.standard_of_natural]
         mean = [m[0, 0] for m in c.expectation_of_standard]
         return [
             self.map("natural_from_standard", operands(f.standard), [((), forward)], f"{RULE}, section 2"),
             self.map("standard_from_natural", operands(f.natural), [((), back)], f"{RULE}, section 2"),
-            self.map("expectation_from_natural", operands(f.natural), [(standard, back), ((), mean)], f"{RULE}, section 2: mu = grad A"),
+            self.map(
+                "expectation_from_natural",
+                operands(f.natural),
+                [(standard, back), ((), mean)],
+                f"{RULE}, section 2: mu = grad A",
+            ),
             self.inverse(natural, expectation),
         ]
 
     def inverse(self, natural: tuple[sp.Symbol, ...], expectation: tuple[sp.Symbol, ...]) -> Map:
         """λ(μ): the closed form, or a Newton iteration for the one equation that elimination leaves."""
-        root, name, source = self.calculus.natural_of_expectation, "natural_from_expectation", f"{RULE}, section 2: inverse of grad A"
+        root, name, source = (
+            self.calculus.natural_of_expectation,
+            "natural_from_expectation",
+            f"{RULE}, section 2: inverse of grad A",
+        )
         inputs = operands(self.family.expectation)
         if not isinstance(root, ScalarRoot):
             closed = self.map(name, inputs, [((), [m[0, 0] for m in root])], source)
@@ -137,7 +219,10 @@ class Builder:
         if c.is_gaussian:
             read = set().union(*(e.free_symbols for e in exprs))
             given = [o for o in given if sp.Symbol(o.variable, real=True) in read]
-            inputs, source = [*operands(f.standard[:1]), *given], "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11"
+            inputs, source = (
+                [*operands(f.standard[:1]), *given],
+                "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11",
+            )
         else:
             inputs, source = [*operands(f.standard), *given], f"{RULE}, equation 5: F^-1 grad = grad in mu"
             exprs = [stable.natural_gradient(e) for e in exprs]
@@ -147,11 +232,15 @@ class Builder:
         """A, entropy and KL, in their stable forms."""
         c, f = self.calculus, self.family
         q, p, kl = c.kl
-        pair = operands(f.natural, "natural_q", [m[0, 0] for m in q]) + operands(f.natural, "natural_p", [m[0, 0] for m in p])
+        pair = operands(f.natural, "natural_q", [m[0, 0] for m in q]) + operands(
+            f.natural, "natural_p", [m[0, 0] for m in p]
+        )
         entropy = stable.entropy(c.entropy)
         divergence = stable.divergence(kl)
         return [
-            self.reduction("log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2", c.at.log_partition),
+            self.reduction(
+                "log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2", c.at.log_partition
+            ),
             self.reduction("entropy", operands(f.natural), entropy, "H = A - <lambda, mu> - E[log b]", entropy),
             self.reduction("kl", pair, divergence, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", divergence),
         ]
@@ -179,11 +268,17 @@ def newton(root: ScalarRoot) -> tuple[Function, sp.Expr]:
     size, shift = start.coeff(root_part), sp.expand(start - start.coeff(root_part) * root_part)
     product = sp.cancel(sp.expand(shift**2 - size**2 * root_part**2))
     rationalised = sp.expand(12 * gap * product) / sp.expand(12 * gap * (shift - size * root_part))
-    lowered = {key: lower([e], share=False)[1][0] for key, e in {"start": start, "other": rationalised, "step": sp.factor(step)}.items()}
+    root_name = sp.Symbol("root", positive=True)
+    forms = {"root": root_part, "start": start, "other": rationalised, "step": sp.factor(step)}
+    lowered = {
+        key: lower([e if key == "root" else e.subs(root_part, root_name)], share=False)[1][0]
+        for key, e in forms.items()
+    }
     body: tuple[Stmt, ...] = (
         If(Op("le", (Var("gap"), Lit("0.0"))), (Return((Var("gap"),)),)),
+        Let("root", lowered["root"]),
         Let(str(x), lowered["start"]),
-        If(Op("lt", (Lit("3.0"), Var("gap"))), (Let(str(x), lowered["other"]),)),
+        If(Op("ge", (Var("gap"), Lit("3.0"))), (Let(str(x), lowered["other"]),)),
         Let("step", Var(str(x))),
         Loop(
             20,
@@ -205,21 +300,41 @@ def admm_kernels() -> list[Kernel]:
     """The three lines of a round, for one slot; the same for every family."""
     real = "real"
 
-    def build(name: str, expr: sp.Expr, arrays: dict[str, sp.Symbol], scalars: tuple[Scalar, ...], symbols: set[sp.Symbol], source: str) -> Kernel:
+    def build(
+        name: str,
+        expr: sp.Expr,
+        arrays: dict[str, sp.Symbol],
+        scalars: tuple[Scalar, ...],
+        symbols: set[sp.Symbol],
+        source: str,
+    ) -> Kernel:
         hoisted, table = hoist(expr, symbols)
         statements, (value,) = lower([hoisted], share=False)
         inputs = tuple(Operand(argument, str(symbol), real) for argument, symbol in arrays.items())
         uniforms = Builder.uniform_ir(table)
         if name == "server_total":
-            return ClientSum(name, inputs, scalars, uniforms, tuple(statements), value, f"sum over clients of {expr}", source)
+            return ClientSum(
+                name, inputs, scalars, uniforms, tuple(statements), value, f"sum over clients of {expr}", source
+            )
         return Map(name, inputs, scalars, uniforms, tuple(statements), (value,), str(expr), source, slotwise=True)
 
-    rho, damping, alpha = Scalar("rho", "rho", "positive"), Scalar("damping", "gamma", "fraction"), Scalar("alpha", "alpha", "fraction")
+    rho, damping, alpha = (
+        Scalar("rho", "rho", "positive"),
+        Scalar("damping", "gamma", "fraction"),
+        Scalar("alpha", "alpha", "fraction"),
+    )
     clients = Scalar("num_clients", "K", "count")
     a = admm
     server = {"natural_client": a.lam_k, "dual": a.eta}
     return [
-        build("client_map", a.client_map(), {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad}, (rho,), {a.rho}, f"{PAPER}, client line"),
+        build(
+            "client_map",
+            a.client_map(),
+            {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad},
+            (rho,),
+            {a.rho},
+            f"{PAPER}, client line",
+        ),
         build(
             "dual_update",
             a.dual_update(),
@@ -228,9 +343,30 @@ def admm_kernels() -> list[Kernel]:
             {a.rho, a.gamma},
             f"{PAPER}, dual line",
         ),
-        build("server_contribution", a.server_contribution(), server, (alpha, clients), {a.alpha, a.K}, f"{PAPER}, server line as a sum"),
-        build("server_total", a.server_contribution(), server, (alpha, clients), {a.alpha, a.K}, f"{PAPER}, server line as a sum"),
-        build("server_update", a.server_update(), {"natural_prior": a.lam_0, "total": a.total}, (alpha,), {a.alpha}, f"{PAPER}, server line"),
+        build(
+            "server_contribution",
+            a.server_contribution(),
+            server,
+            (alpha, clients),
+            {a.alpha, a.K},
+            f"{PAPER}, server line as a sum",
+        ),
+        build(
+            "server_total",
+            a.server_contribution(),
+            server,
+            (alpha, clients),
+            {a.alpha, a.K},
+            f"{PAPER}, server line as a sum",
+        ),
+        build(
+            "server_update",
+            a.server_update(),
+            {"natural_prior": a.lam_0, "total": a.total},
+            (alpha,),
+            {a.alpha},
+            f"{PAPER}, server line",
+        ),
     ]
 
 
@@ -264,7 +400,20 @@ def build_module(family: Family) -> Module:
         kernels = [*builder.conversions(), builder.gradient(), *builder.reductions(), *admm_kernels()]
     used: set[str] = set()
     for kernel in kernels:
-        nodes = [*getattr(kernel, "body", ()), *getattr(kernel, "results", ()), *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else [])]
+        nodes = [
+            *getattr(kernel, "body", ()),
+            *getattr(kernel, "results", ()),
+            *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else []),
+        ]
         used |= {name for node in nodes for name in calls(node)}
     polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
-    return Module(family.name, family.title, family.citation, family.digest, slots, fixed, needed(functions, used, polygamma), tuple(kernels))
+    return Module(
+        family.name,
+        family.title,
+        family.citation,
+        family.digest,
+        slots,
+        fixed,
+        needed(functions, used, polygamma),
+        tuple(kernels),
+    )

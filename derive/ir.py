@@ -1,8 +1,10 @@
-"""The one intermediate representation every emitter reads: small expression trees, straight-line statements, four kernel kinds.
+"""The one intermediate representation every emitter reads: small expression trees, straight-line statements, four
+kernel kinds.
 
-Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Op`. Operations are + − × ÷, negation, an explicit `fma`, square
-root, exp, log, log1p, comparisons and calls of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma
-are bit-identical wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Op`. Operations are + − × ÷, negation, an explicit
+`fma`, square root, exp, log, log1p, comparisons and calls of other `Function`s; contraction is otherwise off, so
+kernels of + − × ÷ √ fma are bit-identical wherever they are compiled. Matrix code uses the same nodes with the
+operations of `MATRIX_OPS`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Lit:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `sum_map` the function's name is `target`, for `cholesky` the matrix it speaks of in errors."""
+    """An operation; for `call` and `sum_map` the function's name is `target`, for `cholesky` the matrix it speaks of
+    in errors."""
 
     op: str
     args: tuple[Expr, ...]
@@ -125,9 +128,10 @@ class Scalar:
 class Map:
     """One output a slot, elementwise: one pass, domain checked inside it.
 
-    `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes in float64
-    whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in turn. `result_domains`
-    are those that the results must lie in where that is not implied by the inputs (inverse maps).
+    `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
+    in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
+    turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
+    maps).
     """
 
     name: str
@@ -220,6 +224,17 @@ def calls(node: Expr | Stmt) -> Iterator[str]:
     elif isinstance(node, Return):
         for value in node.values:
             yield from calls(value)
+
+
+def reads(node: Expr | Stmt) -> Iterator[str]:
+    """Names of the variables a straight-line node reads, with repetition."""
+    if isinstance(node, Var):
+        yield node.name
+    elif isinstance(node, Op):
+        for arg in node.args:
+            yield from reads(arg)
+    elif isinstance(node, Let):
+        yield from reads(node.value)
 
 
 def show(node: Expr | Stmt, indent: str = "") -> str:

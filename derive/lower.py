@@ -1,7 +1,8 @@
 """From SymPy to the IR: explicit fma, accurate differences of products, common subexpressions, typed literals.
 
-Rules, applied to every sum: terms with two factors become fused multiply-adds onto the rest; a lone difference of two products
-a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's sort keys, never from hashing.
+Rules, applied to every sum: terms with two factors become fused multiply-adds onto the rest; a lone difference of two
+products a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's sort keys, never
+from hashing.
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ class Lowering:
             total = self.expr(plain[0])
             for t in plain[1:]:
                 total = (
-                    Op("sub", (total, self.expr(-t))) if t.could_extract_minus_sign() else Op("add", (total, self.expr(t)))
+                    Op("sub", (total, self.expr(-t)))
+                    if t.could_extract_minus_sign()
+                    else Op("add", (total, self.expr(t)))
                 )
         for a, b in fused:
             total = Op("fma", (self.expr(a), self.expr(b), total))

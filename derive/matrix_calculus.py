@@ -1,7 +1,7 @@
 """The full Gaussian without indices: the same derivations on MatrixSymbols, lowered to calls of LAPACK.
 
-SymPy 1.14 differentiates log det S to 0 (a trap), so Jacobi's rule ∇_S log det S = S⁻¹ is stated once, here, and the results are
-proved elementwise against calculus.py at d = 1, 2, 3 by claims.py.
+SymPy 1.14 differentiates log det S to 0 (a trap), so Jacobi's rule ∇_S log det S = S⁻¹ is stated once, here, and the
+results are proved elementwise against calculus.py at d = 1, 2, 3 by claims.py.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class MatrixCalculus:
     @cached_property
     def natural_of_expectation(self) -> tuple[Any, Any]:
         """(V⁻¹μ₁, V⁻¹) where V = S⁻¹ solves the second expectation equation, linear in S⁻¹."""
-        (m, s), (mu1, mu2) = ([slot.symbol for slot in slots] for slots in (self.family.standard, self.family.expectation))
+        (m, s), (mu1, mu2) = (
+            [slot.symbol for slot in slots] for slots in (self.family.standard, self.family.expectation)
+        )
         second = self.expectation_in_standard[1]
         unknown = sp.MatrixSymbol("V", d, d)
         linear = second.xreplace({s.I: unknown})
@@ -84,7 +86,9 @@ class MatrixCalculus:
     @cached_property
     def natural_gradient(self) -> tuple[Any, Any]:
         """(g − Hm, −H): Bonnet and Price through m = μ₁ and Σ = V(μ)."""
-        (m, _), (mu1, mu2) = ([slot.symbol for slot in slots] for slots in (self.family.standard, self.family.expectation))
+        (m, _), (mu1, mu2) = (
+            [slot.symbol for slot in slots] for slots in (self.family.standard, self.family.expectation)
+        )
         g, h = sp.MatrixSymbol("g", d, 1), sp.MatrixSymbol("H", d, d)
         covariance, _ = self.natural_of_expectation
         loss = sp.Trace(g.T * mu1) + sum((sp.Trace(h * t) / 2 for t in covariance.doit().expand().args), sp.S.Zero)
@@ -107,7 +111,8 @@ def _replace_product(term: Any, xi: Any, s: Any, m: Any) -> Any:
 
 
 class MatrixLowering:
-    """MatrixExpr → IR: S⁻¹v is a Cholesky solve, S⁻¹ a potri, log det S a sum over the factor; each factor is formed once."""
+    """MatrixExpr → IR: S⁻¹v is a Cholesky solve, S⁻¹ a potri, log det S a sum over the factor; each factor is formed
+    once."""
 
     def __init__(self) -> None:
         self.statements: list[Let] = []
@@ -163,10 +168,14 @@ class MatrixLowering:
 
 
 def _operands(slots: Any, prefix: str = "", suffix: str = "") -> tuple[Operand, ...]:
-    return tuple(Operand(f"{prefix}.{s.name}" if prefix else s.name, f"{s.symbol.name}{suffix}", s.domain) for s in slots)
+    return tuple(
+        Operand(f"{prefix}.{s.name}" if prefix else s.name, f"{s.symbol.name}{suffix}", s.domain) for s in slots
+    )
 
 
-def _map(name: str, inputs: tuple[Operand, ...], stages: list[tuple[str, Any]], results: tuple[Any, ...], source: str) -> MatrixMap:
+def _map(
+    name: str, inputs: tuple[Operand, ...], stages: list[tuple[str, Any]], results: tuple[Any, ...], source: str
+) -> MatrixMap:
     lowering = MatrixLowering()
     for label, value in stages:
         lowered = lowering.expr(value)
@@ -179,13 +188,26 @@ def _map(name: str, inputs: tuple[Operand, ...], stages: list[tuple[str, Any]], 
 def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
     """Conversions, natural gradient and reductions of the full Gaussian."""
     c = MatrixCalculus(family)
-    (xi, s), (m, _), (mu1, _) = ([slot.symbol for slot in slots] for slots in (family.natural, family.standard, family.expectation))
+    (xi, s), (m, _), (mu1, _) = (
+        [slot.symbol for slot in slots] for slots in (family.natural, family.standard, family.expectation)
+    )
     covariance, (xi_back, s_back) = c.natural_of_expectation
     mean = s.I * xi
-    gradients = (Operand("mean", "m", "real"), Operand("expected_gradient", "g", "real"), Operand("expected_hessian", "H", "symmetric"))
-    forward = _map("natural_from_standard", _operands(family.standard), [], family.natural_of_standard, f"{RULE}, section 2")
+    gradients = (
+        Operand("mean", "m", "real"),
+        Operand("expected_gradient", "g", "real"),
+        Operand("expected_hessian", "H", "symmetric"),
+    )
+    forward = _map(
+        "natural_from_standard", _operands(family.standard), [], family.natural_of_standard, f"{RULE}, section 2"
+    )
     checked = MatrixMap(
-        forward.name, forward.operands, (Let("L_S", Op("cholesky", (Var("S"),), "S")),), forward.results, forward.formula, forward.source
+        forward.name,
+        forward.operands,
+        (Let("L_S", Op("cholesky", (Var("S"),), "S")),),
+        forward.results,
+        forward.formula,
+        forward.source,
     )
     return (
         checked,
@@ -197,8 +219,20 @@ def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
             (m, c.expectation_in_standard[1]),
             f"{RULE}, section 2: mu = grad A",
         ),
-        _map("natural_from_expectation", _operands(family.expectation), [("V", covariance)], (xi_back, s_back), f"{RULE}, section 2: inverse of grad A"),
-        _map("natural_gradient", gradients, [], c.natural_gradient, "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11"),
+        _map(
+            "natural_from_expectation",
+            _operands(family.expectation),
+            [("V", covariance)],
+            (xi_back, s_back),
+            f"{RULE}, section 2: inverse of grad A",
+        ),
+        _map(
+            "natural_gradient",
+            gradients,
+            [],
+            c.natural_gradient,
+            "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11",
+        ),
         *_reductions(family),
     )
 
@@ -211,7 +245,19 @@ def _reductions(family: Family) -> tuple[MatrixMap, ...]:
     half = Lit("0.5")
     whitened = Let("w", Op("solve_lower", (Var("L_S"), Op("wide", (Var("xi"),)))))
     log_partition = Op("mul", (half, Op("sub", (Op("dot", (Var("w"), Var("w"))), Op("log_det", (Var("L_S"),))))))
-    entropy = Op("mul", (half, Op("sub", (Op("mul", (Lit(repr(float(sp.N(1 + sp.log(2 * sp.pi), 30)))), Op("size", (Var("S"),)))), Op("log_det", (Var("L_S"),))))))
+    entropy = Op(
+        "mul",
+        (
+            half,
+            Op(
+                "sub",
+                (
+                    Op("mul", (Lit(repr(float(sp.N(1 + sp.log(2 * sp.pi), 30)))), Op("size", (Var("S"),)))),
+                    Op("log_det", (Var("L_S"),)),
+                ),
+            ),
+        ),
+    )
     kl_body = (
         *(Let(f"{v}", Op("wide", (Var(v),))) for v in ("xi_q", "S_q", "xi_p", "S_p")),
         Let("L_q", Op("cholesky", (Var("S_q"),), "S_q")),
@@ -219,13 +265,31 @@ def _reductions(family: Family) -> tuple[MatrixMap, ...]:
         Let("D", Op("sub", (Var("S_p"), Var("S_q")))),
         Let("e", Op("whitened_eigenvalues", (Var("L_q"), Var("D")))),
         Let("m_q", Op("solve", (Var("L_q"), Var("xi_q")))),
-        Let("r", Op("sub", (Op("sub", (Var("xi_q"), Var("xi_p"))), Op("neg", (Op("matvec", (Var("D"), Var("m_q"))),))))),
+        Let(
+            "r", Op("sub", (Op("sub", (Var("xi_q"), Var("xi_p"))), Op("neg", (Op("matvec", (Var("D"), Var("m_q"))),))))
+        ),
         Let("w", Op("solve_lower", (Var("L_p"), Var("r")))),
     )
     kl = Op("mul", (half, Op("add", (Op("sum_map", (Var("e"),), "x_minus_log1p"), Op("dot", (Var("w"), Var("w")))))))
     return (
-        MatrixMap("log_partition", natural, (factor, whitened), (log_partition,), "xi^T S^-1 xi / 2 - log det(S) / 2", f"{RULE}, section 2", True),
-        MatrixMap("entropy", natural, (factor,), (entropy,), "d (1 + log 2 pi) / 2 - log det(S) / 2", "H = A - <lambda, mu> - E[log b]", True),
+        MatrixMap(
+            "log_partition",
+            natural,
+            (factor, whitened),
+            (log_partition,),
+            "xi^T S^-1 xi / 2 - log det(S) / 2",
+            f"{RULE}, section 2",
+            True,
+        ),
+        MatrixMap(
+            "entropy",
+            natural,
+            (factor,),
+            (entropy,),
+            "d (1 + log 2 pi) / 2 - log det(S) / 2",
+            "H = A - <lambda, mu> - E[log b]",
+            True,
+        ),
         MatrixMap(
             "kl",
             pair,

@@ -1,8 +1,9 @@
 """Special functions that the stable forms need, and how each is computed.
 
-ln Γ(x) = x ln x − x + R(x), and likewise ψ = ln + R′, ψ₁ = 1/x + R″: R, the remainder of Stirling's formula, carries everything
-that is left of entropies and divergences after the large terms cancel. For x ≥ 10 it is its asymptotic series (Bernoulli
-numbers, from SymPy); below, it is shifted up by recurrences whose terms all have one sign, so nothing cancels.
+ln Γ(x) = x ln x − x + R(x), and likewise ψ = ln + R′, ψ₁ = 1/x + R″: R, the remainder of Stirling's formula, carries
+everything that is left of entropies and divergences after the large terms cancel. For x ≥ 10 it is its asymptotic
+series (Bernoulli numbers, from SymPy); below, it is shifted up by recurrences whose terms all have one sign, so
+nothing cancels.
 """
 
 from __future__ import annotations
@@ -20,37 +21,37 @@ ZETA_TERMS = 30
 GAUSS_NODES = 12
 
 
-class log1p(sp.Function):  # noqa: N801 - named as every numerical library names it
+class log1p(sp.Function):
     """log(1 + x), accurate near 0."""
 
     nargs = 1
 
 
-class x_minus_log1p(sp.Function):  # noqa: N801
+class x_minus_log1p(sp.Function):
     """φ(x) = x − log(1 + x) ≥ 0: the divergence of a ratio 1 + x from 1."""
 
     nargs = 1
 
 
-class stirling_remainder(sp.Function):  # noqa: N801
+class stirling_remainder(sp.Function):
     """R(x) = ln Γ(x) − x ln x + x."""
 
     nargs = 1
 
 
-class stirling_remainder_1(sp.Function):  # noqa: N801
+class stirling_remainder_1(sp.Function):
     """R′(x) = ψ(x) − ln x < 0."""
 
     nargs = 1
 
 
-class stirling_remainder_2(sp.Function):  # noqa: N801
+class stirling_remainder_2(sp.Function):
     """R″(x) = ψ₁(x) − 1/x > 0."""
 
     nargs = 1
 
 
-class stirling_bregman(sp.Function):  # noqa: N801
+class stirling_bregman(sp.Function):
     """R(p) − R(q) − R′(q)(p − q) ≥ 0, the Bregman divergence of the convex R."""
 
     nargs = 2
@@ -62,9 +63,7 @@ DEFINITIONS: dict[Any, Callable[..., sp.Expr]] = {
     stirling_remainder: lambda x: sp.loggamma(x) - x * sp.log(x) + x,
     stirling_remainder_1: lambda x: sp.polygamma(0, x) - sp.log(x),
     stirling_remainder_2: lambda x: sp.polygamma(1, x) - 1 / x,
-    stirling_bregman: lambda p, q: (
-        stirling_remainder(p) - stirling_remainder(q) - stirling_remainder_1(q) * (p - q)
-    ),
+    stirling_bregman: lambda p, q: stirling_remainder(p) - stirling_remainder(q) - stirling_remainder_1(q) * (p - q),
 }
 
 FUNCTION_NAMES: dict[Any, str] = {
@@ -100,7 +99,9 @@ def _num(value: Any) -> Lit:
 
 
 def _op(op: str, *args: Expr | str | float) -> Op:
-    return Op(op, tuple(a if isinstance(a, (Var, Lit, Op)) else Var(a) if isinstance(a, str) else _num(a) for a in args))
+    return Op(
+        op, tuple(a if isinstance(a, (Var, Lit, Op)) else Var(a) if isinstance(a, str) else _num(a) for a in args)
+    )
 
 
 def _call(target: str, *args: Expr | str) -> Op:
@@ -205,7 +206,8 @@ def polygamma_functions() -> list[Function]:
 
 
 def lgamma_function() -> Function:
-    """ln Γ with full relative accuracy at its zeros 1 and 2: the zeta series about 2, recurrences, Stirling above 10."""
+    """ln Γ with full relative accuracy at its zeros 1 and 2: the zeta series about 2, recurrences, Stirling above
+    10."""
     zeta = [1 - sp.EulerGamma] + [(-1) ** k * (sp.zeta(k) - 1) / k for k in range(2, ZETA_TERMS + 1)]
     polynomial = horner("p", zeta, "z")
     series = _op("mul", "z", "p")
@@ -235,7 +237,12 @@ def lgamma_function() -> Function:
         *polynomial,
         Return((_op("add", _op("log", "product"), series),)),
     )
-    return Function("lgamma", ("x",), body, "ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10.")
+    return Function(
+        "lgamma",
+        ("x",),
+        body,
+        "ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10.",
+    )
 
 
 def stirling_bregman_function() -> Function:
@@ -261,5 +268,11 @@ def stirling_bregman_function() -> Function:
 
 def library() -> dict[str, Function]:
     """Every special function, callees before callers."""
-    functions = [x_minus_log1p_function(), *stirling_functions(), *polygamma_functions(), lgamma_function(), stirling_bregman_function()]
+    functions = [
+        x_minus_log1p_function(),
+        *stirling_functions(),
+        *polygamma_functions(),
+        lgamma_function(),
+        stirling_bregman_function(),
+    ]
     return {f.name: f for f in functions}

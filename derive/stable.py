@@ -22,7 +22,7 @@ def divergence(expr: sp.Expr) -> sp.Expr:
     expanded = sp.expand(sp.expand_log(by_stirling(sp.expand(expr)), force=True))
     expanded = sp.expand(sp.expand_log(expanded, force=True))
     logs = sorted(expanded.atoms(sp.log), key=sp.default_sort_key)
-    rest = expanded.subs({log: 0 for log in logs})
+    rest = expanded.subs(dict.fromkeys(logs, 0))
     if not logs:
         return sp.factor(rest)
     coefficients = {log: sp.factor(expanded.coeff(log)) for log in logs}

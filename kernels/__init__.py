@@ -20,8 +20,8 @@ __all__ = ["FAMILIES", "get_num_threads", "load", "set_num_threads"]
 def load(family: str, device: str = "cpu") -> ModuleType:
     """The namespace of a family's kernels (DESIGN section 4).
 
-    family: one of `kernels.FAMILIES`. device: "cpu", or "gpu" where GPU kernels are present. Raises ValueError for an unknown
-    family or device and RuntimeError where the device cannot be used.
+    family: one of `kernels.FAMILIES`. device: "cpu", or "gpu" where GPU kernels are present. Raises ValueError for an
+    unknown family or device and RuntimeError where the device cannot be used.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")

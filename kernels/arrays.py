@@ -1,7 +1,7 @@
 """Arrays in, same library out: one place where shapes, dtypes, layout and overlap are checked.
 
-NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU torch tensor, say) is viewed without a
-copy and the result handed back in its own library.
+NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU torch tensor, say) is viewed
+without a copy and the result handed back in its own library.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def view(name: str, value: Any) -> tuple[Array, Library]:
     elif hasattr(value, "__dlpack__"):
         device = getattr(value, "device", "cpu")
         if "cpu" not in str(getattr(device, "type", device)).lower():
-            raise TypeError(f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'")
+            raise TypeError(
+                f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
+            )
         module = sys.modules[type(value).__module__.split(".")[0]]
         array, library = np.from_dlpack(value.detach() if hasattr(value, "detach") else value), Library(module)
     else:
@@ -134,10 +136,15 @@ def outputs(out: Any, count: int, inputs: Batch, shape: tuple[int, ...] | None =
         return [np.empty(shape, inputs.dtype) for _ in range(count)]
     arrays = [checked_out(f"out[{k}]", v, shape, inputs.dtype) for k, v in enumerate(out)]
     for k, array in enumerate(arrays):
-        for name, other in [*zip(inputs.names, inputs.arrays, strict=True), *((f"out[{j}]", a) for j, a in enumerate(arrays[:k]))]:
+        for name, other in [
+            *zip(inputs.names, inputs.arrays, strict=True),
+            *((f"out[{j}]", a) for j, a in enumerate(arrays[:k])),
+        ]:
             same = other.ctypes.data == array.ctypes.data and other.shape == array.shape and not name.startswith("out")
             if not same and np.may_share_memory(array, other):
-                raise ValueError(f"out[{k}]: expected memory of its own or exactly an input's, got an overlap with {name}")
+                raise ValueError(
+                    f"out[{k}]: expected memory of its own or exactly an input's, got an overlap with {name}"
+                )
     return arrays
 
 
@@ -190,7 +197,11 @@ def scalar(name: str, domain: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
-    expected = {"positive": "a positive finite number", "fraction": "a number in (0, 1]", "count": "a positive integer"}[domain]
+    expected = {
+        "positive": "a positive finite number",
+        "fraction": "a number in (0, 1]",
+        "count": "a positive integer",
+    }[domain]
     inside = number > 0 and math.isfinite(number)
     inside = inside and (number <= 1 if domain == "fraction" else number == int(number) if domain == "count" else True)
     if not inside:

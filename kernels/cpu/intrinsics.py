@@ -1,7 +1,7 @@
 """Three operations that Numba lacks: an explicit fused multiply-add, and loads and stores free of false aliasing.
 
-`load` and `store` state that distinct outputs never overlap an input except at the same index (checked by runtime.py before
-the call), so the loop vectorises in place as well as out of place; there is no negative-index wraparound. With
+`load` and `store` state that distinct outputs never overlap an input except at the same index (checked by runtime.py
+before the call), so the loop vectorises in place as well as out of place; there is no negative-index wraparound. With
 NUMBA_DISABLE_JIT=1 the same names are exact Python functions.
 """
 
@@ -60,7 +60,9 @@ def _store(_typing: Any, array: Any, index: Any, value: Any, output: Any) -> Any
     number = output.literal_value
 
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        node = builder.store(args[2], _element(context, builder, array, args[0], args[1]), align=array.dtype.bitwidth // 8)
+        node = builder.store(
+            args[2], _element(context, builder, array, args[0], args[1]), align=array.dtype.bitwidth // 8
+        )
         scopes = _scopes(builder.module)
         node.set_metadata("alias.scope", builder.module.add_metadata([scopes[number]]))
         node.set_metadata("noalias", builder.module.add_metadata([s for k, s in enumerate(scopes) if k != number]))

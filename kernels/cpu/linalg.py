@@ -1,4 +1,5 @@
-"""The LAPACK calls of the full Gaussian, by SciPy: potrf, potrs, potri, trtrs, syevr. Solve, never invert, but where S⁻¹ is itself the result."""
+"""The LAPACK calls of the full Gaussian, by SciPy: potrf, potrs, potri, trtrs, syevr. Solve, never invert, but where
+S⁻¹ is itself the result."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def check_symmetric(name: str, array: Array) -> None:
     difference = np.abs(array - flipped)
     if difference.size and difference.max() > 8 * array.shape[-1] * np.finfo(array.dtype).eps * scale:
         index = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), array.shape))
-        raise ValueError(f"{name}: expected a symmetric matrix, got {array[index]} and {flipped[index]} at index {index} and its mirror")
+        raise ValueError(
+            f"{name}: expected a symmetric matrix, got {array[index]} and {flipped[index]} at index {index} and its mirror"
+        )
 
 
 def wide(array: Array) -> Array:
@@ -53,16 +56,27 @@ def wide(array: Array) -> Array:
 
 
 def cholesky(label: str, matrix: Array) -> Array:
-    """Lower factor L with S = LLᵀ; refuses a matrix that is not positive definite, warns of one that is nearly singular."""
+    """Lower factor L with S = LLᵀ; refuses a matrix that is not positive definite, warns of one that is nearly
+    singular."""
     (potrf, pocon) = get_lapack_funcs(("potrf", "pocon"), (matrix,))
     factor, info = potrf(matrix, lower=True, clean=True)
     if info != 0:
-        what = "a point of the expectation domain (-2 M - m m^T positive definite)" if label == "V" else "a positive definite matrix"
-        raise ValueError(f"{_argument(label)}: expected {what}, got one whose leading minor of order {info} is not positive")
+        what = (
+            "a point of the expectation domain (-2 M - m m^T positive definite)"
+            if label == "V"
+            else "a positive definite matrix"
+        )
+        raise ValueError(
+            f"{_argument(label)}: expected {what}, got one whose leading minor of order {info} is not positive"
+        )
     norm = np.abs(matrix).sum(axis=0).max(initial=0.0)
     reciprocal, _ = pocon(factor, norm, uplo="L")
     if reciprocal < matrix.shape[0] * np.finfo(matrix.dtype).eps:
-        warnings.warn(f"{_argument(label)}: nearly singular, reciprocal condition number {reciprocal:.1e}", NearSingularWarning, stacklevel=6)
+        warnings.warn(
+            f"{_argument(label)}: nearly singular, reciprocal condition number {reciprocal:.1e}",
+            NearSingularWarning,
+            stacklevel=6,
+        )
     return np.asarray(factor)
 
 

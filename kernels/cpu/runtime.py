@@ -1,7 +1,8 @@
 """What stands between a caller's arrays and the generated loops: checks, threads, outputs, and the words of an error.
 
-The generated modules hold records of the classes below. Shapes, dtypes and layout are checked before a call; domains inside the
-kernel's own pass, and only when that reports a miss are the inputs scanned again to name the argument and the index.
+The generated modules hold records of the classes below. Shapes, dtypes and layout are checked before a call; domains
+inside the kernel's own pass, and only when that reports a miss are the inputs scanned again to name the argument and
+the index.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class _Elementwise:
     single: Callable[..., Any]
     double: Callable[..., Any]
 
-    def _prepare(self, values: Sequence[Any], scalars: Sequence[Any], names: Sequence[str]) -> tuple[ar.Batch, tuple[Any, ...]]:
+    def _prepare(
+        self, values: Sequence[Any], scalars: Sequence[Any], names: Sequence[str]
+    ) -> tuple[ar.Batch, tuple[Any, ...]]:
         batch = ar.batch(names, values)
         numbers = [ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True)]
         return batch, self.uniforms(*numbers)
@@ -57,7 +60,9 @@ class _Elementwise:
             bad = ~np.isfinite(out.reshape(-1))
             if bad.any():
                 index = int(np.argmax(bad))
-                raise ValueError(f"{self.name}: result {number} overflows {out.dtype} (got {out.reshape(-1)[index]} at index {ar.where(index, out.shape)})")
+                raise ValueError(
+                    f"{self.name}: result {number} overflows {out.dtype} (got {out.reshape(-1)[index]} at index {ar.where(index, out.shape)})"
+                )
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ class MapKernel(_Elementwise):
 
     results: tuple[str, ...] = field(default=("real",))
 
-    def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, names: Sequence[str] = ()) -> tuple[Any, ...]:
+    def __call__(
+        self, values: Sequence[Any], scalars: Sequence[Any], out: Any, names: Sequence[str] = ()
+    ) -> tuple[Any, ...]:
         """Run the map; returns the tuple of results in the callers' array library."""
         batch, uniforms = self._prepare(values, scalars, names or [n for n, _ in self.operands])
         outputs = ar.outputs(out, len(self.results), batch)
@@ -88,9 +95,13 @@ class MapKernel(_Elementwise):
         for number, domain in enumerate(self.results):
             index = ar.first_outside(outputs[number], domain) if domain != "real" else None
             if index is not None:
-                point = ", ".join(f"{n} = {a.reshape(-1)[index % a.size]}" for n, a in zip(batch.names, batch.arrays, strict=True))
+                point = ", ".join(
+                    f"{n} = {a.reshape(-1)[index % a.size]}" for n, a in zip(batch.names, batch.arrays, strict=True)
+                )
                 at = ar.where(index, outputs[number].shape)
-                raise ValueError(f"{batch.names[-1]}: expected a point of the family's expectation domain, got {point} at index {at}")
+                raise ValueError(
+                    f"{batch.names[-1]}: expected a point of the family's expectation domain, got {point} at index {at}"
+                )
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
         """Apply the map to every slot of tuple arguments in turn."""
@@ -121,7 +132,9 @@ class ReductionKernel(_Elementwise):
             outside = 0
             for block in range(lo, hi):
                 stop = min(batch.width, (block + 1) * BLOCK)
-                outside |= int(loop(row_lo, row_hi, block * BLOCK, stop, batch.width, *steps, *uniforms, partial[block]))
+                outside |= int(
+                    loop(row_lo, row_hi, block * BLOCK, stop, batch.width, *steps, *uniforms, partial[block])
+                )
             return outside
 
         outside = threads.over(run, batch.rows, blocks, grain=max(1, threads.GRAIN // max(1, min(batch.width, BLOCK))))
@@ -144,14 +157,21 @@ class ClientSumKernel(_Elementwise):
         ar.check_out_tuple(out, len(names))
         results: list[Any] = []
         for k, slot in enumerate(names):
-            results += self._slot([v[k] for _, v in checked], scalars, None if out is None else (out[k],), [f"{n}.{slot}" for n, _ in checked])
+            results += self._slot(
+                [v[k] for _, v in checked],
+                scalars,
+                None if out is None else (out[k],),
+                [f"{n}.{slot}" for n, _ in checked],
+            )
         return tuple(results)
 
     def _slot(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, names: Sequence[str]) -> tuple[Any, ...]:
         batch = ar.batch(names, values)
         for name, array in zip(names, batch.arrays, strict=True):
             if array.ndim < 1 or array.shape != batch.shape:
-                raise ValueError(f"{name}: expected a leading client axis, shape {batch.shape}, got shape {array.shape}")
+                raise ValueError(
+                    f"{name}: expected a leading client axis, shape {batch.shape}, got shape {array.shape}"
+                )
         clients = batch.shape[0]
         if clients < 1:
             raise ValueError(f"{names[0]}: expected at least one client, got shape {batch.shape}")
@@ -194,7 +214,9 @@ class MatrixKernel:
         results = []
         for index in np.ndindex(member.lead):
             with linalg.naming(names, index):
-                value = self.one(*[a[index] if a.ndim > own else a for a, own in zip(member.arrays, member.ranks, strict=True)])
+                value = self.one(
+                    *[a[index] if a.ndim > own else a for a, own in zip(member.arrays, member.ranks, strict=True)]
+                )
             if outputs is None:
                 results.append(value)
                 continue

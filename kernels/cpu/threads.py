@@ -1,7 +1,7 @@
 """Compiled loops release the GIL; above a size threshold their range is cut into one piece a thread.
 
-A pool instead of Numba's own parallel loops: every kernel is compiled once, loads from the cache in milliseconds, and there is no
-second threading layer beside torch's. The thread count is Numba's (NUMBA_NUM_THREADS) unless set here.
+A pool instead of Numba's own parallel loops: every kernel is compiled once, loads from the cache in milliseconds, and
+there is no second threading layer beside torch's. The thread count is Numba's (NUMBA_NUM_THREADS) unless set here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def over(run: Callable[[int, int, int, int], int], rows: int, width: int, grain:
     size = rows if along_rows else width
     cuts = [size * k // pieces for k in range(pieces + 1)]
     if not along_rows:
-        cuts = [c if c in (0, size) or size < 1024 else c & ~63 for c in cuts]  # keep pieces on cache lines of their own
+        cuts = [
+            c if c in (0, size) or size < 1024 else c & ~63 for c in cuts
+        ]  # keep pieces on cache lines of their own
     parts = [(lo, hi, 0, width) if along_rows else (0, rows, lo, hi) for lo, hi in zip(cuts, cuts[1:], strict=False)]
     waiting = [_pool.submit(run, *part) for part in parts[1:]]
     outside = run(*parts[0])

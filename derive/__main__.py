@@ -1,0 +1,153 @@
+"""python -m derive: derive every family, prove every claim, write the kernels.
+
+python -m derive [FAMILY ...]            prove, then write kernels/ (only the named families' files, if any are named)
+python -m derive --check                 fail, with a diff, if anything generated is stale, edited, missing or orphaned
+python -m derive FAMILY --show STAGE     print a stage: family, calculus, ir, source, claims
+python -m derive --report PATH           also write the derivation as Markdown with LaTeX
+python -m derive --out DIR               write below DIR instead of the repository
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from derive import generate
+from derive.claims import Verdict, check, every_claim
+from derive.family import Family, load_families
+from derive.functions import build_module
+from derive.ir import MatrixMap, show
+from derive.report import document
+
+STAGES = ("family", "calculus", "ir", "source", "claims")
+
+
+def prove(names: list[str] | None, quiet: bool = False) -> list[Verdict]:
+    """Check every claim, with progress on a terminal."""
+    verdicts = []
+    live = sys.stderr.isatty() and not quiet
+    for claim in every_claim(names):
+        if live:
+            print(f"\r\033[Kproving {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
+        verdicts.append(check(claim))
+    if live:
+        print("\r\033[K", end="", file=sys.stderr)
+    return verdicts
+
+
+def print_stage(stage: str, family: Family) -> None:
+    """One stage of one family, for a person."""
+    if stage == "family":
+        for field in (
+            "title",
+            "citation",
+            "statistics",
+            "base_measure",
+            "natural",
+            "log_partition",
+            "standard",
+            "natural_of_standard",
+        ):
+            print(f"{field}: {getattr(family, field)}")
+    elif stage == "calculus":
+        from derive.report import family_section
+
+        print("\n".join(family_section(family)))
+    elif stage == "source":
+        print(generate.expected([family.name])[f"kernels/cpu/{family.name}.py"])
+    elif stage == "ir":
+        _print_ir(family)
+    else:
+        for v in prove([family.name]):
+            print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
+
+
+def _print_ir(family: Family) -> None:
+    module = build_module(family)
+    for function in module.functions:
+        print(f"function {function.name}({', '.join(function.params)})")
+        print("\n".join(show(s, "  ") for s in function.body) + "\n")
+    for kernel in module.kernels:
+        print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
+        if not isinstance(kernel, MatrixMap):
+            for name, value in kernel.uniforms:
+                print(f"  uniform {name} = {show(value)}")
+        for statement in kernel.body:
+            print(show(statement, "  "))
+        results = getattr(kernel, "results", None) or (kernel.term,)  # type: ignore[union-attr]
+        print(f"  => {', '.join(show(r) for r in results)}\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a document by way of a temporary name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m derive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    p.add_argument("families", nargs="*", metavar="FAMILY", help="only these families")
+    p.add_argument("--check", action="store_true", help="compare instead of writing")
+    p.add_argument("--show", choices=STAGES, metavar="STAGE", help=f"print one of {', '.join(STAGES)}")
+    p.add_argument("--report", type=Path, metavar="PATH", help="write the derivation as Markdown")
+    p.add_argument("--out", type=Path, default=generate.ROOT, metavar="DIR", help="root to write below or compare with")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    args = parser().parse_args(argv)
+    families = load_families()
+    unknown = [n for n in args.families if n not in families]
+    if unknown:
+        print(f"FAMILY: expected one of {', '.join(families)}, got {unknown[0]!r}", file=sys.stderr)
+        return 2
+    names = args.families or None
+    if args.show:
+        for name in names or families:
+            print_stage(args.show, families[name])
+        return 0
+    if args.check:
+        messages = generate.differences(generate.expected(), args.out)
+        if messages:
+            print("\n".join(messages))
+            print("To mend it: python -m derive")
+            return 1
+        print(f"{len(generate.expected())} generated files are what derive writes")
+        return 0
+    return _derive(names, args.out, args.report)
+
+
+def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
+    start = time.perf_counter()
+    verdicts = prove(names)
+    missed = [v for v in verdicts if not v.holds]
+    for v in missed:
+        print(f"FAIL {v.claim.family}: {v.claim.name}: {v.method}", file=sys.stderr)
+    if missed:
+        print(f"{len(missed)} of {len(verdicts)} claims do not hold; nothing was written", file=sys.stderr)
+        return 1
+    files = generate.expected(names)
+    written = generate.write(files, out)
+    removed = generate.remove_orphans(files, out) if names is None else []
+    if report:
+        write_text(report, document(verdicts))
+        written.append(str(report))
+    for name in [*written, *(f"removed {n}" for n in removed)]:
+        print(name)
+    print(
+        f"{len(verdicts)} claims proved, {len(files)} files current, {len(written)} written ({time.perf_counter() - start:.1f} s)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

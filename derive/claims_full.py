@@ -1,0 +1,140 @@
+"""Claims about the matrix form: matrix_calculus.py against the elementwise calculus at d = 1, 2, 3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import mpmath as mp
+import sympy as sp
+
+from derive.calculus import Calculus, entries, gradient, substitute
+from derive.claims import DIGITS, EXACT, Claim, ClaimError, rational_points, zero_at_rationals
+from derive.claims_family import by_dimension
+from derive.family import DIMENSION, Family
+from derive.matrix_calculus import MatrixCalculus
+
+
+def explicit(expr: Any, table: dict[sp.MatrixSymbol, sp.Matrix]) -> sp.Matrix:
+    """A matrix expression with its symbols replaced by explicit matrices."""
+    d = next(iter(table.values())).rows
+    value = expr.xreplace({k: sp.ImmutableMatrix(v) for k, v in table.items()} | {DIMENSION: sp.Integer(d)}).doit()
+    return sp.Matrix(value)
+
+
+def spd(c: Calculus) -> list[sp.Matrix]:
+    """The matrix slots whose entries a rational point must make positive definite."""
+    return [m for slots in (c.at.natural, c.at.standard) for m in slots if m.cols > 1]
+
+
+def jacobi(c: Calculus) -> str:
+    """∇_S log det S = S⁻¹, the rule SymPy lacks."""
+    s = c.at.natural[1]
+    (left,) = gradient(sp.log(s.det()), (s,))
+    return zero_at_rationals(left - s.inv(), positive_definite=[s], what="Jacobi's rule")
+
+
+def expectation_form(family: Family, c: Calculus) -> str:
+    """The matrix form of μ(λ) equals the elementwise gradient."""
+    forms = MatrixCalculus(family).expectation
+    table = {slot.symbol: m for slot, m in zip(family.natural, c.at.natural, strict=True)}
+    gaps = [explicit(f, table) - m for f, m in zip(forms, c.expectation_of_natural, strict=True)]
+    return zero_at_rationals(*gaps, positive_definite=spd(c), what="matrix form of μ - elementwise μ")
+
+
+def standard_form(family: Family, c: Calculus) -> str:
+    """μ in the standard parameters: (m, −½S⁻¹ − ½mmᵀ)."""
+    forms = MatrixCalculus(family).expectation_in_standard
+    table = {slot.symbol: m for slot, m in zip(family.standard, c.at.standard, strict=True)}
+    gaps = [explicit(f, table) - m for f, m in zip(forms, c.expectation_of_standard, strict=True)]
+    return zero_at_rationals(*gaps, positive_definite=spd(c), what="matrix form of μ(m, S) - elementwise μ")
+
+
+def inverse_form(family: Family, c: Calculus) -> str:
+    """λ(μ(λ)) = λ in matrix form."""
+    forms = MatrixCalculus(family)
+    covariance, back = forms.natural_of_expectation
+    (v_symbol,) = back[1].atoms(sp.MatrixSymbol)
+    for point in rational_points(set().union(*(m.free_symbols for m in c.at.standard)), [c.at.standard[1]]):
+        standard = {slot.symbol: m.xreplace(point) for slot, m in zip(family.standard, c.at.standard, strict=True)}
+        mu = [explicit(f, standard) for f in forms.expectation_in_standard]
+        given = {slot.symbol: m for slot, m in zip(family.expectation, mu, strict=True)}
+        table = given | {v_symbol: explicit(covariance, given)}
+        for form, target in zip(back, c.at.natural_of_standard, strict=True):
+            if explicit(form, table) != target.xreplace(point):
+                raise ClaimError(f"λ(μ(λ)) - λ does not vanish at {point}")
+    return EXACT
+
+
+def gradient_form(family: Family, c: Calculus) -> str:
+    """The matrix form (g − Hm, −H) satisfies ∂L/∂standard = (∂μ/∂standard)ᵀ ∇_μ L."""
+    g, h = c.loss_derivatives.values()
+    table = {sp.MatrixSymbol("g", DIMENSION, 1): g, sp.MatrixSymbol("H", DIMENSION, DIMENSION): h}
+    table |= {slot.symbol: m for slot, m in zip(family.standard, c.at.standard, strict=True)}
+    grads = [explicit(f, table) for f in MatrixCalculus(family).natural_gradient]
+    mu = c.expectation_of_standard
+    weights = [2 if mu[k].cols > 1 and i != j else 1 for k, i, j in entries(mu)]
+    flat = sp.Matrix([w * grads[k][i, j] for w, (k, i, j) in zip(weights, entries(mu), strict=True)])
+    gap = c.jacobian(mu, c.at.standard).T * flat - sp.Matrix(c.gradient_in_standard)
+    return zero_at_rationals(gap, positive_definite=spd(c), what="transported gradient")
+
+
+def stable_reductions(c: Calculus) -> str:
+    """The eigenvalue form of KL, and the Cholesky forms of A and H, equal the derived ones."""
+    with mp.workdps(DIGITS):
+        names = {
+            suffix: [m.applyfunc(lambda s, x=suffix: sp.Symbol(s.name + x)) for m in c.at.natural]
+            for suffix in ("_q", "_p")
+        }
+        flat = set().union(*(m.free_symbols for slots in names.values() for m in slots))
+        for point in rational_points(flat, [slots[1] for slots in names.values()]):
+            q, p = ([m.xreplace(point) for m in names[x]] for x in ("_q", "_p"))
+            derived = _derived_kl(c, q, p)
+            xi_q, s_q, xi_p, s_p = (mp.matrix(m.evalf(DIGITS).tolist()) for m in (*q, *p))
+            lower = mp.cholesky(s_q)
+            inverse = lower**-1
+            eigenvalues = mp.eigsy(inverse * (s_p - s_q) * inverse.T, eigvals_only=True)
+            r = (xi_q - xi_p) + (s_p - s_q) * mp.lu_solve(s_q, xi_q)
+            stable = (sum(e - mp.log1p(e) for e in eigenvalues) + (r.T * mp.lu_solve(s_p, r))[0]) / 2
+            if abs(stable - derived) > mp.mpf(10) ** -40 * max(1, abs(derived)):
+                raise ClaimError(f"stable KL - KL leaves {mp.nstr(stable - derived, 5)}")
+    return f"mpmath, {DIGITS} digits at 5 random points"
+
+
+def _derived_kl(c: Calculus, q: list[sp.Matrix], p: list[sp.Matrix]) -> mp.mpf:
+    """KL from A and μ = ∇A at rational points."""
+
+    def at(slots: list[sp.Matrix]) -> dict[sp.Symbol, sp.Expr]:
+        return {c.at.natural[k][i, j]: slots[k][i, j] for k, i, j in entries(c.at.natural)}
+
+    a_q, a_p = (c.at.log_partition.xreplace(at(s)) for s in (q, p))
+    mu = substitute(c.expectation_of_natural, c.at.natural, tuple(q))
+    inner = sum(((m.T * (y - x)).trace() for m, x, y in zip(mu, q, p, strict=True)), sp.S.Zero)
+    return mp.mpf(sp.N(a_p - a_q - inner, DIGITS + 10))
+
+
+def claims(family: Family) -> Iterator[Claim]:
+    """The claims that carry the elementwise proofs to the LAPACK form."""
+
+    def claim(label: str, statement: str, prove: Any) -> Claim:
+        return Claim(label, family.name, statement, partial(by_dimension, family, prove), "derive/matrix_calculus.py")
+
+    yield claim("Jacobi's rule", r"\nabla_S \log\det S = S^{-1}", jacobi)
+    yield claim(
+        "matrix form of mu",
+        r"\mu = (S^{-1}\xi,\; -\tfrac12(S^{-1}+S^{-1}\xi\xi^\top S^{-1}))",
+        partial(expectation_form, family),
+    )
+    yield claim("mu in standard parameters", r"\mu = (m,\; -\tfrac12(S^{-1}+mm^\top))", partial(standard_form, family))
+    yield claim(
+        "inverse map",
+        r"\lambda(\mu(\lambda)) = \lambda,\quad S = (-2\mu_2-\mu_1\mu_1^\top)^{-1}",
+        partial(inverse_form, family),
+    )
+    yield claim("matrix form of the natural gradient", r"\nabla_\mu L = (g-Hm,\; -H)", partial(gradient_form, family))
+    yield claim(
+        "stable forms",
+        r"\mathrm{KL} = \tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,\; e=\mathrm{eig}(L_q^{-1}(S_p-S_q)L_q^{-\top})",
+        stable_reductions,
+    )

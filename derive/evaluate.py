@@ -1,0 +1,82 @@
+"""Runs the IR in mpmath: what the kernels would compute with exact arithmetic, literals and algorithms as lowered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mpmath as mp
+
+from derive.ir import Expr, Function, If, Let, Lit, Loop, Map, Op, Reduction, Return, Stmt, Var
+
+Environment = dict[str, Any]
+
+
+class Evaluator:
+    """Evaluates expressions and statements over named mpmath values; `functions` are those that may be called."""
+
+    def __init__(self, functions: tuple[Function, ...]) -> None:
+        self.functions = {f.name: f for f in functions}
+
+    def expr(self, e: Expr, env: Environment) -> Any:
+        """The value of an expression."""
+        if isinstance(e, Var):
+            return env[e.name]
+        if isinstance(e, Lit):
+            return mp.mpf(e.text)
+        args = [self.expr(a, env) for a in e.args]
+        return self._apply(e, args)
+
+    def _apply(self, e: Op, args: list[Any]) -> Any:
+        if e.op == "call":
+            return self.call(e.target, args)
+        table: dict[str, Any] = {
+            "add": lambda a, b: a + b,
+            "sub": lambda a, b: a - b,
+            "mul": lambda a, b: a * b,
+            "div": lambda a, b: a / b,
+            "neg": lambda a: -a,
+            "fma": lambda a, b, c: a * b + c,
+            "sqrt": mp.sqrt,
+            "exp": mp.exp,
+            "log": mp.log,
+            "log1p": mp.log1p,
+            "abs": abs,
+            "lt": lambda a, b: a < b,
+            "le": lambda a, b: a <= b,
+            "ge": lambda a, b: a >= b,
+        }
+        return table[e.op](*args)
+
+    def call(self, name: str, args: list[Any]) -> Any:
+        """The value of a scalar function."""
+        function = self.functions[name]
+        env = dict(zip(function.params, args, strict=True))
+        result = self.run(function.body, env)
+        assert result is not None, f"{name} does not return"
+        return result
+
+    def run(self, body: tuple[Stmt, ...], env: Environment) -> Any | None:
+        """Execute statements; the returned value, or None if none returned."""
+        for s in body:
+            if isinstance(s, Let):
+                env[s.name] = self.expr(s.value, env)
+            elif isinstance(s, Return):
+                return self.expr(s.values[0], env)
+            elif isinstance(s, If):
+                result = self.run(s.body if self.expr(s.condition, env) else s.orelse, env)
+                if result is not None:
+                    return result
+            elif isinstance(s, Loop):
+                for _ in range(s.count):
+                    if self.expr(s.until, env):
+                        break
+                    self.run(s.body, env)
+        return None
+
+    def kernel(self, kernel: Map | Reduction, env: Environment) -> list[Any]:
+        """Results of one coordinate of a kernel."""
+        env = dict(env)
+        for name, value in kernel.uniforms:
+            env[name] = self.expr(value, env)
+        self.run(kernel.body, env)
+        return [self.expr(r, env) for r in (kernel.results if isinstance(kernel, Map) else (kernel.term,))]

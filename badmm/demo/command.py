@@ -18,7 +18,7 @@ from badmm.demo.outcome import Outcome, play
 from badmm.demo.problems import CLIENTS, COMPONENTS, TEST_FRACTION, TITLES
 
 SEEDS = (0, 1, 2)
-ROUNDS, QUICK_ROUNDS = 300, 60
+ROUNDS, QUICK_ROUNDS = 200, 50
 ELLIPSES = ("diabetes", "breast_cancer")
 """The problems whose exact posterior can be drawn."""
 OVERVIEW = "breast_cancer"

@@ -27,7 +27,7 @@ from badmm.demo.problems import Problem, make
 from badmm.predictive import Scores
 
 FAMILIES = {"isotropic_gaussian": "isotropic", "diagonal_gaussian": "diagonal", "full_gaussian": "full"}
-TUNING_ROUNDS = 60
+TUNING_ROUNDS = 40
 """Rounds that every penalty of the grid gets; the best is then run in full."""
 
 _DELIVERED_BY = "bayes_admm"

@@ -16,8 +16,8 @@ from badmm.predictive import Scores
 
 CLIENTS = 10
 TEST_FRACTION = 0.2
-COMPONENTS = 15
-"""Principal components of the digits, so that the full family's (160 × 160) matrices stay affordable."""
+COMPONENTS = 10
+"""Principal components of the digits, so that the full family's (110 × 110) matrices stay affordable."""
 
 TITLES = {
     "diabetes": "diabetes (linear)",

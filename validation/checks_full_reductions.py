@@ -2,8 +2,9 @@
 
 Log-partition and entropy: 1e-13 relative to the larger term, times the condition number over 1000 where that is more
 (the quadratic form is as ill-conditioned as its matrix). KL is relative to its value, condition 1 and 1e4: 1e-6 where
-it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, and 1e-12 between precisions many decades
-apart. Reductions are float64 on the exact inputs, so the array type does not change the tolerance.
+it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, 1e-13 between precisions that differ by a
+factor up to e, and 1e-12 between precisions many decades apart. Reductions are float64 on the exact inputs, so the
+array type does not change the tolerance.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LARGE = (40, 120)
 CONDITIONS = (1.0, 1e2, 1e4)
 MEAN_TO_SD = (1.0, 1e2)
 FAR_TOLERANCE = 1e-12
+MODERATE_TOLERANCE = 1e-13
 Pair = tuple[Array, Array]
 
 
@@ -108,6 +110,21 @@ def far_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
     return check("kl: far apart", "kl", FAMILY, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
 
 
+def moderate_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
+    """Pairs whose precisions differ by factors up to e: where series end and logarithms begin."""
+    errors: list[float] = []
+    for size in sizes:
+        for step in range(1, 21):
+            p = oracles_full.natural(size, 3.0, dtype, "moderate", step)
+            rng = generator("moderate", size, step, dtype)
+            turn = np.diag(np.exp(0.05 * step * rng.choice((-1.0, 1.0), size) * rng.uniform(0.8, 1.2, size)))
+            moved = turn @ p[1] @ turn
+            q = (p[0] * np.asarray(1.25, dtype), (0.5 * (moved + moved.T)).astype(dtype))
+            value = oracles_full.kl(q, p)
+            errors += row_errors([namespace.kl(q, p)], [value], [value])
+    return check("kl: moderately apart", "kl", FAMILY, dtype, max(errors), MODERATE_TOLERANCE, "relative", errors)
+
+
 def kl_errors(
     namespace: Any, dtype: str, sizes: tuple[int, ...], target: float, condition: float, ratio: float
 ) -> list[float]:
@@ -158,6 +175,7 @@ def checks(namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZ
         found = list(sum_checks(namespace, dtype, "log_partition", sizes))
         found += sum_checks(namespace, dtype, "entropy", sizes)
         found += kl_checks(namespace, dtype, sizes)
+        found.append(moderate_check(namespace, dtype, sizes))
         found.append(far_check(namespace, dtype, sizes))
     found.append(sign_check(namespace, dtype))
     if large:

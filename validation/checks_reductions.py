@@ -3,8 +3,8 @@
 Reductions accumulate in float64 whatever the arrays' type, so one tolerance serves both: a row of 25 coordinates to
 2e-14 of the sum of its coordinates' largest terms, a sum over everything to 1e-13 (the entropy of a gamma, whose
 terms cancel at a large shape, relative to its value or 1, whichever is larger). KL is relative to its value: 1e-6
-where it is about 1e-12, 1e-10 where it is 1e-4 or more, 1e-13 between parameters many decades apart; it is 0 between
-equal arguments and never negative.
+where it is about 1e-12, 1e-10 where it is 1e-4 or more, 1e-13 between parameters moderately or many decades apart; it
+is 0 between equal arguments and never negative.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ ROW_TOLERANCE = 2e-14
 TOTAL_TOLERANCE = 1e-13
 KL_TOLERANCES = {1e-12: 1e-6, 1e-8: 1e-8, 1e-4: 1e-10, 1.0: 1e-10, 1e4: 1e-10}
 FAR_TOLERANCE = 1e-13
+MODERATE = tuple(0.05 * step for step in range(1, 21))
+MODERATE_TOLERANCE = 1e-13
 MEAN_TO_SD = (0.0, 1.0, 1e2, 1e4)
 
 
@@ -100,6 +102,22 @@ def far(family: str, dtype: str, count: int) -> Pair:
         precisions = [10.0 ** rng.uniform(-12.0, 12.0, size) for _ in range(2)]
         pairs = [(np.sqrt(precision) * rng.normal(size=size), precision) for precision in precisions]
     return Pair(cast(pairs[0], dtype), cast(pairs[1], dtype), "far apart")
+
+
+def moderate(family: str, dtype: str, size: float) -> Pair:
+    """Pairs about ``size`` standard deviations, or factors of exp(size), apart: where series end, logarithms begin."""
+    rng = generator("moderate", family, dtype, size)
+    shape = (1, WIDTH)
+    step = size * rng.uniform(0.8, 1.2, (2, *shape)) * rng.choice((-1.0, 1.0), (2, *shape))
+    base, scale = rng.normal(size=shape), 10.0 ** rng.uniform(-2.0, 2.0, shape)
+    if family == "isotropic_gaussian":
+        pair = (base + step[0],), (base,)
+    elif family == "gamma":
+        first = 10.0 ** rng.uniform(-3.0, 3.0, shape)
+        pair = (first * np.exp(step[0]), scale * np.exp(step[1])), (first, scale)
+    else:
+        pair = ((base + step[0]) * scale * np.exp(step[1]), scale * np.exp(step[1])), (base * scale, scale)
+    return Pair(cast(pair[0], dtype), cast(pair[1], dtype), "moderately apart")
 
 
 def grown(logarithm: Array) -> Array:
@@ -180,6 +198,10 @@ def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[C
             rowwise, total = kl_errors(namespace, family, pair)
             worst = max(*rowwise, total)
             yield check(f"{name}, summed", "kl", family, dtype, worst, tolerance, "relative", rowwise)
+    errors = []
+    for size in MODERATE:
+        errors += kl_errors(namespace, family, coordinate_pair(moderate(family, dtype, size)))[0]
+    yield check("kl: moderately apart", "kl", family, dtype, max(errors), MODERATE_TOLERANCE, "relative", errors)
     errors, _ = kl_errors(namespace, family, coordinate_pair(far(family, dtype, 4 * count)))
     yield check("kl: far apart", "kl", family, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
 

@@ -296,12 +296,10 @@ def _matrix(kernel: ir.MatrixMap, module: ir.Module) -> str:
 
 
 def _matrix_expr(e: ir.Expr) -> str:
-    if isinstance(e, ir.Op) and e.op == "sum_map":
-        return f"math.fsum({e.target}(x) for x in {_matrix_expr(e.args[0])})"
     if isinstance(e, ir.Op) and e.op not in INFIX and e.op != "neg":
         args = [_matrix_expr(a) for a in e.args]
         if e.target:
-            args.insert(0, f'"{e.target}"')
+            args.insert(0, e.target if e.op == "ratio_divergence" else f'"{e.target}"')
         return f"linalg.{e.op}({', '.join(args)})"
     if isinstance(e, ir.Op):
         parts = [

@@ -31,7 +31,7 @@ from derive.ir import (
     calls,
     reads,
 )
-from derive.lower import Lowering, lower
+from derive.lower import Lowering, Quotients, lower
 from derive.matrix_calculus import matrix_kernels
 
 PAPER = "Möllenhoff et al., arXiv:2506.13150"
@@ -114,14 +114,17 @@ class Builder:
         body: list[Stmt] = []
         uniforms: dict[sp.Symbol, sp.Expr] = {}
         results: list[Expr] = []
+        quotients: Quotients = {}
         for names, exprs in stages:
             hoisted = []
             for e in exprs:
                 h, table = hoist(e, symbols)
                 hoisted.append(h)
                 uniforms.update(table)
-            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote)
+            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
             body += statements
+            parts = [h.as_numer_denom() for h in hoisted]
+            quotients |= {n: nd for n, nd in zip(names, parts, strict=False) if all(x.is_Symbol for x in nd)}
             if names:
                 body += [Let(str(n), v) for n, v in zip(names, values, strict=True) if v != Var(str(n))]
             else:
@@ -157,7 +160,7 @@ class Builder:
         self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr
     ) -> Reduction:
         hoisted, uniforms = hoist(expr, {s.symbol for s in self.family.fixed})
-        statements, (term,) = lower([hoisted])
+        statements, (term,) = lower([hoisted], accurate=True)
         return Reduction(
             name,
             inputs,

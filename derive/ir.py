@@ -20,10 +20,10 @@ MATRIX_OPS = (
     "log_det",
     "matvec",
     "outer",
+    "ratio_divergence",
     "size",
     "solve",
     "solve_lower",
-    "sum_map",
     "whitened_eigenvalues",
     "wide",
 )
@@ -45,7 +45,7 @@ class Lit:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `sum_map` the function's name is `target`, for `cholesky` the matrix it speaks of
+    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it speaks of
     in errors."""
 
     op: str
@@ -211,7 +211,7 @@ def calls(node: Expr | Stmt) -> Iterator[str]:
     if isinstance(node, Op):
         for arg in node.args:
             yield from calls(arg)
-        if node.op in ("call", "sum_map"):
+        if node.op in ("call", "ratio_divergence"):
             yield node.target
     elif isinstance(node, Let):
         yield from calls(node.value)

@@ -1,7 +1,7 @@
 """From SymPy to the IR: explicit fma, accurate differences of products, common subexpressions, typed literals.
 
-Rules, applied to every sum: terms with two factors become fused multiply-adds onto the rest; a lone difference of two
-products a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's sort keys, never
+Rules, applied to every sum: terms with two factors become fused multiply-adds onto the rest; in reductions a lone
+difference of two products a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's sort keys, never
 from hashing.
 """
 
@@ -12,6 +12,7 @@ import sympy as sp
 from derive import special
 from derive.ir import Expr, Let, Lit, Op, Var
 
+Quotients = dict[sp.Symbol, tuple[sp.Expr, sp.Expr]]
 _UNARY = {sp.log: "log", sp.exp: "exp", special.log1p: "log1p"}
 
 
@@ -28,10 +29,15 @@ def _is_power_of_two(value: sp.Expr) -> bool:
 class Lowering:
     """Turns SymPy expressions into IR; collects the statements that Kahan's difference needs."""
 
-    def __init__(self, prefix: str = "t", fuse: bool = True) -> None:
+    def __init__(
+        self, prefix: str = "t", fuse: bool = True, accurate: bool = False, quotients: Quotients | None = None
+    ) -> None:
         self.statements: list[Let] = []
         self._prefix = prefix
         self._fuse = fuse
+        self._accurate = accurate
+        self._quotients = quotients or {}
+        self._reciprocals: dict[sp.Expr, Var] = {}
 
     def let(self, value: Expr, name: str = "") -> Var:
         """Name a value."""
@@ -86,6 +92,8 @@ class Lowering:
             coefficient, numerator = numerator.as_coeff_Mul() if not numerator.is_Number else (numerator, sp.S.One)
             scale, denominator = denominator.as_coeff_Mul()
             top = self.expr(numerator * coefficient / scale)
+            if denominator in self._reciprocals and _is_power_of_two(numerator * coefficient / scale):
+                return Op("mul", (top, self._reciprocals[denominator]))
             return Op("div", (top, self.expr(denominator)))
         coefficient, rest = e.as_coeff_Mul()
         factors = list(rest.as_ordered_factors())
@@ -130,13 +138,14 @@ class Lowering:
             constant = sp.Float(sp.N(constant, 40), 40)
         terms += [constant] if constant != 0 else []
         products = [(t, self._product(t)) for t in terms]
-        if len(terms) == 2 and all(p for _, p in products):
+        if self._accurate and len(terms) == 2 and all(p for _, p in products):
             signs = [t.could_extract_minus_sign() for t in terms]
             if signs[0] != signs[1]:
                 (a, b), (c, d) = (products[signs.index(False)][1], products[signs.index(True)][1])
                 return self._difference_of_products(a, b, -c, d)
         plain = [t for t, p in products if p is None]
         fused = [p for _, p in products if p is not None]
+        residuals = [r for a, b in fused if (r := self._residual(a, b)) is not None]
         if not plain:
             a, b = fused.pop(0)
             total = Op("mul", (self.expr(a), self.expr(b)))
@@ -149,9 +158,22 @@ class Lowering:
                     if t.could_extract_minus_sign()
                     else Op("add", (total, self.expr(t)))
                 )
+        for scaled_residual, reciprocal in residuals:
+            total = Op("fma", (scaled_residual, reciprocal, total))
         for a, b in fused:
             total = Op("fma", (self.expr(a), self.expr(b), total))
         return total
+
+    def _residual(self, a: sp.Expr, b: sp.Expr) -> tuple[Expr, Var] | None:
+        """For c·v² with v = fl(n/d): (2cv·r, 1/d), r = n − vd exactly, so that c·v² + 2cv·r/d carries no error of v."""
+        ratio = a / b if b in self._quotients else None
+        if ratio is None or not ratio.is_Number:
+            return None
+        numerator, denominator = self._quotients[b]
+        residual = self.let(Op("fma", (Op("neg", (self.expr(b),)), self.expr(denominator), self.expr(numerator))))
+        if denominator not in self._reciprocals:
+            self._reciprocals[denominator] = self.let(Op("div", (Lit("1.0"), self.expr(denominator))))
+        return Op("mul", (self.expr(2 * ratio * b), residual)), self._reciprocals[denominator]
 
     def _difference_of_products(self, a: sp.Expr, b: sp.Expr, c: sp.Expr, d: sp.Expr) -> Expr:
         """Kahan: w = cd; (ab − w) + (w − cd), both by fma (Jeannerod, Louvet & Muller, Math. Comp. 2013)."""
@@ -162,9 +184,16 @@ class Lowering:
         return Op("add", (difference, error))
 
 
-def lower(exprs: list[sp.Expr], prefix: str = "t", share: bool = True) -> tuple[list[Let], list[Expr]]:
-    """(statements, results) of several expressions with their common subexpressions named once."""
-    lowering = Lowering(prefix)
+def lower(
+    exprs: list[sp.Expr],
+    prefix: str = "t",
+    share: bool = True,
+    accurate: bool = False,
+    quotients: Quotients | None = None,
+) -> tuple[list[Let], list[Expr]]:
+    """(statements, results) of several expressions; `share` names common subexpressions once, `accurate` compensates lone
+    differences of products, `quotients` are earlier values v = n/d whose squares are corrected by their residual."""
+    lowering = Lowering(prefix, accurate=accurate, quotients=quotients)
     if share:
         names = (sp.Symbol(f"{prefix}_{i}", real=True) for i in range(1000))
         replacements, exprs = sp.cse(exprs, symbols=names, order="canonical")

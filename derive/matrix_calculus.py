@@ -270,7 +270,19 @@ def _reductions(family: Family) -> tuple[MatrixMap, ...]:
         ),
         Let("w", Op("solve_lower", (Var("L_p"), Var("r")))),
     )
-    kl = Op("mul", (half, Op("add", (Op("sum_map", (Var("e"),), "x_minus_log1p"), Op("dot", (Var("w"), Var("w")))))))
+    kl = Op(
+        "mul",
+        (
+            half,
+            Op(
+                "add",
+                (
+                    Op("ratio_divergence", (Var("e"), Var("L_q"), Var("L_p")), "x_minus_log1p"),
+                    Op("dot", (Var("w"), Var("w"))),
+                ),
+            ),
+        ),
+    )
     return (
         MatrixMap(
             "log_partition",

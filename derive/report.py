@@ -17,6 +17,7 @@ from derive.special import FUNCTION_NAMES
 
 NAMES = {
     "x_minus_log1p": r"\phi",
+    "ratio_divergence": r"\phi",
     "stirling_remainder": "R",
     "stirling_remainder_1": "R'",
     "stirling_remainder_2": "R''",

@@ -19,6 +19,7 @@ ASYMPTOTIC_FROM = 10
 SERIES_TERMS = 11
 ZETA_TERMS = 30
 GAUSS_NODES = 12
+NEAR = 0.4  # below it the series of φ is summed
 
 
 class log1p(sp.Function):
@@ -31,6 +32,12 @@ class x_minus_log1p(sp.Function):
     """φ(x) = x − log(1 + x) ≥ 0: the divergence of a ratio 1 + x from 1."""
 
     nargs = 1
+
+
+class ratio_divergence(sp.Function):  # noqa: N801
+    """φ of a ratio, given x = ratio − 1 and the ratio itself: x − log(ratio), accurate for ratios near 1 and far below it."""
+
+    nargs = 2
 
 
 class stirling_remainder(sp.Function):
@@ -60,6 +67,7 @@ class stirling_bregman(sp.Function):
 DEFINITIONS: dict[Any, Callable[..., sp.Expr]] = {
     log1p: lambda x: sp.log(1 + x),
     x_minus_log1p: lambda x: x - sp.log(1 + x),
+    ratio_divergence: lambda x, ratio: x - sp.log(ratio),
     stirling_remainder: lambda x: sp.loggamma(x) - x * sp.log(x) + x,
     stirling_remainder_1: lambda x: sp.polygamma(0, x) - sp.log(x),
     stirling_remainder_2: lambda x: sp.polygamma(1, x) - 1 / x,
@@ -68,6 +76,7 @@ DEFINITIONS: dict[Any, Callable[..., sp.Expr]] = {
 
 FUNCTION_NAMES: dict[Any, str] = {
     x_minus_log1p: "x_minus_log1p",
+    ratio_divergence: "ratio_divergence",
     stirling_remainder: "stirling_remainder",
     stirling_remainder_1: "stirling_remainder_1",
     stirling_remainder_2: "stirling_remainder_2",
@@ -153,8 +162,20 @@ def x_minus_log1p_function() -> Function:
     return Function(
         "x_minus_log1p",
         ("x",),
-        (If(_op("lt", _op("abs", "x"), 0.4), near), far),
+        (If(_op("lt", _op("abs", "x"), NEAR), near), far),
         "phi(x) = x - log(1 + x); since log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s, nothing cancels near 0.",
+    )
+
+
+def ratio_divergence_function() -> Function:
+    """φ(x) near x = 0; x − log(ratio) elsewhere, where 1 + x would have lost the digits of a small ratio."""
+    near: tuple[Stmt, ...] = (Return((_call("x_minus_log1p", "x"),)),)
+    far = Return((_op("sub", "x", _op("log", "ratio")),))
+    return Function(
+        "ratio_divergence",
+        ("x", "ratio"),
+        (If(_op("lt", _op("abs", "x"), NEAR), near), far),
+        "phi(x) = x - log(ratio) for x = ratio - 1, both given: a small ratio keeps the digits that 1 + x loses.",
     )
 
 
@@ -270,6 +291,7 @@ def library() -> dict[str, Function]:
     """Every special function, callees before callers."""
     functions = [
         x_minus_log1p_function(),
+        ratio_divergence_function(),
         *stirling_functions(),
         *polygamma_functions(),
         lgamma_function(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from derive.special import by_stirling, stirling_bregman, stirling_remainder, stirling_remainder_1, x_minus_log1p
+from derive.special import by_stirling, stirling_bregman, stirling_remainder, stirling_remainder_1, ratio_divergence
 
 
 def entropy(expr: sp.Expr) -> sp.Expr:
@@ -29,7 +29,7 @@ def divergence(expr: sp.Expr) -> sp.Expr:
     c = next(v for v in coefficients.values() if not v.could_extract_minus_sign())
     ratio = sp.Mul(*[log.args[0] ** sp.cancel(-v / c) for log, v in coefficients.items()])
     numerator, denominator = ratio.as_numer_denom()
-    first = c * x_minus_log1p((numerator - denominator) / denominator)
+    first = c * ratio_divergence((numerator - denominator) / denominator, ratio)
     remainder = rest - c * (numerator - denominator) / denominator
     return first + _bregman(sp.expand(remainder))
 

@@ -35,6 +35,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "ratio_divergence",
     "server_contribution",
     "server_total",
     "server_update",
@@ -65,6 +66,14 @@ def x_minus_log1p(x):
         tail = (s * w) * p
         return fma(x, s, -tail)
     return x - math.log1p(x)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def ratio_divergence(x, ratio):
+    """phi(x) = x - log(ratio) for x = ratio - 1, both given: a small ratio keeps the digits that 1 + x loses."""
+    if abs(x) < 0.4:
+        return x_minus_log1p(x)
+    return x - math.log(ratio)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -231,7 +240,9 @@ def standard_from_natural(precision_mean: Any, precision: Any, *, out: Sequence[
 def expectation_from_natural_f32(xi, S):
     """A coordinate of `expectation_from_natural`, f32."""
     m = xi / S
-    return m, fma(f32(-0.5) * m, m, f32(-0.5) / S)
+    t10 = fma(-m, S, xi)
+    t11 = f32(1.0) / S
+    return m, fma(f32(-0.5) * m, m, fma(-m * t10, t11, f32(-0.5) * t11))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -245,8 +256,10 @@ def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_st
             xi = load(xi_in, xi_in_at + i)
             S = load(S_in, S_in_at + i)
             m = xi / S
+            t10 = fma(-m, S, xi)
+            t11 = f32(1.0) / S
             result_0 = m
-            result_1 = fma(f32(-0.5) * m, m, f32(-0.5) / S)
+            result_1 = fma(f32(-0.5) * m, m, fma(-m * t10, t11, f32(-0.5) * t11))
             outside |= bad(S, f32(0.0))
             outside |= bad(result_0, f32(-INF))
             outside |= bad(result_1, f32(-INF))
@@ -259,7 +272,9 @@ def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_st
 def expectation_from_natural_f64(xi, S):
     """A coordinate of `expectation_from_natural`, f64."""
     m = xi / S
-    return m, fma(-0.5 * m, m, -0.5 / S)
+    t10 = fma(-m, S, xi)
+    t11 = 1.0 / S
+    return m, fma(-0.5 * m, m, fma(-m * t10, t11, -0.5 * t11))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -273,8 +288,10 @@ def _expectation_from_natural_f64(row_lo, row_hi, lo, hi, width, xi_in, xi_in_st
             xi = load(xi_in, xi_in_at + i)
             S = load(S_in, S_in_at + i)
             m = xi / S
+            t10 = fma(-m, S, xi)
+            t11 = 1.0 / S
             result_0 = m
-            result_1 = fma(-0.5 * m, m, -0.5 / S)
+            result_1 = fma(-0.5 * m, m, fma(-m * t10, t11, -0.5 * t11))
             outside |= bad(S, 0.0)
             outside |= bad(result_0, -INF)
             outside |= bad(result_1, -INF)
@@ -643,11 +660,12 @@ def _kl_f32(
             S_q = f64(load(S_q_in, S_q_in_at + i))
             xi_p = f64(load(xi_p_in, xi_p_in_at + i))
             S_p = f64(load(S_p_in, S_p_in_at + i))
-            t0 = S_q * xi_p
-            t1 = fma(-S_q, xi_p, t0)
-            t2 = fma(S_p, xi_q, -t0)
-            t3 = (t2 + t1) / S_q
-            term = ((0.5 * (t3 * t3)) / S_p) + (0.5 * x_minus_log1p((S_p - S_q) / S_q))
+            t_0 = 1.0 / S_q
+            t1 = S_q * xi_p
+            t2 = fma(-S_q, xi_p, t1)
+            t3 = fma(S_p, xi_q, -t1)
+            t4 = (t3 + t2) / S_q
+            term = ((0.5 * (t4 * t4)) / S_p) + (0.5 * ratio_divergence(t_0 * (S_p - S_q), S_p * t_0))
             total = add(total, term)
             outside |= bad(xi_q, -INF)
             outside |= bad(S_q, 0.0)
@@ -686,11 +704,12 @@ def _kl_f64(
             S_q = load(S_q_in, S_q_in_at + i)
             xi_p = load(xi_p_in, xi_p_in_at + i)
             S_p = load(S_p_in, S_p_in_at + i)
-            t0 = S_q * xi_p
-            t1 = fma(-S_q, xi_p, t0)
-            t2 = fma(S_p, xi_q, -t0)
-            t3 = (t2 + t1) / S_q
-            term = ((0.5 * (t3 * t3)) / S_p) + (0.5 * x_minus_log1p((S_p - S_q) / S_q))
+            t_0 = 1.0 / S_q
+            t1 = S_q * xi_p
+            t2 = fma(-S_q, xi_p, t1)
+            t3 = fma(S_p, xi_q, -t1)
+            t4 = (t3 + t2) / S_q
+            term = ((0.5 * (t4 * t4)) / S_p) + (0.5 * ratio_divergence(t_0 * (S_p - S_q), S_p * t_0))
             total = add(total, term)
             outside |= bad(xi_q, -INF)
             outside |= bad(S_q, 0.0)
@@ -718,7 +737,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of x_minus_log1p((S_p - S_q)/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
+    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),
     any further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is
@@ -952,10 +972,7 @@ def server_contribution_f32(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -970,10 +987,7 @@ def _server_contribution_f32(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, f32(-INF))
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -984,10 +998,7 @@ def server_contribution_f64(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1002,10 +1013,7 @@ def _server_contribution_f64(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, -INF)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1063,10 +1071,7 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = f64(load(lambda_k_in, at + i))
                 eta = f64(load(eta_in, at + i))
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = f32(load(tile, i))
             outside |= bad(result_0, f32(-INF))
@@ -1086,10 +1091,7 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = load(lambda_k_in, at + i)
                 eta = load(eta_in, at + i)
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = load(tile, i)
             outside |= bad(result_0, -INF)

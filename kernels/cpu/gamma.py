@@ -37,6 +37,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "ratio_divergence",
     "server_contribution",
     "server_total",
     "server_update",
@@ -73,6 +74,14 @@ def x_minus_log1p(x):
         tail = (s * w) * p
         return fma(x, s, -tail)
     return x - math.log1p(x)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def ratio_divergence(x, ratio):
+    """phi(x) = x - log(ratio) for x = ratio - 1, both given: a small ratio keeps the digits that 1 + x loses."""
+    if abs(x) < 0.4:
+        return x_minus_log1p(x)
+    return x - math.log(ratio)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -975,10 +984,11 @@ def _kl_f32(
             b_q = f64(load(b_q_in, b_q_in_at + i))
             a_p = f64(load(a_p_in, a_p_in_at + i))
             b_p = f64(load(b_p_in, b_p_in_at + i))
-            t0 = a_p * b_q
-            t1 = fma(-a_p, b_q, t0)
-            t2 = fma(a_q, b_p, -t0)
-            term = fma(a_p, x_minus_log1p((t2 + t1) / (a_p * b_q)), stirling_bregman(a_p, a_q))
+            t_0 = 1.0 / (a_p * b_q)
+            t1 = a_p * b_q
+            t2 = fma(-a_p, b_q, t1)
+            t3 = fma(a_q, b_p, -t1)
+            term = fma(a_p, ratio_divergence(t_0 * (t3 + t2), (a_q * b_p) * t_0), stirling_bregman(a_p, a_q))
             total = add(total, term)
             outside |= bad(a_q, 0.0)
             outside |= bad(b_q, 0.0)
@@ -1017,10 +1027,11 @@ def _kl_f64(
             b_q = load(b_q_in, b_q_in_at + i)
             a_p = load(a_p_in, a_p_in_at + i)
             b_p = load(b_p_in, b_p_in_at + i)
-            t0 = a_p * b_q
-            t1 = fma(-a_p, b_q, t0)
-            t2 = fma(a_q, b_p, -t0)
-            term = fma(a_p, x_minus_log1p((t2 + t1) / (a_p * b_q)), stirling_bregman(a_p, a_q))
+            t_0 = 1.0 / (a_p * b_q)
+            t1 = a_p * b_q
+            t2 = fma(-a_p, b_q, t1)
+            t3 = fma(a_q, b_p, -t1)
+            term = fma(a_p, ratio_divergence(t_0 * (t3 + t2), (a_q * b_p) * t_0), stirling_bregman(a_p, a_q))
             total = add(total, term)
             outside |= bad(a_q, 0.0)
             outside |= bad(b_q, 0.0)
@@ -1048,7 +1059,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of a_p*x_minus_log1p((-a_p*b_q + a_q*b_p)/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+    Formula (a coordinate): sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
+    stirling_bregman(a_p, a_q)
 
     Arrays: natural_q: (shape, rate); natural_p: (shape, rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -1279,10 +1291,7 @@ def server_contribution_f32(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1297,10 +1306,7 @@ def _server_contribution_f32(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, f32(-INF))
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1311,10 +1317,7 @@ def server_contribution_f64(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1329,10 +1332,7 @@ def _server_contribution_f64(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, -INF)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1389,10 +1389,7 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = f64(load(lambda_k_in, at + i))
                 eta = f64(load(eta_in, at + i))
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = f32(load(tile, i))
             outside |= bad(result_0, f32(-INF))
@@ -1412,10 +1409,7 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = load(lambda_k_in, at + i)
                 eta = load(eta_in, at + i)
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = load(tile, i)
             outside |= bad(result_0, -INF)

@@ -787,10 +787,7 @@ def server_contribution_f32(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -805,10 +802,7 @@ def _server_contribution_f32(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, f32(-INF))
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -819,10 +813,7 @@ def server_contribution_f64(lambda_k, eta, alpha, K):
     """A coordinate of `server_contribution`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    t0 = eta * u0
-    t1 = fma(-eta, u0, t0)
-    t2 = fma(lambda_k, u1, -t0)
-    return t2 + t1
+    return fma(lambda_k, u1, -eta * u0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -837,10 +828,7 @@ def _server_contribution_f64(
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            t0 = eta * u0
-            t1 = fma(-eta, u0, t0)
-            t2 = fma(lambda_k, u1, -t0)
-            result_0 = t2 + t1
+            result_0 = fma(lambda_k, u1, -eta * u0)
             outside |= bad(result_0, -INF)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -897,10 +885,7 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = f64(load(lambda_k_in, at + i))
                 eta = f64(load(eta_in, at + i))
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = f32(load(tile, i))
             outside |= bad(result_0, f32(-INF))
@@ -920,10 +905,7 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
             for i in range(stop - start):
                 lambda_k = load(lambda_k_in, at + i)
                 eta = load(eta_in, at + i)
-                t0 = eta * u0
-                t1 = fma(-eta, u0, t0)
-                t2 = fma(lambda_k, u1, -t0)
-                store(tile, i, load(tile, i) + (t2 + t1), 0)
+                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 0)
         for i in range(stop - start):
             result_0 = load(tile, i)
             outside |= bad(result_0, -INF)

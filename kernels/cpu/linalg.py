@@ -3,8 +3,9 @@ S⁻¹ is itself the result."""
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from scipy.linalg import eigvalsh, get_lapack_funcs
 
 Array = np.ndarray[Any, Any]
+NEAR = 0.4  # eigenvalues below it are summed term by term
 _names: ContextVar[tuple[Sequence[str], tuple[int, ...]]] = ContextVar("names", default=((), ()))
 
 
@@ -109,6 +111,17 @@ def whitened_eigenvalues(factor: Array, difference: Array) -> Array:
     half = solve_lower(factor, difference)
     white = solve_lower(factor, np.ascontiguousarray(half.T))
     return np.asarray(eigvalsh(0.5 * (white + white.T)))
+
+
+def ratio_divergence(phi: Callable[[float], float], e: Array, factor_q: Array, factor_p: Array) -> float:
+    """Σ φ(e_i), φ(x) = x − log(1 + x), e the eigenvalues of L_q⁻¹(S_p − S_q)L_q⁻ᵀ.
+
+    Term by term where all are small; otherwise Σ e_i less log det S_p − log det S_q, whose digits a tiny 1 + e_i would lose.
+    """
+    if np.abs(e).max(initial=0.0) < NEAR:
+        return math.fsum(phi(float(x)) for x in e)
+    logs = np.log(np.diagonal(factor_p)) - np.log(np.diagonal(factor_q))
+    return math.fsum([*(float(x) for x in e), *(-2.0 * float(x) for x in logs)])
 
 
 def matvec(matrix: Array, vector: Array) -> Array:

@@ -1,5 +1,6 @@
 """Tables and stored arrays: what is read, what is refused, and that nothing half-written stays behind."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_bad_csv(tmp_path: Path, content: str, words: list[str]) -> None:
     ],
 )
 def test_bad_npz(tmp_path: Path, arrays: dict[str, np.ndarray], words: list[str]) -> None:
-    np.savez(tmp_path / "t.npz", **arrays)
+    np.savez(tmp_path / "t.npz", **arrays)  # type: ignore[arg-type]
     with pytest.raises(ValueError) as caught:
         files.read(tmp_path / "t.npz", "y")
     assert all(word in str(caught.value) for word in words), str(caught.value)
@@ -89,7 +90,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     def fail(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(store.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="no space"):
         store.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

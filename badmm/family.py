@@ -123,6 +123,25 @@ class Family:
         last = len(numerator) - 1
         return float(eigh(numerator, denominator, eigvals_only=True, subset_by_index=(last, last))[0])
 
+    def whiten(self, natural: Natural, directions: Natural) -> Array:
+        """Changes of λ (n, ...) as rows (n, size) whose 2-norm is the Fisher metric's at λ (gamma: dλ/λ).
+
+        Gaussians: L⁻¹(dξ − dS m) and L⁻¹ dS L⁻ᵀ/√2, since F⁻¹ weighs dλ by the covariance of the statistics' dual.
+        """
+        q = self.posterior(natural)
+        count = len(directions[0])
+        if isinstance(q, Gamma):
+            return np.concatenate([d / slot for d, slot in zip(directions, natural, strict=True)], axis=1)
+        if len(directions) == 1:
+            return directions[0] / np.sqrt(q.precision)
+        d_xi, d_s = directions
+        if self.name == "diagonal_gaussian":
+            mean = (d_xi - d_s * q.mean) / np.sqrt(q.precision)
+            return np.concatenate([mean, d_s / q.precision / np.sqrt(2)], axis=1)
+        inverse = q.inverse_cholesky
+        mean = (d_xi - d_s @ q.mean) @ inverse.T
+        return np.concatenate([mean, (inverse @ d_s @ inverse.T).reshape(count, -1) / np.sqrt(2)], axis=1)
+
     def stack(self, naturals: list[Natural]) -> Natural:
         """One natural-shaped tuple with a leading client axis."""
         return tuple(np.stack([natural[slot] for natural in naturals]) for slot in range(len(self.shapes)))

@@ -21,8 +21,9 @@ class RoundRecord:
     ‖λ_0 − Σ_k η_k − λ_g‖/‖λ_g‖. `objective` is Σ_k L_k(μ_g) + KL(q_g‖p_0), NaN where a client gives no loss.
     Bytes count float64 numbers of one λ a client up and one down (a symmetric matrix: d(d+1)/2), and the policy's
     scalars. `condition_margin` is ρ minus the infimum of the penalties at which every client meets the existence
-    condition: it holds where the margin is positive. `client_iterations` are evaluations of each client. `events` say
-    what was damped, fell back, stopped short or violated the condition.
+    condition: it holds where the margin is positive. `mixed` counts the earlier rounds whose dual lines were mixed in.
+    `client_iterations` are evaluations of each client. `events` say what was damped, fell back, stopped short or
+    violated the condition.
     """
 
     round: int
@@ -38,6 +39,7 @@ class RoundRecord:
     damping: float
     client_iterations: list[int]
     condition_margin: float
+    mixed: int = 0
     events: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,12 +47,16 @@ class RoundRecord:
         return asdict(self)
 
 
+_GROUPS = ("natural", "duals", "clients", "mixing_lines", "mixing_sums")
+
+
 @dataclass(frozen=True)
 class SolverState:
     """The state after a round: everything that the next one starts from. Callbacks must not write to its arrays.
 
     `natural` λ_g, `duals` η (K, ...), `clients` λ_k (K, ...), one array a slot; `policy` the step-size policy's own
-    numbers. A run that goes on from it repeats bit for bit what the uninterrupted run does.
+    numbers; `mixing_lines` and `mixing_sums` the memory of `badmm.mixing`. A run that goes on from it repeats bit for
+    bit what the uninterrupted run does.
     """
 
     round: int
@@ -59,6 +65,8 @@ class SolverState:
     clients: Natural
     policy: Mapping[str, float]
     records: tuple[RoundRecord, ...]
+    mixing_lines: Natural = ()
+    mixing_sums: Natural = ()
     family: Family | None = None
 
     @property
@@ -80,7 +88,7 @@ class SolverState:
 
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(arrays by name, metadata that JSON can hold); `from_arrays` is the inverse."""
-        groups = {"natural": self.natural, "duals": self.duals, "clients": self.clients}
+        groups = {name: getattr(self, name) for name in _GROUPS}
         arrays = {f"{name}.{i}": np.ascontiguousarray(s) for name, slots in groups.items() for i, s in enumerate(slots)}
         metadata = {
             "round": self.round,
@@ -94,14 +102,14 @@ class SolverState:
         """The state that `to_arrays` wrote; raises `ValueError` for a missing array or key."""
         try:
             groups: dict[str, Natural] = {}
-            for name in ("natural", "duals", "clients"):
+            for name in _GROUPS:
                 keys = sorted(key for key in arrays if key.startswith(f"{name}."))
-                if not keys:
+                if not keys and not name.startswith("mixing"):
                     raise KeyError(f"{name}.0")
                 groups[name] = tuple(np.asarray(arrays[key], dtype=np.float64) for key in keys)
             records = tuple(RoundRecord(**record) for record in metadata["records"])
-            natural, duals, clients = (groups[name] for name in ("natural", "duals", "clients"))
-            return cls(int(metadata["round"]), natural, duals, clients, dict(metadata["policy"]), records)
+            natural, duals, clients, lines, sums = (groups[name] for name in _GROUPS)
+            return cls(int(metadata["round"]), natural, duals, clients, dict(metadata["policy"]), records, lines, sums)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"state: expected the arrays and metadata of SolverState.to_arrays, got {error}"
@@ -110,7 +118,7 @@ class SolverState:
 
 @dataclass(frozen=True)
 class Result:
-    """What `badmm.solve` returns: the posterior, a record a round, the rounds run, whether `tol` was met, why it ended."""
+    """What `badmm.solve` returns: posterior, a record a round, rounds run, whether `tol` was met, why it ended."""
 
     posterior: Distribution
     history: Sequence[RoundRecord]

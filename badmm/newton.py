@@ -60,7 +60,7 @@ class GaussianChart(Chart):
         self.kind = q.precision.ndim
         # C as a matrix for the full family, as a vector otherwise
         if self.kind == 2:
-            self.root = solve_triangular(q.cholesky, np.eye(d), lower=True, trans="T")
+            self.root = q.inverse_cholesky.T
             self._lower = np.tril_indices(d)
         else:
             self.root = np.broadcast_to(1.0 / np.sqrt(q.precision), (d,))

@@ -17,8 +17,11 @@ from badmm.history import Result, RoundRecord, SolverState
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import REGISTRY
 from badmm.methods.base import Method
+from badmm.mixing import DualMixing
 from badmm.policy import Setting, Steps
 
+MEMORY, FULL_MEMORY = 20, 8
+"""Rounds whose dual lines are remembered: a full Gaussian's are large, and it needs fewer."""
 Callback = Callable[[SolverState], Any]
 
 
@@ -122,6 +125,7 @@ class _Run:
     ) -> None:
         self.family, self.bound, self.method = family, bound, method
         self.client_tol, self.client_max_iterations = client_tol, client_max_iterations
+        self.mixing = DualMixing(family, FULL_MEMORY if family.name == "full_gaussian" else MEMORY)
 
     def initial(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
         """The state before the first round."""
@@ -137,7 +141,7 @@ class _Run:
         shapes = tuple((K, *shape) for shape in family.shapes)
         eta = tuple(np.zeros(s) for s in shapes) if duals is None else self._slots(duals, "duals", shapes)
         members = tuple(np.broadcast_to(slot, (K, *slot.shape)) for slot in natural)
-        return SolverState(0, natural, eta, members, self.method.policy.state(), (), family)
+        return SolverState(0, natural, eta, members, self.method.policy.state(), (), family=family)
 
     def resumed(self, state: SolverState) -> SolverState:
         """`state` checked against this problem, with the policy set to where it was."""
@@ -147,7 +151,9 @@ class _Run:
         duals = self._slots(state.duals, "state.duals", stacked)
         members = self._slots(state.clients, "state.clients", stacked)
         self.method.policy.restore(state.policy)
-        return SolverState(state.round, natural, duals, members, state.policy, state.records, self.family)
+        memory = (state.mixing_lines, state.mixing_sums)
+        self.mixing.restore(*memory)
+        return SolverState(state.round, natural, duals, members, state.policy, state.records, *memory, self.family)
 
     @staticmethod
     def _slots(value: Natural, name: str, shapes: tuple[tuple[int, ...], ...]) -> Natural:
@@ -170,11 +176,17 @@ class _Run:
         solutions = self._client_step(state, steps)
         events += [event for solution in solutions for event in solution.events]
         clients = family.stack([solution.natural for solution in solutions])
-        duals = self.method.dual(state.duals, state.natural, clients, steps)
+        lines = self.method.dual(state.duals, state.natural, clients, steps)
+        duals, mixed = self._mix(state, lines, steps)
         proposal = self.method.server(clients, duals, steps)
+        if mixed and not family.in_domain(proposal):
+            events.append("server: mixing left the domain, the round's own dual lines were used")
+            duals, mixed = lines, 0
+            proposal = self.method.server(clients, duals, steps)
         natural, shortened = self._inside(state.natural, proposal, steps)
         events += shortened
         policy.observe(_relative(proposal, state.natural, natural) / steps.damping)
+        before = (state.record.bytes_up, state.record.bytes_down) if state.records else (0, 0)
         primal = _primal(clients, natural)
         consistent = self.method.server(clients, duals, Steps(steps.rho, 1.0, steps.damping))
         dual = _relative(consistent, natural, natural)
@@ -184,17 +196,31 @@ class _Run:
             primal_residual=primal,
             dual_residual=dual,
             objective=self._objective(natural),
-            bytes_up=8 * family.message_doubles * len(self.bound) * (state.round + 1),
-            bytes_down=8 * family.message_doubles * len(self.bound) * (state.round + 1),
+            bytes_up=before[0] + self._bytes(policy.scalars_up),
+            bytes_down=before[1] + self._bytes(policy.scalars_down + mixed),
             seconds=time.perf_counter() - began,
             rho=steps.rho,
             alpha=steps.alpha,
             damping=steps.damping,
             client_iterations=[solution.iterations for solution in solutions],
             condition_margin=steps.rho - max(needs),
+            mixed=mixed,
             events=events,
         )
-        return SolverState(state.round + 1, natural, duals, clients, policy.state(), (*state.records, record), family)
+        records = (*state.records, record)
+        memory = (self.mixing.lines, self.mixing.sums)
+        return SolverState(state.round + 1, natural, duals, clients, policy.state(), records, *memory, family)
+
+    def _mix(self, state: SolverState, lines: Natural, steps: Steps) -> tuple[Natural, int]:
+        """The new duals, and how many earlier rounds went into them."""
+        if not steps.mixing:
+            self.mixing.reset()
+            return lines, 0
+        weights = self.mixing.weights(state.natural, state.duals, lines)
+        return (lines, 0) if len(weights) == 1 else (self.mixing.mix(weights), len(weights) - 1)
+
+    def _bytes(self, scalars: int) -> int:
+        return 8 * (self.family.message_doubles + scalars) * len(self.bound)
 
     def _required(self, state: SolverState) -> list[float]:
         return [

@@ -16,7 +16,7 @@ class BayesADMM(Method):
 
     def make_policy(self, rho: Setting, alpha: Setting, damping: Setting) -> Policy:
         """Any ρ > 0, α and γ in (0, 1]."""
-        return Policy(self.num_clients, rho, alpha, damping)
+        return Policy(self.num_clients, rho, alpha, damping, mixes=True)
 
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
         """The dual line of the package's kernels."""

@@ -19,6 +19,7 @@ MATRIX_OPS = (
     "inverse",
     "log_det",
     "matvec",
+    "mean_gap",
     "outer",
     "ratio_divergence",
     "size",

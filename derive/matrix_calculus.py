@@ -237,52 +237,35 @@ def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
     )
 
 
+def _op(op: str, *args: Expr | str, target: str = "") -> Op:
+    return Op(op, tuple(Var(a) if isinstance(a, str) else a for a in args), target)
+
+
+def _half(value: Expr) -> Op:
+    return _op("mul", Lit("0.5"), value)
+
+
 def _reductions(family: Family) -> tuple[MatrixMap, ...]:
     """A, entropy and KL in float64 from Cholesky factors; each form is proved equal to the derived one by claims.py."""
     natural = _operands(family.natural)
     pair = _operands(family.natural, "natural_q", "_q") + _operands(family.natural, "natural_p", "_p")
-    factor = Let("L_S", Op("cholesky", (Op("wide", (Var("S"),)),), "S"))
-    half = Lit("0.5")
-    whitened = Let("w", Op("solve_lower", (Var("L_S"), Op("wide", (Var("xi"),)))))
-    log_partition = Op("mul", (half, Op("sub", (Op("dot", (Var("w"), Var("w"))), Op("log_det", (Var("L_S"),))))))
-    entropy = Op(
-        "mul",
-        (
-            half,
-            Op(
-                "sub",
-                (
-                    Op("mul", (Lit(repr(float(sp.N(1 + sp.log(2 * sp.pi), 30)))), Op("size", (Var("S"),)))),
-                    Op("log_det", (Var("L_S"),)),
-                ),
-            ),
-        ),
-    )
+    factor = Let("L_S", _op("cholesky", _op("wide", "S"), target="S"))
+    whitened = Let("w", _op("solve_lower", "L_S", _op("wide", "xi")))
+    log_partition = _half(_op("sub", _op("dot", "w", "w"), _op("log_det", "L_S")))
+    constant = Lit(repr(float(sp.N(1 + sp.log(2 * sp.pi), 30))))
+    entropy = _half(_op("sub", _op("mul", constant, _op("size", "S")), _op("log_det", "L_S")))
     kl_body = (
-        *(Let(f"{v}", Op("wide", (Var(v),))) for v in ("xi_q", "S_q", "xi_p", "S_p")),
-        Let("L_q", Op("cholesky", (Var("S_q"),), "S_q")),
-        Let("L_p", Op("cholesky", (Var("S_p"),), "S_p")),
-        Let("D", Op("sub", (Var("S_p"), Var("S_q")))),
-        Let("e", Op("whitened_eigenvalues", (Var("L_q"), Var("D")))),
-        Let("m_q", Op("solve", (Var("L_q"), Var("xi_q")))),
-        Let(
-            "r", Op("sub", (Op("sub", (Var("xi_q"), Var("xi_p"))), Op("neg", (Op("matvec", (Var("D"), Var("m_q"))),))))
-        ),
-        Let("w", Op("solve_lower", (Var("L_p"), Var("r")))),
+        *(Let(v, _op("wide", v)) for v in ("xi_q", "S_q", "xi_p", "S_p")),
+        Let("L_q", _op("cholesky", "S_q", target="S_q")),
+        Let("L_p", _op("cholesky", "S_p", target="S_p")),
+        Let("D", _op("sub", "S_p", "S_q")),
+        Let("e", _op("whitened_eigenvalues", "L_q", "D")),
+        Let("m_q", _op("solve", "L_q", "xi_q")),
+        Let("r", _op("mean_gap", "e", "xi_q", "xi_p", "D", "S_p", "m_q")),
+        Let("w", _op("solve_lower", "L_p", "r")),
     )
-    kl = Op(
-        "mul",
-        (
-            half,
-            Op(
-                "add",
-                (
-                    Op("ratio_divergence", (Var("e"), Var("L_q"), Var("L_p")), "x_minus_log1p"),
-                    Op("dot", (Var("w"), Var("w"))),
-                ),
-            ),
-        ),
-    )
+    kl = _half(_op("add", _op("ratio_divergence", "e", "L_q", "L_p", target="x_minus_log1p"), _op("dot", "w", "w")))
+    kl_formula = "sum phi(e) / 2 + r^T S_p^-1 r / 2, e the eigenvalues of L_q^-1 (S_p - S_q) L_q^-T, r = S_p m_q - xi_p"
     return (
         MatrixMap(
             "log_partition",
@@ -302,13 +285,5 @@ def _reductions(family: Family) -> tuple[MatrixMap, ...]:
             "H = A - <lambda, mu> - E[log b]",
             True,
         ),
-        MatrixMap(
-            "kl",
-            pair,
-            kl_body,
-            (kl,),
-            "sum phi(e) / 2 + r^T S_p^-1 r / 2, e the eigenvalues of L_q^-1 (S_p - S_q) L_q^-T, r = (xi_q - xi_p) + (S_p - S_q) m_q",
-            "KL = A(p) - A(q) - <mu_q, p - q>, stable form",
-            True,
-        ),
+        MatrixMap("kl", pair, kl_body, (kl,), kl_formula, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", True),
     )

@@ -71,7 +71,7 @@ def family_section(family: Family) -> list[str]:
             formula(
                 "KL as computed",
                 r"\tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,\quad e=\mathrm{eig}\left(L_q^{-1}(S_p-S_q)L_q^{-\top}\right),"
-                r"\ r=(\xi_q-\xi_p)+(S_p-S_q)m_q",
+                r"\ r=S_pm_q-\xi_p=(\xi_q-\xi_p)+(S_p-S_q)m_q",
             ),
         ]
         return lines

@@ -297,7 +297,7 @@ def _kl_one(xi_q, S_q, xi_p, S_p):
     D = S_p - S_q
     e = linalg.whitened_eigenvalues(L_q, D)
     m_q = linalg.solve(L_q, xi_q)
-    r = (xi_q - xi_p) - -linalg.matvec(D, m_q)
+    r = linalg.mean_gap(e, xi_q, xi_p, D, S_p, m_q)
     w = linalg.solve_lower(L_p, r)
     return 0.5 * (linalg.ratio_divergence(x_minus_log1p, e, L_q, L_p) + linalg.dot(w, w))
 
@@ -319,7 +319,7 @@ def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None =
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
     Formula (one matrix): sum phi(e) / 2 + r^T S_p^-1 r / 2, e the eigenvalues of L_q^-1 (S_p - S_q) L_q^-T, r =
-    (xi_q - xi_p) + (S_p - S_q) m_q
+    S_p m_q - xi_p
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (d,) and (d, d),
     or (K, d) and (K, d, d); float32 or float64, C-contiguous. An argument without the leading client axis is

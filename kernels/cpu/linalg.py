@@ -124,6 +124,13 @@ def ratio_divergence(phi: Callable[[float], float], e: Array, factor_q: Array, f
     return math.fsum([*(float(x) for x in e), *(-2.0 * float(x) for x in logs)])
 
 
+def mean_gap(e: Array, xi_q: Array, xi_p: Array, difference: Array, precision: Array, mean: Array) -> Array:
+    """S_p (m_q − m_p): from the differences of the parameters where these are small, as S_p m_q − ξ_p elsewhere."""
+    if np.abs(e).max(initial=0.0) < NEAR:
+        return np.asarray((xi_q - xi_p) + difference @ mean)
+    return np.asarray(precision @ mean - xi_p)
+
+
 def matvec(matrix: Array, vector: Array) -> Array:
     """Hv."""
     return np.asarray(matrix @ vector)

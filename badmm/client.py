@@ -186,7 +186,10 @@ class ClientProblem:
         worst = 0.0
         slots = zip(target, at.natural, self.natural_global, self.dual, at.natural_gradient, strict=True)
         for goal, here, start, eta, slope in slots:
-            scale = np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho
-            miss = float(np.linalg.norm(goal - here))
-            worst = max(worst, miss / float(scale) if miss else 0.0)
+            with np.errstate(over="ignore"):
+                scale = float(np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho)
+                miss = float(np.linalg.norm(goal - here))
+            if not np.isfinite(scale + miss):
+                return float("inf")
+            worst = max(worst, miss / scale if miss else 0.0)
         return worst

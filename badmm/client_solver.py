@@ -2,7 +2,8 @@
 
 1. ∇L constant: one application of the map is the solution.
 2. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
-3. Newton's method in (m, Cholesky factor), where the problem is convex for convex ℓ (`badmm.newton`), where 2 stalls.
+3. Where 2 stalls, once more from the Laplace approximation of the problem (`badmm.laplace`).
+4. Where that stalls, Newton's method in (m, Cholesky factor), a convex problem for convex ℓ (`badmm.newton`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from badmm.client import ClientProblem, Evaluation, NotFiniteError
 from badmm.coordinates import Coordinates, coordinates
 from badmm.distributions import Gaussian
 from badmm.family import Natural
+from badmm.laplace import laplace
 from badmm.newton import newton
 
 ANDERSON_ITERATIONS = 40
 """Evaluations after which mixing is given up for Newton's method."""
+NEAR = 1e-2
+"""A relative residual below this is close enough to start Newton's method from."""
 LOST_RESIDUAL = 1e-3
 """A relative residual above this after all attempts counts as no solution."""
 
@@ -48,7 +52,7 @@ def solve_client(
     at = _first(problem, start)
     search = _Search(problem, tol, max_iterations, at)
     events: list[str] = []
-    if not search.mix():
+    if not search.mix() and not search.restart():
         events.append(f"client {problem.bound.index}: Newton fallback after {problem.evaluations} evaluations")
         search.polish()
     if search.residual > tol:
@@ -100,6 +104,7 @@ class _Search:
         self.problem, self.tol, self.max_iterations = problem, tol, max_iterations
         self.coordinates: Coordinates = coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
+        self.start, self.anchor = at.posterior, at
         self.target: Natural = at.natural
         self._note(at)
 
@@ -117,12 +122,23 @@ class _Search:
         goal = self.coordinates.step(at, self.target)
         return None if goal is None else goal - self.coordinates.vector(at.posterior)
 
-    def mix(self) -> bool:
-        """Anderson mixing; True at the tolerance, False where it stalls."""
-        at = self.best
+    def restart(self) -> bool:
+        """Anderson mixing from the Laplace approximation; True at the tolerance."""
+        q = self.start
+        at = laplace(self.problem, q, self.max_iterations) if isinstance(q, Gaussian) else None
+        if at is None:
+            return False
+        self.coordinates = coordinates(self.problem, at.posterior)
+        self.anchor = at
+        self._note(at)
+        return self.mix(at)
+
+    def mix(self, at: Evaluation | None = None) -> bool:
+        """Anderson mixing from a point just noted (default the best); True at the tolerance, False where it stalls."""
+        at = self.best if at is None else at
         if self.residual <= self.tol:
             return True
-        limit = min(ANDERSON_ITERATIONS, self.max_iterations)
+        limit = min(self.problem.evaluations + ANDERSON_ITERATIONS, self.max_iterations)
         mixing = Anderson()
         f = self._step(at)
         stalled = 0
@@ -171,7 +187,8 @@ class _Search:
         return at, self._step(at)
 
     def polish(self) -> None:
-        """Newton's method from the best point, until the tolerance, the limit, or no further decrease."""
-        for at in newton(self.problem, self.best, self.max_iterations):
+        """Newton's method until the tolerance, the limit, or no further decrease."""
+        start = self.best if self.residual < NEAR else self.anchor
+        for at in newton(self.problem, start, self.max_iterations):
             if self._note(at):
                 return

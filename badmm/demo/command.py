@@ -72,9 +72,9 @@ def _print(results: dict[str, list[Outcome]], rounds: int, seeds: Sequence[int],
         console.print(report.convergence_table(outcomes, rounds))
         console.print(report.score_table(outcomes))
         console.print()
-    console.print(report.CALIBRATION, style="dim")
+    console.print(report.NOTES, style="dim")
     console.print("\nVerdict", style="bold")
-    console.print(report.verdict(dict(results), rounds))
+    console.print(report.verdict(list(results.values()), rounds))
 
 
 def _write(results: dict[str, list[Outcome]], out: Path, picture: Path | None) -> list[Path]:

@@ -56,7 +56,7 @@ class Gaussian:
     def cholesky(self) -> Array:
         """Lower L with S = LLᵀ, shape (d, d), for a matrix precision; raises `ValueError` where S is not definite."""
         try:
-            return np.linalg.cholesky(self.precision)
+            return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
         except np.linalg.LinAlgError:
             smallest = float(np.linalg.eigvalsh(self.precision)[0])
             raise ValueError(

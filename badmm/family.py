@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.special import polygamma
 
 import kernels
 from badmm.checks import Array
@@ -141,6 +142,23 @@ class Family:
         inverse = q.inverse_cholesky
         mean = (d_xi - d_s @ q.mean) @ inverse.T
         return np.concatenate([mean, (inverse @ d_s @ inverse.T).reshape(count, -1) / np.sqrt(2)], axis=1)
+
+    def fisher_bound(self, natural: Natural) -> float:
+        """An upper bound on the largest eigenvalue of the Fisher information F(λ) = ∇²A(λ), in μ's units over λ's.
+
+        Gaussians, with v the largest variance: F acts on (dξ, dS) as dm = Σ(dξ − dS m), and a second slot of at most
+        v²/2 + v|m|²; so v(1 + |m|²) + v²/2. Gamma: the trace ψ′(shape) + shape/rate².
+        """
+        q = self.posterior(natural)
+        if isinstance(q, Gamma):
+            return float(np.max(polygamma(1, q.shape) + q.shape / q.rate**2))
+        if self.name == "isotropic_gaussian":
+            return float(1.0 / q.precision)
+        if self.name == "diagonal_gaussian":
+            v = 1.0 / q.precision
+            return float(np.max(v * (1.0 + q.mean**2) + 0.5 * v**2))
+        v_max = float(1.0 / np.linalg.eigvalsh(q.precision)[0])
+        return v_max * (1.0 + float(q.mean @ q.mean)) + 0.5 * v_max**2
 
     def stack(self, naturals: list[Natural]) -> Natural:
         """One natural-shaped tuple with a leading client axis."""

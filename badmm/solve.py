@@ -171,7 +171,7 @@ class _Run:
         family, policy = self.family, self.method.policy
         events: list[str] = []
         needs = self._required(state)
-        steps = policy.steps(lambda: max(needs))
+        steps = self.method.steps(state.natural, lambda: max(needs))
         events += self._violations(needs, steps.rho)
         solutions = self._client_step(state, steps)
         events += [event for solution in solutions for event in solution.events]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,6 +23,10 @@ class Method(ABC):
     @abstractmethod
     def make_policy(self, rho: Setting, alpha: Setting, damping: Setting) -> Policy:
         """The step sizes from the user's settings; raises `ValueError` for values the method does not allow."""
+
+    def steps(self, natural_global: Natural, required_rho: Callable[[], float]) -> Steps:
+        """The next round's step sizes."""
+        return self.policy.steps(required_rho)
 
     @abstractmethod
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:

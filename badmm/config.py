@@ -108,9 +108,16 @@ class Method(Section):
     name: Literal["bayes_admm", "pvi", "bregman_admm"] = "bayes_admm"
     rho: Penalty = "auto"
     alpha: Fraction = "auto"
-    damping: Fraction = "auto"
+    damping: Penalty = "auto"
     temperature: Positive = 1.0
     expectation: Literal["auto", "quadrature", "delta", "monte_carlo"] = "auto"
+
+    @model_validator(mode="after")
+    def _damping(self) -> Method:
+        # Bregman ADMM's damping has units, so that no bound on it is natural
+        if self.name != "bregman_admm" and isinstance(self.damping, float | int) and self.damping > 1:
+            raise ValueError(f'damping: expected "auto" or a number in (0, 1], got {self.damping}')
+        return self
 
 
 class Run(Section):

@@ -49,7 +49,8 @@ def run(config: Config, out: Path, *, resume: bool = False, console: Console | N
     state = _open(config, out, resume)
     history = store.History(out / HISTORY)
     done = 0 if state is None else state.round
-    history.cut(done)
+    if state is not None:
+        history.cut(done)
     with RunProgress(console, config.run.rounds, config.run.tol, done) as progress:
 
         def after_round(current: Any) -> None:

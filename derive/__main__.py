@@ -143,9 +143,8 @@ def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
         written.append(str(report))
     for name in [*written, *(f"removed {n}" for n in removed)]:
         print(name)
-    print(
-        f"{len(verdicts)} claims proved, {len(files)} files current, {len(written)} written ({time.perf_counter() - start:.1f} s)"
-    )
+    seconds = time.perf_counter() - start
+    print(f"{len(verdicts)} claims proved, {len(files)} files current, {len(written)} written ({seconds:.1f} s)")
     return 0
 
 

@@ -241,7 +241,8 @@ def claims() -> Iterator[Claim]:
         ),
         (
             "existence condition",
-            r"\lim_{v\to\infty}\tfrac1v\left[L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}\right]=\tfrac12(\rho S_g+\eta_S)",
+            r"\lim_{v\to\infty}\tfrac1v\left[L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}\right]"
+            r"=\tfrac12(\rho S_g+\eta_S)",
             existence,
             "DESIGN, existence",
         ),

@@ -135,6 +135,7 @@ def claims(family: Family) -> Iterator[Claim]:
     yield claim("matrix form of the natural gradient", r"\nabla_\mu L = (g-Hm,\; -H)", partial(gradient_form, family))
     yield claim(
         "stable forms",
-        r"\mathrm{KL} = \tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,\; e=\mathrm{eig}(L_q^{-1}(S_p-S_q)L_q^{-\top})",
+        r"\mathrm{KL} = \tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,"
+        r"\; e=\mathrm{eig}(L_q^{-1}(S_p-S_q)L_q^{-\top})",
         stable_reductions,
     )

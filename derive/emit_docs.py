@@ -90,20 +90,16 @@ def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
         f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {kernel.formula}", 110
     )
     if is_slotwise(kernel):
-        shapes = f"every array argument is a tuple of {len(module.slots['natural'])} slots ({', '.join(module.slots['natural'])})"
+        names = module.slots["natural"]
+        shapes = f"every array argument is a tuple of {len(names)} slots ({', '.join(names)})"
     else:
         shapes = "; ".join(
             f"{g}: ({', '.join(o.argument.split('.')[-1] for o in ops)})" if g in TUPLE_ARGUMENTS else g
             for g, ops in arguments(kernel)
         )
     size = "(d,) and (d, d), or (K, d) and (K, d, d)" if matrix else "(P,) or (K, P), any further shape as well"
-    lines += [
-        "",
-        *textwrap.wrap(
-            f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.",
-            110,
-        ),
-    ]
+    shared = "An argument without the leading client axis is shared by all clients."
+    lines += ["", *textwrap.wrap(f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. {shared}", 110)]
     if kernel.name == "natural_gradient" and "expected_hessian" not in str(shapes) and "expected_gradient" in shapes:
         lines += [
             "expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."

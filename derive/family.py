@@ -80,23 +80,19 @@ class Family:
         slots = len(self.natural)
         for field in ("statistics", "natural_of_standard", "expectation"):
             if len(getattr(self, field)) != slots:
-                raise FamilyError(
-                    f"{self.name}.{field}: expected {slots} slots, one for each of natural's, got {len(getattr(self, field))}"
-                )
+                got = len(getattr(self, field))
+                raise FamilyError(f"{self.name}.{field}: expected {slots} slots, one for each of natural's, got {got}")
         allowed = {s.symbol for s in self.natural + self.fixed} | {DIMENSION}
         stray = sp.sympify(self.log_partition).free_symbols - allowed
         if stray:
-            raise FamilyError(
-                f"{self.name}.log_partition: expected only natural and fixed parameters, got {sorted(map(str, stray))}"
-            )
+            listed = sorted(map(str, stray))
+            raise FamilyError(f"{self.name}.log_partition: expected only natural and fixed parameters, got {listed}")
         for name, value in zip(("statistics", "base_measure"), (self.statistics, (self.base_measure,)), strict=True):
-            free = (
-                set().union(*(sp.sympify(v).free_symbols for v in value)) - {s.symbol for s in self.fixed} - {DIMENSION}
-            )
-            if free - {self.theta}:
-                raise FamilyError(
-                    f"{self.name}.{name}: expected a function of theta alone, got {sorted(map(str, free - {self.theta}))}"
-                )
+            free = set().union(*(sp.sympify(v).free_symbols for v in value))
+            stray = free - {s.symbol for s in self.fixed} - {DIMENSION, self.theta}
+            if stray:
+                listed = sorted(map(str, stray))
+                raise FamilyError(f"{self.name}.{name}: expected a function of theta alone, got {listed}")
 
     @property
     def is_matrix(self) -> bool:

@@ -18,8 +18,9 @@ FOLDERS = ("kernels", "kernels/cpu")
 
 def registry(names: Iterable[str]) -> str:
     """kernels/registry.py: the families for which kernels exist."""
-    listed = ", ".join(f'"{n}"' for n in names)
-    return f'"""The families for which kernels exist.\n\n{MARK}. Do not edit.\n"""\n\nFAMILIES: tuple[str, ...] = ({listed},)\n'
+    listed = "\n".join(f'    "{n}",' for n in names)
+    head = f'"""The families for which kernels exist.\n\n{MARK}. Do not edit.\n"""'
+    return f"{head}\n\nFAMILIES: tuple[str, ...] = (\n{listed}\n)\n"
 
 
 def expected(names: Iterable[str] | None = None) -> dict[str, str]:

@@ -46,8 +46,8 @@ class Lit:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it speaks of
-    in errors."""
+    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
+    speaks of in errors."""
 
     op: str
     args: tuple[Expr, ...]

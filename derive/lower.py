@@ -1,8 +1,8 @@
 """From SymPy to the IR: explicit fma, accurate differences of products, common subexpressions, typed literals.
 
 Rules, applied to every sum: terms with two factors become fused multiply-adds onto the rest; in reductions a lone
-difference of two products a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's sort keys, never
-from hashing.
+difference of two products a·b − c·d is Kahan's (error below 1.5 ulp however much cancels). Order comes from SymPy's
+sort keys, never from hashing.
 """
 
 from __future__ import annotations
@@ -141,14 +141,15 @@ class Lowering:
         if self._accurate and len(terms) == 2 and all(p for _, p in products):
             signs = [t.could_extract_minus_sign() for t in terms]
             if signs[0] != signs[1]:
-                (a, b), (c, d) = (products[signs.index(False)][1], products[signs.index(True)][1])
+                pairs = [p for _, p in products if p is not None]
+                (a, b), (c, d) = pairs[signs.index(False)], pairs[signs.index(True)]
                 return self._difference_of_products(a, b, -c, d)
         plain = [t for t, p in products if p is None]
         fused = [p for _, p in products if p is not None]
         residuals = [r for a, b in fused if (r := self._residual(a, b)) is not None]
         if not plain:
             a, b = fused.pop(0)
-            total = Op("mul", (self.expr(a), self.expr(b)))
+            total: Expr = Op("mul", (self.expr(a), self.expr(b)))
         else:
             plain.sort(key=lambda t: t.could_extract_minus_sign())
             total = self.expr(plain[0])
@@ -191,8 +192,9 @@ def lower(
     accurate: bool = False,
     quotients: Quotients | None = None,
 ) -> tuple[list[Let], list[Expr]]:
-    """(statements, results) of several expressions; `share` names common subexpressions once, `accurate` compensates lone
-    differences of products, `quotients` are earlier values v = n/d whose squares are corrected by their residual."""
+    """(statements, results) of several expressions; `share` names common subexpressions once, `accurate` compensates
+    lone differences of products, `quotients` are earlier values v = n/d whose squares are corrected by their
+    residual."""
     lowering = Lowering(prefix, accurate=accurate, quotients=quotients)
     if share:
         names = (sp.Symbol(f"{prefix}_{i}", real=True) for i in range(1000))

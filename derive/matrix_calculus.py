@@ -52,7 +52,7 @@ class MatrixCalculus:
         """μ(λ) = ∇A(λ)."""
         xi, s = (slot.symbol for slot in self.family.natural)
         a = sp.expand(self.family.log_partition)
-        return tuple(symmetric(matrix_gradient(a, v), s) for v in (xi, s))  # type: ignore[return-value]
+        return tuple(symmetric(matrix_gradient(a, v), s) for v in (xi, s))
 
     @cached_property
     def expectation_in_standard(self) -> tuple[Any, Any]:
@@ -99,7 +99,7 @@ class MatrixCalculus:
                 if term.has(variable):
                     total = total + term.doit().diff(variable)
             out.append(symmetric(total.doit(), h, mu2).xreplace({mu1: m}).doit())
-        return tuple(out)  # type: ignore[return-value]
+        return tuple(out)
 
 
 def _replace_product(term: Any, xi: Any, s: Any, m: Any) -> Any:
@@ -151,7 +151,7 @@ class MatrixLowering:
 
     def _product(self, e: sp.MatMul) -> Expr:
         coefficient, rest = e.as_coeff_mmul()
-        factors = rest.args if isinstance(rest, sp.MatMul) else (rest,)
+        factors: list[Any] = list(rest.args) if isinstance(rest, sp.MatMul) else [rest]
         if len(factors) == 1:
             out = self.expr(factors[0])
         elif len(factors) == 2 and isinstance(factors[0], sp.Inverse) and factors[1].shape[1] == 1:
@@ -188,9 +188,7 @@ def _map(
 def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
     """Conversions, natural gradient and reductions of the full Gaussian."""
     c = MatrixCalculus(family)
-    (xi, s), (m, _), (mu1, _) = (
-        [slot.symbol for slot in slots] for slots in (family.natural, family.standard, family.expectation)
-    )
+    (xi, s), (m, _) = ([slot.symbol for slot in slots] for slots in (family.natural, family.standard))
     covariance, (xi_back, s_back) = c.natural_of_expectation
     mean = s.I * xi
     gradients = (

@@ -26,7 +26,7 @@ NAMES = {
 }
 
 
-class _Printer(LatexPrinter):  # type: ignore[misc]
+class _Printer(LatexPrinter):
     """LaTeX with the names of special.py's functions."""
 
     def _print_Function(self, expr: Any, exp: Any = None) -> str:
@@ -70,7 +70,8 @@ def family_section(family: Family) -> list[str]:
             formula("Natural gradient ∇_μ L (Bonnet, Price)", m.natural_gradient),
             formula(
                 "KL as computed",
-                r"\tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,\quad e=\mathrm{eig}\left(L_q^{-1}(S_p-S_q)L_q^{-\top}\right),"
+                r"\tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,"
+                r"\quad e=\mathrm{eig}\left(L_q^{-1}(S_p-S_q)L_q^{-\top}\right),"
                 r"\ r=S_pm_q-\xi_p=(\xi_q-\xi_p)+(S_p-S_q)m_q",
             ),
         ]
@@ -109,12 +110,14 @@ def claims_table(verdicts: Iterable[Verdict]) -> list[str]:
 
 HEAD = r"""# The derivation
 
-Written by `python -m derive --report docs/derivation.md`. Notation: $q_\lambda(\theta)=b(\theta)\exp(\langle\lambda,T(\theta)\rangle-A(\lambda))$,
-expectation parameters $\mu=\nabla A(\lambda)$, Fisher information $F=\nabla^2A$; $\phi(x)=x-\log(1+x)$;
+Written by `python -m derive --report docs/derivation.md`. Notation:
+$q_\lambda(\theta)=b(\theta)\exp(\langle\lambda,T(\theta)\rangle-A(\lambda))$, expectation
+parameters $\mu=\nabla A(\lambda)$, Fisher information $F=\nabla^2A$; $\phi(x)=x-\log(1+x)$;
 $R(x)=\log\Gamma(x)-x\log x+x$ with derivatives $R'$, $R''$ and Bregman divergence $B_R$.
 
-*symbolic*: SymPy decides it. *elementwise at d = ...*: the matrix identity written out in scalar coordinates. *exact rational
-arithmetic*: a rational identity evaluated without rounding at random points. *mpmath*: 50 digits at random points or by quadrature.
+*symbolic*: SymPy decides it. *elementwise at d = ...*: the matrix identity written out in scalar coordinates.
+*exact rational arithmetic*: a rational identity evaluated without rounding at random points. *mpmath*: 50 digits at
+random points or by quadrature.
 """
 
 

@@ -34,8 +34,8 @@ class x_minus_log1p(sp.Function):
     nargs = 1
 
 
-class ratio_divergence(sp.Function):  # noqa: N801
-    """φ of a ratio, given x = ratio − 1 and the ratio itself: x − log(ratio), accurate for ratios near 1 and far below it."""
+class ratio_divergence(sp.Function):
+    """φ of a ratio, given x = ratio − 1 and the ratio: x − log(ratio), accurate for ratios near 1 and far below it."""
 
     nargs = 2
 
@@ -163,7 +163,7 @@ def x_minus_log1p_function() -> Function:
         "x_minus_log1p",
         ("x",),
         (If(_op("lt", _op("abs", "x"), NEAR), near), far),
-        "phi(x) = x - log(1 + x); since log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s, nothing cancels near 0.",
+        "phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0.",
     )
 
 

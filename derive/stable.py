@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from derive.special import by_stirling, stirling_bregman, stirling_remainder, stirling_remainder_1, ratio_divergence
+from derive.special import by_stirling, ratio_divergence, stirling_bregman, stirling_remainder, stirling_remainder_1
 
 
 def entropy(expr: sp.Expr) -> sp.Expr:

@@ -10,7 +10,7 @@ S = sp.Symbol("S", positive=True)
 FAMILY = Family(
     name="diagonal_gaussian",
     title="Diagonal Gaussian",
-    citation="Khan & Rue, The Bayesian learning rule, JMLR 2023, arXiv:2107.04562, section 2; notation of arXiv:2506.13150",
+    citation="Khan & Rue, The Bayesian learning rule, JMLR 2023, arXiv:2107.04562; notation of arXiv:2506.13150",
     theta=theta,
     support=(-sp.oo, sp.oo),
     statistics=(theta, -(theta**2) / 2),

@@ -47,9 +47,8 @@ def check_symmetric(name: str, array: Array) -> None:
     difference = np.abs(array - flipped)
     if difference.size and difference.max() > 8 * array.shape[-1] * np.finfo(array.dtype).eps * scale:
         index = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), array.shape))
-        raise ValueError(
-            f"{name}: expected a symmetric matrix, got {array[index]} and {flipped[index]} at index {index} and its mirror"
-        )
+        pair = f"{array[index]} and {flipped[index]}"
+        raise ValueError(f"{name}: expected a symmetric matrix, got {pair} at index {index} and its mirror")
 
 
 def wide(array: Array) -> Array:
@@ -116,7 +115,7 @@ def whitened_eigenvalues(factor: Array, difference: Array) -> Array:
 def ratio_divergence(phi: Callable[[float], float], e: Array, factor_q: Array, factor_p: Array) -> float:
     """Σ φ(e_i), φ(x) = x − log(1 + x), e the eigenvalues of L_q⁻¹(S_p − S_q)L_q⁻ᵀ.
 
-    Term by term where all are small; otherwise Σ e_i less log det S_p − log det S_q, whose digits a tiny 1 + e_i would lose.
+    Term by term where all are small; otherwise Σ e_i less log det S_p − log det S_q: a tiny 1 + e_i lost its digits.
     """
     if np.abs(e).max(initial=0.0) < NEAR:
         return math.fsum(phi(float(x)) for x in e)

@@ -60,9 +60,8 @@ class _Elementwise:
             bad = ~np.isfinite(out.reshape(-1))
             if bad.any():
                 index = int(np.argmax(bad))
-                raise ValueError(
-                    f"{self.name}: result {number} overflows {out.dtype} (got {out.reshape(-1)[index]} at index {ar.where(index, out.shape)})"
-                )
+                got = f"{out.reshape(-1)[index]} at index {ar.where(index, out.shape)}"
+                raise ValueError(f"{self.name}: result {number} overflows {out.dtype} (got {got})")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 from numba import config
 
@@ -57,7 +58,7 @@ def over(run: Callable[[int, int, int, int], int], rows: int, width: int, grain:
         cuts = [
             c if c in (0, size) or size < 1024 else c & ~63 for c in cuts
         ]  # keep pieces on cache lines of their own
-    parts = [(lo, hi, 0, width) if along_rows else (0, rows, lo, hi) for lo, hi in zip(cuts, cuts[1:], strict=False)]
+    parts = [(lo, hi, 0, width) if along_rows else (0, rows, lo, hi) for lo, hi in pairwise(cuts)]
     waiting = [_pool.submit(run, *part) for part in parts[1:]]
     outside = run(*parts[0])
     for future in waiting:

@@ -16,6 +16,8 @@ from badmm.family import Family, Natural
 
 MATRIX_LIMIT = 1024
 """Largest d for which a whole Hessian is asked for where the family itself needs only its diagonal."""
+OVERFLOW = 1e100
+"""Derivatives beyond this are refused like infinities: their products with means and 1/ρ would be."""
 
 
 class NotFiniteError(ClientError):
@@ -109,6 +111,8 @@ class BoundClient:
         own = hessian
         if self.family.name == "diagonal_gaussian" and hessian is not None and hessian.ndim == 2:
             own = np.diag(hessian).copy()
+        if max(float(np.abs(gradient).max()), 0.0 if own is None else float(np.abs(own).max())) > OVERFLOW:
+            raise NotFiniteError(self.index, f"{name}: expected values below {OVERFLOW:g}, got larger ones")
         natural_gradient = self.family.natural_gradient(q, gradient, own)
         return Evaluation(natural, q, float(loss), gradient, hessian, natural_gradient)
 

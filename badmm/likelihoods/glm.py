@@ -43,14 +43,17 @@ class GeneralizedLinear(GaussianLikelihood):
 
     def expectations(self, posterior: Gaussian) -> Expected:
         """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
-        value, slope, weight = self._moments(posterior)
-        hessian = (self.X * self.X).T @ weight if posterior.precision.ndim == 1 else self._gram(weight)
-        return float(np.sum(value)), self.X.T @ slope, hessian
+        # an overflowing loss is the caller's to refuse
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, slope, weight = self._moments(posterior)
+            hessian = (self.X * self.X).T @ weight if posterior.precision.ndim == 1 else self._gram(weight)
+            return float(np.sum(value)), self.X.T @ slope, hessian
 
     def curvature(self, posterior: Gaussian) -> Expected:
         """As `expectations`, with the whole Hessian (d, d) under every precision."""
-        value, slope, weight = self._moments(posterior)
-        return float(np.sum(value)), self.X.T @ slope, self._gram(weight)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value, slope, weight = self._moments(posterior)
+            return float(np.sum(value)), self.X.T @ slope, self._gram(weight)
 
     def _gram(self, weight: Array) -> Array:
         # (√w X)ᵀ(√w X) is symmetric to the last bit

@@ -20,6 +20,7 @@ from badmm import data
 
 Array = NDArray[np.float64]
 Rows = Sequence[NDArray[np.intp]]
+_SYNTHETIC = "synthetic counts, real features"
 Kind = Literal["logistic", "poisson", "softmax"]
 
 
@@ -160,14 +161,14 @@ def _hostile_problems() -> list[Problem]:
 
 
 def _poisson_problems() -> list[Problem]:
-    X, _ = _standardized("breast_cancer")
+    X, _ = _standardized("diabetes")
     rng = np.random.default_rng(11)
-    theta = np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.12])
-    y = rng.poisson(np.exp(X @ theta))
+    y = rng.poisson(np.exp(X @ np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.3])))
     found = []
     for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):
-        rows = data.split(split, X[:, 1:], y if split != "label" else y.astype(float), clients, seed=clients)
-        found.append(_problem(f"poisson/cancer/{split}-{clients}", "poisson", X, y, rows, 1.0, note="synthetic counts"))
+        # as real numbers the counts are dealt out by fifths of their ranks
+        rows = data.split(split, X[:, 1:], y.astype(float), clients, seed=clients)
+        found.append(_problem(f"poisson/diabetes/{split}-{clients}", "poisson", X, y, rows, 1.0, note=_SYNTHETIC))
 
     images = data.load_dataset("digits").X[:900]
     # how many of a 4 × 4 block of bits are on, given the other blocks
@@ -185,6 +186,23 @@ def _poisson_problems() -> list[Problem]:
     rows = split_sorted(sit_ups, 5)
     found.append(_problem("poisson/situps/sorted-5", "poisson", features, sit_ups, rows, 1.0, note="counts to 251"))
     return found
+
+
+@cache
+def stress_problems() -> tuple[Problem, ...]:
+    """Beyond the suite: Poisson regression on 30 nearly collinear features under a prior that expects absurd rates.
+
+    A prior predictor has standard deviation up to 22, so that rates of e²⁵⁰ are expected, and the pooled precision
+    scaled to a unit diagonal has a condition number near 10⁵, which no first-order method on a diagonal resolves.
+    """
+    X, _ = _standardized("breast_cancer")
+    rng = np.random.default_rng(11)
+    y = rng.poisson(np.exp(X @ np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.12])))
+    found = []
+    for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):
+        rows = data.split(split, X[:, 1:], y.astype(float), clients, seed=clients)
+        found.append(_problem(f"poisson/cancer/{split}-{clients}", "poisson", X, y, rows, 1.0, note=_SYNTHETIC))
+    return tuple(found)
 
 
 def _softmax_problems() -> list[Problem]:
@@ -216,8 +234,8 @@ def problems() -> tuple[Problem, ...]:
 
 
 def problem(name: str) -> Problem:
-    """The problem of that name; ValueError listing the names for another."""
-    for candidate in problems():
+    """The problem of that name, of the suite or beyond; ValueError listing the suite's names for another."""
+    for candidate in (*problems(), *stress_problems()):
         if candidate.name == name:
             return candidate
     raise ValueError(f"name: expected one of {', '.join(p.name for p in problems())}, got {name!r}")

@@ -14,7 +14,7 @@ import numpy as np
 from badmm.checks import Array
 from badmm.family import Family, Natural
 
-CAP = 10.0
+CAP = 100.0
 """Largest Σ|a_i|: weights beyond it come from directions that nearly repeat, and amplify errors."""
 CUT = 1e-8
 """Ridge on unit-length differences: directions that repeat to this accuracy are not told apart."""

@@ -7,7 +7,8 @@ Explicit values are used as they are. "auto" is
   is that of its cavity λ_0 − Σ_{j≠k} η_j, or 1.5 times what the existence condition needs if that is more.
 * α = 1: with γ = 1 one round is exact for losses linear in μ, whatever ρ and the start (one-round theorem).
 * γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
-  by less than its own length, γ = 1 and the dual lines of earlier rounds are mixed in (`badmm.mixing`).
+  by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
+  parameters) and the dual lines of earlier rounds are mixed in (`badmm.mixing`).
 
 The server uses only λ_g, the sums it receives, and the clients' required penalties (one number a client and round).
 """
@@ -43,16 +44,17 @@ def setting(value: Setting, name: str, upper: float = float("inf")) -> float | N
 
 
 class Policy:
-    """Step sizes for K clients; `mixes` allows the mixing of dual lines where `damping` is "auto"."""
+    """Step sizes for K clients; where `damping` is "auto", dual lines are mixed at γ = `mixed_damping` (0: never)."""
 
     def __init__(
-        self, num_clients: int, rho: Setting, alpha: Setting, damping: Setting, *, mixes: bool = False
+        self, num_clients: int, rho: Setting, alpha: Setting, damping: Setting, *, mixed_damping: float = 0.0
     ) -> None:
         self.num_clients = num_clients
         self.rho = setting(rho, "rho")
         self.alpha = setting(alpha, "alpha", 1.0)
         self.damping = setting(damping, "damping", 1.0)
-        self.mixes = mixes and self.damping is None and self.alpha in (None, 1.0)
+        self.mixed_damping = mixed_damping
+        self.mixes = mixed_damping > 0 and self.damping is None and self.alpha in (None, 1.0)
         self._damping, self._size, self._round = 1.0, float("inf"), 0
 
     @property
@@ -77,7 +79,7 @@ class Policy:
         if self.damping is not None:
             return Steps(rho, alpha, self.damping)
         mixing = self.mixes and self._round > 0 and self._size < 1.0
-        return Steps(rho, alpha, 1.0 if mixing else self._damping, mixing)
+        return Steps(rho, alpha, self.mixed_damping if mixing else self._damping, mixing)
 
     def automatic_rho(self, required: float) -> float:
         """ρ where it is "auto"."""

@@ -44,11 +44,11 @@ class BregmanADMM(Method):
         return BregmanPolicy(self.num_clients, rho, alpha, damping)
 
     def steps(self, natural_global: Natural, required_rho: Callable[[], float]) -> Steps:
-        """The policy's, with an automatic γ divided by the bound."""
+        """The policy's ρ and α, and γ from the bound where it is automatic."""
         steps = self.policy.steps(required_rho)
         if self.policy.damping is not None:
             return steps
-        return steps._replace(damping=steps.damping / self.family.fisher_bound(natural_global))
+        return steps._replace(damping=1.0 / self.family.fisher_bound(natural_global))
 
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
         """η + γρ(μ_g − μ_k), μ from the kernels."""

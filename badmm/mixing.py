@@ -14,8 +14,8 @@ import numpy as np
 from badmm.checks import Array
 from badmm.family import Family, Natural
 
-CAP = 100.0
-"""Largest Σ|a_i|: weights beyond it come from directions that nearly repeat, and amplify errors."""
+CAP = 1e6
+"""Largest Σ|a_i|. A mode that shrinks by 1 − ε a round has weights of 1/ε; beyond the cap they amplify rounding."""
 CUT = 1e-8
 """Ridge on unit-length differences: directions that repeat to this accuracy are not told apart."""
 
@@ -53,7 +53,11 @@ class DualMixing:
             right = np.concatenate([last, np.zeros(len(ridge))])
             a[:-1][keep] = np.linalg.lstsq(np.vstack([columns, ridge]), right, rcond=None)[0] / sizes[keep]
         a[-1] = 1.0 - a[:-1].sum()
-        return a if np.isfinite(a).all() and np.abs(a).sum() <= CAP else np.ones(1)
+        if np.isfinite(a).all() and np.abs(a).sum() <= CAP:
+            return a
+        # without the rounds that led here, or they would refuse every later one
+        self.lines, self.sums = (tuple(slot[-1:] for slot in memory) for memory in (self.lines, self.sums))
+        return np.ones(1)
 
     def mix(self, a: Array) -> Natural:
         """Σ_i a_i G^i over the newest len(a) rounds."""

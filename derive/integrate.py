@@ -12,8 +12,10 @@ import mpmath as mp
 import sympy as sp
 
 from derive.calculus import Calculus, inner
-from derive.claims import DIGITS, numeric
+from derive.claims import DIGITS, ClaimError
 
+NEGLIGIBLE = 2.4 * DIGITS  # e^-120 is below the 50th digit
+WIDEST = 2**20  # in log θ
 _s = sp.Symbol("s_", positive=True)
 _t = sp.Symbol("t_", real=True)
 _x = sp.Symbol("x_", real=True)
@@ -65,19 +67,25 @@ def expectation_symbolic(
 
 
 def expectation_numeric(c: Calculus, function: sp.Expr, point: dict[sp.Symbol, mp.mpf]) -> mp.mpf:
-    """E_q[function(θ)] at a parameter point by tanh-sinh quadrature in log θ (families on the positive axis)."""
+    """E_q[function(θ)] at a parameter point by tanh-sinh quadrature in u = log θ (families on the positive axis)."""
     (theta,) = c.at.theta
-    density = sp.lambdify(
-        [theta, *sorted(point, key=lambda s: s.name)],
-        sp.exp(log_unnormalised(c) - c.at.log_partition) * function,
-        "mpmath",
-    )
-    values = [point[s] for s in sorted(point, key=lambda s: s.name)]
+    names = sorted(point, key=lambda s: s.name)
+    values = [point[s] for s in names]
+    log_density = sp.lambdify([theta, *names], log_unnormalised(c) - c.at.log_partition, "mpmath")
+    weight = sp.lambdify([theta, *names], function, "mpmath")
     with mp.workdps(DIGITS):
-        first, second = (
-            numeric(e, point)
-            for e in (c.expectation_of_natural[0][0, 0], sp.diff(c.at.log_partition, c.at.natural[0][0, 0], 2))
-        )
-        centre, spread = first, mp.sqrt(second) + 1
-        edges = [centre + spread * k for k in (-400, -60, -20, -8, -3, 0, 2, 4, 8)]
-        return mp.quad(lambda u: density(mp.exp(u), *values) * mp.exp(u), edges)
+
+        def height(u: mp.mpf) -> mp.mpf:
+            return log_density(mp.exp(u), *values) + u
+
+        mode = max((mp.mpf(k) / 2 for k in range(-60, 61)), key=height)
+        steps = []
+        for side in (-1, 1):
+            step = mp.mpf(1)
+            while height(mode + side * step) > height(mode) - NEGLIGIBLE:
+                step *= 2
+                if step > WIDEST:
+                    raise ClaimError("the density does not decay: no normalisation exists")
+            steps.append([mode + side * step / 2**k for k in range(6)])
+        edges = [*steps[0], mode, *reversed(steps[1])]
+        return mp.quad(lambda u: weight(mp.exp(u), *values) * mp.exp(height(u)), edges)

@@ -1,0 +1,1 @@
+"""Measurements behind the tables in docs/: `python -m benchmarks.<name>`."""

@@ -1,0 +1,75 @@
+"""The machine's own limits, measured in the run they are compared in, and what the machine is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from kernels.cpu import threads
+
+Array = np.ndarray[Any, Any]
+PACKAGES = ("numpy", "numba", "scipy")
+
+
+@njit(nogil=True, cache=True)
+def _read_modify_write(a: Array, scale: Any) -> None:
+    for i in range(a.size):
+        a[i] = a[i] * scale
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+def _read(a: Array) -> Any:
+    total = a[0] - a[0]
+    for i in range(a.size):
+        total += a[i]
+    return total
+
+
+def best(call: Callable[[], Any], repeats: int = 7) -> float:
+    """Seconds of the fastest of several calls, after one that is not counted."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _threaded(body: Callable[[Array], Any], buffer: Array) -> Callable[[], Any]:
+    def run(_row_lo: int, _row_hi: int, lo: int, hi: int) -> int:
+        body(buffer[lo:hi])
+        return 0
+
+    return lambda: threads.over(run, 1, buffer.size)
+
+
+def update_bandwidth(buffer: Array) -> Callable[[], Any]:
+    """The read-modify-write loop a[i] = a[i] * s over a buffer, in place, on the kernels' own threads."""
+    one = buffer.dtype.type(1)
+    return _threaded(lambda piece: _read_modify_write(piece, one), buffer)
+
+
+def read_bandwidth(buffer: Array) -> Callable[[], Any]:
+    """A sum over a buffer: reads only."""
+    return _threaded(_read, buffer)
+
+
+def describe() -> str:
+    """Processor, Python and package versions."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = f"{lines[0]}, {len(lines)} cores" if lines else model
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return f"{model}; Python {platform.python_version()}, {versions}"

@@ -1,0 +1,347 @@
+"""The kernels as a caller meets them: invariants, threads, other array libraries, user's own compiled code, errors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+import kernels
+from kernels.cpu import threads
+from kernels.cpu.diagonal_gaussian import dual_update_f32, dual_update_f64, natural_gradient_f64
+from kernels.cpu.gamma import digamma, expectation_from_natural_f64, lgamma
+from kernels.cpu.linalg import NearSingularWarning
+
+ELEMENTWISE = ("diagonal_gaussian", "gamma", "isotropic_gaussian")
+DTYPES = (np.float32, np.float64)
+
+
+def keywords(family: str) -> dict[str, float]:
+    return {"precision": 1.7} if family == "isotropic_gaussian" else {}
+
+
+def standard(family: str, shape: tuple[int, ...], dtype: Any = np.float64, seed: int = 0) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    mean, first, second = rng.normal(size=shape), rng.uniform(0.2, 5.0, shape), rng.uniform(0.2, 5.0, shape)
+    chosen = {"diagonal_gaussian": (mean, first), "gamma": (first, second), "isotropic_gaussian": (mean,)}[family]
+    return tuple(a.astype(dtype) for a in chosen)
+
+
+@pytest.fixture(autouse=True)
+def restore_threads() -> Any:
+    before = kernels.get_num_threads()
+    yield
+    kernels.set_num_threads(before)
+
+
+positive = st.floats(1e-3, 1e3)
+finite = st.floats(-1e3, 1e3)
+
+
+@given(finite, positive, finite, positive)
+def test_gaussian_kl_is_a_divergence(m: float, s: float, n: float, t: float) -> None:
+    ns = kernels.load("diagonal_gaussian")
+    q, p = (ns.natural_from_standard(np.array([a]), np.array([b])) for a, b in ((m, s), (n, t)))
+    assert ns.kl(q, p) >= 0.0
+    assert ns.kl(q, q) == 0.0
+
+
+@given(st.floats(1e-4, 1e8), st.floats(1e-6, 1e6), st.floats(1e-4, 1e8), st.floats(1e-6, 1e6))
+def test_gamma_kl_is_a_divergence(a: float, b: float, c: float, d: float) -> None:
+    ns = kernels.load("gamma")
+    q, p = ((np.array([x]), np.array([y])) for x, y in ((a, b), (c, d)))
+    assert ns.kl(q, p) >= 0.0
+    assert ns.kl(q, q) == 0.0
+
+
+@given(st.floats(1e-4, 1e8), st.floats(1e-6, 1e6))
+def test_gamma_inverse_map_returns(shape: float, rate: float) -> None:
+    ns = kernels.load("gamma")
+    mu = ns.expectation_from_natural(np.array([shape]), np.array([rate]))
+    again = ns.expectation_from_natural(*ns.natural_from_expectation(*mu))
+    for x, y in zip(mu, again, strict=True):
+        assert abs(x - y).item() <= 1e-13 * max(1.0, abs(x).item())
+
+
+@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_results_do_not_depend_on_threads(family: str, dtype: Any) -> None:
+    ns, kw = kernels.load(family), keywords(family)
+    lam = ns.natural_from_standard(*standard(family, (3 * threads.GRAIN + 17,), dtype), **kw)
+    results = []
+    for count in (1, 2, 3):
+        kernels.set_num_threads(count)
+        results.append((ns.expectation_from_natural(*lam, **kw), ns.entropy(*lam, **kw), ns.log_partition(*lam, **kw)))
+    for other in results[1:]:
+        assert other[1:] == results[0][1:]
+        assert all((x == y).all() for x, y in zip(other[0], results[0][0], strict=True))
+
+
+@pytest.mark.parametrize("family", ELEMENTWISE)
+def test_client_axis_is_a_loop_over_clients(family: str) -> None:
+    ns, kw = kernels.load(family), keywords(family)
+    stack, one = standard(family, (4, 9)), standard(family, (9,), seed=1)
+    lam, shared = ns.natural_from_standard(*stack, **kw), ns.natural_from_standard(*one, **kw)
+    rows = ns.kl(lam, shared, axis=-1, **kw)
+    assert rows.shape == (4,)
+    for k in range(4):
+        row = tuple(np.ascontiguousarray(x[k]) for x in lam)
+        assert ns.kl(row, shared, **kw) == pytest.approx(rows[k], rel=1e-15)
+        dual = ns.dual_update(row, shared, row, 0.3, 0.7)
+        whole = ns.dual_update(lam, shared, lam, 0.3, 0.7)
+        assert all((a == b[k]).all() for a, b in zip(dual, whole, strict=True))
+    total = ns.server_total(lam, lam, 0.25)
+    parts = [
+        ns.server_contribution(
+            tuple(np.ascontiguousarray(x[k]) for x in lam), tuple(np.ascontiguousarray(x[k]) for x in lam), 0.25, 4
+        )
+        for k in range(4)
+    ]
+    for slot, value in enumerate(total):
+        np.testing.assert_allclose(value, sum(p[slot] for p in parts), rtol=1e-14, atol=1e-14)
+
+
+def test_full_gaussian_stack_is_a_loop_over_matrices() -> None:
+    ns = kernels.load("full_gaussian")
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 5, 9))
+    natural = (rng.normal(size=(3, 5)), np.ascontiguousarray(root @ root.swapaxes(1, 2)))
+    mean, precision = ns.standard_from_natural(*natural)
+    assert mean.shape == (3, 5) and precision.shape == (3, 5, 5)
+    for k in range(3):
+        one = ns.standard_from_natural(natural[0][k], natural[1][k])
+        assert (one[0] == mean[k]).all()
+    assert ns.entropy(*natural, axis=-1).shape == (3,)
+    assert ns.entropy(*natural) == pytest.approx(ns.entropy(*natural, axis=-1).sum(), rel=1e-15)
+
+
+@njit
+def _round_of_one(eta: Any, lam_g: Any, lam_k: Any, rho: float) -> Any:
+    out = np.empty_like(eta)
+    for i in range(eta.size):
+        out[i] = dual_update_f64(eta[i], lam_g[i], lam_k[i], rho, 1.0)
+    return out
+
+
+def test_scalar_functions_in_a_users_own_compiled_code() -> None:
+    rng = np.random.default_rng(0)
+    eta, lam_g, lam_k = rng.normal(size=(3, 50))
+    ns = kernels.load("isotropic_gaussian")
+    assert (_round_of_one(eta, lam_g, lam_k, 0.4) == ns.dual_update((eta,), (lam_g,), (lam_k,), 0.4, 1.0)[0]).all()
+    assert dual_update_f32(np.float32(1), np.float32(2), np.float32(3), 0.5, 1.0) == np.float32(0.5)
+    assert natural_gradient_f64(2.0, 3.0, 4.0) == (-5.0, -4.0)
+    assert expectation_from_natural_f64(2.0, 1.0)[1] == -2.0
+    assert digamma(1.0) == pytest.approx(-0.5772156649015329, rel=1e-15) and lgamma(1.0) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torch_in_torch_out_without_a_copy(dtype: torch.dtype) -> None:
+    ns = kernels.load("diagonal_gaussian")
+    mean, precision = torch.tensor([1.0, -2.0], dtype=dtype), torch.tensor([2.0, 4.0], dtype=dtype)
+    result = ns.natural_from_standard(mean, precision)
+    assert all(isinstance(r, torch.Tensor) and r.dtype == dtype for r in result)
+    out = (torch.empty_like(mean), torch.empty_like(mean))
+    returned = ns.natural_from_standard(mean, precision, out=out)
+    assert returned[0] is out[0]
+    assert torch.equal(out[0], mean * precision)
+    assert isinstance(ns.kl(result, result, axis=-1) if mean.ndim > 1 else 0.0, float)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3, 4)])
+def test_unusual_shapes(shape: tuple[int, ...]) -> None:
+    ns = kernels.load("diagonal_gaussian")
+    mean, precision = np.full(shape, 2.0), np.full(shape, 3.0)
+    xi, s = ns.natural_from_standard(mean, precision)
+    assert xi.shape == s.shape == shape
+    assert ns.entropy(xi, s) == pytest.approx(mean.size * (1.4189385332046727 - 0.5 * np.log(3.0)), abs=1e-14)
+
+
+def test_out_may_be_an_input_of_the_same_slot_but_overlap_no_other_way() -> None:
+    ns = kernels.load("diagonal_gaussian")
+    mean, precision = standard("diagonal_gaussian", (100,))
+    expected = ns.natural_from_standard(mean, precision)
+    a, b = mean.copy(), precision.copy()
+    ns.natural_from_standard(a, b, out=(a, b))
+    assert (a == expected[0]).all() and (b == expected[1]).all()
+    buffer = np.ones(101)
+    with pytest.raises(
+        ValueError, match=r"out\[0\]: expected memory of its own or exactly an input's, got an overlap with mean"
+    ):
+        ns.natural_from_standard(buffer[:100], precision, out=(buffer[1:], np.empty(100)))
+    same = np.empty(100)
+    with pytest.raises(ValueError, match=r"out\[1\]: .* overlap with out\[0\]"):
+        ns.natural_from_standard(mean, precision, out=(same, same))
+
+
+def read_only(shape: int) -> Any:
+    array = np.empty(shape)
+    array.flags.writeable = False
+    return array
+
+
+x, ones = np.linspace(-1.0, 1.0, 4), np.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda ns: ns.natural_from_standard(x, ones[:3]), ValueError, r"precision: expected shape \(4,\), got \(3,\)"),
+        (
+            lambda ns: ns.natural_from_standard(x, -ones),
+            ValueError,
+            "precision: expected positive, got -1.0 at index 0",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x * np.nan, ones),
+            ValueError,
+            "mean: expected finite, got nan at index 0",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x.astype(np.float16), ones),
+            TypeError,
+            "mean: expected dtype float32 or float64, got float16",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x, ones.astype(np.float32)),
+            TypeError,
+            "precision: expected dtype float64 like mean, got float32",
+        ),
+        (
+            lambda ns: ns.natural_from_standard([1.0], ones),
+            TypeError,
+            "mean: expected an array of float32 or float64, got list",
+        ),
+        (lambda ns: ns.natural_from_standard(np.ones(8)[::2], ones), ValueError, "mean: expected a C-contiguous array"),
+        (
+            lambda ns: ns.natural_from_standard(x, ones, out=(x.copy(),)),
+            ValueError,
+            "out: expected a tuple of 2 arrays, got 1",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x, ones, out=(read_only(4), x.copy())),
+            ValueError,
+            r"out\[0\]: expected a writable array",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x, ones, out=(np.empty(5), x.copy())),
+            ValueError,
+            r"out\[0\]: expected shape \(4,\), got \(5,\)",
+        ),
+        (
+            lambda ns: ns.natural_from_standard(x, ones, out=(np.empty(8)[::2], x.copy())),
+            ValueError,
+            r"out\[0\]: expected a C-contiguous",
+        ),
+        (lambda ns: ns.natural_from_standard(x * 1e10, ones * 1e308), ValueError, "result 0 overflows float64"),
+        (
+            lambda ns: ns.dual_update((x,), (x, x), (x, x), 1.0, 1.0),
+            ValueError,
+            r"dual: expected a tuple of 2 arrays \(precision_mean, precision\), got 1",
+        ),
+        (
+            lambda ns: ns.dual_update((x, x), (x, x), (x, x), 0.0, 1.0),
+            ValueError,
+            "rho: expected a positive finite number, got 0.0",
+        ),
+        (
+            lambda ns: ns.dual_update((x, x), (x, x), (x, x), 1.0, 1.5),
+            ValueError,
+            r"damping: expected a number in \(0, 1\], got 1.5",
+        ),
+        (
+            lambda ns: ns.server_contribution((x, x), (x, x), 0.5, 2.5),
+            ValueError,
+            "num_clients: expected a positive integer, got 2.5",
+        ),
+        (lambda ns: ns.server_contribution((x, x), (x, x), "a", 2), TypeError, "alpha: expected a number, got str"),
+        (
+            lambda ns: ns.server_total((np.ones((0, 4)),) * 2, (np.ones((0, 4)),) * 2, 0.5),
+            ValueError,
+            "at least one client",
+        ),
+        (
+            lambda ns: ns.kl((x, ones), (x, ones * np.inf)),
+            ValueError,
+            "natural_p.precision: expected finite, got inf at index 0",
+        ),
+        (lambda ns: ns.entropy(x, ones, axis=1), ValueError, "axis: expected None or -1, got 1"),
+        (
+            lambda ns: ns.natural_from_expectation(x, -0.5 * x * x),
+            ValueError,
+            "expected a point of the family's expectation domain",
+        ),
+        (
+            lambda ns: ns.client_map((np.ones((2, 4)),) * 2, (np.ones((3, 4)),) * 2, (np.ones((3, 4)),) * 2, 1.0),
+            ValueError,
+            r"expected shape",
+        ),
+    ],
+)
+def test_bad_calls_name_argument_expectation_and_value(call: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call(kernels.load("diagonal_gaussian"))
+
+
+def test_full_gaussian_refuses_what_is_not_a_precision() -> None:
+    ns = kernels.load("full_gaussian")
+    identity = np.eye(3)
+    with pytest.raises(
+        ValueError, match="precision: expected a positive definite matrix, got one whose leading minor of order 1"
+    ):
+        ns.natural_from_standard(np.ones(3), -identity)
+    skew = identity.copy()
+    skew[0, 2] = 0.5
+    with pytest.raises(ValueError, match=r"precision: expected a symmetric matrix, got 0.5 and 0.0 at index \(0, 2\)"):
+        ns.standard_from_natural(np.ones(3), skew)
+    stack = np.stack([identity, np.diag([1.0, -1.0, 1.0])])
+    with pytest.raises(ValueError, match=r"natural_q.precision\[1\]: expected a positive definite matrix"):
+        ns.kl((np.ones((2, 3)), stack), (np.ones(3), identity))
+    with pytest.raises(ValueError, match="point of the expectation domain"):
+        ns.natural_from_expectation(np.ones(3), -0.1 * identity)
+    with pytest.raises(ValueError, match=r"expected_hessian: expected shape"):
+        ns.natural_gradient(np.ones(3), np.ones(3), np.ones((3, 2)))
+    nearly = np.diag([1.0, 1e-17, 1.0])
+    with pytest.warns(NearSingularWarning, match="precision: nearly singular, reciprocal condition number"):
+        ns.standard_from_natural(np.ones(3), nearly)
+
+
+def test_load_names_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"family: expected one of diagonal_gaussian, .*, got 'beta'"):
+        kernels.load("beta")
+    with pytest.raises(ValueError, match="device: expected 'cpu' or 'gpu', got 'tpu'"):
+        kernels.load("gamma", device="tpu")
+    with pytest.raises(RuntimeError, match="no GPU kernels"):
+        kernels.load("gamma", device="gpu")
+    with pytest.raises(ValueError, match="count: expected a positive integer, got 0"):
+        kernels.set_num_threads(0)
+
+
+def test_import_is_light() -> None:
+    code = "import sys, kernels; print([m for m in ('sympy', 'torch', 'cupy', 'numba', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_survive_a_fork() -> None:
+    code = """
+import os, numpy as np, kernels
+kernels.set_num_threads(2)
+ns = kernels.load("diagonal_gaussian")
+x = np.ones(1 << 18)
+ns.natural_from_standard(x, x)
+pid = os.fork()
+if pid == 0:
+    ns.natural_from_standard(x, x)
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], check=True, timeout=120)

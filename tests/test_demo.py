@@ -43,7 +43,7 @@ def test_every_contender_started_at_the_prior_and_none_broke(results) -> None:
     for played in results[2]:
         assert set(played.traces) == {contender.label for contender in contest.CONTENDERS}
         for trace in played.traces.values():
-            assert trace.failure == "" or trace.failure.startswith("not a fifth closer in 40 rounds")
+            assert trace.failure == "" or trace.failure.startswith("not a tenth closer in 60 rounds")
             assert trace.start > 0
             assert np.all(np.diff(trace.bytes_sent) > 0)
             assert trace.distance[-1] < trace.start

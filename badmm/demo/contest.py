@@ -16,8 +16,8 @@ PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 2
 """The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""
 
 TARGETS = (1e-3, 1e-8)
-STALL = 40
-"""A contender that has not come closer by a fifth in this many rounds is stopped, and the table says so."""
+STALL = 60
+"""A contender that has not come closer by a tenth in this many rounds is stopped, and the table says so."""
 CENTRAL_TOLERANCE = 1e-12
 
 
@@ -116,8 +116,8 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
         trace.posterior = state.posterior
         if trace.distance[-1] <= min(TARGETS):
             raise _Enough
-        if len(trace.distance) > STALL and min(trace.distance[-STALL:]) > 0.8 * min(trace.distance[:-STALL]):
-            trace.failure = f"not a fifth closer in {STALL} rounds (round {len(trace.distance)})"
+        if len(trace.distance) > STALL and min(trace.distance[-STALL:]) > 0.9 * min(trace.distance[:-STALL]):
+            trace.failure = f"not a tenth closer in {STALL} rounds (round {len(trace.distance)})"
             raise _Enough
 
     steps: dict[str, Any] = {}

@@ -28,7 +28,10 @@ SKIPPED_CALLS = {"load", "store", "bad", "range"}  # index arithmetic and domain
 
 @dataclass(frozen=True)
 class Mutant:
-    """A planted error: in which definition of which family, what kind, and at which of that kind's places."""
+    """A planted error: in which definition of which family, what kind, and at which of that kind's places.
+
+    Places count from 0 in source order, or from the end as -1, -2, ...
+    """
 
     name: str
     family: str
@@ -142,10 +145,8 @@ def definition_of(tree: ast.Module, name: str) -> ast.AST:
 def planted(tree: ast.Module, mutant: Mutant) -> tuple[ast.Module, str]:
     """The tree with the error, and the change as text."""
     found = places(definition_of(tree, mutant.where), mutant)
-    if mutant.place >= len(found):
-        raise LookupError(
-            f"{mutant.where} has {len(found)} places for {mutant.kind!r}, expected more than {mutant.place}"
-        )
+    if not -len(found) <= mutant.place < len(found):
+        raise LookupError(f"{mutant.where}: {len(found)} places for {mutant.kind!r}, none is number {mutant.place}")
     node, change = found[mutant.place]
     replacement = change(node)
     text = f"{ast.unparse(node)}  ->  {ast.unparse(replacement)}"

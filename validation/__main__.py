@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-# Read when BLAS and OpenMP are first loaded: the matrices here are small, and threads that wait for each other on a busy
-# machine make the run many times slower.
+# Read when BLAS and OpenMP are first loaded: the matrices here are small, and threads that wait for each other on a
+# busy machine make the run many times slower.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

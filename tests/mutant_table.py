@@ -28,16 +28,16 @@ MUTANTS = (
         "diagonal: mean instead of precision-times-mean", DIAGONAL, "_natural_from_standard_f64", "use", 0, "S", "m"
     ),
     Mutant(
-        "diagonal: second moment without the squared mean", DIAGONAL, "_expectation_from_natural_f64", "drop product"
+        "diagonal: second moment without the squared mean", DIAGONAL, "_expectation_from_natural_f64", "drop product", 1
     ),
-    Mutant("diagonal: variance with twice its weight", DIAGONAL, "_expectation_from_natural_f64", "factor", 1),
+    Mutant("diagonal: variance with twice its weight", DIAGONAL, "_expectation_from_natural_f64", "factor", -1),
     Mutant("diagonal: second moment taken four times", DIAGONAL, "_natural_from_expectation_f64", "factor"),
     Mutant(
         "diagonal: mean and precision read at the first coordinate", DIAGONAL, "_standard_from_natural_f64", "index", 1
     ),
     Mutant("diagonal: KL's mean term inverted", DIAGONAL, "_kl_f64", "swap", 1),
     Mutant("diagonal: KL with the other precision", DIAGONAL, "_kl_f64", "use", 0, "S_q", "S_p"),
-    Mutant("diagonal: KL's mean term doubled", DIAGONAL, "_kl_f32", "factor"),
+    Mutant("diagonal: KL's first constant doubled", DIAGONAL, "_kl_f32", "factor"),
     Mutant("diagonal: entropy grows with precision", DIAGONAL, "_entropy_f64", "sign"),
     Mutant("diagonal: log-partition without log-determinant", DIAGONAL, "_log_partition_f64", "drop"),
     Mutant("diagonal: server drops the duals", DIAGONAL, "_server_contribution_f64", "drop addend", -1),

@@ -163,8 +163,15 @@ class ClientProblem:
         self.bound, self.family = bound, bound.family
         self.natural_global, self.dual, self.rho = natural_global, dual, rho
         self.evaluations = 0
+        self._unit = self._standard_unit()
         # λ_c = λ_g + η/ρ, where a client without a loss would go; its precision may be indefinite
         self.cavity: Natural = tuple(g + e / rho for g, e in zip(natural_global, dual, strict=True))
+
+    def _standard_unit(self) -> float:
+        if not self.family.gaussian:
+            return 0.0
+        fixed = self.family.fixed_precision
+        return float(np.sqrt(np.linalg.norm(self.natural_global[1]) if fixed is None else fixed))
 
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """The client at λ, counted."""
@@ -186,12 +193,16 @@ class ClientProblem:
         return tuple(np.asarray(slot) for slot in slots)
 
     def residual(self, at: Evaluation, target: Natural) -> float:
-        """‖map(λ) − λ‖ over ‖λ_g‖ + (‖η‖ + ‖∇L‖)/ρ, the largest slot: zero at the solution."""
-        worst = 0.0
+        """‖map(λ) − λ‖ over ‖λ_g‖ + (‖η‖ + ‖∇L‖)/ρ, the largest slot: zero at the solution.
+
+        For the Gaussians' first slot, √‖S_g‖ is added: the change that moves the mean by one standard deviation.
+        """
+        worst, unit = 0.0, self._unit
         slots = zip(target, at.natural, self.natural_global, self.dual, at.natural_gradient, strict=True)
         for goal, here, start, eta, slope in slots:
             with np.errstate(over="ignore"):
-                scale = float(np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho)
+                size = unit + np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho
+                scale, unit = float(size), 0.0
                 miss = float(np.linalg.norm(goal - here))
             if not np.isfinite(scale + miss):
                 return float("inf")

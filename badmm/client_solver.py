@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,13 @@ def solve_client(
     """
     if problem.bound.constant is not None:
         return _linear(problem)
+    with warnings.catch_warnings():
+        # trial points may be nearly singular; what is returned is checked again by the server's step
+        warnings.filterwarnings("ignore", message=".*nearly singular", category=RuntimeWarning)
+        return _search(problem, tol, max_iterations, start)
+
+
+def _search(problem: ClientProblem, tol: float, max_iterations: int, start: Natural | None) -> ClientSolution:
     at = _first(problem, start)
     search = _Search(problem, tol, max_iterations, at)
     events: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
 from scipy.special import polygamma
 
 import kernels
@@ -121,8 +120,9 @@ class Family:
 
     @staticmethod
     def _largest_ratio(numerator: Array, denominator: Array) -> float:
-        last = len(numerator) - 1
-        return float(eigh(numerator, denominator, eigvals_only=True, subset_by_index=(last, last))[0])
+        # whitened first: LAPACK's generalized subset solver can fail to converge at condition 1e10
+        inverse = Gaussian._trusted(np.zeros(len(denominator)), denominator).inverse_cholesky
+        return float(np.linalg.eigvalsh(inverse @ numerator @ inverse.T)[-1])
 
     def whiten(self, natural: Natural, directions: Natural) -> Array:
         """Changes of λ (n, ...) as rows (n, size) whose 2-norm is the Fisher metric's at λ (gamma: dλ/λ).

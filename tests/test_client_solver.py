@@ -171,3 +171,18 @@ def test_faulty_clients_are_named(answer: Any, message: str) -> None:
     assert caught.value.client == 1
     if isinstance(answer, Exception):
         assert caught.value.__cause__ is answer
+
+
+def test_trial_points_may_be_nearly_singular_without_a_warning() -> None:
+    steep = LogisticRegression(np.outer(np.linspace(-1, 1, 20), [1e5, 1.0]), (np.arange(20) > 9).astype(int))
+    problem = problem_of(steep, "full_gaussian", Gaussian(np.zeros(2), 1e-6))
+    assert solve_client(problem, 1e-9, 400).residual <= 1e-6
+
+
+@pytest.mark.parametrize("family", ["isotropic_gaussian", "diagonal_gaussian", "full_gaussian"])
+def test_a_solution_at_mean_zero_is_recognised(family: str) -> None:
+    balanced = LogisticRegression(np.concatenate([X, X]), np.repeat([0, 1], len(X)))
+    problem = problem_of(balanced, family, Gaussian(np.zeros(4), 1.0))
+    solution = solve_client(problem, 1e-12, 100)
+    assert solution.residual <= 1e-12
+    assert solution.natural[0] == pytest.approx(np.zeros(4), abs=1e-10)

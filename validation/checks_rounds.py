@@ -140,9 +140,36 @@ def round_checks(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
             yield check(label, "closed form", family, dtype, np.max(values), 4.0, detail, values)
 
 
+def path_checks(namespace: Any, family: str, dtype: str, rounds: int = 12, clients: int = 4) -> Iterator[Check]:
+    """Twelve rounds at damping 1: the first leaves the theorem's error, each later one 1 - alpha of it."""
+    rng = generator("path", family, dtype)
+    gradient = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, 4, clients))
+    prior = tuple(np.abs(slot[0]) + 1.0 for slot in natural_sum_of(family, rng, 4, 1))
+    if family == "full_gaussian":
+        prior = prior[0], np.eye(4) * 2.0
+    prior = tuple(slot.astype(dtype) for slot in prior)
+    total = tuple(slot.astype("float64").sum(axis=0) for slot in gradient)
+    for penalty in (0.3, 1.0, 3.0):
+        rho, alpha = penalty / clients, 1.0 / (1.0 + penalty)
+        server, dual, curve, worst = prior, tuple(np.zeros_like(slot) for slot in gradient), [], 0.0
+        for step in range(rounds):
+            client = namespace.client_map(server, dual, gradient, rho)
+            dual = namespace.dual_update(dual, server, client, rho, 1.0)
+            server = namespace.server_update(prior, namespace.server_total(client, dual, alpha), alpha)
+            left = (penalty - 1.0) / (penalty + 1.0) * (1.0 - alpha) ** step
+            sizes = [np.linalg.norm(p) + np.linalg.norm(t) for p, t in zip(prior, total, strict=True)]
+            away = [s - (p.astype("float64") - t) for s, p, t in zip(server, prior, total, strict=True)]
+            curve.append(max(float(np.linalg.norm(a) / n) for a, n in zip(away, sizes, strict=True)))
+            gaps = [np.linalg.norm(a - left * t) / n for a, t, n in zip(away, total, sizes, strict=True)]
+            worst = max(worst, float(np.max(gaps)) / epsilon(dtype))
+        name, detail = f"rounds with linear losses: rho K = {penalty}", "relative spacings of prior and gradients"
+        yield check(name, "closed form", family, dtype, worst, 4.0, detail, curve=curve)
+
+
 def checks(namespace: Any, family: str, dtype: str, size: int = 9) -> list[Check]:
     """Sum over clients and whole rounds of one family and type."""
     with mpmath.workdps(DIGITS):
         found = [total_check(namespace, family, dtype, clients, size) for clients in CLIENTS]
     found.append(contribution_check(namespace, family, dtype, size))
+    found += path_checks(namespace, family, dtype)
     return found + list(round_checks(namespace, family, dtype))

@@ -128,8 +128,10 @@ def convergence(checks: Sequence[Check]) -> bytes | None:
             for item in chosen[:LINE_LIMIT]:
                 values = np.maximum(np.asarray(item.curve), 1e-18)
                 colour = COLOURS.get(item.family, OTHER) if item.passed else MISS
-                axes.plot(range(len(values)), values, color=colour, alpha=max(0.12, min(0.9, 12 / len(chosen))), lw=1.1)
-            axes.set(yscale="log", xlabel="round", title=f"{group} ({len(chosen)} problems)")
+                axes.plot(
+                    range(1, len(values) + 1), values, color=colour, alpha=max(0.12, min(0.9, 12 / len(chosen))), lw=1.1
+                )
+            axes.set(yscale="log", xlabel="round", title=f"{group} ({len(chosen)} curves)")
             axes.grid(axis="y")
         grid[0][0].set_ylabel("error")
         return png(figure)

@@ -16,9 +16,10 @@ help:
 demo: $(VENV)/.ready-run
 	$(BIN)/python -m badmm demo $(DEMO_ARGS)
 
-# two workers: the suite is compute-bound and the smallest machine it is meant for has two cores
+# two workers: the suite is compute-bound and the smallest machine it is meant for has two cores; whole files, so that
+# what a file's tests share is made once
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -13,8 +13,6 @@ from badmm.__main__ import main
 from badmm.demo import command, contest, exact, outcome, pictures, problems, report
 from badmm.demo.ellipses import pair_of
 
-pytestmark = pytest.mark.xdist_group("demo")  # one worker, so that the demo is played once
-
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[outcome.Outcome]]:

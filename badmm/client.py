@@ -45,9 +45,8 @@ class BoundClient:
 
     def __init__(self, index: int, client: Any, family: Family, temperature: float) -> None:
         self.index, self.client, self.family, self.temperature = index, client, family, temperature
-        if not (callable(getattr(client, "expectations", None)) and family.gaussian) and not callable(
-            getattr(client, "natural_gradient", None)
-        ):
+        self.gives_expectations = family.gaussian and callable(getattr(client, "expectations", None))
+        if not self.gives_expectations and not callable(getattr(client, "natural_gradient", None)):
             needed = "expectations(posterior) or natural_gradient(posterior)"
             needed = needed if family.gaussian else "natural_gradient(posterior)"
             raise ValueError(
@@ -82,7 +81,7 @@ class BoundClient:
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """Call the client at λ; raises `ClientError` with its index for what is wrong with the answer."""
         q = self.family.posterior(natural) if posterior is None else posterior
-        if self.constant is None and self.family.gaussian and hasattr(self.client, "expectations"):
+        if self.constant is None and self.gives_expectations:
             return self._from_expectations(natural, q)
         gradient = self.constant
         if gradient is None:
@@ -91,7 +90,7 @@ class BoundClient:
 
     def loss(self, posterior: Distribution) -> float:
         """E[ℓ]/τ; NaN where the client gives no loss."""
-        if self.family.gaussian and hasattr(self.client, "expectations"):
+        if self.gives_expectations:
             return float(self._call("expectations", posterior)[0]) / self.temperature
         if hasattr(self.client, "expected_loss"):
             return float(self._call("expected_loss", posterior)) / self.temperature

@@ -74,7 +74,7 @@ class Problem:
         }
         return Gaussian(np.zeros(self.dim), self.prior_precision * shape[family])
 
-    def expectation(self, family: str) -> str:
+    def expectation(self, family: str) -> Literal["auto", "delta"]:
         """How E_q is taken: at the mean under the isotropic family (a MAP estimate), else by the loss's own rule."""
         return "delta" if family == "isotropic_gaussian" else "auto"
 

@@ -211,6 +211,8 @@ class ConsensusADMM:
             yield Iterate(number, z, self.local, self.dual, self.global_block())
 
 
+CLASSIC_LIMIT = 500
+"""Rounds after which a penalty is given up."""
 PENALTY_GRID = tuple(float(f"{10 ** (step / 2):.3g}") for step in range(-2, 7))
 """Penalties that are tried when tuning: two a decade from 0.1 to 1000."""
 
@@ -229,7 +231,7 @@ def tune(
     mode: Array,
     levels: tuple[float, ...] = (1e-3, 1e-8),
     grid: Sequence[float] = PENALTY_GRID,
-    limit: int = 1000,
+    limit: int = CLASSIC_LIMIT,
 ) -> Tuned:
     """Rounds until ‖z − m*‖₂ ≤ level ‖m*‖₂ with the best penalty of the grid, for each level on its own.
 

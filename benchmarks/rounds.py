@@ -1,0 +1,194 @@
+"""python -m benchmarks.rounds: communication rounds of every variant on every problem of the suite → docs/rounds.md.
+
+A run is deterministic: no seeds to average over. `--quick` takes every fifth problem, `--problems` those whose names
+contain a text; the document is written only for the whole suite or where `--out` asks for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+
+# one BLAS thread a process, set before NumPy is imported: matrices are small and the processes share the cores
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+from validation.problems import Problem, problem, problems, stress_problems  # noqa: E402
+from validation.rounds import (  # noqa: E402
+    CAP,
+    FAMILIES,
+    LEVELS,
+    LIMITS,
+    VARIANTS,
+    Outcome,
+    meets,
+    run,
+    run_classic,
+)
+from validation.textbook import CLASSIC_LIMIT, PENALTY_GRID  # noqa: E402
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rounds.md"
+CLASSIC = "classic ADMM"
+Task = tuple[str, str]
+
+
+def work(task: Task) -> list[Outcome]:
+    """All variants of one family on one problem, or classic ADMM."""
+    name, family = task
+    chosen = problem(name)
+    if family == CLASSIC:
+        return [run_classic(chosen)]
+    return [run(chosen, family, variant) for variant in VARIANTS]
+
+
+def measure(chosen: Sequence[Problem], jobs: int) -> list[Outcome]:
+    """Outcomes of every variant on the problems, `jobs` processes at a time; says on stderr how far it is."""
+    size = {p.name: p.num_clients * p.dim for p in chosen}
+    tasks = [(p.name, family) for p in chosen for family in (*FAMILIES, CLASSIC)]
+    tasks.sort(key=lambda task: -size[task[0]])
+    outcomes: list[Outcome] = []
+    with get_context("spawn").Pool(jobs) as pool:
+        for number, found in enumerate(pool.imap_unordered(work, tasks), start=1):
+            outcomes += found
+            print(f"\r{number} of {len(tasks)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return outcomes
+
+
+def cell(outcome: Outcome) -> str:
+    """Rounds to both levels; a run that broke off says so, † marks a violated existence condition."""
+    counts = " / ".join("–" if count is None else str(count) for count in outcome.rounds)
+    if outcome.failure:
+        counts = outcome.failure if outcome.rounds[0] is None else f"{counts}, {outcome.failure}"
+    return counts + (" †" if outcome.margin <= 0 else "")
+
+
+def span(counts: Iterable[int | None]) -> str:
+    """How many problems got there and in how many rounds."""
+    reached = [count for count in counts if count is not None]
+    return f"{len(reached)} in {min(reached)}–{max(reached)}" if reached else "0"
+
+
+def summary_row(title: str, outcomes: Sequence[Outcome]) -> str:
+    """One line of a summary table."""
+    lost = sum(bool(outcome.failure) for outcome in outcomes)
+    violated = sum(outcome.margin <= 0 for outcome in outcomes)
+    levels = " | ".join(span(outcome.rounds[i] for outcome in outcomes) for i in range(len(LEVELS)))
+    return f"| {title} | {levels} | {lost} | {violated} |"
+
+
+def family_section(family: str, names: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
+    """Summary and the table of every problem of one family, classic ADMM beside it."""
+    by = {(o.problem, o.variant): o for o in outcomes if o.family in (family, "isotropic_gaussian")}
+    titles = [variant.title for variant in VARIANTS]
+    level, limit = LIMITS[family]
+    met = sum(meets(by[name, titles[0]]) for name in names)
+    lines = [
+        f"### {family}",
+        "",
+        f"Defaults within {level:g} of the solution within {limit} rounds, the existence condition never violated: "
+        f"{met} of {len(names)} problems.",
+        "",
+        "| variant | reached 1e-3, rounds | reached 1e-8, rounds | broke off | condition violated |",
+        "| --- | --- | --- | --- | --- |",
+        *(summary_row(title, [by[name, title] for name in names]) for title in (*titles, CLASSIC)),
+        "",
+        "| problem | " + " | ".join((*titles, CLASSIC, "penalty")) + " |",
+        "| --- |" + " --- |" * (len(titles) + 2),
+    ]
+    for name in names:
+        classic = by[name, CLASSIC]
+        penalty = " / ".join("–" if value is None else f"{value:g}" for value in classic.penalties)
+        cells = [cell(by[name, title]) for title in (*titles, CLASSIC)]
+        lines.append(f"| {name} | " + " | ".join((*cells, penalty)) + " |")
+    return [*lines, ""]
+
+
+def problem_table(chosen: Sequence[Problem]) -> list[str]:
+    """What the problems are."""
+    lines = ["| problem | K | rows a client | d | prior precision | |", "| --- | --- | --- | --- | --- | --- |"]
+    for p in chosen:
+        sizes = [len(y) for y in p.y]
+        rows = f"{min(sizes)}–{max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
+        lines.append(f"| {p.name} | {p.num_clients} | {rows} | {p.dim} | {p.prior_precision:g} | {p.note} |")
+    return [*lines, ""]
+
+
+HEAD = f"""# Rounds to the central solution
+
+Written by `python -m benchmarks.rounds`; the problems are those of `validation/problems.py`, every run is deterministic
+and starts at the prior with zero duals. Cells are the rounds to come within 1e-3 / 1e-8 of the solution that
+`validation/central.py` computes from the pooled data (– : not within {CAP} rounds). The distance is the largest over
+the slots of ‖λ − λ*‖₂ / ‖λ*‖₂, Frobenius for the precision matrix. † : some round violated the existence condition
+ρ S_g + η_S ≻ 0.
+
+- *defaults*: `badmm.solve` as it is. *ρ = 1/K*: α = 1/(1 + ρK) = ½, exact in one round on quadratics. *PVI*:
+  ρ = α = 1. *Bregman*: `bregman_admm` with its automatic step sizes.
+- *classic ADMM* is `validation/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate: its distance is that
+  of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)};
+  each level is given the penalty that reaches it first (– : none within {CLASSIC_LIMIT} rounds), while the other
+  columns use one setting for all problems.
+- Softmax is taken by the delta method (expectations at the mean) in every family.
+"""
+
+
+def document(chosen: Sequence[Problem], beyond: Sequence[Problem], outcomes: Sequence[Outcome]) -> str:
+    """The whole page."""
+    lines = [HEAD, "## The suite", ""]
+    for family in FAMILIES:
+        lines += family_section(family, [p.name for p in chosen], outcomes)
+    if beyond:
+        lines += ["## Beyond the suite", "", " ".join((stress_problems.__doc__ or "").split()), ""]
+        for family in FAMILIES:
+            lines += family_section(family, [p.name for p in beyond], outcomes)
+    lines += ["## The problems", "", *problem_table((*chosen, *beyond))]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write to a temporary name first, so that an interrupted run leaves the old page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, print the page, write it; 1 where the defaults miss a target on the suite."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--problems", metavar="TEXT", default="", help="only problems whose names contain TEXT")
+    parser.add_argument("--quick", action="store_true", help="every fifth problem")
+    parser.add_argument(
+        "--out", type=Path, help=f"where to write the page (default, whole suite only: {DOCUMENT.name})"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.jobs < 1:
+        parser.error(f"--jobs: expected at least 1, got {chosen.jobs}")
+    suite = [p for p in problems() if chosen.problems in p.name][:: 5 if chosen.quick else 1]
+    beyond = [] if chosen.quick else [p for p in stress_problems() if chosen.problems in p.name]
+    if not suite and not beyond:
+        parser.error(f"--problems: expected a part of a problem's name, got {chosen.problems!r}")
+    began = time.perf_counter()
+    outcomes = measure([*suite, *beyond], chosen.jobs)
+    text = document(suite, beyond, outcomes)
+    print(text)
+    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+    target = chosen.out or (DOCUMENT if not (chosen.quick or chosen.problems) else None)
+    if target:
+        write(target, text)
+    names = {p.name for p in suite}
+    judged = [o for o in outcomes if o.variant == VARIANTS[0].title and o.problem in names]
+    missed = [f"{o.problem} {o.family}" for o in judged if not meets(o)]
+    if missed:
+        print("missed: " + ", ".join(missed), file=sys.stderr)
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

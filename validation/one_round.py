@@ -72,7 +72,7 @@ def quadratic_problem(seed: int) -> LinearProblem:
     corners = {0: (50, 200), 1: (1, 200), 2: (50, 1), 3: (1, 1)}
     drawn = int(rng.integers(1, 51)), round(float(200 ** rng.uniform() ** 1.3))
     num_clients, dim = corners.get(seed, drawn)
-    condition = 1e7 if seed in corners else 10 ** rng.uniform(0, 7)
+    condition = 1e7 if seed in corners else 10 ** rng.uniform(0.1, 7)
     scales = np.sqrt(condition ** -np.linspace(0, 1, dim))
     basis = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     hessians, linear = [], []
@@ -82,7 +82,10 @@ def quadratic_problem(seed: int) -> LinearProblem:
         H = X.T @ X / rows
         hessians.append(0.5 * (H + H.T))
         linear.append(X.T @ rng.normal(2.0, 1.0, size=rows) / rows)
-    precision = np.eye(dim) * (0.1 * num_clients / condition)
+    values = np.linalg.eigvalsh(np.sum(hessians, axis=0))
+    # the prior precision that gives S* this condition, where the data alone are not better conditioned already
+    wanted = (values[-1] - condition * values[0]) / (condition - 1.0)
+    precision = np.eye(dim) * max(wanted, 1e-3 * values[-1] / condition)
     mean = rng.normal(size=dim)
     return gaussian_problem(hessians, linear, mean, precision)
 

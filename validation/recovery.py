@@ -55,18 +55,9 @@ def compare(
     """Run both for the given rounds and compare every iterate; `settings` are passed on to the solver."""
     K = len(clients)
     states: list[Any] = []
-    badmm.solve(
-        clients,
-        family=FAMILY,
-        prior=badmm.Gaussian(prior_mean, precision),
-        rho=rho,
-        alpha=1.0 / (1.0 + rho * K),
-        damping=1.0,
-        rounds=rounds,
-        tol=0.0,
-        callbacks=[states.append],
-        **settings,
-    )
+    settings = {"rho": rho, "alpha": 1.0 / (1.0 + rho * K), "damping": 1.0, "rounds": rounds, "tol": 0.0, **settings}
+    prior = badmm.Gaussian(prior_mean, precision)
+    badmm.solve(clients, family=FAMILY, prior=prior, callbacks=[states.append], **settings)
     # the solver stops at a residual of exactly 0, from where every round is the same
     states += [states[-1]] * (rounds - len(states))
     penalty = rho * precision

@@ -111,17 +111,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"FAMILY: expected one of {', '.join(families)}, got {unknown[0]!r}", file=sys.stderr)
         return 2
     names = args.families or None
+    if names and args.report:
+        print("--report: expected no FAMILY beside it, the document covers all of them", file=sys.stderr)
+        return 2
     if args.show:
         for name in names or families:
             print_stage(args.show, families[name])
         return 0
     if args.check:
-        messages = generate.differences(generate.expected(), args.out)
+        files = generate.expected(names)
+        messages = generate.differences(files, args.out) if names is None else generate.changed(files, args.out)
         if messages:
             print("\n".join(messages))
             print("To mend it: python -m derive")
             return 1
-        print(f"{len(generate.expected())} generated files are what derive writes")
+        print(f"{len(files)} generated files are what derive writes")
         return 0
     return _derive(names, args.out, args.report)
 

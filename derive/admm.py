@@ -32,6 +32,11 @@ def dual_update() -> sp.Expr:
     return eta + gamma * rho * (lam_g - lam_k)
 
 
+def server_line(mean_client: sp.Expr, dual_sum: sp.Expr) -> sp.Expr:
+    """(1 − α) mean_k λ_k + α (λ_0 − Σ_k η_k)."""
+    return (1 - alpha) * mean_client + alpha * (lam_0 - dual_sum)
+
+
 def server_contribution() -> sp.Expr:
     """c_k = (1 − α)/K λ_k − α η_k: a client's term of the server line."""
     return (1 - alpha) / K * lam_k - alpha * eta
@@ -67,5 +72,5 @@ def one_round(step: sp.Expr = alpha, damping: sp.Expr = gamma, start: sp.Expr | 
     begin = lam_0 - sum_eta if start is None else start
     mean_client = client_map().subs({lam_g: begin, grad: sum_g / K, eta: sum_eta / K})
     sum_dual = K * dual_update().subs({gamma: damping, lam_g: begin, lam_k: mean_client, eta: sum_eta / K})
-    new = (1 - step) * mean_client + step * (lam_0 - sum_dual)
+    new = server_line(mean_client, sum_dual).subs(alpha, step)
     return OneRound(sp.simplify(mean_client), sp.simplify(sum_dual), new, lam_0 - sum_g, begin)

@@ -182,14 +182,11 @@ class Calculus:
 
     @cached_property
     def is_gaussian(self) -> bool:
-        """Whether Bonnet's theorem applies: ∂q/∂(first standard parameter) = −∂q/∂θ, a location family with Gaussian
-        tails."""
-        log_q = sp.expand_log(sp.log(self.density), force=True)
-        location = self.at.standard[0]
-        return location.shape == self.at.theta.shape and all(
-            sp.simplify(sp.diff(log_q, location[i, 0]) + sp.diff(log_q, self.at.theta[i, 0])) == 0
-            for i in range(location.rows)
-        )
+        """Whether log q is quadratic in θ on the whole line: then Bonnet and Price apply."""
+        log_q = sp.expand(sp.expand_log(sp.log(self.density), force=True))
+        theta = tuple(self.at.theta)
+        whole_line = self.at.support == (-sp.oo, sp.oo)
+        return whole_line and log_q.is_polynomial(*theta) and sp.Poly(log_q, *theta).total_degree() == 2
 
     @cached_property
     def loss_derivatives(self) -> dict[str, sp.Matrix]:

@@ -23,7 +23,7 @@ def server_stationary() -> str:
     mean = sp.Symbol("mean", real=True)
     stationarity = (lam_g - lam_0) + sum_eta + rho * K * (lam_g - mean)
     (solution,) = sp.solve(stationarity, lam_g)
-    line = ((1 - alpha) * mean + alpha * (lam_0 - sum_eta)).subs(alpha, 1 / (1 + rho * K))
+    line = admm.server_line(mean, sum_eta).subs(alpha, 1 / (1 + rho * K))
     return zero(solution - line)
 
 
@@ -34,7 +34,7 @@ def server_sum() -> str:
         total = sum(
             admm.server_contribution().subs({lam_k: x, eta: y, K: clients}) for x, y in zip(lams, etas, strict=True)
         )
-        line = (1 - alpha) * sum(lams) / clients + alpha * (lam_0 - sum(etas))
+        line = admm.server_line(sum(lams) / clients, sum(etas))
         zero(sp.expand(admm.server_update().subs(admm.total, total) - line))
     return "symbolic, K = 1..5"
 
@@ -43,7 +43,7 @@ def fixed_point() -> str:
     """λ_k = λ_g, η_k = ∇L_k and λ_g = λ_0 − Ση_k are kept by all three lines, and nothing else is for α, γ, ρ > 0."""
     zero(admm.client_map().subs(eta, grad) - lam_g)
     zero(admm.dual_update().subs(lam_k, lam_g) - eta)
-    server = (1 - alpha) * lam_g + alpha * (lam_0 - sum_eta)
+    server = admm.server_line(lam_g, sum_eta)
     zero(server.subs(lam_g, lam_0 - sum_eta) - (lam_0 - sum_eta))
     (agree,) = sp.solve(admm.dual_update() - eta, lam_k)
     (optimal,) = sp.solve(sp.expand(server - lam_g), lam_g)
@@ -51,7 +51,7 @@ def fixed_point() -> str:
 
 
 def classic_admm() -> str:
-    """λ = s m, y = −η: line by line Boyd et al. (2011), section 7.1, with penalty ρs and prior ½s_0(z − z_0)²."""
+    """λ = s m, y = −η: line by line Boyd et al. (2011), section 7.1, with penalty ρs and prior ½s(z − z_0)²."""
     s, x, z, z0 = sp.symbols("s x z z0", positive=True)
     y, slope, mean_x, mean_y = sp.symbols("y slope xbar ybar", real=True)
     isotropic = {lam_k: s * x, lam_g: s * z, eta: -y, grad: slope}
@@ -59,7 +59,7 @@ def classic_admm() -> str:
     zero(admm.client_stationarity(lam_k).subs(isotropic) - augmented)
     dual = -(admm.dual_update().subs({**isotropic, gamma: 1}))
     zero(dual - (y + rho * s * (x - z)))
-    server = ((1 - alpha) * s * mean_x + alpha * (s * z0 + K * mean_y)).subs(alpha, 1 / (1 + rho * K)) / s
+    server = admm.server_line(s * mean_x, -K * mean_y).subs({lam_0: s * z0, alpha: 1 / (1 + rho * K)}) / s
     consensus = (
         s * (z - z0) - K * mean_y - rho * s * K * (mean_x - z)
     )  # ∂/∂z of the augmented Lagrangian with prior precision s
@@ -75,7 +75,7 @@ def pvi() -> str:
     zero(client - (cavity - grad))
     new_site = lam_k - cavity
     zero(-admm.dual_update().subs(one) - new_site)
-    server = (1 - alpha) * lam_g + alpha * (lam_0 - sum_eta)
+    server = admm.server_line(lam_g, sum_eta)
     return zero(server.subs(alpha, 1) - (lam_0 - sum_eta), cavity + site - lam_g)
 
 
@@ -87,10 +87,11 @@ def one_round_error() -> str:
 
 def one_round_exact() -> str:
     """At γ = 1 the factor vanishes exactly at ρ = 1/K."""
-    factor = sp.solve((rho * K - 1) / (rho * K + 1), rho)
+    error = admm.one_round(step=1 / (1 + rho * K), damping=sp.S.One).error
+    factor = sp.solve(error, rho)
     if factor != [1 / K]:
         raise ClaimError(f"expected ρ = 1/K, got {factor}")
-    return zero(admm.one_round(step=1 / (1 + rho * K), damping=sp.S.One).error.subs(rho, 1 / K))
+    return zero(error.subs(rho, 1 / K))
 
 
 def exact_at_one() -> str:
@@ -246,7 +247,13 @@ def claims() -> Iterator[Claim]:
             existence,
             "DESIGN, existence",
         ),
-        ("existence in every direction", r"u^\top(\rho S_g+\eta_S)u>0", existence_direction, "DESIGN, existence"),
+        (
+            "existence along a direction",
+            r"\tfrac{d}{dv}\tfrac12\mathrm{tr}\left((\rho S_g+\eta_S)\,v\,uu^\top\right)"
+            r"=\tfrac12u^\top(\rho S_g+\eta_S)u",
+            existence_direction,
+            "DESIGN, existence",
+        ),
         (
             "IVON step",
             r"h\leftarrow\beta_2h+(1-\beta_2)f+\tfrac12(1-\beta_2)^2\tfrac{(h-f)^2}{h+\delta}",

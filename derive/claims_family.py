@@ -142,7 +142,7 @@ def inverse_map(c: Calculus) -> str:
         table = {c.at.expectation[k][i, j]: mu[k][i, j] for k, i, j in entries(mu)}
         left = sp.expand_log(inverse.residual.subs(table), force=True)
         rest = [v.subs(table) - k for k, v in inverse.others.items()]
-        return zero(left, *rest, what="the equation at μ(λ)") + "; the root is unique because R'(a) increases"
+        return zero(left, *rest, what="the equation at μ(λ)")
     composed = substitute(inverse, c.at.expectation, mu)
     return zero(*[a - b for a, b in zip(composed, c.at.natural_of_standard, strict=True)], what="λ(μ(λ)) - λ")
 
@@ -183,16 +183,18 @@ def kl_gradient(c: Calculus) -> str:
 
 
 def fisher_carries(c: Calculus) -> str:
-    """F ∇_μ L = ∇_λ L, with ∇_λ L by the chain rule from the standard parameters."""
+    """F ∇_μ L = ∇_λ L, the right side from the standard parameters: ∂L/∂standard = (∂λ/∂standard)ᵀ W ∇_λ L."""
     if c.at.theta.rows == 1:
         grads = c.natural_gradient
     else:
         g, h = c.loss_derivatives.values()
         grads = (g - h * c.at.standard[0], -h)
-    mu = c.expectation_of_standard
-    jacobian = c.jacobian(mu, c.at.standard)
-    flat = sp.Matrix([weight(mu, (k, i, j)) * grads[k][i, j] for k, i, j in entries(mu)])
-    return vanish(c, jacobian.T * flat - sp.Matrix(c.gradient_in_standard), what="transported gradient")
+    names = entries(c.at.natural)
+    flat = sp.Matrix([grads[k][i, j] for k, i, j in names])
+    (fisher,) = substitute((c.fisher,), c.at.natural, c.at.natural_of_standard)
+    weights = sp.diag(*[weight(c.at.natural, e) for e in names])
+    carried = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
+    return vanish(c, carried - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
 
 
 def bonnet(c: Calculus) -> str:
@@ -314,7 +316,7 @@ def claims(family: Family) -> Iterator[Claim]:
     yield claim(
         "client stationarity",
         r"\nabla_\mu\left[L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}(q\|q_g)\right]=0"
-        r" \iff \lambda=\lambda_g+(\eta-\nabla_\mu L)/\rho",
+        r" \text{ at } \lambda=\lambda_g+(\eta-\nabla_\mu L)/\rho",
         client_condition,
         "arXiv:2506.13150, client line",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import mpmath as mp
 
-from derive.ir import Expr, Function, If, Let, Lit, Loop, Map, Op, Reduction, Return, Stmt, Var
+from derive.ir import ClientSum, Expr, Function, If, Let, Lit, Loop, Map, MatrixMap, Op, Reduction, Return, Stmt, Var
 
 Environment = dict[str, Any]
 
@@ -45,7 +45,25 @@ class Evaluator:
             "le": lambda a, b: a <= b,
             "ge": lambda a, b: a >= b,
         }
-        return table[e.op](*args)
+        return (table | self._matrix_table(e))[e.op](*args)
+
+    def _matrix_table(self, e: Op) -> dict[str, Any]:
+        """The operations of matrix code; vectors are n×1 matrices."""
+        return {
+            "wide": lambda a: a,
+            "size": lambda a: mp.mpf(a.rows),
+            "cholesky": mp.cholesky,
+            "solve": lambda factor, v: mp.lu_solve(factor * factor.T, v),
+            "solve_lower": mp.lu_solve,
+            "inverse": lambda factor: (factor * factor.T) ** -1,
+            "log_det": lambda factor: 2 * sum(mp.log(factor[i, i]) for i in range(factor.rows)),
+            "matvec": lambda a, v: a * v,
+            "outer": lambda v: v * v.T,
+            "dot": lambda a, b: (a.T * b)[0],
+            "whitened_eigenvalues": lambda f, a: list(mp.eigsy(f**-1 * a * (f**-1).T, eigvals_only=True)),
+            "mean_gap": lambda _e, _xi_q, xi_p, _d, s_p, m_q: s_p * m_q - xi_p,
+            "ratio_divergence": lambda eig, _q, _p: sum(self.call(e.target, [x]) for x in eig),
+        }
 
     def call(self, name: str, args: list[Any]) -> Any:
         """The value of a scalar function."""
@@ -73,10 +91,10 @@ class Evaluator:
                     self.run(s.body, env)
         return None
 
-    def kernel(self, kernel: Map | Reduction, env: Environment) -> list[Any]:
+    def kernel(self, kernel: Map | Reduction | ClientSum | MatrixMap, env: Environment) -> list[Any]:
         """Results of one coordinate of a kernel."""
         env = dict(env)
-        for name, value in kernel.uniforms:
+        for name, value in () if isinstance(kernel, MatrixMap) else kernel.uniforms:
             env[name] = self.expr(value, env)
         self.run(kernel.body, env)
-        return [self.expr(r, env) for r in (kernel.results if isinstance(kernel, Map) else (kernel.term,))]
+        return [self.expr(r, env) for r in (kernel.results if isinstance(kernel, Map | MatrixMap) else (kernel.term,))]

@@ -67,8 +67,8 @@ def orphans(files: dict[str, str], root: Path) -> list[str]:
     return found
 
 
-def differences(files: dict[str, str], root: Path) -> list[str]:
-    """One message for each file that is missing, stale, edited by hand, or orphaned; with a diff where there is one."""
+def changed(files: dict[str, str], root: Path) -> list[str]:
+    """One message for each file that is missing, stale or edited by hand, with a diff where there is one."""
     messages = []
     for name, text in files.items():
         path = root / name
@@ -81,5 +81,9 @@ def differences(files: dict[str, str], root: Path) -> list[str]:
                 present.splitlines(True), text.splitlines(True), f"{name} (present)", f"{name} (derived)"
             )
             messages.append(f"stale or edited by hand: {name}\n{''.join(diff)}")
-    messages += [f"orphaned: {name} belongs to no family" for name in orphans(files, root)]
     return messages
+
+
+def differences(files: dict[str, str], root: Path) -> list[str]:
+    """The messages of `changed`, and one for each orphaned file."""
+    return [*changed(files, root), *(f"orphaned: {name} belongs to no family" for name in orphans(files, root))]

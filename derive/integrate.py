@@ -69,6 +69,8 @@ def expectation_symbolic(
 def expectation_numeric(c: Calculus, function: sp.Expr, point: dict[sp.Symbol, mp.mpf]) -> mp.mpf:
     """E_q[function(θ)] at a parameter point by tanh-sinh quadrature in u = log θ (families on the positive axis)."""
     (theta,) = c.at.theta
+    if c.at.support != (0, sp.oo):
+        raise ClaimError(f"no quadrature for the support {c.at.support}")
     names = sorted(point, key=lambda s: s.name)
     values = [point[s] for s in names]
     log_density = sp.lambdify([theta, *names], log_unnormalised(c) - c.at.log_partition, "mpmath")

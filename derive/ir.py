@@ -10,7 +10,7 @@ operations of `MATRIX_OPS`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs", "lt", "le", "ge", "call")
 MATRIX_OPS = (
@@ -204,7 +204,6 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
-    constants: dict[str, str] = field(default_factory=dict)
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:

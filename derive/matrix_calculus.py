@@ -16,6 +16,7 @@ from derive.family import DIMENSION as d
 from derive.family import Family
 from derive.ir import Expr, Kernel, Let, Lit, MatrixMap, Op, Operand, Var
 
+EXPECTATION = ""  # key of the argument that speaks for a factor of a derived matrix
 RULE = "Khan & Rue, arXiv:2107.04562"
 
 
@@ -114,8 +115,9 @@ class MatrixLowering:
     """MatrixExpr → IR: S⁻¹v is a Cholesky solve, S⁻¹ a potri, log det S a sum over the factor; each factor is formed
     once."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: dict[str, str]) -> None:
         self.statements: list[Let] = []
+        self._arguments = arguments
         self._factors: dict[Any, Var] = {}
 
     def let(self, name: str, value: Expr) -> Var:
@@ -128,7 +130,8 @@ class MatrixLowering:
         if matrix not in self._factors:
             value = self.expr(matrix)
             label = value.name if isinstance(value, Var) else f"m{len(self._factors)}"
-            self._factors[matrix] = self.let(f"L_{label}", Op("cholesky", (value,), label))
+            argument = self._arguments.get(label, self._arguments[EXPECTATION])
+            self._factors[matrix] = self.let(f"L_{label}", Op("cholesky", (value,), argument))
         return self._factors[matrix]
 
     def expr(self, e: Any) -> Expr:
@@ -176,7 +179,9 @@ def _operands(slots: Any, prefix: str = "", suffix: str = "") -> tuple[Operand, 
 def _map(
     name: str, inputs: tuple[Operand, ...], stages: list[tuple[str, Any]], results: tuple[Any, ...], source: str
 ) -> MatrixMap:
-    lowering = MatrixLowering()
+    arguments = {o.variable: o.argument for o in inputs}
+    arguments[EXPECTATION] = f"{inputs[-1].argument}: -2 M - m m^T positive definite"
+    lowering = MatrixLowering(arguments)
     for label, value in stages:
         lowered = lowering.expr(value)
         if lowered != Var(label):
@@ -202,7 +207,7 @@ def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
     checked = MatrixMap(
         forward.name,
         forward.operands,
-        (Let("L_S", Op("cholesky", (Var("S"),), "S")),),
+        (Let("L_S", Op("cholesky", (Var("S"),), "precision")),),
         forward.results,
         forward.formula,
         forward.source,
@@ -247,15 +252,15 @@ def _reductions(family: Family) -> tuple[MatrixMap, ...]:
     """A, entropy and KL in float64 from Cholesky factors; each form is proved equal to the derived one by claims.py."""
     natural = _operands(family.natural)
     pair = _operands(family.natural, "natural_q", "_q") + _operands(family.natural, "natural_p", "_p")
-    factor = Let("L_S", _op("cholesky", _op("wide", "S"), target="S"))
+    factor = Let("L_S", _op("cholesky", _op("wide", "S"), target="precision"))
     whitened = Let("w", _op("solve_lower", "L_S", _op("wide", "xi")))
     log_partition = _half(_op("sub", _op("dot", "w", "w"), _op("log_det", "L_S")))
     constant = Lit(repr(float(sp.N(1 + sp.log(2 * sp.pi), 30))))
     entropy = _half(_op("sub", _op("mul", constant, _op("size", "S")), _op("log_det", "L_S")))
     kl_body = (
         *(Let(v, _op("wide", v)) for v in ("xi_q", "S_q", "xi_p", "S_p")),
-        Let("L_q", _op("cholesky", "S_q", target="S_q")),
-        Let("L_p", _op("cholesky", "S_p", target="S_p")),
+        Let("L_q", _op("cholesky", "S_q", target="natural_q.precision")),
+        Let("L_p", _op("cholesky", "S_p", target="natural_p.precision")),
         Let("D", _op("sub", "S_p", "S_q")),
         Let("e", _op("whitened_eigenvalues", "L_q", "D")),
         Let("m_q", _op("solve", "L_q", "xi_q")),

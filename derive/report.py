@@ -13,7 +13,7 @@ from derive.calculus import Calculus, ScalarRoot, calculus
 from derive.claims import Verdict
 from derive.family import Family, load_families
 from derive.matrix_calculus import MatrixCalculus
-from derive.special import FUNCTION_NAMES
+from derive.special import FUNCTION_NAMES, ratio_divergence
 
 NAMES = {
     "x_minus_log1p": r"\phi",
@@ -33,7 +33,8 @@ class _Printer(LatexPrinter):
         name = NAMES.get(FUNCTION_NAMES.get(expr.func, ""))
         if name is None:
             return str(super()._print_Function(expr, exp))
-        arguments = ", ".join(self._print(a) for a in expr.args)
+        shown = expr.args[:1] if isinstance(expr, ratio_divergence) else expr.args  # φ(x), its ratio being 1 + x
+        arguments = ", ".join(self._print(a) for a in shown)
         text = rf"{name}\left({arguments}\right)"
         return rf"\left({text}\right)^{{{exp}}}" if exp else text
 
@@ -103,7 +104,7 @@ def claims_table(verdicts: Iterable[Verdict]) -> list[str]:
     rows = ["| claim | statement | proof | source |", "| --- | --- | --- | --- |"]
     for v in verdicts:
         status = v.method if v.holds else f"**FAILS**: {v.method}"
-        statement = v.claim.statement.replace("|", r"\vert ")
+        statement = v.claim.statement.replace(r"\|", r"\Vert ").replace("|", r"\vert ")
         rows.append(f"| {v.claim.name} | ${statement}$ | {status} | {v.claim.source} |")
     return [*rows, ""]
 

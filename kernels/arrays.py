@@ -35,21 +35,38 @@ class Library:
 
 def view(name: str, value: Any) -> tuple[Array, Library]:
     """(NumPy view of an array, its library)."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked array")
     if isinstance(value, np.ndarray):
         array, library = value, Library()
     elif hasattr(value, "__dlpack__"):
-        device = getattr(value, "device", "cpu")
-        if "cpu" not in str(getattr(device, "type", device)).lower():
-            raise TypeError(
-                f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
-            )
-        module = sys.modules[type(value).__module__.split(".")[0]]
-        array, library = np.from_dlpack(value.detach() if hasattr(value, "detach") else value), Library(module)
+        array, library = _exchange(name, value)
     else:
         raise TypeError(f"{name}: expected an array of float32 or float64, got {type(value).__name__}")
     if array.dtype not in DTYPES:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
     return array, library
+
+
+def _exchange(name: str, value: Any) -> tuple[Array, Library]:
+    """A foreign array viewed through DLPack, and the library to hand results back in."""
+    device = getattr(value, "device", "cpu")
+    if "cpu" not in str(getattr(device, "type", device)).lower():
+        raise TypeError(
+            f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
+        )
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
+        )
+    roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
+    module = next((m for m in roots if hasattr(m, "from_dlpack")), None)
+    if module is None:
+        raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
+    try:
+        return np.from_dlpack(value), Library(module)
+    except (RuntimeError, BufferError, TypeError) as error:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', error)}") from error
 
 
 @dataclass(frozen=True)
@@ -66,14 +83,25 @@ class Batch:
     dtype: np.dtype[Any]
     library: Library
 
+    @property
+    def named(self) -> list[tuple[str, Array]]:
+        """Inputs with their argument names."""
+        return list(zip(self.names, self.arrays, strict=True))
+
+    def aliased(self, outs: Sequence[Array]) -> list[Array]:
+        """The inputs that are an output's memory."""
+        return [a for a in self.arrays if a.size and any(o.ctypes.data == a.ctypes.data for o in outs)]
+
     def by_rows(self) -> Batch:
-        """The same with every leading index a row (for reductions along the last axis)."""
-        if self.rows > 1 or len(self.shape) < 2:
-            rows, width = (self.shape[0], math.prod(self.shape[1:])) if self.rows > 1 else (self.rows, self.width)
-        else:
-            rows, width = math.prod(self.shape[:-1]), self.shape[-1]
-        steps = [width if a.shape == self.shape else 0 for a in self.arrays]
-        return Batch(self.names, self.arrays, self.flat, steps, self.shape, rows, width, self.dtype, self.library)
+        """The same with every leading index a row, for reductions along the last axis."""
+        width = self.shape[-1] if len(self.shape) > 1 else self.width
+        rows = math.prod(self.shape[:-1]) if len(self.shape) > 1 else self.rows
+        arrays = self.arrays
+        if len(self.shape) > 2:  # an input shared along the first axis only is repeated: no single step describes it
+            arrays = [np.ascontiguousarray(np.broadcast_to(a, self.shape)) for a in arrays]
+        steps = [width if a.shape == self.shape else 0 for a in arrays]
+        flat = [a.reshape(-1) for a in arrays]
+        return Batch(self.names, self.arrays, flat, steps, self.shape, rows, width, self.dtype, self.library)
 
 
 def _same_dtype(names: Sequence[str], arrays: Sequence[Array]) -> np.dtype[Any]:
@@ -128,24 +156,36 @@ def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[A
     return array
 
 
-def outputs(out: Any, count: int, inputs: Batch, shape: tuple[int, ...] | None = None) -> list[Array]:
-    """Fresh outputs, or the caller's, checked: each may be one whole input, but overlap no input otherwise."""
-    check_out_tuple(out, count)
-    shape = inputs.shape if shape is None else shape
+def outputs(
+    out: Any,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: np.dtype[Any],
+    inputs: Sequence[tuple[str, Array]],
+    allowed: Sequence[Sequence[int]],
+) -> list[Array]:
+    """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap
+    nothing."""
+    check_out_tuple(out, len(shapes))
     if out is None:
-        return [np.empty(shape, inputs.dtype) for _ in range(count)]
-    arrays = [checked_out(f"out[{k}]", v, shape, inputs.dtype) for k, v in enumerate(out)]
+        return [np.empty(shape, dtype) for shape in shapes]
+    arrays = [checked_out(f"out[{k}]", v, s, dtype) for k, (v, s) in enumerate(zip(out, shapes, strict=True))]
     for k, array in enumerate(arrays):
-        for name, other in [
-            *zip(inputs.names, inputs.arrays, strict=True),
-            *((f"out[{j}]", a) for j, a in enumerate(arrays[:k])),
-        ]:
-            same = other.ctypes.data == array.ctypes.data and other.shape == array.shape and not name.startswith("out")
+        for number, (name, other) in enumerate([*inputs, *((f"out[{j}]", a) for j, a in enumerate(arrays[:k]))]):
+            same = number in allowed[k] and other.ctypes.data == array.ctypes.data and other.shape == array.shape
             if not same and np.may_share_memory(array, other):
-                raise ValueError(
-                    f"out[{k}]: expected memory of its own or exactly an input's, got an overlap with {name}"
-                )
+                own = "memory of its own or exactly an input's of the same slot" if allowed[k] else "memory of its own"
+                raise ValueError(f"out[{k}]: expected {own}, got an overlap with {name}")
     return arrays
+
+
+def check_slots(batches: Sequence[Batch]) -> None:
+    """Slots of one parameter have one shape, or a vector's (…, d) and its matrix's (…, d, d)."""
+    first = batches[0]
+    for other in batches[1:]:
+        _same_dtype([first.names[0], other.names[0]], [first.arrays[0], other.arrays[0]])
+        matrix = first.shape[-1:] + first.shape[-1:]
+        if other.shape not in (first.shape, first.shape[:-1] + matrix):
+            raise ValueError(f"{other.names[0]}: expected the shape of a slot beside {first.shape}, got {other.shape}")
 
 
 @dataclass(frozen=True)
@@ -170,6 +210,8 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any])
         if array.ndim < rank or (rank == 2 and array.shape[-1] != array.shape[-2]):
             raise ValueError(f"{name}: expected shape {'(..., d, d)' if rank == 2 else '(..., d)'}, got {array.shape}")
     dimension = arrays[0].shape[-1]
+    if dimension < 1:
+        raise ValueError(f"{names[0]}: expected at least one coordinate, got shape {arrays[0].shape}")
     lead = max((a.shape[: a.ndim - r] for a, r in zip(arrays, ranks, strict=True)), key=len)
     for name, array, rank in zip(names, arrays, ranks, strict=True):
         own = (dimension,) * rank
@@ -178,22 +220,11 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any])
     return Members(arrays, ranks, lead, dimension, dtype, seen[0][1])
 
 
-def member_outputs(out: Any, inputs: Members) -> list[Array]:
-    """Outputs of a matrix family's map: one vector and one matrix; none may overlap an input."""
-    shapes = [inputs.lead + (inputs.dimension,), inputs.lead + (inputs.dimension, inputs.dimension)]
-    check_out_tuple(out, 2)
-    if out is None:
-        return [np.empty(s, inputs.dtype) for s in shapes]
-    arrays = [checked_out(f"out[{k}]", v, s, inputs.dtype) for k, (v, s) in enumerate(zip(out, shapes, strict=True))]
-    for k, array in enumerate(arrays):
-        if any(np.may_share_memory(array, a) for a in inputs.arrays):
-            raise ValueError(f"out[{k}]: expected memory of its own, got an overlap with an input")
-    return arrays
-
-
 def scalar(name: str, domain: str, value: Any) -> float:
     """A public scalar as a float, checked: positive, fraction (0, 1] or count (1, 2, ...)."""
     try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
@@ -234,8 +265,13 @@ def first_outside(array: Array, domain: str) -> int | None:
 def refuse(name: str, domain: str, array: Array) -> None:
     """Raise the domain error of an argument if it has one."""
     index = first_outside(array, domain)
-    if index is None:
+    if index is not None:
+        refuse_value(name, domain, array.reshape(-1)[index], where(index, array.shape))
+
+
+def refuse_value(name: str, domain: str, value: Any, index: Any) -> None:
+    """Raise the domain error of one element if it has one."""
+    if first_outside(np.array([value]), domain) is None:
         return
-    value = array.reshape(-1)[index]
     expected = domain if domain in ("positive", "negative") and np.isfinite(value) else "finite"
-    raise ValueError(f"{name}: expected {expected}, got {value} at index {where(index, array.shape)}")
+    raise ValueError(f"{name}: expected {expected}, got {value} at index {index}")

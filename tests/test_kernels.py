@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,78 @@ def test_torch_in_torch_out_without_a_copy(dtype: torch.dtype) -> None:
     returned = ns.natural_from_standard(mean, precision, out=out)
     assert returned[0] is out[0]
     assert torch.equal(out[0], mean * precision)
-    assert isinstance(ns.kl(result, result, axis=-1) if mean.ndim > 1 else 0.0, float)
+    assert isinstance(ns.kl(result, result, axis=-1), torch.Tensor) and ns.kl(result, result) == 0.0
+    with pytest.raises(TypeError, match="mean: expected a tensor that does not require a gradient"):
+        ns.natural_from_standard(mean.clone().requires_grad_(), precision)
+    with pytest.raises(TypeError, match=r"mean: expected dtype float32 or float64, got torch\.bfloat16"):
+        ns.natural_from_standard(mean.to(torch.bfloat16), precision)
+
+
+def test_slots_are_checked_together_before_any_is_written() -> None:
+    ns, full = kernels.load("diagonal_gaussian"), kernels.load("full_gaussian")
+    a, b, c = np.ones(4), np.full(4, 2.0), np.full(4, 3.0)
+    fresh = np.zeros(4)
+    for out in ((b, fresh), (fresh, fresh), (fresh, np.zeros(5))):
+        with pytest.raises(ValueError, match=r"out\[[01]\]: expected"):
+            ns.dual_update((a, b), (c, c), (c, a), 0.5, 1.0, out=out)
+    assert (fresh == 0).all() and (b == 2).all()
+    with pytest.raises(ValueError, match=r"dual.precision: expected the shape of a slot beside \(5,\), got \(3, 3\)"):
+        full.dual_update((np.ones(5), np.eye(3)), (np.ones(5), np.eye(3)), (np.ones(5), np.eye(3)), 0.5, 1.0)
+    buffer = np.zeros(9)
+    with pytest.raises(ValueError, match=r"out\[1\]: expected memory of its own, got an overlap with out\[0\]"):
+        full.standard_from_natural(np.ones(3), np.eye(3), out=(buffer[:3], buffer.reshape(3, 3)))
+    with pytest.raises(ValueError, match="at least one coordinate"):
+        full.entropy(np.ones(0), np.ones((0, 0)))
+
+
+def test_reduction_along_the_last_axis_of_more_axes() -> None:
+    ns = kernels.load("diagonal_gaussian")
+    rng = np.random.default_rng(0)
+    q = (rng.normal(size=(2, 3, 4)), rng.uniform(1, 2, (2, 3, 4)))
+    p = (rng.normal(size=(3, 4)), rng.uniform(1, 2, (3, 4)))
+    rows = ns.kl(q, p, axis=-1)
+    assert rows.shape == (2, 3)
+    one = ns.kl(tuple(x[1, 2] for x in q), tuple(x[2] for x in p))
+    assert rows[1, 2] == pytest.approx(one, rel=1e-15)
+
+
+@pytest.mark.parametrize("threads_used", [1, 2])
+def test_in_place_domain_error_names_what_was_given(threads_used: int) -> None:
+    kernels.set_num_threads(threads_used)
+    ns = kernels.load("diagonal_gaussian")
+    mu1, mu2 = np.zeros(200_000), np.full(200_000, -5.0)
+    mu1[150_001], mu2[150_001] = 1.0, -0.1
+    with pytest.raises(ValueError, match=r"mean = 1.0, half_negative_second_moment = -0.1 at index 150001"):
+        ns.natural_from_expectation(mu1, mu2, out=(mu1, mu2))
+    mean, precision = np.full(3, 1e10), np.array([1.0, 1.0, 1e308])
+    with pytest.raises(ValueError, match=r"result 0 overflows float64 \(got inf at index 2\)"):
+        ns.natural_from_standard(mean, precision, out=(mean, precision))
+    stack, shared = np.ones((3, 4)), np.ones(4)
+    stack[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"natural_client.precision_mean: expected finite, got nan at index \(2, 1\)"):
+        ns.dual_update((np.ones((3, 4)),) * 2, (shared, shared), (stack, np.ones((3, 4))), 1.0, 1.0)
+
+
+def test_threads_may_change_while_kernels_run() -> None:
+    ns = kernels.load("diagonal_gaussian")
+    array, stop, errors = np.ones(1 << 18), threading.Event(), []
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                ns.natural_from_standard(array, array)
+            except Exception as error:
+                errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for count in (1, 2, 3) * 30:
+        kernels.set_num_threads(count)
+    stop.set()
+    for worker in workers:
+        worker.join()
+    assert errors == []
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3, 4)])
@@ -173,7 +245,8 @@ def test_out_may_be_an_input_of_the_same_slot_but_overlap_no_other_way() -> None
     assert (a == expected[0]).all() and (b == expected[1]).all()
     buffer = np.ones(101)
     with pytest.raises(
-        ValueError, match=r"out\[0\]: expected memory of its own or exactly an input's, got an overlap with mean"
+        ValueError,
+        match=r"out\[0\]: expected memory of its own or exactly an input's of the same slot, got an overlap with mean",
     ):
         ns.natural_from_standard(buffer[:100], precision, out=(buffer[1:], np.empty(100)))
     same = np.empty(100)
@@ -261,6 +334,13 @@ x, ones = np.linspace(-1.0, 1.0, 4), np.ones(4)
             ValueError,
             "num_clients: expected a positive integer, got 2.5",
         ),
+        (lambda ns: ns.dual_update((x, x), (x, x), (x, x), "0.5", 1.0), TypeError, "rho: expected a number, got str"),
+        (lambda ns: ns.dual_update((x, x), (x, x), (x, x), True, 1.0), TypeError, "rho: expected a number, got bool"),
+        (
+            lambda ns: ns.dual_update(*(((x.astype(np.float32),) * 2,) * 3), 1e-60, 1.0),
+            ValueError,
+            "rho, damping: expected a coefficient that float32 can hold, got 1e-60",
+        ),
         (lambda ns: ns.server_contribution((x, x), (x, x), "a", 2), TypeError, "alpha: expected a number, got str"),
         (
             lambda ns: ns.server_total((np.ones((0, 4)),) * 2, (np.ones((0, 4)),) * 2, 0.5),
@@ -294,7 +374,7 @@ def test_full_gaussian_refuses_what_is_not_a_precision() -> None:
     ns = kernels.load("full_gaussian")
     identity = np.eye(3)
     with pytest.raises(
-        ValueError, match="precision: expected a positive definite matrix, got one whose leading minor of order 1"
+        ValueError, match="precision: expected a positive definite matrix, got a leading minor of order 1"
     ):
         ns.natural_from_standard(np.ones(3), -identity)
     skew = identity.copy()
@@ -304,7 +384,7 @@ def test_full_gaussian_refuses_what_is_not_a_precision() -> None:
     stack = np.stack([identity, np.diag([1.0, -1.0, 1.0])])
     with pytest.raises(ValueError, match=r"natural_q.precision\[1\]: expected a positive definite matrix"):
         ns.kl((np.ones((2, 3)), stack), (np.ones(3), identity))
-    with pytest.raises(ValueError, match="point of the expectation domain"):
+    with pytest.raises(ValueError, match=r"m m\^T positive definite"):
         ns.natural_from_expectation(np.ones(3), -0.1 * identity)
     with pytest.raises(ValueError, match=r"expected_hessian: expected shape"):
         ns.natural_gradient(np.ones(3), np.ones(3), np.ones((3, 2)))

@@ -1,8 +1,9 @@
 """Three operations that Numba lacks: an explicit fused multiply-add, and loads and stores free of false aliasing.
 
-`load` and `store` state that distinct outputs never overlap an input except at the same index (checked by runtime.py
-before the call), so the loop vectorises in place as well as out of place; there is no negative-index wraparound. With
-NUMBA_DISABLE_JIT=1 the same names are exact Python functions.
+`load` and `store` state that an output overlaps no input, or exactly one that its own value is computed from (checked
+by runtime.py before the call): every load that a store could clobber then feeds that store, so the loop vectorises in
+place as well as out of place. There is no negative-index wraparound. With NUMBA_DISABLE_JIT=1 the same names are
+exact Python functions.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 _OUTPUTS = 4  # alias scopes; no kernel has more outputs
+UNSCOPED = 9  # the output number of a store that later loads must see
 
 
 def _scopes(module: Any) -> list[Any]:
@@ -63,6 +65,8 @@ def _store(_typing: Any, array: Any, index: Any, value: Any, output: Any) -> Any
         node = builder.store(
             args[2], _element(context, builder, array, args[0], args[1]), align=array.dtype.bitwidth // 8
         )
+        if number == UNSCOPED:
+            return context.get_dummy_value()
         scopes = _scopes(builder.module)
         node.set_metadata("alias.scope", builder.module.add_metadata([scopes[number]]))
         node.set_metadata("noalias", builder.module.add_metadata([s for k, s in enumerate(scopes) if k != number]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,7 +15,7 @@ from scipy.linalg import eigvalsh, get_lapack_funcs
 
 Array = np.ndarray[Any, Any]
 NEAR = 0.4  # eigenvalues below it are summed term by term
-_names: ContextVar[tuple[Sequence[str], tuple[int, ...]]] = ContextVar("names", default=((), ()))
+_where: ContextVar[tuple[frozenset[str], tuple[int, ...]]] = ContextVar("where", default=(frozenset(), ()))
 
 
 class NearSingularWarning(RuntimeWarning):
@@ -23,30 +23,28 @@ class NearSingularWarning(RuntimeWarning):
 
 
 @contextmanager
-def naming(names: Sequence[str], index: tuple[int, ...]) -> Iterator[None]:
-    """Which arguments, and which member of a stack, an error should name."""
-    token = _names.set((names, index))
+def member(stacked: Iterable[str], index: tuple[int, ...]) -> Iterator[None]:
+    """Which member of a stack an error should name, and which arguments are stacked."""
+    token = _where.set((frozenset(stacked), index))
     try:
         yield
     finally:
-        _names.reset(token)
+        _where.reset(token)
 
 
-def _argument(label: str) -> str:
-    """The public name behind a variable of the generated code, with the client's index."""
-    names, index = _names.get()
-    matrices = [n for n in names if n.endswith(("precision", "second_moment", "hessian"))]
-    name = matrices[-1 if label.endswith("_p") else 0] if matrices else label
-    return f"{name}{list(index)}" if index else name
+def _at(argument: str) -> str:
+    """An argument's name with the index of the member that is being computed."""
+    stacked, index = _where.get()
+    return f"{argument}{list(index)}" if argument in stacked and index else argument
 
 
 def check_symmetric(name: str, array: Array) -> None:
     """Refuse a stack of matrices that is not symmetric to rounding (8 d ulp of the largest entry)."""
     flipped = np.swapaxes(array, -1, -2)
-    scale = np.abs(array).max(initial=0.0)
-    difference = np.abs(array - flipped)
-    if difference.size and difference.max() > 8 * array.shape[-1] * np.finfo(array.dtype).eps * scale:
-        index = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), array.shape))
+    scale = np.abs(array).max(axis=(-1, -2), keepdims=True)
+    excess = np.abs(array - flipped) - 8 * array.shape[-1] * np.finfo(array.dtype).eps * scale
+    if excess.size and excess.max() > 0:
+        index = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), array.shape))
         pair = f"{array[index]} and {flipped[index]}"
         raise ValueError(f"{name}: expected a symmetric matrix, got {pair} at index {index} and its mirror")
 
@@ -56,28 +54,20 @@ def wide(array: Array) -> Array:
     return array.astype(np.float64, copy=False)
 
 
-def cholesky(label: str, matrix: Array) -> Array:
+def cholesky(argument: str, matrix: Array, expected: str = "a positive definite matrix") -> Array:
     """Lower factor L with S = LLᵀ; refuses a matrix that is not positive definite, warns of one that is nearly
     singular."""
     (potrf, pocon) = get_lapack_funcs(("potrf", "pocon"), (matrix,))
     factor, info = potrf(matrix, lower=True, clean=True)
     if info != 0:
-        what = (
-            "a point of the expectation domain (-2 M - m m^T positive definite)"
-            if label == "V"
-            else "a positive definite matrix"
-        )
         raise ValueError(
-            f"{_argument(label)}: expected {what}, got one whose leading minor of order {info} is not positive"
+            f"{_at(argument)}: expected {expected}, got a leading minor of order {info} that is not positive"
         )
-    norm = np.abs(matrix).sum(axis=0).max(initial=0.0)
+    norm = np.abs(matrix).sum(axis=0).max()
     reciprocal, _ = pocon(factor, norm, uplo="L")
     if reciprocal < matrix.shape[0] * np.finfo(matrix.dtype).eps:
-        warnings.warn(
-            f"{_argument(label)}: nearly singular, reciprocal condition number {reciprocal:.1e}",
-            NearSingularWarning,
-            stacklevel=6,
-        )
+        message = f"{_at(argument)}: nearly singular, reciprocal condition number {reciprocal:.1e}"
+        warnings.warn(message, NearSingularWarning, stacklevel=6)
     return np.asarray(factor)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from kernels.cpu import threads
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not depend on the number of threads
 TILE = 1 << 11  # float64 accumulators a tile of server_total: 16 KiB, half a first-level cache
+Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
 
 
@@ -29,6 +30,16 @@ def slots(name: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
         got = f"{len(value)} of them" if isinstance(value, (tuple, list)) else type(value).__name__
         raise ValueError(f"{name}: expected a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
     return value
+
+
+def slot_batches(names: Sequence[str], arguments: SLOTWISE) -> list[ar.Batch]:
+    """The checked inputs of every slot of tuple arguments; slots must have the same clients and coordinates."""
+    checked = [(n, slots(n, v, names)) for n, v in arguments]
+    batches = [
+        ar.batch([f"{n}.{slot}" for n, _ in checked], [v[k] for _, v in checked]) for k, slot in enumerate(names)
+    ]
+    ar.check_slots(batches)
+    return batches
 
 
 @dataclass(frozen=True)
@@ -42,75 +53,110 @@ class _Elementwise:
     single: Callable[..., Any]
     double: Callable[..., Any]
 
-    def _prepare(
-        self, values: Sequence[Any], scalars: Sequence[Any], names: Sequence[str]
-    ) -> tuple[ar.Batch, tuple[Any, ...]]:
-        batch = ar.batch(names, values)
-        numbers = [ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True)]
-        return batch, self.uniforms(*numbers)
+    def _numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
+        """The uniforms, formed in float64 and rounded once to the kernel's type; refused where that loses them."""
+        exact = self.uniforms(*[ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True)])
+        with np.errstate(over="ignore", under="ignore"):
+            typed = tuple(dtype.type(u) for u in exact)
+        for before, after in zip(exact, typed, strict=True):
+            if (before != 0 and after == 0) or not np.isfinite(after):
+                names = ", ".join(n for n, _ in self.scalars)
+                raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {before}")
+        return typed
 
     def _loop(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
         return self.single if dtype == np.float32 else self.double
 
-    def _refuse(self, batch: ar.Batch, outputs: Sequence[Array] = ()) -> None:
+    def _refuse(self, batch: ar.Batch) -> None:
         """Name the first argument and index outside its domain."""
         for (_, domain), name, value in zip(self.operands, batch.names, batch.arrays, strict=True):
             ar.refuse(name, domain, value)
-        for number, out in enumerate(outputs):
-            bad = ~np.isfinite(out.reshape(-1))
-            if bad.any():
-                index = int(np.argmax(bad))
-                got = f"{out.reshape(-1)[index]} at index {ar.where(index, out.shape)}"
-                raise ValueError(f"{self.name}: result {number} overflows {out.dtype} (got {got})")
 
 
 @dataclass(frozen=True)
 class MapKernel(_Elementwise):
-    """Elementwise: one output array a result, same shape as the widest input."""
+    """Elementwise: one output array a result, same shape as the widest input.
 
-    results: tuple[str, ...] = field(default=("real",))
+    results: the domain of each result; depends: for each result the operands it is computed from.
+    """
 
-    def __call__(
-        self, values: Sequence[Any], scalars: Sequence[Any], out: Any, names: Sequence[str] = ()
-    ) -> tuple[Any, ...]:
+    results: tuple[str, ...]
+    depends: tuple[tuple[int, ...], ...]
+
+    def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
         """Run the map; returns the tuple of results in the callers' array library."""
-        batch, uniforms = self._prepare(values, scalars, names or [n for n, _ in self.operands])
-        outputs = ar.outputs(out, len(self.results), batch)
-        typed = [batch.dtype.type(u) for u in uniforms]
+        batch = ar.batch([n for n, _ in self.operands], values)
+        numbers = self._numbers(scalars, batch.dtype)
+        outputs = ar.outputs(out, [batch.shape] * len(self.results), batch.dtype, batch.named, self.depends)
+        self._run(batch, numbers, outputs)
+        return batch.library.wrap(outputs, out)
+
+    def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
+        """Apply the map to every slot of tuple arguments in turn, after all of them are checked."""
+        batches = slot_batches(names, arguments)
+        numbers = self._numbers(scalars, batches[0].dtype)
+        count = len(arguments)
+        allowed = [tuple(range(k * count, (k + 1) * count)) for k in range(len(names))]
+        named = [pair for b in batches for pair in b.named]
+        outputs = ar.outputs(out, [b.shape for b in batches], batches[0].dtype, named, allowed)
+        for batch, output in zip(batches, outputs, strict=True):
+            self._run(batch, numbers, [output])
+        return batches[0].library.wrap(outputs, out)
+
+    def _run(self, batch: ar.Batch, numbers: tuple[Any, ...], outputs: list[Array]) -> None:
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
         flat = [o.reshape(-1) for o in outputs]
         loop = self._loop(batch.dtype)
+        overwritten = [a.reshape(batch.rows, batch.width) for a in batch.aliased(outputs)]
+        failed: list[Region] = []
+
+        def attempt(region: Region, undo: bool = True) -> int:
+            r0, c0, r1, c1 = region
+            before = [a[r0:r1, c0:c1].copy() for a in overwritten]
+            outside = int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))
+            if outside and undo:
+                for a, saved in zip(overwritten, before, strict=True):
+                    a[r0:r1, c0:c1] = saved
+            return outside
 
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
-            return int(loop(row_lo, row_hi, lo, hi, batch.width, *steps, *typed, *flat))
+            # In place, block by block: a block that fails is put back, so that the error can name what was given.
+            columns = max(1, min(hi - lo, BLOCK) if overwritten else hi - lo)
+            rows = max(1, BLOCK // columns) if overwritten else max(1, row_hi - row_lo)
+            for row in range(row_lo, row_hi, rows):
+                for start in range(lo, hi, columns):
+                    region = (row, start, min(row_hi, row + rows), min(hi, start + columns))
+                    if attempt(region):
+                        failed.append(region)
+                        return 1
+            return 0
 
         if threads.over(run, batch.rows, batch.width):
-            self._refuse(batch)
-            self._refuse_results(batch, outputs)
-            self._refuse(batch, outputs)
-        return batch.library.wrap(outputs, out)
+            self._explain(batch, outputs, attempt, min(failed))
 
-    def _refuse_results(self, batch: ar.Batch, outputs: Sequence[Array]) -> None:
-        for number, domain in enumerate(self.results):
-            index = ar.first_outside(outputs[number], domain) if domain != "real" else None
-            if index is not None:
-                point = ", ".join(
-                    f"{n} = {a.reshape(-1)[index % a.size]}" for n, a in zip(batch.names, batch.arrays, strict=True)
-                )
-                at = ar.where(index, outputs[number].shape)
-                raise ValueError(
-                    f"{batch.names[-1]}: expected a point of the family's expectation domain, got {point} at index {at}"
-                )
-
-    def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
-        """Apply the map to every slot of tuple arguments in turn."""
-        checked = [(n, slots(n, v, names)) for n, v in arguments]
-        ar.check_out_tuple(out, len(names))
-        results: list[Any] = []
-        for k, slot in enumerate(names):
-            one = None if out is None else (out[k],)
-            results += self([v[k] for _, v in checked], scalars, one, [f"{n}.{slot}" for n, _ in checked])
-        return tuple(results)
+    def _explain(self, batch: ar.Batch, outputs: list[Array], attempt: Callable[..., int], region: Region) -> None:
+        """Halve the failing region down to its first coordinate and raise the error that names it."""
+        r0, c0, r1, c1 = region
+        while r1 - r0 > 1:
+            middle = (r0 + r1) // 2
+            r0, r1 = (r0, middle) if attempt((r0, c0, middle, c1)) else (middle, r1)
+        while c1 - c0 > 1:
+            middle = (c0 + c1) // 2
+            c0, c1 = (c0, middle) if attempt((r0, c0, r1, middle)) else (middle, c1)
+        values = [a[r0 * step + c0] for a, step in zip(batch.flat, batch.steps, strict=True)]
+        for (_, domain), name, array, step, value in zip(
+            self.operands, batch.names, batch.arrays, batch.steps, values, strict=True
+        ):
+            ar.refuse_value(name, domain, value, ar.where(r0 * step + c0, array.shape))
+        attempt((r0, c0, r0 + 1, c0 + 1), undo=False)
+        at = ar.where(r0 * batch.width + c0, batch.shape)
+        got = [o.reshape(-1)[r0 * batch.width + c0] for o in outputs]
+        if any(d != "real" for d in self.results):
+            point = ", ".join(f"{n} = {v}" for n, v in zip(batch.names, values, strict=True))
+            name = batch.names[-1]
+            raise ValueError(f"{name}: expected a point of the family's expectation domain, got {point} at index {at}")
+        number = next(k for k, v in enumerate(got) if not np.isfinite(v))
+        raise ValueError(f"{self.name}: result {number} overflows {batch.dtype} (got {got[number]} at index {at})")
 
 
 @dataclass(frozen=True)
@@ -120,7 +166,8 @@ class ReductionKernel(_Elementwise):
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None) -> Any:
         """Run the reduction: a Python float, or a float64 array of the leading shape."""
         ar.check_axis(axis)
-        batch, uniforms = self._prepare(values, scalars, [n for n, _ in self.operands])
+        batch = ar.batch([n for n, _ in self.operands], values)
+        uniforms = self._numbers(scalars, np.dtype(np.float64))
         per_row = axis == -1 and len(batch.shape) > 1
         batch = batch.by_rows() if per_row or batch.rows > 1 else batch
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
@@ -152,40 +199,31 @@ class ClientSumKernel(_Elementwise):
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
         """One array a slot, without the client axis."""
-        checked = [(n, slots(n, v, names)) for n, v in arguments]
-        ar.check_out_tuple(out, len(names))
-        results: list[Any] = []
-        for k, slot in enumerate(names):
-            results += self._slot(
-                [v[k] for _, v in checked],
-                scalars,
-                None if out is None else (out[k],),
-                [f"{n}.{slot}" for n, _ in checked],
-            )
-        return tuple(results)
+        batches = slot_batches(names, arguments)
+        for batch in batches:
+            for name, array in batch.named:
+                if array.ndim < 1 or array.shape != batch.shape or batch.shape[0] < 1:
+                    raise ValueError(
+                        f"{name}: expected a leading client axis of at least one client, got {array.shape}"
+                    )
+        numbers = self._numbers((*scalars, batches[0].shape[0]), np.dtype(np.float64))
+        named = [pair for b in batches for pair in b.named]
+        shapes = [b.shape[1:] for b in batches]
+        outputs = ar.outputs(out, shapes, batches[0].dtype, named, [()] * len(names))
+        for batch, output in zip(batches, outputs, strict=True):
+            self._slot(batch, numbers, output)
+        return batches[0].library.wrap(outputs, out)
 
-    def _slot(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, names: Sequence[str]) -> tuple[Any, ...]:
-        batch = ar.batch(names, values)
-        for name, array in zip(names, batch.arrays, strict=True):
-            if array.ndim < 1 or array.shape != batch.shape:
-                raise ValueError(
-                    f"{name}: expected a leading client axis, shape {batch.shape}, got shape {array.shape}"
-                )
-        clients = batch.shape[0]
-        if clients < 1:
-            raise ValueError(f"{names[0]}: expected at least one client, got shape {batch.shape}")
-        width = math.prod(batch.shape[1:])
-        numbers = [ar.scalar(n, d, v) for (n, d), v in zip(self.scalars, (*scalars, clients), strict=True)]
-        uniforms = self.uniforms(*numbers)
-        (result,) = ar.outputs(out, 1, batch, shape=batch.shape[1:])
-        flat, loop = result.reshape(-1), self._loop(batch.dtype)
+    def _slot(self, batch: ar.Batch, numbers: tuple[Any, ...], output: Array) -> None:
+        clients, width = batch.shape[0], math.prod(batch.shape[1:])
+        flat, loop = output.reshape(-1), self._loop(batch.dtype)
 
         def run(_row_lo: int, _row_hi: int, lo: int, hi: int) -> int:
-            return int(loop(clients, lo, hi, width, *batch.flat, *uniforms, np.empty(TILE), flat))
+            return int(loop(clients, lo, hi, width, *batch.flat, *numbers, np.empty(TILE), flat))
 
         if threads.over(run, 1, width, grain=max(TILE, threads.GRAIN // clients)):
-            self._refuse(batch, [result])
-        return batch.library.wrap([result], out)
+            self._refuse(batch)
+            raise ValueError(f"{self.name}: the sum overflows {batch.dtype}")
 
 
 @dataclass(frozen=True)
@@ -209,10 +247,13 @@ class MatrixKernel:
                 linalg.check_symmetric(name, array)
         if self.reduction:
             ar.check_axis(option)
-        outputs = None if self.reduction else ar.member_outputs(option, member)
+        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
+        named = list(zip(names, member.arrays, strict=True))
+        outputs = None if self.reduction else ar.outputs(option, shapes, member.dtype, named, [(), ()])
+        stacked = [n for n, a, rank in zip(names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
         results = []
         for index in np.ndindex(member.lead):
-            with linalg.naming(names, index):
+            with linalg.member(stacked, index):
                 value = self.one(
                     *[a[index] if a.ndim > own else a for a, own in zip(member.arrays, member.ranks, strict=True)]
                 )

@@ -192,7 +192,11 @@ def _evaluate(problem: ClientProblem, chart: Chart, x: Array) -> tuple[Evaluatio
     q = chart.distribution(x)
     if q is None:
         return None
-    natural: Natural = problem.family.natural(q)
+    try:
+        natural: Natural = problem.family.natural(q)
+    except ValueError:
+        # a trial precision that is definite in exact arithmetic but not after rounding
+        return None
     at = problem.try_evaluate(natural, q)
     return None if at is None else (at, chart.equations(x, at))
 

@@ -24,6 +24,18 @@ def _read_modify_write(a: Array, scale: Any) -> None:
         a[i] = a[i] * scale
 
 
+@njit(nogil=True, cache=True)
+def _update_with_one(a: Array, b: Array, scale: Any) -> None:
+    for i in range(a.size):
+        a[i] = a[i] * scale + b[i]
+
+
+@njit(nogil=True, cache=True)
+def _update_with_two(a: Array, b: Array, c: Array, scale: Any) -> None:
+    for i in range(a.size):
+        a[i] = (b[i] - c[i]) * scale + a[i]
+
+
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 def _read(a: Array) -> Any:
     total = a[0] - a[0]
@@ -55,6 +67,19 @@ def update_bandwidth(buffer: Array) -> Callable[[], Any]:
     """The read-modify-write loop a[i] = a[i] * s over a buffer, in place, on the kernels' own threads."""
     one = buffer.dtype.type(1)
     return _threaded(lambda piece: _read_modify_write(piece, one), buffer)
+
+
+def same_reads(arrays: list[Array]) -> Callable[[], Any]:
+    """An in-place loop that updates the first of one to three arrays from all of them: a kernel's reads, nothing
+    else."""
+    one = arrays[0].dtype.type(1)
+    body = (_read_modify_write, _update_with_one, _update_with_two)[len(arrays) - 1]
+
+    def run(_row_lo: int, _row_hi: int, lo: int, hi: int) -> int:
+        body(*(a[lo:hi] for a in arrays), one)
+        return 0
+
+    return lambda: threads.over(run, 1, arrays[0].size)
 
 
 def read_bandwidth(buffer: Array) -> Callable[[], Any]:

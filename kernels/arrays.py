@@ -33,6 +33,11 @@ class Library:
         return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
 
 
+def address(array: Array) -> int:
+    """Where an array's memory begins."""
+    return int(array.__array_interface__["data"][0])
+
+
 def view(name: str, value: Any) -> tuple[Array, Library]:
     """(NumPy view of an array, its library)."""
     if isinstance(value, np.ma.MaskedArray):
@@ -90,7 +95,8 @@ class Batch:
 
     def aliased(self, outs: Sequence[Array]) -> list[Array]:
         """The inputs that are an output's memory."""
-        return [a for a in self.arrays if a.size and any(o.ctypes.data == a.ctypes.data for o in outs)]
+        written = {address(o) for o in outs}
+        return [a for a in self.arrays if a.size and address(a) in written]
 
     def by_rows(self) -> Batch:
         """The same with every leading index a row, for reductions along the last axis."""
@@ -171,7 +177,7 @@ def outputs(
     arrays = [checked_out(f"out[{k}]", v, s, dtype) for k, (v, s) in enumerate(zip(out, shapes, strict=True))]
     for k, array in enumerate(arrays):
         for number, (name, other) in enumerate([*inputs, *((f"out[{j}]", a) for j, a in enumerate(arrays[:k]))]):
-            same = number in allowed[k] and other.ctypes.data == array.ctypes.data and other.shape == array.shape
+            same = number in allowed[k] and address(other) == address(array) and other.shape == array.shape
             if not same and np.may_share_memory(array, other):
                 own = "memory of its own or exactly an input's of the same slot" if allowed[k] else "memory of its own"
                 raise ValueError(f"out[{k}]: expected {own}, got an overlap with {name}")

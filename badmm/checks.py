@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpotrf
 
 Array = NDArray[np.float64]
 
@@ -105,3 +106,12 @@ def design(X: ArrayLike, y_length: int | None = None) -> Array:
     if y_length is not None and y_length != len(array):
         raise ValueError(f"y: expected shape ({len(array)},) to match X, got length {y_length}")
     return np.ascontiguousarray(array)
+
+
+def cholesky_factor(matrix: Array) -> Array | None:
+    """Lower L with S = LLᵀ, or None where S (d, d) is not positive definite.
+
+    SciPy's potrf, as in the kernels: NumPy's rounds otherwise, and the two then disagree at the edge of the domain.
+    """
+    factor, info = dpotrf(matrix, lower=1, clean=1)
+    return None if info else np.asarray(factor)

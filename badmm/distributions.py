@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg.lapack import dtrtri
 
-from badmm.checks import Array, real_array, require
+from badmm.checks import Array, cholesky_factor, real_array, require
 
 
 class Gaussian:
@@ -55,13 +55,11 @@ class Gaussian:
     @cached_property
     def cholesky(self) -> Array:
         """Lower L with S = LLᵀ, shape (d, d), for a matrix precision; raises `ValueError` where S is not definite."""
-        try:
-            return np.asarray(np.linalg.cholesky(self.precision), dtype=np.float64)
-        except np.linalg.LinAlgError:
+        factor = cholesky_factor(self.precision)
+        if factor is None:
             smallest = float(np.linalg.eigvalsh(self.precision)[0])
-            raise ValueError(
-                f"precision: expected a positive definite matrix, got smallest eigenvalue {smallest:.6g}"
-            ) from None
+            raise ValueError(f"precision: expected a positive definite matrix, got smallest eigenvalue {smallest:.6g}")
+        return factor
 
     @cached_property
     def inverse_cholesky(self) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import polygamma
 
 import kernels
-from badmm.checks import Array
+from badmm.checks import Array, cholesky_factor
 from badmm.distributions import Distribution, Gamma, Gaussian
 
 Natural = tuple[Array, ...]
@@ -88,11 +88,7 @@ class Family:
             return all(bool((slot > 0).all()) for slot in natural)
         if self.name == "diagonal_gaussian":
             return bool((natural[1] > 0).all())
-        try:
-            np.linalg.cholesky(natural[1])
-        except np.linalg.LinAlgError:
-            return False
-        return True
+        return cholesky_factor(natural[1]) is not None
 
     def required_rho(self, natural_global: Natural, dual: Natural, growth: Natural | Array | None) -> float:
         """The infimum of the ρ for which ρ λ_g + η (+ the loss's own growth) lies in the domain; may be negative.

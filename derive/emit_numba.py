@@ -17,6 +17,7 @@ INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", 
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
 BOUND = {"real": "-INF", "positive": "0.0", "negative": "0.0", "spd": "-INF", "symmetric": "-INF"}
 WIDTH = 120
+TOGETHER = 4  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = Path(__file__).resolve().parent.parent / "kernels" / "cpu" / "intrinsics.py"
 JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
@@ -240,15 +241,18 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params, ":"), "    outside = 0"]
     lines += ["    for start in range(lo, hi, tile.size):", "        stop = min(hi, start + tile.size)"]
     lines += ["        for i in range(stop - start):", f"            store(tile, i, 0.0, {UNSCOPED})"]
-    lines += ["        for client in range(clients):", "            at = client * width + start"]
-    lines += ["            for i in range(stop - start):"]
-    tab = " " * 16
-    lines += [
-        f"{tab}{o.variable} = {f'f64(load({a}, at + i))' if single else f'load({a}, at + i)'}"
-        for o, a in zip(kernel.operands, arrays, strict=True)
-    ]
-    lines += inner.statements(kernel.body, tab)
-    lines += [f"{tab}store(tile, i, load(tile, i) + ({inner.expr(kernel.term)}), {UNSCOPED})"]
+    lines += [f"        together = clients // {TOGETHER} * {TOGETHER}"]
+    for head, count in ((f"range(0, together, {TOGETHER})", TOGETHER), ("range(together, clients)", 1)):
+        lines += [f"        for client in {head}:"]
+        lines += [f"            at_{k} = (client + {k}) * width + start" for k in range(count)]
+        lines += ["            for i in range(stop - start):", "                total = load(tile, i)"]
+        for k in range(count):
+            for o, a in zip(kernel.operands, arrays, strict=True):
+                value = f"load({a}, at_{k} + i)"
+                lines.append(f"                {o.variable} = {f'f64({value})' if single else value}")
+            lines += inner.statements(kernel.body, " " * 16)
+            lines.append(f"                total = total + ({inner.expr(kernel.term)})")
+        lines.append(f"                store(tile, i, total, {UNSCOPED})")
     lines += ["        for i in range(stop - start):"]
     lines += [
         f"            result_0 = {'f32(load(tile, i))' if single else 'load(tile, i)'}",

@@ -1393,12 +1393,35 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
         stop = min(hi, start + tile.size)
         for i in range(stop - start):
             store(tile, i, 0.0, 9)
-        for client in range(clients):
-            at = client * width + start
+        together = clients // 4 * 4
+        for client in range(0, together, 4):
+            at_0 = (client + 0) * width + start
+            at_1 = (client + 1) * width + start
+            at_2 = (client + 2) * width + start
+            at_3 = (client + 3) * width + start
             for i in range(stop - start):
-                lambda_k = f64(load(lambda_k_in, at + i))
-                eta = f64(load(eta_in, at + i))
-                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 9)
+                total = load(tile, i)
+                lambda_k = f64(load(lambda_k_in, at_0 + i))
+                eta = f64(load(eta_in, at_0 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = f64(load(lambda_k_in, at_1 + i))
+                eta = f64(load(eta_in, at_1 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = f64(load(lambda_k_in, at_2 + i))
+                eta = f64(load(eta_in, at_2 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = f64(load(lambda_k_in, at_3 + i))
+                eta = f64(load(eta_in, at_3 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                store(tile, i, total, 9)
+        for client in range(together, clients):
+            at_0 = (client + 0) * width + start
+            for i in range(stop - start):
+                total = load(tile, i)
+                lambda_k = f64(load(lambda_k_in, at_0 + i))
+                eta = f64(load(eta_in, at_0 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                store(tile, i, total, 9)
         for i in range(stop - start):
             result_0 = f32(load(tile, i))
             outside |= bad(result_0, f32(-INF))
@@ -1413,12 +1436,35 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
         stop = min(hi, start + tile.size)
         for i in range(stop - start):
             store(tile, i, 0.0, 9)
-        for client in range(clients):
-            at = client * width + start
+        together = clients // 4 * 4
+        for client in range(0, together, 4):
+            at_0 = (client + 0) * width + start
+            at_1 = (client + 1) * width + start
+            at_2 = (client + 2) * width + start
+            at_3 = (client + 3) * width + start
             for i in range(stop - start):
-                lambda_k = load(lambda_k_in, at + i)
-                eta = load(eta_in, at + i)
-                store(tile, i, load(tile, i) + (fma(lambda_k, u1, -eta * u0)), 9)
+                total = load(tile, i)
+                lambda_k = load(lambda_k_in, at_0 + i)
+                eta = load(eta_in, at_0 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = load(lambda_k_in, at_1 + i)
+                eta = load(eta_in, at_1 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = load(lambda_k_in, at_2 + i)
+                eta = load(eta_in, at_2 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = load(lambda_k_in, at_3 + i)
+                eta = load(eta_in, at_3 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                store(tile, i, total, 9)
+        for client in range(together, clients):
+            at_0 = (client + 0) * width + start
+            for i in range(stop - start):
+                total = load(tile, i)
+                lambda_k = load(lambda_k_in, at_0 + i)
+                eta = load(eta_in, at_0 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                store(tile, i, total, 9)
         for i in range(stop - start):
             result_0 = load(tile, i)
             outside |= bad(result_0, -INF)

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba.core.registry import cpu_target
 
 from kernels import arrays as ar
 from kernels.cpu import threads
 
+cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled during the first call of a kernel
+
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not depend on the number of threads
+SAVED = 1 << 14  # coordinates a block of an in-place call: what is saved of it stays in the second-level cache
 TILE = 1 << 11  # float64 accumulators a tile of server_total: 16 KiB, half a first-level cache
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
@@ -110,9 +114,13 @@ class MapKernel(_Elementwise):
         overwritten = [a.reshape(batch.rows, batch.width) for a in batch.aliased(outputs)]
         failed: list[Region] = []
 
-        def attempt(region: Region, undo: bool = True) -> int:
+        def attempt(region: Region, undo: bool = True, scratch: Sequence[Array] = ()) -> int:
             r0, c0, r1, c1 = region
-            before = [a[r0:r1, c0:c1].copy() for a in overwritten]
+            before = [
+                s[: r1 - r0, : c1 - c0] for s in scratch or [np.empty((r1 - r0, c1 - c0), a.dtype) for a in overwritten]
+            ]
+            for a, saved in zip(overwritten, before, strict=True):
+                saved[...] = a[r0:r1, c0:c1]
             outside = int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))
             if outside and undo:
                 for a, saved in zip(overwritten, before, strict=True):
@@ -121,12 +129,14 @@ class MapKernel(_Elementwise):
 
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
             # In place, block by block: a block that fails is put back, so that the error can name what was given.
-            columns = max(1, min(hi - lo, BLOCK) if overwritten else hi - lo)
-            rows = max(1, BLOCK // columns) if overwritten else max(1, row_hi - row_lo)
+            columns = max(1, min(hi - lo, SAVED) if overwritten else hi - lo)
+            rows = max(1, SAVED // columns) if overwritten else max(1, row_hi - row_lo)
+            rows = min(rows, max(1, row_hi - row_lo))
+            scratch = [np.empty((rows, columns), a.dtype) for a in overwritten]
             for row in range(row_lo, row_hi, rows):
                 for start in range(lo, hi, columns):
                     region = (row, start, min(row_hi, row + rows), min(hi, start + columns))
-                    if attempt(region):
+                    if attempt(region, scratch=scratch):
                         failed.append(region)
                         return 1
             return 0

@@ -47,7 +47,7 @@ docs: $(VENV)/.ready-test
 	$(BIN)/python -m badmm demo --picture docs/demo.png
 
 bench: $(VENV)/.ready-test
-	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.kernels --out docs/performance.md
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

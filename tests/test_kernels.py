@@ -198,6 +198,13 @@ def test_in_place_domain_error_names_what_was_given(threads_used: int) -> None:
     mean, precision = np.full(3, 1e10), np.array([1.0, 1.0, 1e308])
     with pytest.raises(ValueError, match=r"result 0 overflows float64 \(got inf at index 2\)"):
         ns.natural_from_standard(mean, precision, out=(mean, precision))
+    dual, lam = (np.ones(9), np.ones(9)), (np.ones(9), np.ones(9))
+    dual[1][6] = np.nan
+    with pytest.raises(ValueError, match=r"dual.precision: expected finite, .*, got nan at index 6 \(overwritten\)"):
+        ns.dual_update(dual, lam, lam, 1.0, 1.0, out=dual)
+    lam[0][2] = np.inf
+    with pytest.raises(ValueError, match=r"natural_global.precision_mean: expected finite, got inf at index 2"):
+        ns.dual_update(dual, lam, (np.ones(9), np.ones(9)), 1.0, 1.0, out=dual)
     stack, shared = np.ones((3, 4)), np.ones(4)
     stack[2, 1] = np.nan
     with pytest.raises(ValueError, match=r"natural_client.precision_mean: expected finite, got nan at index \(2, 1\)"):

@@ -23,7 +23,7 @@ cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled duri
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not depend on the number of threads
 SAVED = 1 << 14  # coordinates a block of an in-place call: what is saved of it stays in the second-level cache
-TILE = 1 << 11  # float64 accumulators a tile of server_total: 16 KiB, half a first-level cache
+TILE = 1 << 14  # float64 accumulators a tile of server_total: in the second-level cache, runs long enough to prefetch
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
 
@@ -111,7 +111,14 @@ class MapKernel(_Elementwise):
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
         flat = [o.reshape(-1) for o in outputs]
         loop = self._loop(batch.dtype)
-        overwritten = [a.reshape(batch.rows, batch.width) for a in batch.aliased(outputs)]
+        inside = batch.aliased(outputs)
+        if inside and all(domain == "real" for _, domain in self.operands):
+            # One result that is finite unless an input is not: nothing need be saved to say where an input failed.
+            whole = lambda r0, r1, c0, c1: int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))  # noqa: E731
+            if threads.over(whole, batch.rows, batch.width):
+                self._explain_in_place(batch, outputs)
+            return
+        overwritten = [a.reshape(batch.rows, batch.width) for a in inside]
         failed: list[Region] = []
 
         def attempt(region: Region, undo: bool = True, scratch: Sequence[Array] = ()) -> int:
@@ -143,6 +150,19 @@ class MapKernel(_Elementwise):
 
         if threads.over(run, batch.rows, batch.width):
             self._explain(batch, outputs, attempt, min(failed))
+
+    def _explain_in_place(self, batch: ar.Batch, outputs: list[Array]) -> None:
+        """Name the first coordinate without a finite result, and the input that is not finite or was overwritten."""
+        index = min(i for o in outputs if (i := ar.first_outside(o, "real")) is not None)
+        row, column = divmod(index, max(1, batch.width))
+        written = {ar.address(o) for o in outputs}
+        for name, array, flat, step in zip(batch.names, batch.arrays, batch.flat, batch.steps, strict=True):
+            if ar.address(array) not in written:
+                at = row * step + column
+                ar.refuse_value(name, "real", flat[at], ar.where(at, array.shape))
+        name = next(n for n, a in batch.named if ar.address(a) in written)
+        got = f"{outputs[0].reshape(-1)[index]} at index {ar.where(index, batch.shape)}"
+        raise ValueError(f"{name}: expected finite, with a result that {batch.dtype} can hold, got {got} (overwritten)")
 
     def _explain(self, batch: ar.Batch, outputs: list[Array], attempt: Callable[..., int], region: Region) -> None:
         """Halve the failing region down to its first coordinate and raise the error that names it."""

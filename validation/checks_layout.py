@@ -150,7 +150,8 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
     positions = [index for index, argument in enumerate(call.args) if isinstance(argument, tuple)]
     for position in positions or [0]:
         fresh = call.mapped(lambda array: array.copy())
-        out = fresh.args[position] if positions else tuple(fresh.arrays()[: len(expected)])
+        # the last inputs: those that a natural gradient's results are computed from
+        out = fresh.args[position] if positions else tuple(fresh.arrays()[-len(expected) :])
         invoke(namespace, fresh, out=out)
         where = f"argument {position + 1}" if positions else "its input"
         yield check(f"{call.function}: out= is {where}", GROUP, family, dtype, different(out, expected), 0.0, DETAIL)

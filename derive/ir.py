@@ -132,7 +132,7 @@ class Map:
     `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
     in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
     turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps).
+    maps); `result_names` name several results that are not the slots of one parameter.
     """
 
     name: str
@@ -146,6 +146,7 @@ class Map:
     promote: bool = False
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
+    result_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

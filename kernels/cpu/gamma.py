@@ -167,7 +167,7 @@ def stirling_remainder_2(x):
     p = fma(p, w, 0.023809523809523808)
     p = fma(p, w, -0.03333333333333333)
     p = fma(p, w, 0.16666666666666666)
-    return shift + (w * fma(u, p, 0.5))
+    return fma(w, fma(u, p, 0.5), shift)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -211,7 +211,7 @@ def lgamma(x):
         p = fma(p, z, -0.0673523010531981)
         p = fma(p, z, 0.3224670334241132)
         p = fma(p, z, 0.42278433509846713)
-        return ((z * p) - math.log1p(x)) - math.log(x)
+        return fma(z, p, -math.log1p(x)) - math.log(x)
     if x < 1.5:
         z = x - 1.0
         p = 3.1044247747322276e-11
@@ -244,7 +244,7 @@ def lgamma(x):
         p = fma(p, z, -0.0673523010531981)
         p = fma(p, z, 0.3224670334241132)
         p = fma(p, z, 0.42278433509846713)
-        return (z * p) - math.log1p(z)
+        return fma(z, p, -math.log1p(z))
     if x >= 10.0:
         lead = fma(x, math.log(x), -x)
         return lead + stirling_remainder(x)
@@ -286,7 +286,7 @@ def lgamma(x):
     p = fma(p, z, -0.0673523010531981)
     p = fma(p, z, 0.3224670334241132)
     p = fma(p, z, 0.42278433509846713)
-    return math.log(product) + (z * p)
+    return fma(z, p, math.log(product))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

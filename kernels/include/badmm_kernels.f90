@@ -375,6 +375,42 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_diagonal_gaussian_server_update_f32
   end interface badmm_diagonal_gaussian_server_update
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_diagonal_gaussian_round_update
+    pure subroutine badmm_diagonal_gaussian_round_update_f64(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_diagonal_gaussian_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_diagonal_gaussian_round_update_f64
+    pure subroutine badmm_diagonal_gaussian_round_update_f32(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_diagonal_gaussian_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_diagonal_gaussian_round_update_f32
+  end interface badmm_diagonal_gaussian_round_update
   ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
   ! Formula: lambda_g + (-G + eta)/rho
   ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
@@ -494,6 +530,42 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_full_gaussian_server_update_f32
   end interface badmm_full_gaussian_server_update
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_full_gaussian_round_update
+    pure subroutine badmm_full_gaussian_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_full_gaussian_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_full_gaussian_round_update_f64
+    pure subroutine badmm_full_gaussian_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_full_gaussian_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_full_gaussian_round_update_f32
+  end interface badmm_full_gaussian_round_update
   ! Natural parameters lambda of the standard ones.
   ! Formula: a, b
   ! Arguments: shape (positive): a; rate (positive): b.
@@ -769,6 +841,42 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_gamma_server_update_f32
   end interface badmm_gamma_server_update
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_gamma_round_update
+    pure subroutine badmm_gamma_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_gamma_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_gamma_round_update_f64
+    pure subroutine badmm_gamma_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_gamma_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_gamma_round_update_f32
+  end interface badmm_gamma_round_update
   ! Natural parameters lambda of the standard ones.
   ! Formula: m*s
   ! Arguments: mean (finite): m.
@@ -1035,4 +1143,40 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_isotropic_gaussian_server_update_f32
   end interface badmm_isotropic_gaussian_server_update
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_isotropic_gaussian_round_update
+    pure subroutine badmm_isotropic_gaussian_round_update_f64(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_isotropic_gaussian_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_isotropic_gaussian_round_update_f64
+    pure subroutine badmm_isotropic_gaussian_round_update_f32(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_isotropic_gaussian_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_isotropic_gaussian_round_update_f32
+  end interface badmm_isotropic_gaussian_round_update
 end module badmm_kernels

@@ -111,6 +111,38 @@ BADMM_INLINE float badmm_full_gaussian_server_update_f32(float natural_prior, fl
     return fmaf(natural_prior, u0, total);
 }
 
+/* Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+ * Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+ * Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+ *  rho: penalty rho > 0.
+ *  damping: dual damping gamma in (0, 1].
+ *  alpha: server step alpha in (0, 1].
+ *  num_clients: number of clients K >= 1.
+ * Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum. */
+BADMM_INLINE void badmm_full_gaussian_round_update_f64(
+    double dual, double natural_global, double natural_client, double rho, double damping, double alpha,
+    double num_clients, double *out_dual, double *out_contribution)
+{
+    const double u0 = damping * rho;
+    const double u1 = alpha;
+    const double u2 = (1.0 - alpha) / num_clients;
+    const double eta_new = fma(u0, natural_global - natural_client, dual);
+    *out_dual = eta_new;
+    *out_contribution = fma(natural_client, u2, -eta_new * u1);
+}
+
+BADMM_INLINE void badmm_full_gaussian_round_update_f32(
+    float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
+    double num_clients, float *out_dual, float *out_contribution)
+{
+    const float u0 = (float)(damping * rho);
+    const float u1 = (float)alpha;
+    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float eta_new = fmaf(u0, natural_global - natural_client, dual);
+    *out_dual = eta_new;
+    *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
+}
+
 #undef BADMM_INLINE
 
 #endif /* BADMM_FULL_GAUSSIAN_H */

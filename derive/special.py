@@ -270,16 +270,15 @@ def lgamma_function() -> Function:
     10."""
     zeta = [1 - sp.EulerGamma] + [(-1) ** k * (sp.zeta(k) - 1) / k for k in range(2, ZETA_TERMS + 1)]
     polynomial = horner("p", zeta, "z")
-    series = _op("mul", "z", "p")
     below_half: tuple[Stmt, ...] = (
         Let("z", Var("x")),
         *polynomial,
-        Return((_op("sub", _op("sub", series, _op("log1p", "x")), _op("log", "x")),)),
+        Return((_op("sub", _op("fma", "z", "p", _op("neg", _op("log1p", "x"))), _op("log", "x")),)),
     )
     near_one: tuple[Stmt, ...] = (
         Let("z", _op("sub", "x", 1.0)),
         *polynomial,
-        Return((_op("sub", series, _op("log1p", "z")),)),
+        Return((_op("fma", "z", "p", _op("neg", _op("log1p", "z"))),)),
     )
     large: tuple[Stmt, ...] = (
         Let("lead", _op("fma", "x", _op("log", "x"), _op("neg", "x"))),
@@ -295,7 +294,7 @@ def lgamma_function() -> Function:
         Loop(ASYMPTOTIC_FROM, _op("le", "y", 2.5), down),
         Let("z", _op("sub", "y", 2.0)),
         *polynomial,
-        Return((_op("add", _op("log", "product"), series),)),
+        Return((_op("fma", "z", "p", _op("log", "product")),)),
     )
     return Function(
         "lgamma",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import sympy as sp
@@ -14,6 +15,7 @@ from derive import ir
 from derive.emit_docs import docstring, returns_float, signature
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
+INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
 BOUND = {"real": "-INF", "positive": "0.0", "negative": "0.0", "spd": "-INF", "symmetric": "-INF"}
 WIDTH = 120
@@ -36,10 +38,14 @@ def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
 
 
 class Printer:
-    """Prints scalar IR in one precision; `double` leaves literals untouched, `single` types each of them."""
+    """Prints scalar IR in one precision; `double` leaves literals untouched, `single` types each of them.
 
-    def __init__(self, single: bool = False) -> None:
+    `kinds` are those of the variables that are no reals; statements add to it.
+    """
+
+    def __init__(self, single: bool = False, kinds: Mapping[str, ir.Kind] | None = None) -> None:
         self.single = single
+        self.kinds: dict[str, ir.Kind] = dict(kinds or {})
 
     def expr(self, e: ir.Expr, parent: str = "") -> str:
         """The Python expression; parenthesised where another infix operation encloses it, so that no order is left
@@ -48,6 +54,10 @@ class Printer:
             return e.name
         if isinstance(e, ir.Lit):
             return f"f32({e.text})" if self.single else e.text
+        if isinstance(e, ir.Int):
+            return f"{self._unsigned(e.kind)}({e.value if e.value < 64 else hex(e.value)})"
+        if e.op in INTEGER or e.op in ("low", "real"):
+            return self._integer(e, parent)
         if e.op in INFIX:
             left, right = (self.expr(a, e.op) for a in e.args)
             inner = f"{left} {INFIX[e.op]} {right}"
@@ -57,11 +67,28 @@ class Printer:
         name = e.target or MATH.get(e.op, e.op)
         return f"{name}({', '.join(self.expr(a) for a in e.args)})"
 
+    def _unsigned(self, kind: ir.Kind) -> str:
+        return "u32" if self.single and kind == "bits" else "u64"
+
+    def _integer(self, e: ir.Op, parent: str) -> str:
+        """Integers narrower than a word are cast after each operation, as Numba widens them."""
+        if e.op in ("low", "real"):
+            inner = self.expr(e.args[0])
+            if e.op == "low":
+                return f"u32({inner})" if self.single else inner
+            return f"f32(i32({inner}))" if self.single else f"f64(i64({inner}))"
+        kind = self._unsigned(ir.kind(e, self.kinds))
+        narrow = kind == "u32"
+        left, right = (self.expr(a, "" if narrow and isinstance(a, ir.Var) else e.op) for a in e.args)
+        inner = f"{left} {INTEGER[e.op]} {right}"
+        return f"u32({inner})" if narrow else f"({inner})" if parent else inner
+
     def statements(self, body: tuple[ir.Stmt, ...], indent: str) -> list[str]:
         """Lines of straight-line code, branches and bounded loops."""
         lines: list[str] = []
         for s in body:
             if isinstance(s, ir.Let):
+                self.kinds[s.name] = ir.kind(s.value, self.kinds)
                 lines.append(f"{indent}{s.name} = {self.expr(s.value)}")
             elif isinstance(s, ir.Return):
                 lines.append(f"{indent}return {', '.join(self.expr(v) for v in s.values)}")
@@ -337,9 +364,6 @@ def _matrix_expr(e: ir.Expr) -> str:
                 args = [f'"{name}"', *args, *([f'"{expected}"'] if expected else [])]
         return f"linalg.{e.op}({', '.join(args)})"
     if isinstance(e, ir.Op):
-        parts = [
-            _matrix_expr(a) if isinstance(a, (ir.Var, ir.Lit)) or a.op not in INFIX else f"({_matrix_expr(a)})"
-            for a in e.args
-        ]
+        parts = [f"({_matrix_expr(a)})" if isinstance(a, ir.Op) and a.op in INFIX else _matrix_expr(a) for a in e.args]
         return f"-{parts[0]}" if e.op == "neg" else f"{parts[0]} {INFIX[e.op]} {parts[1]}"
     return Printer().expr(e)

@@ -160,7 +160,7 @@ class Map:
     `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
     in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
     turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps).
+    maps); the inputs' own domains then follow from the results' and are not tested beside them.
     """
 
     name: str
@@ -174,6 +174,11 @@ class Map:
     promote: bool = False
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> tuple[Operand, ...]:
+        """The operands whose domain the kernel tests: every real one shows in a result that is not finite."""
+        return () if self.result_domains else tuple(o for o in self.operands if o.domain in ("positive", "negative"))
 
 
 @dataclass(frozen=True)

@@ -615,7 +615,6 @@ def _natural_from_expectation_f32(
             a = shape_from_gap(gap)
             result_0 = f32(a)
             result_1 = f32(-a / mu2)
-            outside |= bad(-mu2, 0.0)
             outside |= bad(result_0, f32(0.0))
             outside |= bad(result_1, f32(0.0))
             store(out_0, out_at + i, result_0, 0)
@@ -647,7 +646,6 @@ def _natural_from_expectation_f64(
             a = shape_from_gap(gap)
             result_0 = a
             result_1 = -a / mu2
-            outside |= bad(-mu2, 0.0)
             outside |= bad(result_0, 0.0)
             outside |= bad(result_1, 0.0)
             store(out_0, out_at + i, result_0, 0)

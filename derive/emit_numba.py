@@ -55,7 +55,7 @@ class Printer:
         if isinstance(e, ir.Lit):
             return f"f32({e.text})" if self.single else e.text
         if isinstance(e, ir.Int):
-            return f"{self._unsigned(e.kind)}({e.value if e.value < 64 else hex(e.value)})"
+            return f"{self._unsigned(e.kind)}({e.value if e.value < 64 else f'0x{e.value:X}'})"
         if e.op in INTEGER or e.op in ("low", "real"):
             return self._integer(e, parent)
         if e.op in INFIX:

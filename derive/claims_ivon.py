@@ -143,27 +143,38 @@ def polynomials(p: Precision) -> str:
 
 
 def box_muller(p: Precision) -> str:
-    """The lowered pair, run in exact arithmetic but for the rounding of u, is Box–Muller's, and its angles cover the
-    circle evenly."""
+    """The lowered pair, run in exact arithmetic but for the roundings of u, is Box–Muller's of its integers."""
     evaluator, lines = Evaluator((), width=p.width), noise.Lines()
     pair = noise.pair(lines, Var("low"), Var("high"), p)
     top = 2**p.width
     words = [0, 1, 2, 3, top // 3, top // 2 - 1, top // 2, top - 2, top - 1, *(k * top // 97 for k in range(1, 97, 7))]
     with mp.workdps(DIGITS):
         for a in words:
-            for b in words[:: 3 if a > 3 else 1]:
+            for b in words:
                 env = {"low": Word(a, p.width), "high": Word(b, p.width)}
                 evaluator.run(tuple(lines.body), env)
-                got, want = [evaluator.expr(e, env) for e in pair], exact_pair(a, b, p)
-                miss = max(abs(x - y) for x, y in zip(got, want, strict=True))
-                if miss > 4 * p.unit * max(1, *map(abs, want)):
-                    raise ClaimError(f"the pair of ({a}, {b}) misses by {mp.nstr(miss, 5)}")
+                for got, want in zip([evaluator.expr(e, env) for e in pair], exact_pair(a, b, p), strict=True):
+                    if abs(got - want) > 4 * p.unit * abs(want):
+                        raise ClaimError(f"the pair of ({a}, {b}) gives {mp.nstr(got, 20)}, not {mp.nstr(want, 20)}")
     return f"mpmath, {DIGITS} digits at {len(words)} x {len(words)} pairs of integers, their ends among them"
 
 
+def even_angles(p: Precision) -> str:
+    """Integers spread evenly over their range give angles spread evenly over the circle, all of them different."""
+    count, top = 64, 2**p.width
+    with mp.workdps(DIGITS):
+        pairs = [exact_pair(top // 2, k * top // count + top // (2 * count) - 1, p) for k in range(count)]
+        turns = sorted(mp.atan2(y, x) / (2 * mp.pi) % 1 for x, y in pairs)
+        gaps = [b - a for a, b in zip(turns, [*turns[1:], turns[0] + 1], strict=True)]
+        worst = max(abs(gap * count - 1) for gap in gaps)
+        if worst > mp.mpf(2) ** (8 - p.width):
+            raise ClaimError(f"angles are uneven by {mp.nstr(worst, 5)}")
+    return f"mpmath, {DIGITS} digits at {count} integers"
+
+
 def exact_pair(a: int, b: int, p: Precision) -> tuple[mp.mpf, mp.mpf]:
-    """Box–Muller of u = fl((⌊a/2⌋ + ½)/2^(W−1)) and of the angle of b: an eighth of a turn either way about an axis."""
-    u = noise.rounded((mp.mpf(a >> 1) + mp.mpf(1) / 2) / 2 ** (p.width - 1), p)
+    """Box–Muller of u, rounded as the kernels do, and of the angle of b, within an eighth of a turn of an axis."""
+    u = noise.rounded(noise.rounded(a >> 1, p) * mp.mpf(2) ** (1 - p.width) + mp.mpf(2) ** -p.width, p)
     r = mp.sqrt(-2 * mp.log(u))
     low = (b << 2) % 2**p.width
     signed = low - 2**p.width if low >> (p.width - 1) else low
@@ -203,3 +214,5 @@ def claims() -> Iterator[Claim]:
         yield Claim(f"normals: polynomials in {name}", "ivon", bound, partial(polynomials, p), "derive/noise.py")
         statement = rf"\text{{{name}: the lowered pair is }}(r\cos\phi,r\sin\phi)\text{{ of its integers}}"
         yield Claim(f"normals: pairs in {name}", "ivon", statement, partial(box_muller, p), "derive/noise.py")
+        statement = rf"\text{{{name}: }}\phi\text{{ of uniform integers is uniform on the circle}}"
+        yield Claim(f"normals: angles in {name}", "ivon", statement, partial(even_angles, p), "derive/noise.py")

@@ -17,7 +17,6 @@ from derive.emit_docs import docstring, returns_float, signature
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
-BOUND = {"real": "-INF", "positive": "0.0", "negative": "0.0", "spd": "-INF", "symmetric": "-INF"}
 WIDTH = 120
 TOGETHER = 4  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
@@ -129,7 +128,7 @@ def _header(module: ir.Module, body: str) -> str:
     names = [k.name for k in module.kernels] + [f.name for f in module.functions]
     exported = ",\n".join(f'    "{n}"' for n in sorted(names))
     math_import = "import math\n" if "math." in body else ""
-    used = [n for n in ("add", "bad", "f32", "f64", "fma", "load", "store") if f"{n}(" in body]
+    used = [n for n in ("add", "f32", "f64", "fma", "load", "nonfinite", "nonpositive", "store") if f"{n}(" in body]
     linalg = "\nfrom kernels.cpu import linalg" if matrix else ""
     digest = f"families/{module.family}.py (sha256 {module.digest}, SymPy {sp.__version__})"
     # Numba's cache does not notice a changed callee in another file: a new digest here makes it compile anew.
@@ -147,7 +146,6 @@ from __future__ import annotations
 {math_import}from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numba import njit
 {linalg}
 from kernels.cpu.intrinsics import {", ".join(used)}
@@ -156,7 +154,6 @@ from kernels.cpu.runtime import {", ".join(sorted(runtime))}, slots
 NAME = "{module.family}"
 {slots}
 FIXED = {_python_tuple(module.fixed)}
-INF = np.inf
 
 __all__ = [
 {exported},
@@ -204,10 +201,10 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
     )
 
 
-def _check(variable: str, domain: str, single: bool) -> str:
-    value = f"-{variable}" if domain == "negative" else variable
-    bound = BOUND[domain]
-    return f"bad({value}, f32({bound}))" if single else f"bad({value}, {bound})"
+def test(variable: str, domain: str) -> str:
+    """1 unless the variable is in its domain."""
+    positive = {"positive": variable, "negative": f"-{variable}"}.get(domain)
+    return f"nonpositive({positive})" if positive else f"nonfinite({variable})"
 
 
 def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
@@ -239,7 +236,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
         value = f"load({a}, {a}_at + i)"
         lines.append(f"{tab}{o.variable} = {f'f64({value})' if promote and single else value}")
     tested = kernel.tested if isinstance(kernel, ir.Map) else kernel.operands
-    checks = [_check(o.variable, o.domain, single and not promote) for o in tested]
+    checks = [test(o.variable, o.domain) for o in tested]
     lines += inner.statements(kernel.body, tab)
     if isinstance(kernel, ir.Reduction):
         lines += [f"{tab}term = {inner.expr(kernel.term)}", f"{tab}total = add(total, term)"]
@@ -249,7 +246,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
         for k, r in enumerate(kernel.results):
             lines.append(f"{tab}result_{k} = {f'f32({inner.expr(r)})' if promote and single else inner.expr(r)}")
         result_checks = [
-            _check(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real", single)
+            test(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real")
             for k in range(len(kernel.results))
         ]
         lines += [f"{tab}outside |= {c}" for c in checks + result_checks]
@@ -280,7 +277,7 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     lines += ["        for i in range(stop - start):"]
     lines += [
         f"            result_0 = {'f32(load(tile, i))' if single else 'load(tile, i)'}",
-        f"            outside |= {_check('result_0', 'real', single)}",
+        f"            outside |= {test('result_0', 'real')}",
     ]
     lines += ["            store(out_0, start + i, result_0, 0)"]
     return "\n".join([*lines, "    return outside"])

@@ -14,10 +14,10 @@ import sympy as sp
 
 from derive import ir
 from derive.emit_docs import sweep_docstring, sweep_signature
-from derive.emit_numba import BOUND, INTRINSICS, JIT, UNSCOPED, Printer, wrapped
+from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, test, wrapped
 
 CHUNK = 1024  # coordinates a piece of scratch: a few of them and the arrays' own lines fit the first-level cache
-INTRINSIC_NAMES = "bad bits f32 f64 fma from_bits i32 i64 load select store u32 u64"
+INTRINSIC_NAMES = "bits f32 f64 fma from_bits i32 i64 load nonfinite nonpositive select store u32 u64"
 LOOP, INNER = " " * 12, " " * 16
 
 
@@ -59,13 +59,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from kernels.cpu.intrinsics import {", ".join(used)}
+from kernels.cpu.intrinsics import (
+{"".join(f"    {n},{chr(10)}" for n in used)})
 from kernels.cpu.sweep import NoiseKernel, SweepKernel, pair
 
 NAME = "{o.name}"
 LANES = {o.generator.lanes}
 CHUNK = {CHUNK}
-INF = np.inf
 
 __all__ = [
 {exported},
@@ -134,7 +134,7 @@ def noise(seed: Any, step: Any, *, out: Any) -> Any:
     return "\n\n\n".join([*loops, public])
 
 
-def _checks(sweep: ir.Sweep, single: bool) -> list[str]:
+def _checks(sweep: ir.Sweep) -> list[str]:
     """Tests of the results, and of the operands that no result answers for."""
     answered = {r.replaces for r in sweep.results if r.domain == "positive"}
     tested = [
@@ -143,8 +143,7 @@ def _checks(sweep: ir.Sweep, single: bool) -> list[str]:
         if o.scalar or (o.domain == "positive" and o.argument not in answered)
     ]
     tested += [(f"result_{k}", r.domain) for k, r in enumerate(sweep.results)]
-    bounds = [(name, f"f32({BOUND[d]})" if single else BOUND[d]) for name, d in tested]
-    return [f"{INNER}outside |= bad({name}, {bound})" for name, bound in bounds]
+    return [f"{INNER}outside |= {test(name, domain)}" for name, domain in tested]
 
 
 def _scratch(sweep: ir.Sweep, single: bool) -> list[str]:
@@ -214,7 +213,7 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
         lines.append(f"{INNER}{v} = load({place} + i)")
     lines += printer.statements(sweep.body, INNER)
     lines += [f"{INNER}result_{k} = {printer.expr(r.value)}" for k, r in enumerate(sweep.results)]
-    lines += _checks(sweep, single)
+    lines += _checks(sweep)
     lines += [f"{INNER}store(out_{k}, out_at + i, result_{k}, {k})" for k in range(len(sweep.results))]
     for n in (n for n in sweep.normals if n.kept):
         v = n.variable

@@ -77,8 +77,8 @@ class Word:
 class Evaluator:
     """Evaluates expressions and statements over named mpmath values; `functions` are those that may be called.
 
-    Integers are Python's, reduced to 64 bits, or to `width` where they are as wide as a real; taking the bits of a real
-    rounds it to that width first.
+    Integers are Python's, reduced to 64 bits, or to `width` where they are as wide as a real; reals made from them, and
+    those whose bits are taken, are rounded to that width.
     """
 
     def __init__(self, functions: tuple[Function, ...], width: int = 64) -> None:
@@ -116,7 +116,7 @@ class Evaluator:
             "ge": lambda a, b: a >= b,
             "select": lambda truth, a, b: a if truth else b,
             "low": lambda a: Word(a.value, self.width),
-            "real": lambda a: mp.mpf(a.signed),
+            "real": lambda a: Word.of_real(mp.mpf(a.signed), self.width).real,
             "bits": lambda a: Word.of_real(a, self.width),
             "from_bits": lambda a: a.real,
         }

@@ -5,8 +5,9 @@ block div 2³², step mod 2³², step div 2³²), (k₀, k₁) likewise. So a no
 coordinate) alone. A block gives four words: two pairs of float32 normals, or one pair of float64 ones whose words are
 the first and the last two words joined, the earlier one on top.
 
-A pair comes from two integers a, b of W bits (W = 32 or 64): the radius from u = (⌊a/2⌋ + ½)/2^(W−1), rounded, and the
-angle from b: its two upper bits turn and exchange, the others are an angle in [−1/8, 1/8) of a turn. Everything is
+A pair comes from two integers a, b of W bits (W = 32 or 64): the radius from u = fl(fl(⌊a/2⌋)/2^(W−1) + 2^−W) in
+[2^−W, 1], and the angle from b: its two upper bits turn and exchange, the others are an angle in [−1/8, 1/8) of a turn.
+So |ε| <= √(2W log 2), 6.66 in float32 and 9.42 in float64. Everything is
 + − × √ fma, select and integer operations: bit-identical wherever it is compiled. Source: Salmon et al., *Parallel
 random numbers: as easy as 1, 2, 3*, SC 2011; Box & Muller 1958.
 """

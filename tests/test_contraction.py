@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from derive import ir
+from derive import ir, ivon_kernels
 from derive.family import load_families
 from derive.functions import build_module
 
 MODULES = {name: build_module(family) for name, family in load_families().items()}
+OPTIMIZER = ivon_kernels.optimizer()
 Flags = dict[str, bool]
 
 
@@ -32,7 +33,7 @@ class Products:
         """Whether the value may be a product that was rounded; visits everything below it."""
         if isinstance(node, ir.Var):
             return env.get(node.name, False)
-        if isinstance(node, ir.Lit):
+        if isinstance(node, (ir.Lit, ir.Int)):
             return False
         flags = [self.is_product(a, env) for a in node.args]
         if node.op in ("add", "sub") and any(flags):
@@ -42,7 +43,7 @@ class Products:
             return self.run(function.body, dict(zip(function.params, flags, strict=True)))
         if node.op == "mul":
             return not any(power_of_two(a) for a in node.args) or any(flags)
-        return node.op == "neg" and flags[0]
+        return any(flags[1:]) if node.op == "select" else node.op == "neg" and flags[0]
 
     def run(self, body: tuple[ir.Stmt, ...], env: Flags) -> bool:
         """Whether what a body returns may be a product; after a branch, a name has the flags of both ways."""
@@ -102,6 +103,26 @@ def test_no_function_adds_to_a_product(module: ir.Module) -> None:
     assert products.found == []
 
 
+@pytest.mark.parametrize("sweep", OPTIMIZER.sweeps, ids=lambda sweep: sweep.name)
+def test_no_sum_of_the_ivon_step_is_fed_by_a_product(sweep: ir.Sweep) -> None:
+    """A normal counts as a product: that is what the generator returns."""
+    products = Products({})
+    env = Flags({normal.variable: True for normal in sweep.normals})
+    for name, value in sweep.uniforms:
+        env[name] = products.is_product(value, env)
+    products.run(sweep.body, env)
+    for result in sweep.results:
+        products.is_product(result.value, env)
+    assert products.found == []
+
+
+@pytest.mark.parametrize("draw", [OPTIMIZER.generator.single, OPTIMIZER.generator.double], ids=["float32", "float64"])
+def test_no_sum_of_the_generator_is_fed_by_a_product(draw: ir.Draw) -> None:
+    products = Products({})
+    products.run(draw.body, Flags())
+    assert products.found == []
+
+
 def test_a_product_is_followed_through_names_signs_branches_and_calls() -> None:
     x, y = ir.Var("x"), ir.Var("y")
     product = ir.Op("mul", (x, y))
@@ -116,6 +137,7 @@ def test_a_product_is_followed_through_names_signs_branches_and_calls() -> None:
         ((), ir.Op("call", (product,), "adder"), 1),
         ((), ir.Op("call", (x,), "adder"), 0),
         ((), ir.Op("add", (ir.Op("div", (product, x)), y)), 0),
+        ((), ir.Op("add", (ir.Op("select", (ir.Op("lt", (x, y)), x, product)), y)), 1),
     ):
         products = Products({"adder": adder})
         env: Flags = {}

@@ -144,32 +144,28 @@ def loops(families: Sequence[str]) -> str:
     return f"#include <math.h>\n#include <stdint.h>\n{includes}{''.join(found)}\n"
 
 
+def shared_object(
+    text: str, compiler: str, flags: Sequence[str], include: Path = INCLUDE, sources: Sequence[str] = ()
+) -> ctypes.CDLL:
+    """C text, and files of the include folder, compiled into a shared object and loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "loops.c", Path(folder) / "loops.so"
+        source.write_text(text, encoding="utf-8")
+        command = [compiler, *flags, "-fPIC", "-shared", f"-I{include}", "-o", str(library), str(source)]
+        done = run([*command, *(include / name for name in sources), "-lm"])
+        assert done.returncode == 0, done.stderr
+        return ctypes.CDLL(str(library))
+
+
 @cache
 def compiled(
     compiler: str = "gcc",
-    flags: tuple[str, ...] = PLAIN,
+    flags: tuple[str, ...] = (*PLAIN, *STRICT),
     families: tuple[str, ...] = kernels.FAMILIES,
     include: Path = INCLUDE,
-    strict: bool = True,
 ) -> ctypes.CDLL:
-    """A shared object with the loops over the header's inline functions, and its functions with external linkage."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "loops.c", Path(folder) / "loops.so"
-        source.write_text(loops(families), encoding="utf-8")
-        command = [
-            compiler,
-            *flags,
-            *(STRICT if strict else ()),
-            "-fPIC",
-            "-shared",
-            f"-I{include}",
-            "-o",
-            str(library),
-        ]
-        command += [str(source), str(include / "badmm_kernels.c"), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return ctypes.CDLL(str(library))
+    """The loops over the header's inline functions, and its functions with external linkage."""
+    return shared_object(loops(families), compiler, flags, include, ("badmm_kernels.c",))
 
 
 # ---- the namespace ---------------------------------------------------------------------------------------------------
@@ -266,7 +262,7 @@ def loader(compiler: str, flags: tuple[str, ...]) -> Callable[..., types.ModuleT
     """`kernels.load` for the header as one compiler builds it."""
 
     def load(family: str, device: str = "cpu") -> types.ModuleType:
-        return namespace(family, compiled(compiler, flags))
+        return namespace(family, compiled(compiler, (*flags, *STRICT)))
 
     return load
 

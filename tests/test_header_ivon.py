@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,8 @@ import pytest
 import kernels
 from kernels.arrays import address
 from kernels.cpu.sweep import SweepKernel
-from tests.header_backend import CONTRACTED, INCLUDE, PLAIN, STRICT, TYPES, missing
+from tests.header_backend import CONTRACTED, INCLUDE, PLAIN, STRICT, TYPES, copied_headers, missing, shared_object
+from tests.test_header_mutations import Mutant, planted
 from validation.points import generator, neighbours, spread
 
 IVON = kernels.load("ivon")
@@ -28,7 +27,7 @@ HYPER: dict[str, dict[str, Any]] = {
     "still": {"ess": 0.3, "lr": 0.0, "beta1": 1.0, "beta2": 1.0, "debias": 1.0, "clip": 5.0, "samples": 1},
 }
 BUILDS = [
-    pytest.param(compiler, flags, id=f"{compiler} {' '.join(flags)}",
+    pytest.param(compiler, (*flags, *STRICT), id=f"{compiler} {' '.join(flags)}",
                  marks=pytest.mark.skipif(bool(missing(compiler)), reason=missing(compiler)))
     for compiler in ("gcc", "clang")
     for flags in (PLAIN, CONTRACTED)
@@ -60,27 +59,10 @@ def noise_loop(precision: str) -> str:
 
 
 @cache
-def compiled(compiler: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+def compiled(compiler: str, flags: tuple[str, ...], include: Path = INCLUDE) -> ctypes.CDLL:
     """The loops of every step and of the normals as a shared object."""
     text = "".join(loop(s, p) for s in SWEEPS.values() for p in TYPES) + "".join(noise_loop(p) for p in TYPES)
-    with TemporaryDirectory() as folder:
-        source, library = Path(folder) / "ivon.c", Path(folder) / "ivon.so"
-        source.write_text(f'#include "badmm/ivon.h"\n{text}', encoding="utf-8")
-        command = [
-            compiler,
-            *flags,
-            *STRICT,
-            "-fPIC",
-            "-shared",
-            f"-I{INCLUDE}",
-            "-o",
-            str(library),
-            str(source),
-            "-lm",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return ctypes.CDLL(str(library))
+    return shared_object(f'#include "badmm/ivon.h"\n{text}', compiler, flags, include)
 
 
 def pointer(array: Any) -> ctypes.c_void_p:
@@ -112,11 +94,9 @@ def numba(sweep: SweepKernel, arrays: list[Any], hyper: dict[str, Any]) -> tuple
     return result
 
 
-@pytest.mark.parametrize(("compiler", "flags"), BUILDS)
-@pytest.mark.parametrize("dtype", SUFFIX)
-def test_the_steps_have_the_same_bits(compiler: str, flags: tuple[str, ...], dtype: str) -> None:
-    library = compiled(compiler, flags)
-    assert len(SWEEPS) >= 7
+def differing_steps(library: ctypes.CDLL, dtype: str) -> list[str]:
+    """The steps of which some result differs from the Numba kernel's in a bit."""
+    found = []
     for sweep in SWEEPS.values():
         for label, hyper in HYPER.items():
             arrays = inputs(sweep, dtype, hyper)
@@ -124,8 +104,24 @@ def test_the_steps_have_the_same_bits(compiler: str, flags: tuple[str, ...], dty
             numbers = [np.inf if hyper[name] is None else hyper[name] for name, _ in sweep.scalars]
             run = library[f"loop_{sweep.name}_{SUFFIX[dtype]}"]
             run(ctypes.c_longlong(COUNT), *map(pointer, arrays), *map(ctypes.c_double, numbers), *map(pointer, out))
-            for got, expected in zip(out, numba(sweep, arrays, hyper), strict=True):
-                assert got.tobytes() == expected.tobytes(), f"{sweep.name}, {label}"
+            pairs = zip(out, numba(sweep, arrays, hyper), strict=True)
+            found += [f"{sweep.name}, {label}"] if any(a.tobytes() != b.tobytes() for a, b in pairs) else []
+    return found
+
+
+def same_normals(library: ctypes.CDLL, dtype: str, seed: int, step: int) -> bool:
+    """Whether the header and the Numba generator draw the same bits at one address."""
+    got, expected = np.empty(COUNT, dtype), np.empty(COUNT, dtype)
+    library[f"noise_{SUFFIX[dtype]}"](*(ctypes.c_ulonglong(n) for n in (COUNT, seed, step)), pointer(got))
+    IVON.noise(seed, step, out=expected)
+    return got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("compiler", "flags"), BUILDS)
+@pytest.mark.parametrize("dtype", SUFFIX)
+def test_the_steps_have_the_same_bits(compiler: str, flags: tuple[str, ...], dtype: str) -> None:
+    assert len(SWEEPS) >= 7
+    assert differing_steps(compiled(compiler, flags), dtype) == []
 
 
 @pytest.mark.parametrize(("compiler", "flags"), BUILDS)
@@ -134,8 +130,27 @@ def test_the_steps_have_the_same_bits(compiler: str, flags: tuple[str, ...], dty
 def test_the_normals_have_the_same_bits(
     compiler: str, flags: tuple[str, ...], dtype: str, seed: int, step: int
 ) -> None:
-    got, expected = np.empty(COUNT, dtype), np.empty(COUNT, dtype)
-    words = [ctypes.c_ulonglong(n) for n in (COUNT, seed, step)]
-    compiled(compiler, flags)[f"noise_{SUFFIX[dtype]}"](*words, pointer(got))
-    IVON.noise(seed, step, out=expected)
-    assert got.tobytes() == expected.tobytes()
+    assert same_normals(compiled(compiler, flags), dtype, seed, step)
+
+
+MUTANTS = (
+    Mutant("curvature without the tilt", "ivon", "badmm_ivon_update_f64", "sqrt(precision), tilt_precision",
+           "sqrt(precision), 0.0"),
+    Mutant("retraction of first order", "ivon", "badmm_ivon_update_sample_f64", "((0.5 * w) / precision) + 1.0", "1.0"),
+    Mutant("one clip only", "ivon", "badmm_ivon_update_averaged_f64", "((capped < -radius) ? -radius : capped)",
+           "capped"),
+    Mutant("sample with the precision's square", "ivon", "badmm_ivon_sample_f64", "sqrt(precision)", "precision"),
+    Mutant("nine rounds of Philox", "ivon", "badmm_ivon_normals_f64", "(c0_9 << 32ull) ^ c1_9",
+           "(c0_8 << 32ull) ^ c1_8"),
+    Mutant("normals of another block", "ivon", "badmm_ivon_normal_f64", "* 32u + coordinate", "* 16u + coordinate"),
+)  # fmt: skip
+
+
+@pytest.mark.skipif(bool(missing("gcc")), reason=missing("gcc"))
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_planted_errors_are_caught(mutant: Mutant, tmp_path: Path) -> None:
+    include = copied_headers(tmp_path)
+    path = include / mutant.header
+    path.write_text(planted(path.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+    library = compiled("gcc", ("-std=c99", "-O1"), include)
+    assert differing_steps(library, "float64") != [] or not same_normals(library, "float64", 3, 5)

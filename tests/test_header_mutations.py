@@ -78,7 +78,7 @@ def planted(text: str, mutant: Mutant) -> str:
 
 def first_miss(include: Path, family: str) -> str:
     """The first check that the header in a folder does not pass ("" if it passes all)."""
-    library = header_backend.compiled("gcc", FLAGS, (family,), include, strict=False)
+    library = header_backend.compiled("gcc", FLAGS, (family,), include)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # planted errors overflow
         return next(misses(header_backend.namespace(family, library), family), "")

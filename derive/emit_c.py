@@ -308,11 +308,6 @@ def umbrella(modules: Mapping[str, ir.Module], optimizers: Mapping[str, ir.Optim
     """kernels/include/badmm_kernels.h."""
     opening = generated("badmm_kernels.h: the scalar functions of Bayesian ADMM, all of the headers in badmm/.")
     includes = "\n".join(f'#include "badmm/{name}.h"' for name in (*modules, *optimizers))
-    return file_of_includes(opening, includes)
-
-
-def file_of_includes(opening: str, includes: str) -> str:
-    """A header that only includes others."""
     guard = "BADMM_KERNELS_H"
     return f"{opening}\n#ifndef {guard}\n#define {guard}\n\n{includes}\n\n#endif /* {guard} */\n"
 

@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED_CALLS = {"load", "store", "nonfinite", "nonpositive", "range"}  # index arithmetic and domain tests are not formulas
+SKIPPED_CALLS = {
+    "load",
+    "store",
+    "nonfinite",
+    "nonpositive",
+    "range",
+}  # index arithmetic and domain tests are not formulas
 
 
 @dataclass(frozen=True)

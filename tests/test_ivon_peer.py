@@ -64,7 +64,9 @@ def normals_of_ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def peer_run(dtype: torch.dtype, samples: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, torch.Tensor]:
+def peer_run(
+    dtype: torch.dtype, samples: int, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> dict[str, torch.Tensor]:
     """Mean, precision and momentum after the steps, by ivon-opt."""
     model, stream = network(dtype), batches(dtype)
     settings = {"hess_init": HESS_INIT, "beta1": BETA1, "beta2": BETA2, "weight_decay": DECAY, "mc_samples": samples}
@@ -85,7 +87,12 @@ def our_run(dtype: torch.dtype, samples: int, lr: float, clip: float | None, deb
     """The same by the kernels: a driver of a few lines, fused where there is one sample a step."""
     ns, model, stream = kernels.load("ivon"), network(dtype), batches(dtype)
     m = flat(model)
-    s, v, theta, eps = torch.full_like(m, HESS_INIT + DECAY), torch.zeros_like(m), torch.empty_like(m), torch.empty_like(m)
+    s, v, theta, eps = (
+        torch.full_like(m, HESS_INIT + DECAY),
+        torch.zeros_like(m),
+        torch.empty_like(m),
+        torch.empty_like(m),
+    )
     totals = (torch.zeros_like(m), torch.zeros_like(m))
     state, tilt = (m, s, v), (0.0, DECAY)
     common = {"ess": ESS, "lr": lr, "beta1": BETA1, "beta2": BETA2, "clip": clip}

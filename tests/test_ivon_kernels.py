@@ -110,7 +110,7 @@ def test_philox_gives_its_published_words(counter: Any, key: Any, words: Any) ->
     assert oracles_ivon.philox(counter, key) == words
     lines = noise.Lines()
     out = noise.philox(lines, tuple(Int(c, "word") for c in counter), tuple(Int(k, "word") for k in key))
-    evaluator, env = Evaluator(()), {}
+    evaluator, env = Evaluator(()), dict[str, Any]()
     evaluator.run(tuple(lines.body), env)
     assert tuple(evaluator.expr(e, env).value for e in out) == words
 

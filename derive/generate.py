@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derive import emit_numba, emit_numba_sweep, ivon_kernels
+from derive import emit_c, emit_c_sweep, emit_fortran, emit_numba, emit_numba_sweep, ivon_kernels
 from derive.family import load_families
 from derive.functions import build_module
 from derive.ir import Module, Optimizer
@@ -27,21 +27,27 @@ class Target:
     emit_optimizer: Callable[[Optimizer], str] | None = None
 
 
-TARGETS = (Target("kernels/cpu/{}.py", emit_numba.emit, emit_numba_sweep.emit),)
+TARGETS = (
+    Target("kernels/cpu/{}.py", emit_numba.emit, emit_numba_sweep.emit),
+    Target("kernels/include/badmm/{}.h", emit_c.emit, emit_c_sweep.emit),
+)
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"ivon": ivon_kernels.optimizer}
 
 
-def registry(names: Iterable[str]) -> str:
+def registry(families: Mapping[str, Module], optimizers: Mapping[str, Optimizer]) -> str:
     """kernels/registry.py: the families and optimizers for which kernels exist."""
-    listed = "\n".join(f'    "{n}",' for n in names)
-    optimizers = "".join(f'"{n}",' for n in OPTIMIZERS)
+    listed = "\n".join(f'    "{n}",' for n in families)
+    steps = "".join(f'"{n}",' for n in optimizers)
     head = f'"""The families and the optimizers for which kernels exist.\n\n{MARK}. Do not edit.\n"""'
-    families = f"FAMILIES: tuple[str, ...] = (\n{listed}\n)"
-    return f"{head}\n\n{families}\nOPTIMIZERS: tuple[str, ...] = ({optimizers})\n"
+    return f"{head}\n\nFAMILIES: tuple[str, ...] = (\n{listed}\n)\nOPTIMIZERS: tuple[str, ...] = ({steps})\n"
 
 
-# files that speak of all families: path → text from their names
-SHARED: dict[str, Callable[[Iterable[str]], str]] = {"kernels/registry.py": registry}
+# files that speak of all families and optimizers: path → text from both by name
+SHARED: dict[str, Callable[[Mapping[str, Module], Mapping[str, Optimizer]], str]] = {
+    "kernels/registry.py": registry,
+    **emit_c.SHARED,
+    "kernels/include/badmm_kernels.f90": emit_fortran.emit,
+}
 
 
 def expected(names: Iterable[str] | None = None) -> dict[str, str]:
@@ -53,7 +59,7 @@ def expected(names: Iterable[str] | None = None) -> dict[str, str]:
     files = {t.path.format(n): t.emit(m) for t in TARGETS if t.emit for n, m in modules.items()}
     files |= {t.path.format(n): t.emit_optimizer(o) for t in TARGETS if t.emit_optimizer for n, o in optimizers.items()}
     if names is None:
-        files |= {path: text(families) for path, text in SHARED.items()}
+        files |= {path: text(modules, optimizers) for path, text in SHARED.items()}
     return files
 
 

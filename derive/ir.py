@@ -18,7 +18,7 @@ and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by li
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
@@ -160,7 +160,8 @@ class Map:
     `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
     in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
     turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps); the inputs' own domains then follow from the results' and are not tested beside them.
+    maps); the inputs' own domains then follow from the results' and are not tested beside them. `result_names` name
+    several results that are not the slots of one parameter.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Map:
     promote: bool = False
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
+    result_names: tuple[str, ...] = ()
 
     @property
     def tested(self) -> tuple[Operand, ...]:
@@ -371,6 +373,15 @@ def reads(node: Expr | Stmt) -> Iterator[str]:
             yield from reads(arg)
     elif isinstance(node, Let):
         yield from reads(node.value)
+
+
+def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
+    """An expression with some of its variables called otherwise."""
+    if isinstance(node, Var):
+        return Var(names.get(node.name, node.name))
+    if isinstance(node, Op):
+        return replace(node, args=tuple(renamed(a, names) for a in node.args))
+    return node
 
 
 def show(node: Expr | Stmt, indent: str = "") -> str:

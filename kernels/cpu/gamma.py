@@ -37,6 +37,7 @@ __all__ = [
     "natural_from_standard",
     "natural_gradient",
     "ratio_divergence",
+    "round_update",
     "server_contribution",
     "server_total",
     "server_update",
@@ -97,8 +98,7 @@ def stirling_remainder(x):
         y = y + 1.0
     u = 1.0 / y
     w = u * u
-    p = 13.402864044168393
-    p = fma(p, w, -1.3924322169059011)
+    p = -1.3924322169059011
     p = fma(p, w, 0.17964437236883057)
     p = fma(p, w, -0.029550653594771242)
     p = fma(p, w, 0.00641025641025641)
@@ -114,20 +114,23 @@ def stirling_remainder(x):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def stirling_remainder_1(x):
-    """R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + 1) - phi(1/x) below 10."""
+    """R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below
+    10."""
     y = x
-    shift = 0.0
-    u = 0.0
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
     for _ in range(10):
         if y >= 10.0:
             break
-        u = 1.0 / y
-        shift = shift + -x_minus_log1p(u)
+        t = y
+        top = fma(top, t, bottom)
+        bottom = bottom * t
         y = y + 1.0
+    shift = top / bottom
     u = 1.0 / y
     w = u * u
-    p = -281.46014492753625
-    p = fma(p, w, 26.456212121212122)
+    p = 26.456212121212122
     p = fma(p, w, -3.0539543302701198)
     p = fma(p, w, 0.4432598039215686)
     p = fma(p, w, -0.08333333333333333)
@@ -137,25 +140,31 @@ def stirling_remainder_1(x):
     p = fma(p, w, -0.003968253968253968)
     p = fma(p, w, 0.008333333333333333)
     p = fma(p, w, -0.08333333333333333)
-    return shift + fma(w, p, -0.5 * u)
+    main = fma(w, p, -0.5 * u)
+    if x < 10.0:
+        shift = shift + math.log(x / y)
+        main = main - shift
+    return main
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def stirling_remainder_2(x):
     """R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10."""
     y = x
-    shift = 0.0
-    u = 0.0
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
     for _ in range(10):
         if y >= 10.0:
             break
-        u = 1.0 / y
-        shift = shift + ((u * u) / (y + 1.0))
+        t = (y * y) * (y + 1.0)
+        top = fma(top, t, bottom)
+        bottom = bottom * t
         y = y + 1.0
+    shift = top / bottom
     u = 1.0 / y
     w = u * u
-    p = 6192.123188405797
-    p = fma(p, w, -529.1242424242424)
+    p = -529.1242424242424
     p = fma(p, w, 54.971177944862156)
     p = fma(p, w, -7.092156862745098)
     p = fma(p, w, 1.1666666666666667)
@@ -165,13 +174,38 @@ def stirling_remainder_2(x):
     p = fma(p, w, 0.023809523809523808)
     p = fma(p, w, -0.03333333333333333)
     p = fma(p, w, 0.16666666666666666)
-    return shift + (w * fma(u, p, 0.5))
+    return fma(w, fma(u, p, 0.5), shift)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def digamma(x):
-    """digamma(x) = R'(x) + ln x, x > 0."""
-    return stirling_remainder_1(x) + math.log(x)
+    """digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10."""
+    y = x
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
+    for _ in range(10):
+        if y >= 10.0:
+            break
+        t = y
+        top = fma(top, t, bottom)
+        bottom = bottom * t
+        y = y + 1.0
+    shift = top / bottom
+    u = 1.0 / y
+    w = u * u
+    p = 26.456212121212122
+    p = fma(p, w, -3.0539543302701198)
+    p = fma(p, w, 0.4432598039215686)
+    p = fma(p, w, -0.08333333333333333)
+    p = fma(p, w, 0.021092796092796094)
+    p = fma(p, w, -0.007575757575757576)
+    p = fma(p, w, 0.004166666666666667)
+    p = fma(p, w, -0.003968253968253968)
+    p = fma(p, w, 0.008333333333333333)
+    p = fma(p, w, -0.08333333333333333)
+    main = fma(w, p, -0.5 * u)
+    return (math.log(y) - shift) + main
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -209,7 +243,7 @@ def lgamma(x):
         p = fma(p, z, -0.0673523010531981)
         p = fma(p, z, 0.3224670334241132)
         p = fma(p, z, 0.42278433509846713)
-        return ((z * p) - math.log1p(x)) - math.log(x)
+        return fma(z, p, -math.log1p(x)) - math.log(x)
     if x < 1.5:
         z = x - 1.0
         p = 3.1044247747322276e-11
@@ -242,7 +276,7 @@ def lgamma(x):
         p = fma(p, z, -0.0673523010531981)
         p = fma(p, z, 0.3224670334241132)
         p = fma(p, z, 0.42278433509846713)
-        return (z * p) - math.log1p(z)
+        return fma(z, p, -math.log1p(z))
     if x >= 10.0:
         lead = fma(x, math.log(x), -x)
         return lead + stirling_remainder(x)
@@ -284,7 +318,7 @@ def lgamma(x):
     p = fma(p, z, -0.0673523010531981)
     p = fma(p, z, 0.3224670334241132)
     p = fma(p, z, 0.42278433509846713)
-    return math.log(product) + (z * p)
+    return fma(z, p, math.log(product))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -321,7 +355,7 @@ def shape_from_gap(gap):
         a = -2.0 / ((3.0 - gap) - root)
     step = a
     for _ in range(20):
-        if abs(step) <= (2.220446049250313e-16 * a):
+        if abs(step) <= (7.450580596923828e-09 * a):
             break
         r1 = stirling_remainder_1(a)
         r2 = stirling_remainder_2(a)
@@ -1574,3 +1608,152 @@ def server_update(
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
     return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def round_update_f32(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
+    """A coordinate of `round_update`, f32."""
+    u0 = f32(gamma * rho)
+    u1 = f32(alpha)
+    u2 = f32((1.0 - alpha) / K)
+    eta_new = fma(u0, lambda_g - lambda_k, eta)
+    return eta_new, fma(lambda_k, u2, -eta_new * u1)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _round_update_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    eta_in,
+    eta_in_step,
+    lambda_g_in,
+    lambda_g_in_step,
+    lambda_k_in,
+    lambda_k_in_step,
+    u0,
+    u1,
+    u2,
+    out_0,
+    out_1,
+):
+    outside = 0
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_k_in_at = row * lambda_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta_new = fma(u0, lambda_g - lambda_k, eta)
+            result_0 = eta_new
+            result_1 = fma(lambda_k, u2, -eta_new * u1)
+            outside |= nonfinite(result_0)
+            outside |= nonfinite(result_1)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def round_update_f64(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
+    """A coordinate of `round_update`, f64."""
+    u0 = f64(gamma * rho)
+    u1 = f64(alpha)
+    u2 = f64((1.0 - alpha) / K)
+    eta_new = fma(u0, lambda_g - lambda_k, eta)
+    return eta_new, fma(lambda_k, u2, -eta_new * u1)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _round_update_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    eta_in,
+    eta_in_step,
+    lambda_g_in,
+    lambda_g_in_step,
+    lambda_k_in,
+    lambda_k_in_step,
+    u0,
+    u1,
+    u2,
+    out_0,
+    out_1,
+):
+    outside = 0
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_k_in_at = row * lambda_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta_new = fma(u0, lambda_g - lambda_k, eta)
+            result_0 = eta_new
+            result_1 = fma(lambda_k, u2, -eta_new * u1)
+            outside |= nonfinite(result_0)
+            outside |= nonfinite(result_1)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_ROUND_UPDATE = MapKernel(
+    name="round_update",
+    operands=(
+        ("dual", "real"),
+        ("natural_global", "real"),
+        ("natural_client", "real"),
+    ),
+    scalars=(("rho", "positive"), ("damping", "fraction"), ("alpha", "fraction"), ("num_clients", "count")),
+    uniforms=lambda rho, gamma, alpha, K: (gamma * rho, alpha, (1.0 - alpha) / K),
+    single=_round_update_f32,
+    double=_round_update_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2), (0, 1, 2)),
+)
+
+
+def round_update(
+    dual: Sequence[Any],
+    natural_global: Sequence[Any],
+    natural_client: Sequence[Any],
+    rho: float,
+    damping: float,
+    alpha: float,
+    num_clients: int,
+    *,
+    out: Sequence[Any] | None = None,
+) -> tuple[tuple[Any, ...], ...]:
+    """Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+
+    Formula (a coordinate): eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 -
+    alpha)/K
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    rho: penalty ρ > 0.
+    damping: dual damping γ in (0, 1].
+    alpha: server step α in (0, 1].
+    num_clients: number of clients K >= 1.
+    out: tuple of such tuples (dual, contribution) that receive the results; a slot may be the input of the same
+    slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+    """
+    return _ROUND_UPDATE.slotwise(
+        NATURAL,
+        (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
+        (rho, damping, alpha, num_clients),
+        out,
+    )

@@ -7,7 +7,7 @@ the sweeps. Everything else is an equality bit for bit: the value of a check is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mpmath
@@ -193,19 +193,19 @@ class use_threads:
         kernels.set_num_threads(self.before)
 
 
-def size_checks(namespace: Any, dtype: str) -> Iterator[Check]:
+def size_checks(namespace: Any, dtype: str, sizes: Sequence[int] = SIZES) -> Iterator[Check]:
     """The first coordinates of a sweep do not depend on how many follow."""
-    p = points(dtype, (max(SIZES),), "sizes")
+    p = points(dtype, (max(sizes),), "sizes")
     whole = sweep_results(namespace, p, HYPER)
-    small = {n: sweep_results(namespace, {k: a[:n].copy() for k, a in p.items()}, HYPER) for n in SIZES}
+    small = {n: sweep_results(namespace, {k: a[:n].copy() for k, a in p.items()}, HYPER) for n in sizes}
     for name, results in whole.items():
-        parts = [a for n in SIZES for a in small[n][name]]
-        yield bitwise(f"{name}: odd sizes", dtype, parts, [a[:n] for n in SIZES for a in results])
+        parts = [a for n in sizes for a in small[n][name]]
+        yield bitwise(f"{name}: odd sizes", dtype, parts, [a[:n] for n in sizes for a in results])
 
 
-def row_checks(namespace: Any, dtype: str) -> Iterator[Check]:
+def row_checks(namespace: Any, dtype: str, width: int) -> Iterator[Check]:
     """Clients as rows, each with its own scalars, seed and steps, equal clients alone; shared arrays are repeated."""
-    clients, width = 3, 333
+    clients = 3
     p = points(dtype, (clients, width), "rows")
     scalars = {k: np.array([x, x * 0.9, x * 0.5]) for k, x in {**HYPER, "clip": 0.7}.items()}
     seeds, steps = [4, 5, 2**63 + 1], np.array([1, 2, 3])
@@ -238,13 +238,14 @@ def row_checks(namespace: Any, dtype: str) -> Iterator[Check]:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, large: bool = True) -> list[Check]:
-    """Every check of the IVON kernels in one type."""
+    """Every check of the IVON kernels in one type; `large` includes those at sizes that run in parallel."""
     with mpmath.workdps(DIGITS):
         found = [
             known_answers(),
-            normal_check(namespace, dtype, 3 * count + 1),
+            normal_check(namespace, dtype, max(3 * count + 1, 130)),
             *accuracy_checks(namespace, dtype, count),
         ]
     if large:
         found += [*normal_layout(namespace, dtype), *drawn_checks(namespace, dtype)]
-    return [*found, *size_checks(namespace, dtype), *row_checks(namespace, dtype)]
+    found += size_checks(namespace, dtype, SIZES if large else (1, 33, 130))
+    return [*found, *row_checks(namespace, dtype, width=333 if large else 130)]

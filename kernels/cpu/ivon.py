@@ -34,7 +34,7 @@ from kernels.cpu.sweep import NoiseKernel, SweepKernel, pair
 
 NAME = "ivon"
 LANES = 32
-CHUNK = 1024
+CHUNK = 256
 
 __all__ = [
     "accumulate",

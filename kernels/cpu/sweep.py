@@ -187,7 +187,9 @@ class SweepKernel:
         for name, domain, array in inputs:
             if ar.address(array) not in written:
                 ar.refuse(name, domain, array)
-        for (name, domain, replaced), array in zip(self.results, outputs, strict=True):
+        # A later part of the state is computed from fewer of the others: the one at fault is met first.
+        found = list(zip(self.results, outputs, strict=True))[::-1]
+        for (name, domain, replaced), array in sorted(found, key=lambda pair: not pair[0][2]):
             index = ar.first_outside(array, domain)
             if index is None:
                 continue

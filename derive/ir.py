@@ -18,7 +18,7 @@ and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by li
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
@@ -373,15 +373,6 @@ def reads(node: Expr | Stmt) -> Iterator[str]:
             yield from reads(arg)
     elif isinstance(node, Let):
         yield from reads(node.value)
-
-
-def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
-    """An expression with some of its variables called otherwise."""
-    if isinstance(node, Var):
-        return Var(names.get(node.name, node.name))
-    if isinstance(node, Op):
-        return replace(node, args=tuple(renamed(a, names) for a in node.args))
-    return node
 
 
 def show(node: Expr | Stmt, indent: str = "") -> str:

@@ -1,5 +1,7 @@
 """Splits: every point once, no client too small, class structure as stated, the same from the same seed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -38,7 +40,7 @@ def test_dirichlet_covers_once_with_a_minimum(
     clients: int, seed: int, by_size: float, by_class: float, minimum: int, values: list[int]
 ) -> None:
     labels = np.array(values)
-    options = {"size_concentration": by_size, "class_concentration": by_class, "minimum": minimum}
+    options: dict[str, Any] = {"size_concentration": by_size, "class_concentration": by_class, "minimum": minimum}
     rows = splits.dirichlet(labels, clients, seed, **options)
     assert covers_once(rows, 600)
     assert min(len(part) for part in rows) >= minimum

@@ -58,7 +58,7 @@ def read_idx_pair(folder: Path, stem: str) -> tuple[Bytes, NDArray[np.int64]]:
 def _reconstruct(kind: Any, shape: Any, typecode: Any) -> Any:
     if kind is not np.ndarray:
         raise pickle.UnpicklingError(f"expected a plain array, got {kind!r}")
-    return np.zeros(0).__reduce__()[0](np.ndarray, shape, typecode)  # type: ignore[index, operator]
+    return np.zeros(0).__reduce__()[0](np.ndarray, shape, typecode)  # type: ignore[operator]
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}

@@ -16,19 +16,24 @@ from badmm.federated.streams import Purpose
 class LocalSolver(ABC):
     """The local optimizer of k clients at once. Members are ordered so that the active ones are the first rows.
 
-    Each step the loop reads `point`, writes the minibatch gradient of the mean loss there into `gradient` (k, P), and
-    calls `step`. A method reads the end point from its own solver; see `badmm.federated.methods`.
+    Each step, for each of `samples` on the same minibatch: the loop reads `point`, writes the gradient of the mean loss
+    there into `gradient` (k, P) and calls `observe`; then it calls `step`. A method reads the end point from its own
+    solver; see `badmm.federated.methods`.
     """
 
     gradient: Tensor
+    samples: int = 1
 
     @abstractmethod
     def point(self, active: int) -> Tensor:
         """Parameters (active, P) at which the next gradient is wanted."""
 
+    def observe(self, active: int) -> None:  # noqa: B027  (what has no samples needs nothing)
+        """Take in the first `active` rows of `gradient`."""
+
     @abstractmethod
     def step(self, active: int) -> None:
-        """Use the first `active` rows of `gradient`."""
+        """Move the first `active` rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Penalty:
 
 
 class Descent(LocalSolver):
-    """torch.optim's fused SGD or Adam on variables (k, Q), whose gradient `pull_back` writes; fresh every round.
+    """torch.optim's fused SGD or Adam on variables (k, Q), whose gradient `complete` finishes; fresh every round.
 
     The optimizers are elementwise, so rows of one buffer are independent clients. Rows with equally many steps are one
     parameter; those whose steps are over have no gradient, which torch.optim skips.
@@ -80,13 +85,12 @@ class Descent(LocalSolver):
         """The variables themselves."""
         return self.variables[:active]
 
-    def pull_back(self, active: int) -> None:
-        """Turn the loss's gradient in `gradient` into that of the client's objective in `slope`; by default they are
-        the same."""
+    def complete(self, active: int) -> None:
+        """Make of `slope` the gradient of the client's objective; it starts as `gradient`, the mean loss's."""
 
     def step(self, active: int) -> None:
         """One step of the optimizer on the active rows."""
-        self.pull_back(active)
+        self.complete(active)
         if self.settings.clip is not None:
             slope = self.slope[:active]
             norms = torch.linalg.vector_norm(slope, dim=1, keepdim=True)
@@ -106,7 +110,7 @@ class PenalizedDescent(Descent):
         super().__init__(start, task)
         self.penalty = penalty
 
-    def pull_back(self, active: int) -> None:
+    def complete(self, active: int) -> None:
         """Add the penalty's gradient."""
         if self.penalty is not None:
             self.penalty.add_gradient(self.variables[:active], self.slope[:active])
@@ -123,13 +127,14 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
         active = sum(count > number for count in steps)
         x, y = federation.data.points(index[number, :active], federation.dtype)
         masks = task.masks(generators[:active], x.shape[1])
-        gradient = solver.gradient[:active]
-        losses[:active] += federation.stack.gradient(
-            solver.point(active), x, y, weights[number, :active], gradient, masks
-        )
+        weight, gradient = weights[number, :active], solver.gradient[:active]
+        for _ in range(solver.samples):
+            losses[:active] += federation.stack.gradient(solver.point(active), x, y, weight, gradient, masks)
+            solver.observe(active)
         solver.step(active)
-    task.tally.gradients += sum(federation.counts[client] * federation.settings.epochs for client in task.members)
-    return losses / torch.tensor(steps, dtype=federation.dtype, device=federation.device)
+    points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs
+    task.tally.gradients += points * solver.samples
+    return losses / (solver.samples * torch.tensor(steps, dtype=federation.dtype, device=federation.device))
 
 
 def _optimizer(variables: list[Tensor], settings: LocalSettings, lr: float) -> torch.optim.Optimizer:

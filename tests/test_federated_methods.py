@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from federated_problems import DIM, SIZES, federation, hessians, pooled, solve
 
 from badmm.federated.federation import Task
 from badmm.federated.methods import REGISTRY, Method, State
@@ -20,6 +19,7 @@ from badmm.federated.methods.gaussian import DUALS
 from badmm.federated.methods.pvi import PVI
 from badmm.federated.methods.scaffold import Scaffold
 from badmm.federated.methods.variational import GaussianDescent, VariationalMethod
+from tests.federated_problems import DIM, SIZES, federation, hessians, pooled, solve
 
 K, N = len(SIZES), sum(SIZES)
 SHARES = np.array(SIZES) / N

@@ -106,7 +106,7 @@ def test_curvature_is_the_diagonal_of_the_gauss_newton_matrix(kind: str) -> None
         jacobian = torch.autograd.functional.jacobian(lambda t, p=point: stack.outputs(t, p[None])[0], theta)
         hessian = torch.autograd.functional.hessian(lambda z, t=target: loss.value(z[None], t[None])[0], f.detach())
         expected += torch.diagonal(jacobian.T @ hessian @ jacobian)
-    torch.testing.assert_close(stack.curvature(theta, x, block=4), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(stack.curvature(theta, x, budget=7 * stack.size), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

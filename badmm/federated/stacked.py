@@ -59,19 +59,21 @@ class Stacked:
             view.copy_(gradient)
         return sums.detach()
 
-    def curvature(self, flat: Tensor, x: Tensor, block: int = 64) -> Tensor:
+    def curvature(self, flat: Tensor, x: Tensor, budget: int = 1 << 24) -> Tensor:
         """The diagonal (P,) of the Gauss–Newton matrix Σ_i J_iᵀ ∇²ℓ_i J_i at one network's parameters (P,).
 
-        Exact: with ∇²ℓ_i = L_i L_iᵀ it is Σ_i Σ_c (J_iᵀ L_i[:, c])², one backward pass a column of L.
+        Exact: with ∇²ℓ_i = L_i L_iᵀ it is Σ_i Σ_c (J_iᵀ L_i[:, c])², one backward pass for each point and column of L;
+        at most `budget` numbers of such gradients are held at a time.
         """
         total = torch.zeros_like(flat)
         views = self.views(flat.detach())
-        for part in x.split(block):
-            with torch.no_grad():
-                root = self.loss.root(self._call(views, part, ()))
-            for column in root.unbind(dim=-1):
-                gradients = self._point_gradients(views, part.unsqueeze(1), column, ())
-                total += torch.cat([g.square().sum(dim=0).reshape(-1) for g in gradients.values()])
+        with torch.no_grad():
+            columns = self.loss.root(self._call(views, x, ())).mT.flatten(0, 1)
+        repeated = x.unsqueeze(1).repeat_interleave(len(columns) // len(x), dim=0)
+        block = max(1, budget // self.size)
+        for part, column in zip(repeated.split(block), columns.split(block), strict=True):
+            gradients = self._point_gradients(views, part, column, ())
+            total += torch.cat([g.square().sum(dim=0).reshape(-1) for g in gradients.values()])
         return total
 
     def _call(self, parameters: dict[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:

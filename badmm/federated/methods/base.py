@@ -108,8 +108,10 @@ class PointMethod(Method):
         return None
 
     def begin(self, state: State, task: Task) -> Tensor:
-        """Where the clients start, (k, P)."""
-        return self.mean(state).expand(len(task.members), -1)
+        """Where the clients start, (k, P): at `initial` in the first round where the server keeps one."""
+        first = state.round == 0 and "initial" in state.server
+        start = state.server["initial"] if first else self.mean(state)
+        return start.expand(len(task.members), -1)
 
     def solver(self, state: State, task: Task) -> PenalizedDescent:
         """Descent with the penalty."""

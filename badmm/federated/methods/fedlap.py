@@ -39,9 +39,9 @@ class FedLap(PointMethod):
         positive_number(self.temperature, "temperature")
 
     def start(self, federation: Federation, initial: Tensor) -> State:
-        """θ_g at the initialisation, duals 0; from the first round on θ_g = −Σ η_k/δ."""
+        """θ_g = 0, the prior's mean, duals 0; the first round's clients start at the network's initialisation."""
         duals = initial.new_zeros(federation.num_clients, len(initial))
-        return State({"mean": initial.clone()}, {"dual": duals})
+        return State({"mean": torch.zeros_like(initial), "initial": initial.clone()}, {"dual": duals})
 
     def penalty(self, state: State, task: Task) -> Penalty:
         """(δ/2 ‖θ − θ_g‖² − ⟨η_k, θ⟩) τ/N_k."""

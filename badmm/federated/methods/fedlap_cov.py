@@ -40,10 +40,8 @@ class FedLapCov(GaussianMethod, PointMethod):
         positive_number(self.temperature, "temperature")
 
     def start(self, federation: Federation, initial: Tensor) -> State:
-        """λ_g = (δ θ_0, δ) at the network's initialisation θ_0, duals 0."""
-        state = self.first(federation, initial)
-        state.server["precision_mean"] = self.precision * state.server.pop("initial")
-        return state
+        """λ_g = λ_0, duals 0; the first round's clients start at the network's initialisation."""
+        return self.first(federation, initial)
 
     def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
         """ρ = α = 1, γ."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,6 @@ def run(
     Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are.
     """
     console = console or Console(quiet=True)
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
-        kernels.set_num_threads(config.run.threads)
     images = data.load(config.data.source, config.data.root)
     pairs = [(label, seed) for seed in config.run.seeds for label in config.methods]
     folders = {pair: out / pair[0] / f"seed-{pair[1]}" for pair in pairs}
@@ -94,14 +92,30 @@ def run(
     for pair in pairs:
         _check_folder(config.only(*pair), folders[pair], resume)
     summaries = []
-    with RoundsProgress(console, len(pairs) * config.run.rounds) as progress:
+    with _threads(config.run.threads), RoundsProgress(console, len(pairs) * config.run.rounds) as progress:
         for pair in pairs:
             experiment = experiments.pop(pair, None) or build(config, *pair, images)
             summaries.append(_play(config.only(*pair), experiment, folders[pair], progress))
+    for torn in out.glob(".*.tmp"):
+        torn.unlink()
     store.write_atomic(out / SUMMARY, json.dumps(summaries, indent=1).encode())
     console.print(_table(config, summaries))
     console.print(f"written to {out}", highlight=False)
     return summaries
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Threads of torch and the kernels while a run lasts."""
+    before = torch.get_num_threads(), kernels.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+        kernels.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        kernels.set_num_threads(before[1])
 
 
 def play_rounds(
@@ -160,6 +174,8 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
 
 def _open(config: FederatedConfig, experiment: Experiment, folder: Path) -> Checkpoint:
     folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(".*.tmp"):
+        torn.unlink()  # what a write that was killed left
     store.write_atomic(folder / CONFIG, base.dump(config).encode())
     if (folder / STATE).is_file():
         return Checkpoint.load(folder / STATE, experiment.federation.device)

@@ -21,7 +21,7 @@ from badmm.checks import positive_number
 from badmm.federated.federation import Federation, Task
 from badmm.federated.methods.base import PointMethod, State, Tensors, rows
 from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, server_natural
-from badmm.federated.natural import Lines, Slots
+from badmm.federated.natural import Lines
 from badmm.federated.training import Penalty
 
 
@@ -42,14 +42,6 @@ class FedLapCov(GaussianMethod, PointMethod):
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the first round's clients start at the network's initialisation."""
         return self.first(federation, initial)
-
-    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
-        """ρ = α = 1, γ."""
-        return 1.0, 1.0, self.damping
-
-    def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:
-        """In natural parameters, by the kernel."""
-        return lines.call("dual_update", duals, server, clients, rho, damping)
 
     def penalty(self, state: State, task: Task) -> Penalty:
         """The quadratic terms times τ/N_k."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
 
@@ -25,14 +23,15 @@ class GaussianMethod(Method):
 
     broadcast = SLOTS
     precision: float
+    damping: float
 
     def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
-        """ρ, α, γ of the round."""
-        return 1.0, 1.0, 1.0
+        """ρ, α, γ of the round; PVI's unless a method says else."""
+        return 1.0, 1.0, self.damping
 
-    @abstractmethod
     def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:
-        """The dual line."""
+        """η_k ← η_k + γρ (λ_g − λ_k), by the kernel."""
+        return lines.call("dual_update", duals, server, clients, rho, damping)
 
     def first(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the network's initialisation is where the first round's clients start."""

@@ -13,10 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from badmm.checks import positive_integer, positive_number
-from badmm.federated.federation import Federation
-from badmm.federated.methods.base import State
 from badmm.federated.methods.variational import VariationalMethod
-from badmm.federated.natural import Lines, Slots
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,3 @@ class PVI(VariationalMethod):
         for name in ("precision", "temperature", "initial_sd"):
             positive_number(getattr(self, name), name)
         positive_integer(self.samples, "samples")
-
-    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
-        """ρ = α = 1, γ."""
-        return 1.0, 1.0, self.damping
-
-    def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:
-        """In natural parameters, by the kernel."""
-        return lines.call("dual_update", duals, server, clients, rho, damping)

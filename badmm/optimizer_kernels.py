@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import kernels
@@ -9,14 +11,18 @@ import kernels
 if TYPE_CHECKING:
     import torch
 
-BACKENDS = ("auto", "kernels")
+BACKENDS = ("auto", "kernels", "torch")
 
 
 def load(name: str, device: torch.device, backend: str = "auto") -> Any:
     """The optimizer's namespace for tensors of a device; a GPU's kernels run on torch's current stream.
 
-    backend: "kernels", or "auto". ValueError for another.
+    backend: "kernels", compiled by Numba or CuPy; "torch", the same steps as torch operations; "auto": the first where
+    its compiler is installed. ValueError for another.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    compiler = "cupy" if device.type == "cuda" else "numba"
+    if backend == "torch" or (backend == "auto" and find_spec(compiler) is None):
+        return importlib.import_module(f"kernels.torch.{name}")
     return kernels.load(name, "gpu" if device.type == "cuda" else "cpu")

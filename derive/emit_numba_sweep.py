@@ -29,7 +29,7 @@ def emit(optimizer: ir.Optimizer) -> str:
     parts.append(_noise(optimizer))
     for sweep in optimizer.sweeps:
         parts += [_loop(sweep, optimizer.generator, single) for single in (True, False)]
-        parts.append(_public(sweep))
+        parts.append(public(sweep, [f"    single=_{sweep.name}_f32,", f"    double=_{sweep.name}_f64,"]))
     body = "\n\n\n".join(p.rstrip() for p in parts) + "\n"
     return _header(optimizer, body) + "\n\n\n" + body
 
@@ -232,8 +232,8 @@ def _rows(name: str, items: list[str]) -> list[str]:
     return [f"    {name}=(", *[f"        {i}," for i in items], "    ),"]
 
 
-def _public(sweep: ir.Sweep) -> str:
-    """The record that sweep.py drives, and the function a person calls."""
+def public(sweep: ir.Sweep, code: list[str]) -> str:
+    """The record that sweep.py drives, with the fields `code` for what runs, and the function a person calls."""
     double = Printer()
     record = f"_{sweep.name.upper()}"
     scalars = ", ".join(s.variable for s in sweep.scalars)
@@ -248,7 +248,7 @@ def _public(sweep: ir.Sweep) -> str:
     else:
         lines += [head, *[f"        {u}," for u in uniforms], "    ),"]
     lines += _rows("results", [f'("{r.name}", "{r.domain}", "{r.replaces}")' for r in sweep.results])
-    lines += [f"    single=_{sweep.name}_f32,", f"    double=_{sweep.name}_f64,", ")"]
+    lines += [*code, ")"]
     parameters, values = sweep_signature(sweep)
     head = wrapped(f"def {sweep.name}", parameters, " -> tuple[Any, ...]:")
     doc = textwrap.indent(sweep_docstring(sweep), "    ")

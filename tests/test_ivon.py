@@ -340,6 +340,7 @@ def _rank(rank: int, store: str, queue: Any) -> None:
     optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
     train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
     queue.put((rank, parameters(network).tolist()))
+    dist.barrier()  # neither leaves while the other still talks to it
     dist.destroy_process_group()
 
 

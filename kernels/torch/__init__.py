@@ -1,0 +1,1 @@
+"""Generated optimizers as torch operations, where Numba or CuPy is absent."""

@@ -18,7 +18,7 @@ from badmm.config import ConfigError, dump
 from badmm.federated import config, rounds
 from badmm.federated.federation import ClientData, Federation
 from badmm.federated.methods import REGISTRY, Method, State
-from tests.federated_problems import DIM, SIZES, federation
+from tests.federated_problems import DIM, SIZES, federation, idx_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = """
@@ -267,6 +267,25 @@ def test_a_missing_root_ends_with_one_line(small: Path, tmp_path: Path, capsys: 
     assert error.startswith("error: data.root: expected a file train-images-idx3-ubyte")
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_image_files_are_played_from_a_root(small: Path, tmp_path: Path) -> None:
+    """Files in the standard format, synthetic: the class is where the bright pixel is."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, count in (("train", 200), ("t10k", 50)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.zeros((count, 4, 4), np.uint8)
+        images.reshape(count, 16)[np.arange(count), labels] = 255
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            (raw / f"{stem}-{name}-ubyte").write_bytes(idx_bytes(array))
+    changes = ["data.source=mnist", "data.fraction=1.0", "model.name=linear", "split.kind=shards", "split.clients=10"]
+    changes += ["split.points=20", "run.rounds=15", "local.lr=0.1"]
+    options = [word for change in changes for word in ("--set", change)]
+    out = tmp_path / "out"
+    assert main(["run", str(small), "--quiet", "--out", str(out), "--data-root", str(tmp_path), *options]) == 0
+    summary = json.loads((out / "scaffold" / "seed-3" / "summary.json").read_text())
+    assert summary["accuracy"] == summary["worst_client"] == 1.0
 
 
 def test_validation_scores_never_see_the_test_images(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `python -m badmm run CONFIG.toml` solves a problem from a file, `python -m badmm demo` compares."""
+"""The command line: `python -m badmm run CONFIG.toml` runs what a file describes, `python -m badmm demo` compares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="solve the problem that a TOML file describes")
+    run = commands.add_parser("run", help="solve the problem, or play the federated rounds, that a TOML file describes")
     run.add_argument("config", type=Path, metavar="CONFIG.toml")
     run.add_argument(
         "--set",
@@ -25,6 +25,8 @@ def parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="override, e.g. method.rho=0.5",
     )
+    run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
+    run.add_argument("--data-root", type=Path, metavar="DIR", help="federated runs: where MNIST and CIFAR files lie")
     run.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/NAME)")
     run.add_argument("--resume", action="store_true", help="continue a run that was stopped in that folder")
     run.add_argument("--quiet", action="store_true", help="no progress display")
@@ -36,6 +38,15 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
     demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
     return top
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """`--set` and the options that stand for one."""
+    extra = [] if options.seeds is None else [f"run.seeds=[{options.seeds}]"]
+    if options.data_root is not None:
+        # a TOML literal string keeps backslashes
+        extra.append(f"data.root='{options.data_root.resolve()}'")
+    return [*options.overrides, *extra]
 
 
 def _reported() -> tuple[type[Exception], ...]:
@@ -52,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "run":
             from badmm import run
 
-            run.from_file(options.config, options.overrides, options.out, resume=options.resume, quiet=options.quiet)
+            run.from_file(options.config, _overrides(options), options.out, resume=options.resume, quiet=options.quiet)
         else:
             from badmm.demo import command
 
@@ -66,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; a run continues with --resume", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[run]'", file=sys.stderr)
+        extra = "run,torch" if error.name == "torch" else "run"
+        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
         return 2
     return 0
 

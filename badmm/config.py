@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -42,6 +42,9 @@ class Section(BaseModel):
     """What every section shares: unknown keys are refused, values are not changed later, `"3"` is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Schema = TypeVar("Schema", bound=Section)
 
 
 class Data(Section):
@@ -161,6 +164,16 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     missing key or a value out of its range.
     """
     path = Path(path)
+    config = validate(read(path, overrides), str(path))
+    if not config.data.source.endswith((".csv", ".npz")):
+        return config
+    # a file is named relative to the configuration, wherever the command is called and the result is kept
+    source = str((path.parent / config.data.source).resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+
+
+def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The table of a TOML file with overrides applied, not yet checked against a schema."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -169,31 +182,48 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         raise ConfigError(f"{path}: expected a readable TOML file, got: {error}") from None
     for override in overrides:
         _apply(table, override)
-    config = validate(table, str(path))
-    if not config.data.source.endswith((".csv", ".npz")):
-        return config
-    # a file is named relative to the configuration, wherever the command is called and the result is kept
-    source = str((path.parent / config.data.source).resolve())
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    return table
 
 
 def validate(table: Mapping[str, Any], origin: str = "configuration") -> Config:
     """Check a table against the schema; raises `ConfigError` with one line a problem."""
+    return check(Config, table, origin)
+
+
+def check(schema: type[Schema], table: Mapping[str, Any], origin: str) -> Schema:
+    """Check a table against any schema; raises `ConfigError` with one line a problem."""
     try:
-        return Config.model_validate(dict(table))
+        return schema.model_validate(dict(table))
     except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
+        lines = [describe(problem, schema) for problem in error.errors()]
         raise ConfigError(f"{origin}: " + f"\n{origin}: ".join(lines)) from None
 
 
-def dump(config: Config) -> str:
-    """The resolved configuration, every default written out, as TOML that `load` reads back."""
-    table = config.model_dump(exclude_none=True)
+def dump(config: Section) -> str:
+    """The resolved configuration, every default written out, as TOML that reads back."""
+    return "\n".join(_lines(config.model_dump(exclude_none=True), "")) + "\n"
+
+
+def differences(before: Section, after: Section, free: Iterable[str] = ()) -> list[tuple[str, Any, Any]]:
+    """(key, old, new) of the keys that differ, dotted, but for those in `free`."""
+    old, new = _flat(before.model_dump(), ""), _flat(after.model_dump(), "")
+    keys = [key for key in {**old, **new} if key not in set(free)]
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _lines(table: Mapping[str, Any], prefix: str) -> list[str]:
     lines = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for key, section in table.items():
         if isinstance(section, dict):
-            lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in section.items())]
-    return "\n".join(lines) + "\n"
+            lines += ["", f"[{prefix}{key}]", *_lines(section, f"{prefix}{key}.")]
+    return lines
 
 
 def _toml(value: Any) -> str:
@@ -221,14 +251,14 @@ def _apply(table: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
+def describe(problem: Mapping[str, Any], schema: type[BaseModel]) -> str:
     """One pydantic error as `key: expected ..., got ...`."""
     key = ".".join(str(part) for part in problem["loc"])
     kind, got = problem["type"], problem["input"]
     if kind == "missing":
         return f"{key}: expected a value, got none (the key is required)"
     if kind == "extra_forbidden":
-        known = ", ".join(_known_keys(problem["loc"][:-1]))
+        known = ", ".join(_known_keys(schema, problem["loc"][:-1]))
         return f"{key}: expected one of {known}, got an unknown key"
     message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     message = message.replace("String should match pattern", "a string that matches")
@@ -239,8 +269,8 @@ def _describe(problem: Mapping[str, Any]) -> str:
     return f"{key}: expected {message}, got {got!r}"
 
 
-def _known_keys(location: tuple[str, ...]) -> list[str]:
-    model: type[BaseModel] = Config
+def _known_keys(schema: type[BaseModel], location: tuple[str, ...]) -> list[str]:
+    model = schema
     for part in location:
         inner = model.model_fields[part].annotation
         assert isinstance(inner, type) and issubclass(inner, BaseModel)

@@ -24,6 +24,8 @@ from badmm.problem import Problem, build
 from badmm.progress import RunProgress
 
 STATE, HISTORY, CONFIG = "state.npz", "history.jsonl", "config.toml"
+MAY_CHANGE = ("run.rounds", "run.tol", "run.checkpoint_every")
+"""Keys that may differ when a run is resumed: those that say when it ends."""
 
 
 def from_file(
@@ -33,11 +35,17 @@ def from_file(
     *,
     resume: bool = False,
     quiet: bool = False,
-) -> badmm.Result:
-    """Read a configuration and run it in `out` (default `runs/NAME`).
+) -> badmm.Result | None:
+    """Read a configuration and run it in `out` (default `runs/NAME`); a table with a section `model` is federated deep
+    learning (`badmm.federated.run`), which returns None.
 
     Raises ValueError (`ConfigError` for what the file says) before anything is written.
     """
+    if "model" in configuration.read(path, overrides):
+        from badmm.federated import run as federated
+
+        federated.from_file(path, overrides, out, resume=resume, quiet=quiet)
+        return None
     config = configuration.load(path, overrides)
     return run(config, out or Path("runs") / config.name, resume=resume, console=Console(quiet=quiet))
 
@@ -92,25 +100,9 @@ def _open(config: Config, out: Path, resume: bool) -> Any:
     if not (out / STATE).is_file():
         raise ConfigError(f"--resume: expected a folder with a checkpoint ({STATE}), got {out}")
     before = configuration.load(out / CONFIG)
-    for key, old, new in _differences(before, config):
+    for key, old, new in configuration.differences(before, config, MAY_CHANGE):
         raise ConfigError(f"--resume: expected {key} as in {out / CONFIG} ({old!r}), got {new!r}")
     return badmm.SolverState.from_arrays(*store.load_arrays(out / STATE))
-
-
-def _differences(before: Config, after: Config) -> list[tuple[str, Any, Any]]:
-    """Keys that must not change when a run is resumed: all but those that say when it ends."""
-    free = {("run", "rounds"), ("run", "tol"), ("run", "checkpoint_every")}
-    old, new = before.model_dump(), after.model_dump()
-    pairs = []
-    for section, value in old.items():
-        table = value if isinstance(value, dict) else {"": value}
-        other = new[section] if isinstance(value, dict) else {"": new[section]}
-        pairs += [
-            (f"{section}.{key}".rstrip("."), table[key], other[key])
-            for key in table
-            if table[key] != other[key] and (section, key) not in free
-        ]
-    return pairs
 
 
 def _finish(problem: Problem, result: badmm.Result, history: list[dict[str, Any]], out: Path) -> None:

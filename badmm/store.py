@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 _METADATA = "metadata.json"
@@ -48,6 +49,21 @@ def save_posterior(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Ma
     """Write arrays and their description as safetensors (scalars become arrays of shape (1,))."""
     whole = {name: np.ascontiguousarray(np.atleast_1d(value)) for name, value in tensors.items()}
     write_atomic(path, safetensors_bytes(whole, metadata=dict(metadata)))
+
+
+def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Write named arrays, bit for bit, and metadata that JSON can hold, as one safetensors file."""
+    whole = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    write_atomic(path, safetensors_bytes(whole, metadata={_METADATA: json.dumps(dict(metadata))}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `save_tensors` wrote; raises ValueError for anything else."""
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(stored.metadata()[_METADATA])  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:

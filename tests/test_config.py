@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from badmm import config
+from badmm.federated import config as federated
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.toml"))
 MINIMAL = """
@@ -26,9 +27,14 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+def schema_of(path: Path):
+    """The module that reads this kind of file."""
+    return federated if "model" in config.read(path) else config
+
+
 @pytest.mark.parametrize("example", CONFIGS, ids=lambda path: path.stem)
 def test_examples_are_valid(example: Path) -> None:
-    assert config.load(example).name
+    assert schema_of(example).load(example).name
 
 
 def test_what_is_written_reads_back(path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""The file of a federated run: data, split, network, local training, and the methods to play it with.
+
+It is TOML like `badmm.config`'s and is told from it by its section `model`. A table `methods.NAME` holds the settings
+of a method (`badmm.federated.methods`); NAME is the method unless its key `method` says so, and its table `local`
+overrides the section `local` for this method.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+
+from badmm import config as base
+from badmm.config import Positive, Section
+
+if TYPE_CHECKING:
+    from badmm.federated.methods import Method
+
+
+class Data(Section):
+    """Which images, and what part of them."""
+
+    source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
+    root: str | None = None
+    """Folder laid out as torchvision does, relative to the configuration; else the variable BADMM_DATA_ROOT."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Part of the training images to use, drawn at random."""
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    """Part of those to keep from the clients."""
+    evaluate: Literal["test", "validation"] = "test"
+    """What to score on; "validation" never looks at the test images."""
+
+    @model_validator(mode="after")
+    def _validation(self) -> Data:
+        if self.evaluate == "validation" and self.validation_fraction == 0:
+            raise ValueError('validation_fraction: expected more than 0 (evaluate = "validation"), got 0')
+        return self
+
+
+class Split(Section):
+    """How the training images are dealt to the clients; see `badmm.federated.splits`."""
+
+    clients: int = Field(ge=1)
+    kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    size_concentration: Positive = 1.0
+    class_concentration: Positive = 0.5
+    minimum: int = Field(1, ge=1)
+    classes: int = Field(2, ge=1)
+    points: int = Field(600, ge=1)
+    reuse: bool = False
+
+
+class Model(Section):
+    """The network; `hidden` and `activation` are for the MLP."""
+
+    name: Literal["mlp", "linear", "cifarnet", "acarnet", "resnet20"]
+    hidden: list[int] = [200, 100]
+    activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
+
+
+class Local(Section):
+    """Local training in a round; see `badmm.federated.federation.LocalSettings`. `batch_size` 0: all points at once."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Positive = 1e-3
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: Positive | None = None
+    schedule: Literal["constant", "cosine"] = "constant"
+
+
+class Run(Section):
+    """How long, with which seeds, where, and what is scored."""
+
+    rounds: int = Field(100, ge=1)
+    seeds: list[int] = Field([0], min_length=1)
+    checkpoint_every: int = Field(1, ge=1)
+    participation: float = Field(1.0, gt=0, le=1)
+    """Part of the clients that is asked in a round."""
+    posterior_samples: int = Field(32, ge=0)
+    """Draws that predictions are averaged over, for methods with a posterior; 0: none."""
+    stack: int = Field(8, ge=1)
+    """Clients that train together; results depend on it by rounding only."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of torch and of the kernels; small networks are quickest with 1. Its own choice where left out."""
+    device: str = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        if min(value) < 0 or len(set(value)) < len(value):
+            raise ValueError(f"different integers of at least 0, got {value}")
+        return value
+
+
+class FederatedConfig(Section):
+    """One federated problem and the methods to compare on it; `methods` is resolved, every default written out."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: Data = Data()
+    split: Split
+    model: Model
+    local: Local = Local()
+    run: Run = Run()
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        shared = info.data.get("local", Local())
+        return {label: _resolve(label, table, shared) for label, table in value.items()}
+
+    def only(self, label: str, seed: int) -> FederatedConfig:
+        """The configuration of one method and one seed."""
+        run = self.run.model_copy(update={"seeds": [seed]})
+        return self.model_copy(update={"methods": {label: self.methods[label]}, "run": run})
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> FederatedConfig:
+    """Read a configuration with overrides; `ConfigError` as `badmm.config.load` raises it."""
+    config = base.check(FederatedConfig, base.read(path, overrides), str(path))
+    if config.data.root is None:
+        return config
+    root = str((path.parent / config.data.root).resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
+
+
+class _Named(Section):
+    """Where a method's table `local` is found by the error messages."""
+
+    local: Local
+
+
+def make_method(table: dict[str, Any]) -> Method:
+    """The method of a resolved table."""
+    from badmm.federated.methods import REGISTRY
+
+    return REGISTRY[table["method"]](**{key: value for key, value in table.items() if key not in ("method", "local")})
+
+
+def _resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
+    """A method's table with every default; ValueError whose text starts at the label."""
+    from badmm.federated.methods import REGISTRY
+
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+        raise ValueError(f"{label}: expected a name of letters, digits, - and _, got {label!r}")
+    kind = table.get("method", label)
+    if kind not in REGISTRY:
+        raise ValueError(f"{label}.method: expected one of {', '.join(REGISTRY)}, got {kind!r}")
+    hints = get_type_hints(REGISTRY[kind])
+    known = [field.name for field in fields(REGISTRY[kind])]  # type: ignore[arg-type]
+    settings: dict[str, Any] = {}
+    try:
+        for key, value in table.items():
+            if key in ("method", "local"):
+                continue
+            if key not in known:
+                raise ValueError(f"{key}: expected one of {', '.join([*known, 'local'])}, got an unknown key")
+            settings[key] = _checked(key, hints[key], value)
+        method = REGISTRY[kind](**settings)
+        override = _checked("local", dict[str, Any], table.get("local", {}))
+        local = _checked("local", Local, {**shared.model_dump(), **override})
+    except ValueError as error:
+        raise ValueError(f"{label}.{error}") from None
+    values = {key: value for key, value in asdict(method).items() if value is not None}  # type: ignore[call-overload]
+    return {"method": kind, **values, "local": local.model_dump(exclude_none=True)}
+
+
+def _checked(key: str, kind: Any, value: Any) -> Any:
+    """A value of that type, strictly; ValueError `key: expected ..., got ...`."""
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(base.describe({**problem, "loc": (key, *problem["loc"])}, _Named)) from None

@@ -1,0 +1,59 @@
+"""The kernels' dual and server lines on torch tensors: no update of a natural parameter is written a second time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+import kernels
+
+Slots = tuple[Tensor, ...]
+
+
+class Lines:
+    """A family's kernels for tensors of one device; CPU tensors share their memory with the kernels' arrays."""
+
+    def __init__(self, family: str, device: torch.device) -> None:
+        self.ns: Any = kernels.load(family, "gpu" if device.type == "cuda" else "cpu")
+
+    def call(self, name: str, *arguments: Any, **keywords: Any) -> Slots:
+        """The kernel `name`; tensors and tuples of tensors are passed as arrays, results come back as tensors."""
+        return _tensors(getattr(self.ns, name)(*(_arrays(value) for value in arguments), **keywords))
+
+    def server(self, prior: Slots, clients: Slots, duals: Slots, taking_part: Tensor, alpha: float) -> Slots:
+        """λ_g ← α λ_0 + Σ_{k∈S} [(1 − α)/|S| λ_k − α η_k] − α Σ_{k∉S} η_k.
+
+        `clients` (|S|, P) a slot, `duals` (K, P) a slot, `taking_part` the index S (|S|,). With all clients it is the
+        server line of arXiv:2506.13150; those that do not take part keep their dual, as in its duality structure.
+        """
+        count = len(duals[0])
+        if len(taking_part) == count:
+            total = self.call("server_total", clients, duals, alpha)
+        else:
+            rest = torch.ones(count, dtype=torch.bool, device=taking_part.device)
+            rest[taking_part] = False
+            total = self.call("server_total", clients, tuple(slot[taking_part] for slot in duals), alpha)
+            # α = 1 leaves the duals alone, whatever stands for the absent clients' parameters
+            absent = tuple(slot[rest] for slot in duals)
+            away = self.call("server_total", absent, absent, 1.0)
+            total = tuple(here + alpha * there for here, there in zip(total, away, strict=True))
+        return self.call("server_update", prior, total, alpha)
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_arrays(item) for item in value)
+    if not isinstance(value, Tensor):
+        return value
+    if value.device.type == "cuda":
+        import cupy
+
+        return cupy.from_dlpack(value.contiguous())
+    return value.contiguous().numpy()
+
+
+def _tensors(value: Any) -> Slots:
+    return tuple(from_dlpack(slot) for slot in value)

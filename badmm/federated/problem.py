@@ -1,0 +1,110 @@
+"""From a configuration to what a run plays with: data dealt to clients, network, method, what is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from badmm.federated import data, metrics, models, splits
+from badmm.federated.config import FederatedConfig, make_method
+from badmm.federated.federation import ClientData, Federation, LocalSettings
+from badmm.federated.losses import CROSS_ENTROPY
+from badmm.federated.methods import Method, State
+from badmm.federated.stacked import Stacked
+from badmm.federated.streams import Purpose, torch_generator
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One method on one seed's problem."""
+
+    federation: Federation
+    method: Method
+    held_out: metrics.HeldOut
+    posterior_samples: int
+    seed: int
+
+    def start(self) -> State:
+        """The state before the first round, at the network's seeded initialisation."""
+        federation = self.federation
+        return self.method.start(federation, federation.stack.initial(federation.dtype, federation.device))
+
+    @cached_property
+    def point_flops(self) -> float:
+        """Floating point operations of one point's gradient; see `metrics.point_flops`."""
+        federation = self.federation
+        x, _ = federation.data.points(federation.data.rows[0][:1], federation.dtype)
+        return metrics.point_flops(federation.stack, x, federation.dtype)
+
+    def draws(self, state: State) -> Tensor | None:
+        """Parameters (S, P) from the server's posterior after this round; None where there is none."""
+        generator = torch_generator(self.seed, Purpose.POSTERIOR, state.round, device=self.federation.device)
+        return self.method.sample(state, self.posterior_samples, generator) if self.posterior_samples else None
+
+    def scores(self, state: State) -> dict[str, Any]:
+        """Scores at the mean, and under `averaged` those of predictions averaged over the draws (or None)."""
+        stack = self.federation.stack
+        at_mean = metrics.scores(self.held_out, self.held_out.probabilities(stack, self.method.mean(state)))
+        draws = self.draws(state)
+        if draws is None:
+            return {**at_mean, "averaged": None}
+        return {**at_mean, "averaged": metrics.scores(self.held_out, metrics.averaged(self.held_out, stack, draws))}
+
+
+def build(config: FederatedConfig, label: str, seed: int, images: data.ImageSet | None = None) -> Experiment:
+    """The experiment of a method's label and a seed, which seeds subset, split, initialisation and training.
+
+    `images` saves reading the files again. ValueError for files, splits and networks that do not fit.
+    """
+    images = data.load(config.data.source, config.data.root) if images is None else images
+    images = data.subset(images, config.data.fraction, seed)
+    images, held_images, held_labels = data.hold_out(images, config.data.validation_fraction, seed)
+    if config.data.evaluate == "test":
+        held_images, held_labels = images.test_images, images.test_labels
+    rows = _split(config, images, seed)
+    device, dtype = torch.device(config.run.device), getattr(torch, config.run.dtype)
+    network = models.build(
+        config.model.name,
+        images.shape,
+        images.num_classes,
+        seed,
+        hidden=config.model.hidden,
+        activation=config.model.activation,
+    )
+    points = ClientData(
+        torch.from_numpy(images.train_images).to(device),
+        torch.from_numpy(images.train_labels).to(device),
+        tuple(torch.from_numpy(part).to(device) for part in rows),
+        images.levels,
+    )
+    table = config.methods[label]
+    stack = Stacked(network.to(device=device, dtype=dtype), CROSS_ENTROPY)
+    federation = Federation(points, stack, _local(table["local"]), seed, dtype)
+    mixes = splits.class_mix(images.train_labels, rows, images.num_classes)
+    held_out = metrics.HeldOut(torch.from_numpy(held_images).to(device), held_labels, mixes, images.levels)
+    return Experiment(federation, make_method(table), held_out, config.run.posterior_samples, seed)
+
+
+def _split(config: FederatedConfig, images: data.ImageSet, seed: int) -> splits.Rows:
+    split, labels = config.split, images.train_labels
+    if split.kind == "iid":
+        return splits.iid(labels, split.clients, seed)
+    if split.kind == "shards":
+        options = {"classes": split.classes, "points": split.points}
+        return splits.shards(labels, split.clients, seed, reuse=split.reuse, **options)
+    return splits.dirichlet(
+        labels,
+        split.clients,
+        seed,
+        size_concentration=split.size_concentration,
+        class_concentration=split.class_concentration,
+        minimum=split.minimum,
+    )
+
+
+def _local(table: dict[str, Any]) -> LocalSettings:
+    return LocalSettings(**{**table, "batch_size": table["batch_size"] or None})

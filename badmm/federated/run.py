@@ -1,0 +1,235 @@
+"""Federated runs from a file: every method and seed in a folder of its own, resumed where it was stopped.
+
+`OUT/LABEL/seed-N` holds `config.toml` (this run's, every default written out), `history.jsonl` (a line a round),
+`state.safetensors` (what `--resume` starts from: every tensor of server and clients, counters as JSON), and, when the
+run has ended, `posterior.safetensors` (the server's tensors) and `summary.json`. A run that was killed and resumed ends
+with the same bits as one that was not: all random numbers come from streams by round, so that the state is enough.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import kernels
+from badmm import config as base
+from badmm import store
+from badmm.config import ConfigError
+from badmm.federated import config as configuration
+from badmm.federated import data, rounds
+from badmm.federated.config import FederatedConfig
+from badmm.federated.methods import State
+from badmm.federated.problem import Experiment, build
+from badmm.federated.progress import RoundsProgress
+
+STATE, HISTORY, CONFIG, SUMMARY = "state.safetensors", "history.jsonl", "config.toml", "summary.json"
+_TOTALS = ("bytes_up", "bytes_down", "flops")
+
+
+@dataclass
+class Checkpoint:
+    """A run after some round: its state, and the running totals of bytes and FLOPs."""
+
+    state: State
+    totals: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TOTALS, 0))
+
+    def save(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        groups = {"server": self.state.server, "clients": self.state.clients}
+        tensors = {f"{group}.{name}": t.cpu().numpy() for group, part in groups.items() for name, t in part.items()}
+        store.save_tensors(path, tensors, {"round": self.state.round, "totals": self.totals})
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> Checkpoint:
+        """Read what `save` wrote; ValueError for anything else."""
+        arrays, metadata = store.load_tensors(path)
+        parts: dict[str, dict[str, torch.Tensor]] = {"server": {}, "clients": {}}
+        try:
+            for name, array in arrays.items():
+                group, _, key = name.partition(".")
+                parts[group][key] = torch.from_numpy(array).to(device)
+            state = State(parts["server"], parts["clients"], int(metadata["round"]))
+            return cls(state, {name: metadata["totals"][name] for name in _TOTALS})
+        except KeyError as error:
+            raise ValueError(f"{path}: expected the tensors and counters of a run, got none named {error}") from None
+
+
+def from_file(
+    path: Path,
+    overrides: Iterable[str] = (),
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+) -> list[dict[str, Any]]:
+    """Read a configuration and play it in `out` (default `runs/NAME`); `ConfigError` before anything is written."""
+    config = configuration.load(path, overrides)
+    return run(config, out or Path("runs") / config.name, resume=resume, console=Console(quiet=quiet))
+
+
+def run(
+    config: FederatedConfig, out: Path, *, resume: bool = False, console: Console | None = None
+) -> list[dict[str, Any]]:
+    """Play every method with every seed; returns and writes a summary of each.
+
+    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are.
+    """
+    console = console or Console(quiet=True)
+    images = data.load(config.data.source, config.data.root)
+    pairs = [(label, seed) for seed in config.run.seeds for label in config.methods]
+    folders = {pair: out / pair[0] / f"seed-{pair[1]}" for pair in pairs}
+    experiments = {pair: build(config, *pair, images) for pair in pairs[: len(config.methods)]}
+    for pair in pairs:
+        _check_folder(config.only(*pair), folders[pair], resume)
+    summaries = []
+    with _threads(config.run.threads), RoundsProgress(console, len(pairs) * config.run.rounds) as progress:
+        for pair in pairs:
+            experiment = experiments.pop(pair, None) or build(config, *pair, images)
+            summaries.append(_play(config.only(*pair), experiment, folders[pair], progress))
+    for torn in out.glob(".*.tmp"):
+        torn.unlink()
+    store.write_atomic(out / SUMMARY, json.dumps(summaries, indent=1).encode())
+    console.print(_table(config, summaries))
+    console.print(f"written to {out}", highlight=False)
+    return summaries
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Threads of torch and the kernels while a run lasts."""
+    before = torch.get_num_threads(), kernels.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+        kernels.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        kernels.set_num_threads(before[1])
+
+
+def play_rounds(
+    config: FederatedConfig, experiment: Experiment, checkpoint: Checkpoint, label: str
+) -> Iterable[dict[str, Any]]:
+    """Play the rounds that are left, changing `checkpoint`, and yield each one's record."""
+    state, totals, count = checkpoint.state, checkpoint.totals, config.run.rounds
+    while state.round < count:
+        started = time.perf_counter()
+        outcome = rounds.play(
+            experiment.method,
+            experiment.federation,
+            state,
+            lr=experiment.federation.settings.lr_in_round(state.round, count),
+            largest=config.run.stack,
+            fraction=config.run.participation,
+        )
+        seconds = time.perf_counter() - started
+        totals["bytes_up"] += outcome.bytes_up
+        totals["bytes_down"] += outcome.bytes_down
+        totals["flops"] += outcome.point_gradients * experiment.point_flops
+        yield {
+            "round": state.round,
+            "label": label,
+            "seed": experiment.seed,
+            **experiment.scores(state),
+            "loss": outcome.loss,
+            **totals,
+            "asked": len(outcome.asked),
+            "used": len(outcome.used),
+            "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
+            "events": outcome.events,
+            "lr": outcome.lr,
+            "seconds": seconds,
+        }
+
+
+def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progress: RoundsProgress) -> dict[str, Any]:
+    """One run in its folder, from its checkpoint if there is one."""
+    (label,) = config.methods
+    history = store.History(folder / HISTORY)
+    checkpoint = _open(config, experiment, folder)
+    history.cut(checkpoint.state.round)
+    progress.skip(checkpoint.state.round)
+    for record in play_rounds(config, experiment, checkpoint, label):
+        history.append(record)
+        if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
+            checkpoint.save(folder / STATE)
+        progress.update(record)
+        for client, reason in record["excluded"].items():
+            progress.say(
+                f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
+            )
+    return _finish(checkpoint, history.read(), folder)
+
+
+def _open(config: FederatedConfig, experiment: Experiment, folder: Path) -> Checkpoint:
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(".*.tmp"):
+        torn.unlink()  # what a write that was killed left
+    store.write_atomic(folder / CONFIG, base.dump(config).encode())
+    if (folder / STATE).is_file():
+        return Checkpoint.load(folder / STATE, experiment.federation.device)
+    return Checkpoint(experiment.start())
+
+
+def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
+    """ConfigError unless the folder is new, or one to resume with the same settings."""
+    if not (folder / CONFIG).exists():
+        return
+    if not resume:
+        raise ConfigError(f"--out: expected a folder without results (or --resume), got {folder}")
+    before = configuration.load(folder / CONFIG)
+    (table,) = config.methods.values()
+    # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
+    free = {"run.checkpoint_every"} | ({"run.rounds"} if table["local"]["schedule"] == "constant" else set())
+    for key, old, new in base.differences(before, config, free | {"data.root"}):
+        raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")
+
+
+def _finish(checkpoint: Checkpoint, history: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    server = {name: tensor.cpu().numpy() for name, tensor in checkpoint.state.server.items()}
+    store.save_posterior(folder / "posterior.safetensors", server, {"round": str(checkpoint.state.round)})
+    last = history[-1]
+    summary = {
+        **{key: last[key] for key in ("label", "seed", "round", "accuracy", "nll", "ece", "worst_client", "averaged")},
+        **{key: last[key] for key in _TOTALS},
+        "seconds": sum(record["seconds"] for record in history),
+        "excluded": sum(len(record["excluded"]) for record in history),
+    }
+    store.write_atomic(folder / SUMMARY, json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def _table(config: FederatedConfig, summaries: Sequence[dict[str, Any]]) -> Table:
+    """Mean ± standard deviation over the seeds after the last round."""
+    seeds = ", ".join(map(str, config.run.seeds))
+    table = Table(title=f"{config.name}: after {config.run.rounds} rounds, seeds {seeds}", title_justify="left")
+    table.add_column("method", no_wrap=True)
+    columns = ("accuracy", "nll", "ece", "worst client", "averaged\naccuracy", "averaged\nnll", "MB up", "MB down", "s")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for label in config.methods:
+        own = [summary for summary in summaries if summary["label"] == label]
+        cells = [_spread([summary[key] for summary in own]) for key in ("accuracy", "nll", "ece", "worst_client")]
+        averaged = [summary["averaged"] for summary in own if summary["averaged"] is not None]
+        cells += [_spread([scores[key] for scores in averaged]) for key in ("accuracy", "nll")]
+        cells += [f"{np.mean([summary[key] for summary in own]) / 1e6:.3g}" for key in ("bytes_up", "bytes_down")]
+        table.add_row(label, *cells, f"{np.mean([summary['seconds'] for summary in own]):.3g}")
+    return table
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{deviation}"

@@ -1,0 +1,86 @@
+"""Networks of equal architecture as rows of one buffer: parameters (k, P), evaluated and differentiated together.
+
+`torch.func.vmap` over `functional_call` turns k dense layers into one batched matrix product and k convolutions into
+one grouped convolution. The sum of the k losses has every network's own gradient in that network's row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+
+from badmm.federated.losses import Loss
+from badmm.federated.models import Network
+
+
+class Stacked:
+    """A network's parameters as flat vectors (P,) or rows (k, P), in the order of `named_parameters`."""
+
+    def __init__(self, network: Network, loss: Loss) -> None:
+        self.network, self.loss = network, loss
+        self.names = [name for name, _ in network.named_parameters()]
+        self.shapes = [parameter.shape for parameter in network.parameters()]
+        self.lengths = [parameter.numel() for parameter in network.parameters()]
+        self.size = sum(self.lengths)
+        self._forward = vmap(self._call)
+        self._point_gradients = vmap(grad(self._directional), in_dims=(None, 0, 0, None))
+
+    def initial(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
+        """The network's own parameters as a new vector (P,)."""
+        whole = torch.cat([parameter.detach().reshape(-1) for parameter in self.network.parameters()])
+        return whole.to(dtype=dtype, device=device, copy=True)
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Rows (..., P) as named parameters (..., *shape) that share their memory."""
+        parts = flat.split(self.lengths, dim=-1)
+        lead = flat.shape[:-1]
+        return {n: p.view(*lead, *s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
+
+    def outputs(self, flat: Tensor, x: Tensor) -> Tensor:
+        """Outputs (N, C) of one network, parameters (P,), without dropout."""
+        return self._call(self.views(flat), x, ())
+
+    def gradient(
+        self, flat: Tensor, x: Tensor, y: Tensor, weights: Tensor, out: Tensor, masks: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Write the gradients of Σ_i w_i ℓ_i into `out` (k, P) and return the k sums.
+
+        Parameters `flat` (k, P), inputs `x` (k, B, ...), targets and weights (k, B), masks (k, B, ...); a weight of 0
+        takes a point out.
+        """
+        leaves = {name: view.detach().requires_grad_() for name, view in self.views(flat).items()}
+        with torch.enable_grad():
+            sums = (self.loss.value(self._forward(leaves, x, tuple(masks)), y) * weights).sum(dim=1)
+            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()))
+        for view, gradient in zip(self.views(out).values(), gradients, strict=True):
+            view.copy_(gradient)
+        return sums.detach()
+
+    def curvature(self, flat: Tensor, x: Tensor, budget: int = 1 << 24) -> Tensor:
+        """The diagonal (P,) of the Gauss–Newton matrix Σ_i J_iᵀ ∇²ℓ_i J_i at one network's parameters (P,).
+
+        Exact: with ∇²ℓ_i = L_i L_iᵀ it is Σ_i Σ_c (J_iᵀ L_i[:, c])², one backward pass for each point and column of L;
+        at most `budget` numbers of such gradients are held at a time.
+        """
+        total = torch.zeros_like(flat)
+        views = self.views(flat.detach())
+        with torch.no_grad():
+            columns = self.loss.root(self._call(views, x, ())).mT.flatten(0, 1)
+        repeated = x.unsqueeze(1).repeat_interleave(len(columns) // len(x), dim=0)
+        block = max(1, budget // self.size)
+        for part, column in zip(repeated.split(block), columns.split(block), strict=True):
+            gradients = self._point_gradients(views, part, column, ())
+            total += torch.cat([g.square().sum(dim=0).reshape(-1) for g in gradients.values()])
+        return total
+
+    def _call(self, parameters: dict[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:
+        out: Tensor = functional_call(self.network, parameters, (x, masks))
+        return out
+
+    def _directional(
+        self, parameters: dict[str, Tensor], x: Tensor, direction: Tensor, masks: Sequence[Tensor]
+    ) -> Tensor:
+        return (self._call(parameters, x, masks) * direction).sum()

@@ -1,0 +1,90 @@
+"""Small problems with known solutions: least squares and logistic regression over clients that differ; IDX files."""
+
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from badmm.federated import rounds
+from badmm.federated.federation import ClientData, Federation, LocalSettings
+from badmm.federated.losses import CROSS_ENTROPY, Loss, squared_error
+from badmm.federated.methods import Method, State
+from badmm.federated.models import Linear
+from badmm.federated.stacked import Stacked
+
+SIZES = (12, 9, 6, 14)
+DIM = 3
+
+
+class TwoClass(Linear):
+    """Logits (0, xᵀθ): logistic regression as a softmax."""
+
+    def forward(self, x, masks=()):
+        z = super().forward(x)
+        return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """X (N, d), responses, rows of each client; truths and directions differ, every XᵀX/n has eigenvalues ½, 1, 1½."""
+    rng = np.random.default_rng(seed)
+    designs, responses = [], []
+    for n in SIZES:
+        left, right = (np.linalg.qr(rng.normal(size=(m, DIM)))[0] for m in (n, DIM))
+        designs.append(np.sqrt(n) * left * np.sqrt([0.5, 1.0, 1.5]) @ right)
+        responses.append(designs[-1] @ rng.normal(size=DIM) + 0.3 * rng.normal(size=n))
+    rows = np.split(np.arange(sum(SIZES)), np.cumsum(SIZES)[:-1])
+    return np.concatenate(designs), np.concatenate(responses), rows
+
+
+def federation(kind: str = "squares", **settings: Any) -> Federation:
+    """All points a step; float64; the start is at zero."""
+    X, y, rows = data()
+    chosen: dict[str, Any] = {"optimizer": "sgd", "lr": 0.9, "epochs": 25, "batch_size": None, **settings}
+    network = (Linear(DIM) if kind == "squares" else TwoClass(DIM)).double()
+    torch.nn.init.zeros_(network.layer.weight)
+    loss: Loss = squared_error() if kind == "squares" else CROSS_ENTROPY
+    targets = torch.tensor(y) if kind == "squares" else torch.tensor((y > 0).astype(np.int64))
+    points = ClientData(torch.tensor(X), targets, tuple(torch.tensor(part) for part in rows))
+    return Federation(points, Stacked(network, loss), LocalSettings(**chosen), seed=0, dtype=torch.float64)
+
+
+def solve(method: Method, fed: Federation, count: int, **options: Any) -> State:
+    """The state after `count` rounds."""
+    state = method.start(fed, fed.stack.initial(fed.dtype))
+    for index in range(count):
+        rounds.play(method, fed, state, lr=fed.settings.lr_in_round(index, count), **options)
+    return state
+
+
+def hessians() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """H_k, b_k with f_k = ½ θᵀH_kθ − b_kᵀθ + constant, the mean over the client's points."""
+    X, y, rows = data()
+    return [X[r].T @ X[r] / len(r) for r in rows], [X[r].T @ y[r] / len(r) for r in rows]
+
+
+def pooled(kind: str, precision: float = 0.0) -> np.ndarray:
+    """argmin Σ_i ℓ_i + precision/2 ‖θ‖² over all points: normal equations, or BFGS refined by Newton steps."""
+    X, y, _ = data()
+    ridge = precision * np.eye(DIM)
+    if kind == "squares":
+        return np.linalg.solve(X.T @ X + ridge, X.T @ y)
+    labels = y > 0
+
+    def objective(theta: np.ndarray) -> float:
+        z = X @ theta
+        return float(np.sum(np.logaddexp(0, z) - labels * z) + 0.5 * precision * theta @ theta)
+
+    theta = minimize(objective, np.zeros(DIM)).x
+    for _ in range(20):
+        p = expit(X @ theta)
+        gradient = X.T @ (p - labels) + precision * theta
+        theta = theta - np.linalg.solve((X.T * (p * (1 - p))) @ X + ridge, gradient)
+    return np.asarray(theta)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of unsigned bytes as an IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()

@@ -57,7 +57,8 @@ def print_stage(stage: str, family: Family) -> None:
 
         print("\n".join(family_section(family)))
     elif stage == "source":
-        print(generate.expected([family.name])[f"kernels/cpu/{family.name}.py"])
+        for path, text in generate.expected([family.name]).items():
+            print(f"==> {path}\n{text}")
     elif stage == "ir":
         _print_ir(family)
     else:

@@ -21,6 +21,7 @@ PURPOSE = {
     "server_contribution": "One client's term c_k = (1 − α)/K λ_k − α η_k of the server line.",
     "server_total": "Σ_k c_k over the leading client axis, with float64 accumulators.",
     "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
+    "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
 SCALAR_TEXT = {
     "rho": "rho: penalty ρ > 0.",
@@ -47,6 +48,11 @@ def is_slotwise(kernel: ir.Kernel) -> bool:
 def returns_float(kernel: ir.Kernel) -> bool:
     """Whether the result is a float64 reduction."""
     return isinstance(kernel, ir.Reduction) or (isinstance(kernel, ir.MatrixMap) and kernel.reduction)
+
+
+def result_groups(kernel: ir.Kernel) -> int:
+    """How many tuples, one array a slot, the function returns; one is returned bare."""
+    return len(kernel.results) if isinstance(kernel, ir.Map) and kernel.slotwise else 1
 
 
 def public_scalars(kernel: ir.Kernel) -> tuple[ir.Scalar, ...]:
@@ -109,14 +115,12 @@ def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
     if returns_float(kernel):
         lines += ["axis: None sums everything (a float); -1 gives one value for each leading index."]
     else:
-        lines += [
-            "out: tuple that receives the result; "
-            + (
-                "no slot may overlap an input."
-                if matrix and not is_slotwise(kernel)
-                else "a slot may be the input of the same slot."
-            )
-        ]
+        apart = matrix and not is_slotwise(kernel)
+        allowed = "no slot may overlap an input." if apart else "a slot may be the input of the same slot."
+        received = "tuple that receives the result"
+        if isinstance(kernel, ir.Map) and result_groups(kernel) > 1:
+            received = f"tuple of such tuples ({', '.join(kernel.result_names)}) that receive the results"
+        lines += textwrap.wrap(f"out: {received}; {allowed}", 110)
     lines += [
         "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
         f"Source: {kernel.source}.",

@@ -11,7 +11,7 @@ from pathlib import Path
 import sympy as sp
 
 from derive import ir
-from derive.emit_docs import docstring, returns_float, signature
+from derive.emit_docs import docstring, result_groups, returns_float, signature
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
@@ -308,6 +308,8 @@ def _public_function(kernel: ir.Kernel, module: ir.Module) -> str:
     """The typed, documented function a person calls."""
     parameters, method, values = signature(kernel, module)
     result = "Any" if returns_float(kernel) else "tuple[Any, ...]"
+    if result_groups(kernel) > 1:
+        result = f"tuple[{result}, ...]"
     head = wrapped(f"def {kernel.name}", parameters, f" -> {result}:")
     doc = textwrap.indent(docstring(kernel, module), "    ")
     return f"{head}\n{doc}\n{wrapped(f'return _{kernel.name.upper()}{method}', values, '', '    ')}"

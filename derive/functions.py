@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import sympy as sp
 
-from derive import admm, special, stable
+from derive import special, stable
+from derive.admm_kernels import admm_kernels
 from derive.calculus import Calculus, ScalarRoot, calculus
 from derive.family import Family, Slot
 from derive.ir import (
@@ -27,32 +28,11 @@ from derive.ir import (
     calls,
     reads,
 )
-from derive.lower import Lowering, Quotients, lower
+from derive.lower import Quotients, hoist, lower, uniform_ir
 from derive.matrix_calculus import matrix_kernels
 from derive.newton import newton
 
-PAPER = "Möllenhoff et al., arXiv:2506.13150"
 RULE = "Khan & Rue, arXiv:2107.04562"
-
-
-def hoist(expr: sp.Expr, scalars: set[sp.Symbol]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
-    """(expr with every factor that depends on scalars alone replaced by a symbol, the replacements)."""
-    found: dict[sp.Expr, sp.Symbol] = {}
-
-    def uniform(value: sp.Expr) -> sp.Symbol:
-        return found.setdefault(value, sp.Symbol(f"u{len(found)}", real=True))
-
-    def walk(e: sp.Expr) -> sp.Expr:
-        if e.free_symbols and e.free_symbols <= scalars:
-            return uniform(e)
-        if isinstance(e, sp.Mul):
-            inside = [f for f in e.args if f.free_symbols and f.free_symbols <= scalars]
-            rest = [walk(f) for f in e.args if f not in inside]
-            return sp.Mul(uniform(sp.Mul(*inside)), *rest) if inside else sp.Mul(*rest)
-        return e.func(*[walk(a) for a in e.args]) if e.args else e
-
-    result = walk(expr)
-    return result, {symbol: value for value, symbol in found.items()}
 
 
 def operands(
@@ -132,7 +112,7 @@ class Builder:
             name,
             inputs,
             used,
-            self.uniform_ir(uniforms),
+            uniform_ir(uniforms),
             tuple(body),
             tuple(results),
             text(stages[-1][1]),
@@ -149,10 +129,6 @@ class Builder:
         free = {str(s) for e in uniforms.values() for s in e.free_symbols}
         return tuple(s for s in self.fixed if s.variable in free)
 
-    @staticmethod
-    def uniform_ir(uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[tuple[str, Expr], ...]:
-        return tuple((str(symbol), Lowering(fuse=False).expr(value)) for symbol, value in uniforms.items())
-
     def reduction(
         self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr
     ) -> Reduction:
@@ -162,7 +138,7 @@ class Builder:
             name,
             inputs,
             self.used_scalars(uniforms),
-            self.uniform_ir(uniforms),
+            uniform_ir(uniforms),
             tuple(statements),
             term,
             f"sum of {formula}",
@@ -244,80 +220,6 @@ class Builder:
             self.reduction("entropy", operands(f.natural), entropy, "H = A - <lambda, mu> - E[log b]", entropy),
             self.reduction("kl", pair, divergence, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", divergence),
         ]
-
-
-def admm_kernels() -> list[Kernel]:
-    """The three lines of a round, for one slot; the same for every family."""
-    real = "real"
-
-    def build(
-        name: str,
-        expr: sp.Expr,
-        arrays: dict[str, sp.Symbol],
-        scalars: tuple[Scalar, ...],
-        symbols: set[sp.Symbol],
-        source: str,
-    ) -> Kernel:
-        hoisted, table = hoist(expr, symbols)
-        statements, (value,) = lower([hoisted], share=False)
-        inputs = tuple(Operand(argument, str(symbol), real) for argument, symbol in arrays.items())
-        uniforms = Builder.uniform_ir(table)
-        if name == "server_total":
-            return ClientSum(
-                name, inputs, scalars, uniforms, tuple(statements), value, f"sum over clients of {expr}", source
-            )
-        return Map(name, inputs, scalars, uniforms, tuple(statements), (value,), str(expr), source, slotwise=True)
-
-    rho, damping, alpha = (
-        Scalar("rho", "rho", "positive"),
-        Scalar("damping", "gamma", "fraction"),
-        Scalar("alpha", "alpha", "fraction"),
-    )
-    clients = Scalar("num_clients", "K", "count")
-    a = admm
-    server = {"natural_client": a.lam_k, "dual": a.eta}
-    return [
-        build(
-            "client_map",
-            a.client_map(),
-            {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad},
-            (rho,),
-            {a.rho},
-            f"{PAPER}, client line",
-        ),
-        build(
-            "dual_update",
-            a.dual_update(),
-            {"dual": a.eta, "natural_global": a.lam_g, "natural_client": a.lam_k},
-            (rho, damping),
-            {a.rho, a.gamma},
-            f"{PAPER}, dual line",
-        ),
-        build(
-            "server_contribution",
-            a.server_contribution(),
-            server,
-            (alpha, clients),
-            {a.alpha, a.K},
-            f"{PAPER}, server line as a sum",
-        ),
-        build(
-            "server_total",
-            a.server_contribution(),
-            server,
-            (alpha, clients),
-            {a.alpha, a.K},
-            f"{PAPER}, server line as a sum",
-        ),
-        build(
-            "server_update",
-            a.server_update(),
-            {"natural_prior": a.lam_0, "total": a.total},
-            (alpha,),
-            {a.alpha},
-            f"{PAPER}, server line",
-        ),
-    ]
 
 
 def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str] = ()) -> tuple[Function, ...]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derive import emit_numba
+from derive import emit_c, emit_fortran, emit_numba
 from derive.family import load_families
 from derive.functions import build_module
 from derive.ir import Module
@@ -25,7 +25,7 @@ class Target:
     emit: Callable[[Module], str]
 
 
-TARGETS = (Target("kernels/cpu/{}.py", emit_numba.emit),)
+TARGETS = (Target("kernels/cpu/{}.py", emit_numba.emit), Target("kernels/include/badmm/{}.h", emit_c.emit))
 
 
 def registry(names: Iterable[str]) -> str:
@@ -35,8 +35,12 @@ def registry(names: Iterable[str]) -> str:
     return f"{head}\n\nFAMILIES: tuple[str, ...] = (\n{listed}\n)\n"
 
 
-# files that speak of all families: path → text from their names
-SHARED: dict[str, Callable[[Iterable[str]], str]] = {"kernels/registry.py": registry}
+# files that speak of all families: path → text from their modules by name
+SHARED: dict[str, Callable[[Mapping[str, Module]], str]] = {
+    "kernels/registry.py": registry,
+    **emit_c.SHARED,
+    "kernels/include/badmm_kernels.f90": emit_fortran.emit,
+}
 
 
 def expected(names: Iterable[str] | None = None) -> dict[str, str]:
@@ -46,7 +50,7 @@ def expected(names: Iterable[str] | None = None) -> dict[str, str]:
     modules = {name: build_module(families[name]) for name in wanted}
     files = {t.path.format(name): t.emit(module) for t in TARGETS for name, module in modules.items()}
     if names is None:
-        files |= {path: text(families) for path, text in SHARED.items()}
+        files |= {path: text(modules) for path, text in SHARED.items()}
     return files
 
 

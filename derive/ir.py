@@ -9,8 +9,8 @@ operations of `MATRIX_OPS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 SCALAR_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs", "lt", "le", "ge", "call")
 MATRIX_OPS = (
@@ -132,7 +132,7 @@ class Map:
     `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
     in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
     turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps).
+    maps); `result_names` name several results that are not the slots of one parameter.
     """
 
     name: str
@@ -146,6 +146,7 @@ class Map:
     promote: bool = False
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
+    result_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,15 @@ def reads(node: Expr | Stmt) -> Iterator[str]:
             yield from reads(arg)
     elif isinstance(node, Let):
         yield from reads(node.value)
+
+
+def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
+    """An expression with some of its variables called otherwise."""
+    if isinstance(node, Var):
+        return Var(names.get(node.name, node.name))
+    if isinstance(node, Op):
+        return replace(node, args=tuple(renamed(a, names) for a in node.args))
+    return node
 
 
 def show(node: Expr | Stmt, indent: str = "") -> str:

@@ -202,3 +202,28 @@ def lower(
         for symbol, value in replacements:
             lowering.let(lowering.expr(value), str(symbol))
     return lowering.statements, [lowering.expr(e) for e in exprs]
+
+
+def hoist(expr: sp.Expr, scalars: set[sp.Symbol]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
+    """(expr with every factor that depends on scalars alone replaced by a symbol, the replacements)."""
+    found: dict[sp.Expr, sp.Symbol] = {}
+
+    def uniform(value: sp.Expr) -> sp.Symbol:
+        return found.setdefault(value, sp.Symbol(f"u{len(found)}", real=True))
+
+    def walk(e: sp.Expr) -> sp.Expr:
+        if e.free_symbols and e.free_symbols <= scalars:
+            return uniform(e)
+        if isinstance(e, sp.Mul):
+            inside = [f for f in e.args if f.free_symbols and f.free_symbols <= scalars]
+            rest = [walk(f) for f in e.args if f not in inside]
+            return sp.Mul(uniform(sp.Mul(*inside)), *rest) if inside else sp.Mul(*rest)
+        return e.func(*[walk(a) for a in e.args]) if e.args else e
+
+    result = walk(expr)
+    return result, {symbol: value for value, symbol in found.items()}
+
+
+def uniform_ir(uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[tuple[str, Expr], ...]:
+    """The IR of what `hoist` replaced."""
+    return tuple((str(symbol), Lowering(fuse=False).expr(value)) for symbol, value in uniforms.items())

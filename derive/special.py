@@ -203,7 +203,7 @@ def stirling_functions() -> list[Function]:
         "stirling_remainder_2",
         "R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10.",
         _op("div", _op("mul", "u", "u"), _op("add", "y", 1.0)),
-        [*series[2], Return((_op("add", "shift", _op("mul", "w", _op("fma", "u", "p", 0.5))),))],
+        [*series[2], Return((_op("fma", "w", _op("fma", "u", "p", 0.5), "shift"),))],
     )
     return [r0, r1, r2]
 
@@ -231,16 +231,15 @@ def lgamma_function() -> Function:
     10."""
     zeta = [1 - sp.EulerGamma] + [(-1) ** k * (sp.zeta(k) - 1) / k for k in range(2, ZETA_TERMS + 1)]
     polynomial = horner("p", zeta, "z")
-    series = _op("mul", "z", "p")
     below_half: tuple[Stmt, ...] = (
         Let("z", Var("x")),
         *polynomial,
-        Return((_op("sub", _op("sub", series, _op("log1p", "x")), _op("log", "x")),)),
+        Return((_op("sub", _op("fma", "z", "p", _op("neg", _op("log1p", "x"))), _op("log", "x")),)),
     )
     near_one: tuple[Stmt, ...] = (
         Let("z", _op("sub", "x", 1.0)),
         *polynomial,
-        Return((_op("sub", series, _op("log1p", "z")),)),
+        Return((_op("fma", "z", "p", _op("neg", _op("log1p", "z"))),)),
     )
     large: tuple[Stmt, ...] = (
         Let("lead", _op("fma", "x", _op("log", "x"), _op("neg", "x"))),
@@ -256,7 +255,7 @@ def lgamma_function() -> Function:
         Loop(ASYMPTOTIC_FROM, _op("le", "y", 2.5), down),
         Let("z", _op("sub", "y", 2.0)),
         *polynomial,
-        Return((_op("add", _op("log", "product"), series),)),
+        Return((_op("fma", "z", "p", _op("log", "product")),)),
     )
     return Function(
         "lgamma",

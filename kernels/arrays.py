@@ -140,13 +140,24 @@ def batch(names: Sequence[str], values: Sequence[Any]) -> Batch:
     return Batch(list(names), arrays, [a.reshape(-1) for a in arrays], steps, shape, rows, width, dtype, seen[0][1])
 
 
-def check_out_tuple(out: Any, count: int) -> None:
+def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:
     """`out` must be None or a tuple of `count` arrays."""
     if out is None:
         return
     if not isinstance(out, (tuple, list)) or len(out) != count:
         got = f"{len(out)} of them" if isinstance(out, (tuple, list)) else type(out).__name__
-        raise ValueError(f"out: expected a tuple of {count} arrays, got {got}")
+        raise ValueError(f"{name}: expected a tuple of {count} {of}, got {got}")
+
+
+def flat_out(out: Any, groups: int, count: int) -> tuple[Any, list[str]]:
+    """(the arrays of `out` in a row, their names): a tuple of `count` for one result, a tuple of such for several."""
+    if groups == 1:
+        return out, [f"out[{k}]" for k in range(count)]
+    names = [f"out[{g}][{k}]" for g in range(groups) for k in range(count)]
+    check_out_tuple(out, groups, of=f"tuples of {count} arrays")
+    for g, part in enumerate(out or ()):
+        check_out_tuple(part if part is not None else (), count, f"out[{g}]")
+    return None if out is None else [array for part in out for array in part], names
 
 
 def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -168,19 +179,21 @@ def outputs(
     dtype: np.dtype[Any],
     inputs: Sequence[tuple[str, Array]],
     allowed: Sequence[Sequence[int]],
+    own_names: Sequence[str] = (),
 ) -> list[Array]:
     """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap
     nothing."""
     check_out_tuple(out, len(shapes))
+    called = own_names or [f"out[{k}]" for k in range(len(shapes))]
     if out is None:
         return [np.empty(shape, dtype) for shape in shapes]
-    arrays = [checked_out(f"out[{k}]", v, s, dtype) for k, (v, s) in enumerate(zip(out, shapes, strict=True))]
+    arrays = [checked_out(n, v, s, dtype) for n, v, s in zip(called, out, shapes, strict=True)]
     for k, array in enumerate(arrays):
-        for number, (name, other) in enumerate([*inputs, *((f"out[{j}]", a) for j, a in enumerate(arrays[:k]))]):
+        for number, (name, other) in enumerate([*inputs, *zip(called, arrays[:k], strict=False)]):
             same = number in allowed[k] and address(other) == address(array) and other.shape == array.shape
             if not same and np.may_share_memory(array, other):
                 own = "memory of its own or exactly an input's of the same slot" if allowed[k] else "memory of its own"
-                raise ValueError(f"out[{k}]: expected {own}, got an overlap with {name}")
+                raise ValueError(f"{called[k]}: expected {own}, got an overlap with {name}")
     return arrays
 
 

@@ -20,6 +20,10 @@ MUTANTS = (
     Mutant("isotropic: log-partition doubled", ISOTROPIC, "_log_partition_f64", "factor"),
     Mutant("isotropic: entropy's constant doubled", ISOTROPIC, "_ENTROPY", "factor"),
     Mutant("isotropic: penalty not inverted", ISOTROPIC, "_CLIENT_MAP", "swap"),
+    Mutant("isotropic: fused dual steps away from the server", ISOTROPIC, "_round_update_f64", "swap"),
+    Mutant(
+        "isotropic: fused server line reads the old dual", ISOTROPIC, "_round_update_f32", "use", -1, "eta_new", "eta"
+    ),
     # Diagonal Gaussian.
     Mutant("diagonal: natural gradient with + H m", DIAGONAL, "_natural_gradient_f64", "unsign"),
     Mutant("diagonal: natural gradient without H m", DIAGONAL, "_natural_gradient_f64", "drop product"),

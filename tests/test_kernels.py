@@ -233,6 +233,53 @@ def test_threads_may_change_while_kernels_run() -> None:
     assert errors == []
 
 
+@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_fused_round_is_the_two_calls_in_place_as_well(family: str, dtype: Any) -> None:
+    ns, kw = kernels.load(family), keywords(family)
+    lam, shared = (
+        ns.natural_from_standard(*standard(family, shape, dtype, seed), **kw)
+        for seed, shape in enumerate([(4, 9), (9,)])
+    )
+    dual = tuple(x[::-1].copy() for x in lam)
+    new = ns.dual_update(dual, shared, lam, 0.3, 0.7)
+    share = ns.server_contribution(lam, new, 0.4, 4)
+
+    def same(got: Any) -> bool:
+        return all((a == b).all() for a, b in zip((*got[0], *got[1]), (*new, *share), strict=True))
+
+    assert same(ns.round_update(dual, shared, lam, 0.3, 0.7, 0.4, 4))
+    buffer = tuple(np.empty_like(x) for x in lam)
+    for inputs in ("dual", "both"):
+        eta, client = (tuple(x.copy() for x in slots) for slots in (dual, lam))
+        out = (eta, client if inputs == "both" else buffer)
+        returned = ns.round_update(eta, shared, client, 0.3, 0.7, 0.4, 4, out=out)
+        assert returned[0][0] is eta[0] and same(out) and same(returned)
+
+
+def test_the_fused_round_refuses_what_it_cannot_write() -> None:
+    ns = kernels.load("isotropic_gaussian")
+    x, y = np.ones(4), np.zeros(4)
+
+    def run(out: Any) -> Any:
+        return ns.round_update((x,), (x,), (x,), 0.5, 1.0, 0.5, 2, out=out)
+
+    with pytest.raises(ValueError, match=r"out: expected a tuple of 2 tuples of 1 arrays, got 1 of them"):
+        run(((y,),))
+    with pytest.raises(ValueError, match=r"out\[1\]: expected a tuple of 1 arrays, got ndarray"):
+        run(((y,), y))
+    with pytest.raises(ValueError, match=r"out\[1\]\[0\]: expected memory of its own .* overlap with out\[0\]\[0\]"):
+        run(((y,), (y,)))
+    bad, client = np.array([1.0, 2.0, np.nan, 4.0]), np.ones(4)
+    with pytest.raises(
+        ValueError, match=r"dual.precision_mean: expected finite, .*, got nan at index 2 \(overwritten\)"
+    ):
+        ns.round_update((bad,), (x,), (client,), 0.5, 1.0, 0.5, 2, out=((bad,), (client,)))
+    huge = np.full(4, 1e308)
+    with pytest.raises(ValueError, match=r"round_update: result 0 overflows float64 \(got inf at index 0\)"):
+        ns.round_update((huge,), (huge,), (-huge,), 2.0, 1.0, 0.5, 2)
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 3, 4)])
 def test_unusual_shapes(shape: tuple[int, ...]) -> None:
     ns = kernels.load("diagonal_gaussian")

@@ -46,6 +46,7 @@ ARRAY_FUNCTIONS = (
     "client_map",
     "server_total",
     "server_update",
+    "round_update",
 )
 REDUCTIONS = ("log_partition", "entropy", "kl")
 
@@ -56,17 +57,22 @@ def wrong_by(factor):
     def load(family, device="cpu"):
         right = kernels.load(family, device)
 
+        def spoil(slots, out):
+            wrong = tuple((slot * np.asarray(factor, slot.dtype)) for slot in slots)
+            if out is None:
+                return wrong
+            for target, slot in zip(out, wrong, strict=True):
+                target[...] = slot
+            return out
+
         def spoiled(name):
             def call(*args, out=None, **kwargs):
                 result = getattr(right, name)(*args, **kwargs)
                 if not isinstance(result, tuple):
                     return result * factor
-                wrong = tuple((slot * np.asarray(factor, slot.dtype)) for slot in result)
-                if out is None:
-                    return wrong
-                for target, slot in zip(out, wrong, strict=True):
-                    target[...] = slot
-                return out
+                if isinstance(result[0], tuple):
+                    return tuple(spoil(group, None if out is None else out[g]) for g, group in enumerate(result))
+                return spoil(result, out)
 
             return call
 

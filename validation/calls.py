@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+RESULTS = {"round_update": 2}  # functions that return several parameters, a tuple each
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ class Call:
 
 
 def invoke(namespace: Any, call: Call, out: tuple[Array, ...] | None = None, **extra: Any) -> Any:
-    """Run the call on a kernel namespace."""
+    """Run the call on a kernel namespace; several parameters come (and are given as ``out``) as one row of slots."""
     keywords = dict(call.kwargs, **extra)
+    groups = RESULTS.get(call.function, 1)
     if out is not None:
-        keywords["out"] = out
-    return getattr(namespace, call.function)(*call.args, **keywords)
+        count = len(out) // groups
+        keywords["out"] = out if groups == 1 else tuple(out[g * count : (g + 1) * count] for g in range(groups))
+    result = getattr(namespace, call.function)(*call.args, **keywords)
+    return result if groups == 1 else tuple(slot for group in result for slot in group)

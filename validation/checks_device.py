@@ -39,7 +39,10 @@ def device_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
         return failed(name, GROUP, family, dtype, "no such function is exported")
     expected = invoke(namespace, call)
     if call.function in LINEAR:
-        parts = [scalar_results(function, call.slot(k), list(call.scalars()), 1)[0] for k in range(len(expected))]
+        results = len(LINEAR[call.function])
+        slots = range(len(expected) // results)
+        found = [scalar_results(function, call.slot(k), list(call.scalars()), results) for k in slots]
+        parts = [columns[r] for r in range(results) for columns in found]
     else:
         columns = call.arrays()
         if family == "isotropic_gaussian" and call.function == "natural_gradient":

@@ -18,7 +18,7 @@ from validation import oracles_full as oracle
 from validation.calls import Array, Call, invoke
 from validation.check import Check, check
 from validation.checks_elementwise import linear_check
-from validation.checks_layout import different
+from validation.checks_layout import different, fused_check
 from validation.points import generator
 from validation.ulps import DIGITS, epsilon
 
@@ -50,14 +50,18 @@ def linear_calls(size: int, dtype: str) -> Iterator[Call]:
     yield Call("server_contribution", (client, first, 0.4, 5), f"d = {size}")
     yield Call("client_map", (server, first, second, 0.3), f"d = {size}")
     yield Call("server_update", (prior, total, 0.4), f"d = {size}")
+    yield Call("round_update", (first, server, client, 0.3, 0.7, 0.4, 5), f"d = {size}")
+    yield Call("round_update", (first, server, near, 0.3, 0.7, 0.4, 5), f"client at the server, d = {size}")
 
 
 def linear_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Check]:
-    """The ADMM lines against mpmath."""
+    """The ADMM lines against mpmath, and the fused ones against the two calls that they stand for."""
     with mpmath.workdps(DIGITS):
         for size in sizes:
             for call in linear_calls(size, dtype):
                 yield linear_check(namespace, FAMILY, dtype, call)
+                if call.function == "round_update":
+                    yield fused_check(namespace, FAMILY, dtype, call)
 
 
 def asymmetry(matrix: Array) -> float:

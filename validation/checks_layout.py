@@ -144,6 +144,15 @@ def out_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     return check(name, GROUP, family, dtype, bad, 0.0, DETAIL)
 
 
+def fused_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
+    """`round_update` gives, bit for bit, the dual of `dual_update` and then its `server_contribution`."""
+    dual, server, client, rho, damping, alpha, clients = call.args
+    new = namespace.dual_update(dual, server, client, rho, damping)
+    expected = (*new, *namespace.server_contribution(client, new, alpha, clients))
+    bad = different(invoke(namespace, call), expected)
+    return check(f"round_update is the two calls: {call.label}", GROUP, family, dtype, bad, 0.0, DETAIL)
+
+
 def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterator[Check]:
     """`out=` may be an input of the same slot, for every tuple argument of an ADMM line and every map's input."""
     expected = invoke(namespace, call)
@@ -152,6 +161,7 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
         fresh = call.mapped(lambda array: array.copy())
         # the last inputs: those that a natural gradient's results are computed from
         out = fresh.args[position] if positions else tuple(fresh.arrays()[-len(expected) :])
+        out += tuple(np.empty_like(slot) for slot in expected[len(out) :])
         invoke(namespace, fresh, out=out)
         where = f"argument {position + 1}" if positions else "its input"
         yield check(f"{call.function}: out= is {where}", GROUP, family, dtype, different(out, expected), 0.0, DETAIL)
@@ -198,6 +208,8 @@ def checks(namespace: Any, family: str, dtype: str, count: int = 1025) -> list[C
         found.append(out_check(namespace, family, dtype, call))
         found.append(strided_check(namespace, family, dtype, call))
         found.extend(alias_checks(namespace, family, dtype, call))
+    fused = [call for call in linear_calls(family, dtype, count) if call.function == "round_update"]
+    found.extend(fused_check(namespace, family, dtype, call) for call in fused)
     found.extend(broadcast_checks(namespace, family, dtype, count))
     found.extend(server_total_checks(namespace, family, dtype, count))
     return found

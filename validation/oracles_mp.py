@@ -10,6 +10,7 @@ The terms that set the scale of an error:
     server_contribution   c lambda_k,  -alpha eta                 c = (1 - alpha) / K
     client_map            lambda_g,  (eta - gradient) / rho
     server_update         alpha lambda_0,  total
+    round_update          those of dual_update;  c lambda_k,  -alpha eta,  -alpha damping rho (lambda_g - lambda_k)
     expectation (diag.)   mean;  -1/(2 S),  -mean^2/2
     natural_gradient      g, -H m;  -H                            gamma: each product over shape*trigamma(shape) - 1
     all other maps        the result itself (a product or a quotient)
@@ -56,12 +57,25 @@ def server_update_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Te
     return [rounded(scalars[0], dtype) * prior, total]
 
 
-# One formula serves every slot of every family: the ADMM lines are linear in the natural parameter.
-LINEAR: Mapping[str, Callable[[Point, Sequence[float], str], Terms]] = {
-    "dual_update": dual_terms,
-    "server_contribution": contribution_terms,
-    "client_map": client_map_terms,
-    "server_update": server_update_terms,
+def new_dual_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """The dual of `round_update`: that of `dual_update`."""
+    return dual_terms(slot, scalars[:2], dtype)
+
+
+def new_contribution_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """(1 - alpha)/K lambda_k - alpha (eta + damping rho (lambda_g - lambda_k)) in one slot."""
+    client_term, _ = contribution_terms((slot[2], slot[0]), scalars[2:], dtype)
+    alpha = rounded(scalars[2], dtype)
+    return [client_term, *(-alpha * term for term in new_dual_terms(slot, scalars, dtype))]
+
+
+# One formula (a result) serves every slot of every family: the ADMM lines are linear in the natural parameter.
+LINEAR: Mapping[str, Sequence[Callable[[Point, Sequence[float], str], Terms]]] = {
+    "dual_update": (dual_terms,),
+    "server_contribution": (contribution_terms,),
+    "client_map": (client_map_terms,),
+    "server_update": (server_update_terms,),
+    "round_update": (new_dual_terms, new_contribution_terms),
 }
 
 

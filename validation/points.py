@@ -72,7 +72,7 @@ def duals(family: str, rng: np.random.Generator, count: int, decades: float, dty
 
 
 def linear_calls(family: str, dtype: str, count: int) -> list[Call]:
-    """The four ADMM lines at ordinary, cancelling and extreme points."""
+    """The ADMM lines, and the two that are fused, at ordinary, cancelling and extreme points."""
     calls: list[Call] = []
     wide = LINEAR_DECADES[dtype] / 2
     for label, decades, scalars in (
@@ -91,6 +91,7 @@ def linear_calls(family: str, dtype: str, count: int) -> list[Call]:
             Call("server_contribution", (client, dual, 1.0 / (1.0 + 5.0 * rho), 5), label),
             Call("client_map", (prior, dual, other, rho), label),
             Call("server_update", (prior, other, 1.0 / (1.0 + 5.0 * rho)), label),
+            Call("round_update", (dual, prior, client, rho, damping, 1.0 / (1.0 + 5.0 * rho), 5), label),
         ]
     return calls + cancelling_linear_calls(family, dtype, count)
 
@@ -118,6 +119,9 @@ def cancelling_linear_calls(family: str, dtype: str, count: int) -> list[Call]:
         Call("client_map", (prior, dual, gradient, rho), "gradient at the dual"),
         Call("client_map", (prior, dual, beyond, rho), "step cancels the server"),
         Call("server_update", (prior, total, alpha), "total cancels the prior"),
+        Call("round_update", (dual, prior, client, rho, damping, alpha, clients), "client at the server"),
+        Call("round_update", (opposite, prior, apart, rho, damping, alpha, clients), "dual cancels the step"),
+        Call("round_update", (balanced, prior, client, rho, damping, alpha, clients), "dual cancels the client"),
     ]
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "natural_from_standard",
     "natural_gradient",
     "ratio_divergence",
+    "round_update",
     "server_contribution",
     "server_total",
     "server_update",
@@ -1262,3 +1263,153 @@ def server_update(
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
     return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def round_update_f32(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
+    """A coordinate of `round_update`, f32."""
+    u0 = f32(gamma * rho)
+    u1 = f32(alpha)
+    u2 = f32((1.0 - alpha) / K)
+    eta_new = fma(u0, lambda_g - lambda_k, eta)
+    return eta_new, fma(lambda_k, u2, -eta_new * u1)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _round_update_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    eta_in,
+    eta_in_step,
+    lambda_g_in,
+    lambda_g_in_step,
+    lambda_k_in,
+    lambda_k_in_step,
+    u0,
+    u1,
+    u2,
+    out_0,
+    out_1,
+):
+    outside = 0
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_k_in_at = row * lambda_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta_new = fma(u0, lambda_g - lambda_k, eta)
+            result_0 = eta_new
+            result_1 = fma(lambda_k, u2, -eta_new * u1)
+            outside |= bad(result_0, f32(-INF))
+            outside |= bad(result_1, f32(-INF))
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def round_update_f64(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
+    """A coordinate of `round_update`, f64."""
+    u0 = f64(gamma * rho)
+    u1 = f64(alpha)
+    u2 = f64((1.0 - alpha) / K)
+    eta_new = fma(u0, lambda_g - lambda_k, eta)
+    return eta_new, fma(lambda_k, u2, -eta_new * u1)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _round_update_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    eta_in,
+    eta_in_step,
+    lambda_g_in,
+    lambda_g_in_step,
+    lambda_k_in,
+    lambda_k_in_step,
+    u0,
+    u1,
+    u2,
+    out_0,
+    out_1,
+):
+    outside = 0
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_k_in_at = row * lambda_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta_new = fma(u0, lambda_g - lambda_k, eta)
+            result_0 = eta_new
+            result_1 = fma(lambda_k, u2, -eta_new * u1)
+            outside |= bad(result_0, -INF)
+            outside |= bad(result_1, -INF)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_ROUND_UPDATE = MapKernel(
+    name="round_update",
+    operands=(
+        ("dual", "real"),
+        ("natural_global", "real"),
+        ("natural_client", "real"),
+    ),
+    scalars=(("rho", "positive"), ("damping", "fraction"), ("alpha", "fraction"), ("num_clients", "count")),
+    uniforms=lambda rho, gamma, alpha, K: (gamma * rho, alpha, (1.0 - alpha) / K),
+    single=_round_update_f32,
+    double=_round_update_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2), (0, 1, 2)),
+)
+
+
+def round_update(
+    dual: Sequence[Any],
+    natural_global: Sequence[Any],
+    natural_client: Sequence[Any],
+    rho: float,
+    damping: float,
+    alpha: float,
+    num_clients: int,
+    *,
+    out: Sequence[Any] | None = None,
+) -> tuple[tuple[Any, ...], ...]:
+    """Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+
+    Formula (a coordinate): eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 -
+    alpha)/K
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (P,) or (K, P), any
+    further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is shared
+    by all clients.
+    rho: penalty ρ > 0.
+    damping: dual damping γ in (0, 1].
+    alpha: server step α in (0, 1].
+    num_clients: number of clients K >= 1.
+    out: tuple of such tuples (dual, contribution) that receive the results; a slot may be the input of the same
+    slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+    """
+    return _ROUND_UPDATE.slotwise(
+        NATURAL,
+        (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
+        (rho, damping, alpha, num_clients),
+        out,
+    )

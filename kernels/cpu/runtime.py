@@ -96,16 +96,22 @@ class MapKernel(_Elementwise):
         return batch.library.wrap(outputs, out)
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
-        """Apply the map to every slot of tuple arguments in turn, after all of them are checked."""
+        """Apply the map to every slot of tuple arguments in turn, after all of them are checked; a tuple of slots a
+        result, bare if there is one."""
         batches = slot_batches(names, arguments)
         numbers = self._numbers(scalars, batches[0].dtype)
-        count = len(arguments)
-        allowed = [tuple(range(k * count, (k + 1) * count)) for k in range(len(names))]
+        count, slot_count, groups = len(arguments), len(names), len(self.results)
+        given, called = ar.flat_out(out, groups, slot_count)
+        allowed = [[k * count + i for i in used] for used in self.depends for k in range(slot_count)]
         named = [pair for b in batches for pair in b.named]
-        outputs = ar.outputs(out, [b.shape for b in batches], batches[0].dtype, named, allowed)
-        for batch, output in zip(batches, outputs, strict=True):
-            self._run(batch, numbers, [output])
-        return batches[0].library.wrap(outputs, out)
+        shapes = [b.shape for b in batches] * groups
+        outputs = ar.outputs(given, shapes, batches[0].dtype, named, allowed, called)
+        for k, batch in enumerate(batches):
+            self._run(batch, numbers, outputs[k::slot_count])
+        parts = [outputs[g * slot_count : (g + 1) * slot_count] for g in range(groups)]
+        if groups == 1:
+            return batches[0].library.wrap(parts[0], out)
+        return tuple(batches[0].library.wrap(p, None if out is None else out[g]) for g, p in enumerate(parts))
 
     def _run(self, batch: ar.Batch, numbers: tuple[Any, ...], outputs: list[Array]) -> None:
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
@@ -113,7 +119,7 @@ class MapKernel(_Elementwise):
         loop = self._loop(batch.dtype)
         inside = batch.aliased(outputs)
         if inside and all(domain == "real" for _, domain in self.operands):
-            # One result that is finite unless an input is not: nothing need be saved to say where an input failed.
+            # Results that are finite unless an input is not: nothing need be saved to say where an input failed.
             whole = lambda r0, r1, c0, c1: int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))  # noqa: E731
             if threads.over(whole, batch.rows, batch.width):
                 self._explain_in_place(batch, outputs)
@@ -153,7 +159,7 @@ class MapKernel(_Elementwise):
 
     def _explain_in_place(self, batch: ar.Batch, outputs: list[Array]) -> None:
         """Name the first coordinate without a finite result, and the input that is not finite or was overwritten."""
-        index = min(i for o in outputs if (i := ar.first_outside(o, "real")) is not None)
+        index, failed = min((i, k) for k, o in enumerate(outputs) if (i := ar.first_outside(o, "real")) is not None)
         row, column = divmod(index, max(1, batch.width))
         written = {ar.address(o) for o in outputs}
         for name, array, flat, step in zip(batch.names, batch.arrays, batch.flat, batch.steps, strict=True):
@@ -161,7 +167,7 @@ class MapKernel(_Elementwise):
                 at = row * step + column
                 ar.refuse_value(name, "real", flat[at], ar.where(at, array.shape))
         name = next(n for n, a in batch.named if ar.address(a) in written)
-        got = f"{outputs[0].reshape(-1)[index]} at index {ar.where(index, batch.shape)}"
+        got = f"{outputs[failed].reshape(-1)[index]} at index {ar.where(index, batch.shape)}"
         raise ValueError(f"{name}: expected finite, with a result that {batch.dtype} can hold, got {got} (overwritten)")
 
     def _explain(self, batch: ar.Batch, outputs: list[Array], attempt: Callable[..., int], region: Region) -> None:

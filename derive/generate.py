@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derive import emit_c, emit_fortran, emit_numba
+from derive import emit_c, emit_cuda, emit_fortran, emit_numba
 from derive.family import load_families
 from derive.functions import build_module
 from derive.ir import Module
@@ -25,7 +25,11 @@ class Target:
     emit: Callable[[Module], str]
 
 
-TARGETS = (Target("kernels/cpu/{}.py", emit_numba.emit), Target("kernels/include/badmm/{}.h", emit_c.emit))
+TARGETS = (
+    Target("kernels/cpu/{}.py", emit_numba.emit),
+    Target("kernels/include/badmm/{}.h", emit_c.emit),
+    Target("kernels/gpu/{}.cu", emit_cuda.emit),
+)
 
 
 def registry(names: Iterable[str]) -> str:

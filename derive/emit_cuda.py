@@ -42,7 +42,9 @@ def emit(module: ir.Module) -> str:
     entries = "\n\n".join(_entries(k) for k in kernels)
     if any(isinstance(k, ir.Reduction) for k in kernels):
         entries += "\n\n" + _entry("partial_sums_f64x2", "badmm::sum<double, 2, badmm::partial_sums>", BOUNDS)
-    return f"{head}\n{includes}\n\nnamespace coordinate {{\n\n{coordinates}\n\n}}  // namespace coordinate\n\n{entries}\n"
+    return (
+        f"{head}\n{includes}\n\nnamespace coordinate {{\n\n{coordinates}\n\n}}  // namespace coordinate\n\n{entries}\n"
+    )
 
 
 def _mask(numbers: list[int]) -> str:

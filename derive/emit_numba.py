@@ -122,9 +122,10 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-{linalg}
+
+from kernels.calls import slots{linalg}
 from kernels.cpu.intrinsics import {", ".join(used)}
-from kernels.cpu.runtime import {", ".join(sorted(runtime))}, slots
+from kernels.cpu.runtime import {", ".join(sorted(runtime))}
 
 NAME = "{module.family}"
 {slots}
@@ -133,7 +134,7 @@ INF = np.inf
 
 __all__ = [
 {exported},
-]'''.replace("\n\n\nfrom kernels", "\n\nfrom kernels")
+]'''
 
 
 def _python_tuple(items: tuple[object, ...]) -> str:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from kernels.calls import slots
 from kernels.cpu.intrinsics import add, bad, f32, f64, fma, load, store
-from kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel, slots
+from kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 
 NAME = "diagonal_gaussian"
 NATURAL = ("precision_mean", "precision")

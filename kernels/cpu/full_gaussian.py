@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from kernels.calls import slots
 from kernels.cpu import linalg
 from kernels.cpu.intrinsics import bad, f32, f64, fma, load, store
-from kernels.cpu.runtime import ClientSumKernel, MapKernel, MatrixKernel, slots
+from kernels.cpu.runtime import ClientSumKernel, MapKernel, MatrixKernel
 
 NAME = "full_gaussian"
 NATURAL = ("precision_mean", "precision")

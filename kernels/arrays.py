@@ -127,8 +127,13 @@ class Batch:
     rows: int
     width: int
     dtype: np.dtype[Any]
-    library: Library
+    libraries: Sequence[Library]
     memory: Memory
+
+    @property
+    def library(self) -> Library:
+        """The first input's library: results are handed back in it."""
+        return self.libraries[0]
 
     @property
     def named(self) -> list[tuple[str, Array]]:
@@ -185,7 +190,7 @@ def batch(names: Sequence[str], values: Sequence[Any], memory: Memory = HOST) ->
     rows, width = (1, math.prod(shape)) if whole else (shape[0], math.prod(shape[1:]))
     steps = [width if a.shape == shape else 0 for a in arrays]
     flat = [a.reshape(-1) for a in arrays]
-    return Batch(list(names), arrays, flat, steps, shape, rows, width, dtype, seen[0][1], memory)
+    return Batch(list(names), arrays, flat, steps, shape, rows, width, dtype, [lib for _, lib in seen], memory)
 
 
 def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:
@@ -268,7 +273,12 @@ class Members:
     lead: tuple[int, ...]
     dimension: int
     dtype: np.dtype[Any]
-    library: Library
+    libraries: Sequence[Library]
+
+    @property
+    def library(self) -> Library:
+        """The first input's library: results are handed back in it."""
+        return self.libraries[0]
 
 
 def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any], memory: Memory = HOST) -> Members:
@@ -289,7 +299,7 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any],
         own = (dimension,) * rank
         if array.shape not in (lead + own, own):
             raise ValueError(f"{name}: expected shape {lead + own}, got {array.shape}")
-    return Members(arrays, ranks, lead, dimension, dtype, seen[0][1])
+    return Members(arrays, ranks, lead, dimension, dtype, [lib for _, lib in seen])
 
 
 def scalar(name: str, domain: str, value: Any) -> float:

@@ -63,7 +63,7 @@ class Elementwise:
         """Where the arrays of a call must be."""
         return ar.HOST
 
-    def on(self, _batches: Sequence[ar.Batch], _stream: Any) -> AbstractContextManager[Any]:
+    def on(self, _inputs: Sequence[ar.Batch], _stream: Any) -> AbstractContextManager[Any]:
         """Where outputs are made and the kernel runs: a device's current stream, where there are such."""
         return _ANYWHERE
 

@@ -68,6 +68,11 @@ def cell(outcome: Outcome) -> str:
     return counts + (" †" if outcome.margin <= 0 else "")
 
 
+def short(level: float) -> str:
+    """1e-8 rather than 1e-08."""
+    return f"{level:.0e}".replace("e-0", "e-")
+
+
 def span(counts: Iterable[int | None]) -> str:
     """How many problems got there and in how many rounds."""
     reached = [count for count in counts if count is not None]
@@ -91,8 +96,8 @@ def family_section(family: str, names: Sequence[str], outcomes: Sequence[Outcome
     lines = [
         f"### {family}",
         "",
-        f"Defaults within {level:g} of the solution within {limit} rounds, the existence condition never violated: "
-        f"{met} of {len(names)} problems.",
+        f"Defaults within {short(level)} of the solution in at most {limit} rounds, the existence condition never "
+        f"violated: {met} of {len(names)} problems.",
         "",
         "| variant | reached 1e-3, rounds | reached 1e-8, rounds | broke off | condition violated |",
         "| --- | --- | --- | --- | --- |",
@@ -130,9 +135,9 @@ the slots of ‖λ − λ*‖₂ / ‖λ*‖₂, Frobenius for the precision mat
 - *defaults*: `badmm.solve` as it is. *ρ = 1/K*: α = 1/(1 + ρK) = ½, exact in one round on quadratics. *PVI*:
   ρ = α = 1. *Bregman*: `bregman_admm` with its automatic step sizes.
 - *classic ADMM* is `validation/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate: its distance is that
-  of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)};
-  each level is given the penalty that reaches it first (– : none within {CLASSIC_LIMIT} rounds), while the other
-  columns use one setting for all problems.
+  of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)},
+  then 10^±¼ times the best; each level is given the penalty that reaches it first (– : none within {CLASSIC_LIMIT}
+  rounds), while the other columns use one setting for all problems.
 - Softmax is taken by the delta method (expectations at the mean) in every family.
 """
 

@@ -212,11 +212,8 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
             continue
         value = f"load({a}, {a}_at + i)"
         lines.append(f"{tab}{o.variable} = {f'f64({value})' if promote and single else value}")
-    checks = [
-        _check(o.variable, o.domain, single and not promote)
-        for o in kernel.operands
-        if reduction or o.domain in ("positive", "negative")
-    ]
+    tested = kernel.tested if isinstance(kernel, ir.Map) else kernel.operands
+    checks = [_check(o.variable, o.domain, single and not promote) for o in tested]
     lines += inner.statements(kernel.body, tab)
     if isinstance(kernel, ir.Reduction):
         lines += [f"{tab}term = {inner.expr(kernel.term)}", f"{tab}total = add(total, term)"]

@@ -132,7 +132,8 @@ class Map:
     `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
     in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
     turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps); `result_names` name several results that are not the slots of one parameter.
+    maps); the inputs' own domains then follow from the results' and are not tested beside them. `result_names` name
+    several results that are not the slots of one parameter.
     """
 
     name: str
@@ -147,6 +148,11 @@ class Map:
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
     result_names: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> tuple[Operand, ...]:
+        """The operands whose domain the kernel tests: every real one shows in a result that is not finite."""
+        return () if self.result_domains else tuple(o for o in self.operands if o.domain in ("positive", "negative"))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def newton(root: ScalarRoot) -> tuple[Function, sp.Expr]:
         Let("step", Var(str(x))),
         Loop(
             20,
-            Op("le", (Op("abs", (Var("step"),)), Op("mul", (Lit("2.220446049250313e-16"), Var(str(x)))))),
+            # the step just taken squares the error: below 2⁻²⁷ of x nothing is left for another
+            Op("le", (Op("abs", (Var("step"),)), Op("mul", (Lit(repr(2.0**-27)), Var(str(x)))))),
             (
                 Let("r1", Op("call", (Var(str(x)),), "stirling_remainder_1")),
                 Let("r2", Op("call", (Var(str(x)),), "stirling_remainder_2")),

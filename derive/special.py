@@ -2,8 +2,8 @@
 
 ln Γ(x) = x ln x − x + R(x), and likewise ψ = ln + R′, ψ₁ = 1/x + R″: R, the remainder of Stirling's formula, carries
 everything that is left of entropies and divergences after the large terms cancel. For x ≥ 10 it is its asymptotic
-series (Bernoulli numbers, from SymPy); below, it is shifted up by recurrences whose terms all have one sign, so
-nothing cancels.
+series (Bernoulli numbers, from SymPy); below, it is shifted up by recurrences. The shifts of ψ, R′ and R″ are sums of
+fractions and are kept as one fraction, so that a call divides once however far it shifts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sympy as sp
 from derive.ir import Expr, Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
 
 ASYMPTOTIC_FROM = 10
-SERIES_TERMS = 11
+SERIES_TERMS = 10
 ZETA_TERMS = 30
 GAUSS_NODES = 12
 NEAR = 0.4  # below it the series of φ is summed
@@ -148,6 +148,30 @@ def _shifted(name: str, doc: str, per_step: Expr, finish: list[Stmt]) -> Functio
     return Function(name, ("x",), tuple(body + finish), doc)
 
 
+def _fraction_shifted(name: str, doc: str, term: Expr, finish: list[Stmt]) -> Function:
+    """f(x) from the asymptotic form at y = x + n ≥ 10 and `shift`, the sum of 1/term over the n steps, as one fraction.
+
+    Σ 1/t_k = N/D: N ← N t + D, D ← D t, all positive.
+    """
+    step: tuple[Stmt, ...] = (
+        Let("t", term),
+        Let("top", _op("fma", "top", "t", "bottom")),
+        Let("bottom", _op("mul", "bottom", "t")),
+        Let("y", _op("add", "y", 1.0)),
+    )
+    body: list[Stmt] = [
+        Let("y", Var("x")),
+        Let("top", _num(0)),
+        Let("bottom", _num(1)),
+        Let("t", _num(0)),
+        Loop(ASYMPTOTIC_FROM, _op("ge", "y", float(ASYMPTOTIC_FROM)), step),
+        Let("shift", _op("div", "top", "bottom")),
+        Let("u", _op("div", 1.0, "y")),
+        Let("w", _op("mul", "u", "u")),
+    ]
+    return Function(name, ("x",), tuple(body + finish), doc)
+
+
 def x_minus_log1p_function() -> Function:
     """φ by x·s − 2(s³/3 + s⁵/5 + …), s = x/(2 + x), near 0; directly elsewhere."""
     odd = [sp.Rational(2, 2 * k + 3) for k in range(12)]
@@ -193,29 +217,44 @@ def stirling_functions() -> list[Function]:
             Return((_op("add", "shift", _op("fma", "u", "p", "main")),)),
         ],
     )
-    r1 = _shifted(
+    r1 = _fraction_shifted(
         "stirling_remainder_1",
-        "R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + 1) - phi(1/x) below 10.",
-        _op("neg", _call("x_minus_log1p", "u")),
-        [*series[1], Return((_op("add", "shift", _op("fma", "w", "p", _op("mul", -0.5, "u"))),))],
+        "R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10.",
+        Var("y"),
+        [
+            *series[1],
+            Let("main", _op("fma", "w", "p", _op("mul", -0.5, "u"))),
+            If(
+                _op("lt", "x", float(ASYMPTOTIC_FROM)),
+                (
+                    Let("shift", _op("add", "shift", _op("log", _op("div", "x", "y")))),
+                    Let("main", _op("sub", "main", "shift")),
+                ),
+            ),
+            Return((Var("main"),)),
+        ],
     )
-    r2 = _shifted(
+    r2 = _fraction_shifted(
         "stirling_remainder_2",
         "R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10.",
-        _op("div", _op("mul", "u", "u"), _op("add", "y", 1.0)),
+        _op("mul", _op("mul", "y", "y"), _op("add", "y", 1.0)),
         [*series[2], Return((_op("fma", "w", _op("fma", "u", "p", 0.5), "shift"),))],
     )
     return [r0, r1, r2]
 
 
 def polygamma_functions() -> list[Function]:
-    """ψ and ψ₁ from R′ and R″."""
+    """ψ by its own shift, which needs one logarithm where R′ needs two, and ψ₁ from R″."""
     return [
-        Function(
+        _fraction_shifted(
             "digamma",
-            ("x",),
-            (Return((_op("add", _call("stirling_remainder_1", "x"), _op("log", "x")),)),),
-            "digamma(x) = R'(x) + ln x, x > 0.",
+            "digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10.",
+            Var("y"),
+            [
+                *horner("p", _asymptotic(1), "w"),
+                Let("main", _op("fma", "w", "p", _op("mul", -0.5, "u"))),
+                Return((_op("add", _op("sub", _op("log", "y"), "shift"), "main"),)),
+            ],
         ),
         Function(
             "trigamma",

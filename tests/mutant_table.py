@@ -72,7 +72,7 @@ MUTANTS = (
     # Gamma.
     Mutant("gamma: expectation of log with + log rate", GAMMA, "_expectation_from_natural_f64", "sign"),
     Mutant("gamma: mean inverted", GAMMA, "_expectation_from_natural_f64", "swap", 1),
-    Mutant("gamma: digamma's recurrence with the wrong sign", GAMMA, "stirling_remainder_1", "unsign"),
+    Mutant("gamma: digamma's shift with the wrong sign", GAMMA, "digamma", "sign", -1),
     Mutant("gamma: digamma without its last term", GAMMA, "digamma", "drop"),
     Mutant("gamma: trigamma without its first term", GAMMA, "trigamma", "drop"),
     Mutant("gamma: a coefficient of lgamma's series doubled", GAMMA, "lgamma", "factor", 29),

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from validation import recovery
+from validation import recovery, textbook
 from validation.central import central
 from validation.problems import problem
-from validation.textbook import ConsensusADMM, QuadraticLosses, losses_of, proximal, tune
+from validation.textbook import ConsensusADMM, QuadraticLosses, losses_of, proximal
 
 
 @pytest.mark.parametrize("rho", recovery.PENALTIES)
@@ -70,24 +70,28 @@ def test_textbook_converges_to_the_pooled_solution() -> None:
     np.testing.assert_allclose(last.local, np.broadcast_to(solution, last.local.shape), rtol=1e-8, atol=1e-8)
 
 
-def test_tuning_finds_the_best_penalty_of_the_grid() -> None:
+def test_tuning_finds_the_best_penalty_of_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     case = problem("poisson/pixel/iid-10")
     mode = central(case.name, "isotropic_gaussian").mean
     grid = (10.0, 100.0, 1000.0)
-    best = tune(case, mode, levels=(1e-2, 1e-4), grid=grid, limit=60)
-    alone = [tune(case, mode, levels=(1e-2, 1e-4), grid=(r,), limit=60) for r in grid]
+    levels = (1e-2, 1e-4)
+    monkeypatch.setattr(textbook, "REFINEMENT", ())
+    best = textbook.tune(case, mode, levels, grid, limit=60)
     for level in range(2):
-        counts = [one.rounds[level] for one in alone]
-        reached = [count for count in counts if count is not None]
-        assert best.rounds[level] == min(reached)
+        counts = {r: textbook.tune(case, mode, levels, (r,), limit=60).rounds[level] for r in grid}
+        fewest = min(count for count in counts.values() if count is not None)
+        assert best.rounds[level] == fewest
         penalty = best.penalties[level]
         assert penalty is not None
-        assert counts[grid.index(penalty)] == min(reached)
+        assert counts[penalty] == fewest
+    monkeypatch.undo()
+    refined = textbook.tune(case, mode, levels, grid, limit=60)
+    assert all(a is not None and b is not None and a <= b for a, b in zip(refined.rounds, best.rounds, strict=True))
 
 
 def test_no_penalty_reaching_the_level_is_none() -> None:
     case = problem("poisson/pixel/iid-10")
     mode = central(case.name, "isotropic_gaussian").mean
-    found = tune(case, mode, levels=(1e-12,), grid=(0.1,), limit=3)
+    found = textbook.tune(case, mode, levels=(1e-12,), grid=(0.1,), limit=3)
     assert found.rounds == (None,)
     assert found.penalties == (None,)

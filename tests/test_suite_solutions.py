@@ -170,4 +170,4 @@ def test_the_document_shows_losses_and_violations() -> None:
     page = document([case], [], outcomes)
     assert f"| {case.name} | 4 / 8 |" in page
     assert "| 5 / 9 | 1 / 2 |" in page
-    assert "within 25 rounds, the existence condition never violated: 1 of 1 problems" in page
+    assert "in at most 25 rounds, the existence condition never violated: 1 of 1 problems" in page

@@ -83,11 +83,12 @@ def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
     if family == "diagonal_gaussian":
         mu = (natural[0], -0.5 * (1 + natural[0] ** 2))
         boundary = float(-0.5 * natural[0][PLACE] ** 2)
-        faults = [Fault(1, value) for value in (0.0, boundary / 2, np.nan)] + [Fault(0, np.nan), Fault(0, 1e4)]
+        faults = [Fault(1, value) for value in (0.0, 0.5, boundary / 2, *NOT_FINITE)]
+        faults += [Fault(0, value) for value in (np.nan, 1e4)]
         yield Call("natural_from_expectation", mu), faults
     if family == "gamma":
         mu = (np.log(natural[0]) - np.asarray(1.0, dtype), -natural[0])
-        faults = [Fault(1, value) for value in (0.0, 0.5, np.nan)] + [Fault(0, value) for value in (np.nan, 5.0)]
+        faults = [Fault(1, value) for value in (0.0, 0.5, *NOT_FINITE)] + [Fault(0, value) for value in (np.nan, 5.0)]
         yield Call("natural_from_expectation", mu), faults
 
 

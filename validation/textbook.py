@@ -122,9 +122,33 @@ class SoftmaxLosses:
         return gradient.reshape(clients, -1), H.reshape(clients, p * classes, p * classes)
 
 
+@dataclass(frozen=True)
+class GroupedLosses:
+    """Clients of similar sizes batched together, so that little of a batch is padding."""
+
+    groups: tuple[tuple[NDArray[np.intp], Losses], ...]
+
+    def derivatives(self, x: Array) -> tuple[Array, Array]:
+        """Gradients and Hessians, in the clients' own order."""
+        slope, H = np.empty_like(x), np.empty((*x.shape, x.shape[1]))
+        for members, losses in self.groups:
+            slope[members], H[members] = losses.derivatives(x[members])
+        return slope, H
+
+
 def losses_of(problem: Problem) -> Losses:
     """The clients' losses of a problem of the suite."""
-    padded = _Padded.of(problem.X, problem.y)
+    # sizes within a factor of two share a batch
+    scale = np.array([int(np.log2(len(y))) for y in problem.y])
+    groups = []
+    for value in np.unique(scale):
+        members = np.flatnonzero(scale == value)
+        padded = _Padded.of([problem.X[k] for k in members], [problem.y[k] for k in members])
+        groups.append((members, _losses(problem, padded)))
+    return GroupedLosses(tuple(groups))
+
+
+def _losses(problem: Problem, padded: _Padded) -> Losses:
     if problem.kind == "logistic":
         return LogisticLosses(padded)
     return PoissonLosses(padded) if problem.kind == "poisson" else SoftmaxLosses(padded, problem.num_classes)
@@ -215,6 +239,8 @@ CLASSIC_LIMIT = 500
 """Rounds after which a penalty is given up."""
 PENALTY_GRID = tuple(float(f"{10 ** (step / 2):.3g}") for step in range(-2, 7))
 """Penalties that are tried when tuning: two a decade from 0.1 to 1000."""
+REFINEMENT = (10**-0.25, 10**0.25)
+"""Factors that are then tried on each level's best penalty."""
 
 
 @dataclass(frozen=True)
@@ -226,6 +252,40 @@ class Tuned:
     penalties: tuple[float | None, ...]
 
 
+@dataclass
+class _Contest:
+    """The best penalty so far for each level, on one problem with minimiser `mode`."""
+
+    problem: Problem
+    mode: Array
+    levels: tuple[float, ...]
+    limit: int
+    rounds: list[int | None] = field(init=False)
+    penalties: list[float | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.losses = losses_of(self.problem)
+        self.rounds, self.penalties = [None] * len(self.levels), [None] * len(self.levels)
+
+    def enter(self, penalty: float) -> None:
+        """Run one penalty until the last level, or until it has used the rounds of the best so far."""
+        case = self.problem
+        # Newton's error is about the square of its last step, here 1e-12
+        admm = ConsensusADMM(
+            self.losses, case.num_clients, np.zeros(case.dim), case.prior_precision, penalty, tolerance=1e-6
+        )
+        reached, size = 0, np.linalg.norm(self.mode)
+        for iterate in itertools.islice(admm, (self.rounds[-1] or self.limit + 1) - 1):
+            error = np.linalg.norm(iterate.global_next - self.mode) / size
+            while reached < len(self.levels) and error <= self.levels[reached]:
+                known = self.rounds[reached]
+                if known is None or iterate.round < known:
+                    self.rounds[reached], self.penalties[reached] = iterate.round, penalty
+                reached += 1
+            if reached == len(self.levels):
+                break
+
+
 def tune(
     problem: Problem,
     mode: Array,
@@ -233,27 +293,16 @@ def tune(
     grid: Sequence[float] = PENALTY_GRID,
     limit: int = CLASSIC_LIMIT,
 ) -> Tuned:
-    """Rounds until ‖z − m*‖₂ ≤ level ‖m*‖₂ with the best penalty of the grid, for each level on its own.
+    """Rounds until ‖z − m*‖₂ ≤ level ‖m*‖₂ with the best penalty of the grid and its refinement, level by level.
 
-    `mode` is the minimiser m* of the pooled problem. A penalty is given up after `limit` rounds, or as soon as it has
-    used as many as the best so far needed to the last level. Local problems are solved to 1e-12.
+    `mode` is the minimiser m* of the pooled problem; `levels` fall. A penalty is given up after `limit` rounds, or as
+    soon as it has used as many as the best so far needed to the last level.
     """
-    best: list[int | None] = [None] * len(levels)
-    penalties: list[float | None] = [None] * len(levels)
-    losses = losses_of(problem)
+    contest = _Contest(problem, mode, levels, limit)
     # from the middle of the grid outwards: a good penalty found early makes the others cheap
     for penalty in sorted(grid, key=lambda r: abs(np.log(r))):
-        admm = ConsensusADMM(
-            losses, problem.num_clients, np.zeros(problem.dim), problem.prior_precision, penalty, tolerance=1e-12
-        )
-        reached = 0
-        for iterate in itertools.islice(admm, (best[-1] or limit + 1) - 1):
-            error = float(np.linalg.norm(iterate.global_next - mode) / np.linalg.norm(mode))
-            while reached < len(levels) and error <= levels[reached]:
-                known = best[reached]
-                if known is None or iterate.round < known:
-                    best[reached], penalties[reached] = iterate.round, penalty
-                reached += 1
-            if reached == len(levels):
-                break
-    return Tuned(levels, tuple(best), tuple(penalties))
+        contest.enter(penalty)
+    best = {penalty for penalty in contest.penalties if penalty is not None}
+    for penalty in sorted(float(f"{r * factor:.3g}") for r in best for factor in REFINEMENT):
+        contest.enter(penalty)
+    return Tuned(levels, tuple(contest.rounds), tuple(contest.penalties))

@@ -101,8 +101,7 @@ def stirling_remainder(x):
         y = y + 1.0
     u = 1.0 / y
     w = u * u
-    p = 13.402864044168393
-    p = fma(p, w, -1.3924322169059011)
+    p = -1.3924322169059011
     p = fma(p, w, 0.17964437236883057)
     p = fma(p, w, -0.029550653594771242)
     p = fma(p, w, 0.00641025641025641)
@@ -118,20 +117,23 @@ def stirling_remainder(x):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def stirling_remainder_1(x):
-    """R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + 1) - phi(1/x) below 10."""
+    """R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below
+    10."""
     y = x
-    shift = 0.0
-    u = 0.0
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
     for _ in range(10):
         if y >= 10.0:
             break
-        u = 1.0 / y
-        shift = shift + -x_minus_log1p(u)
+        t = y
+        top = fma(top, t, bottom)
+        bottom = bottom * t
         y = y + 1.0
+    shift = top / bottom
     u = 1.0 / y
     w = u * u
-    p = -281.46014492753625
-    p = fma(p, w, 26.456212121212122)
+    p = 26.456212121212122
     p = fma(p, w, -3.0539543302701198)
     p = fma(p, w, 0.4432598039215686)
     p = fma(p, w, -0.08333333333333333)
@@ -141,25 +143,31 @@ def stirling_remainder_1(x):
     p = fma(p, w, -0.003968253968253968)
     p = fma(p, w, 0.008333333333333333)
     p = fma(p, w, -0.08333333333333333)
-    return shift + fma(w, p, -0.5 * u)
+    main = fma(w, p, -0.5 * u)
+    if x < 10.0:
+        shift = shift + math.log(x / y)
+        main = main - shift
+    return main
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def stirling_remainder_2(x):
     """R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10."""
     y = x
-    shift = 0.0
-    u = 0.0
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
     for _ in range(10):
         if y >= 10.0:
             break
-        u = 1.0 / y
-        shift = shift + ((u * u) / (y + 1.0))
+        t = (y * y) * (y + 1.0)
+        top = fma(top, t, bottom)
+        bottom = bottom * t
         y = y + 1.0
+    shift = top / bottom
     u = 1.0 / y
     w = u * u
-    p = 6192.123188405797
-    p = fma(p, w, -529.1242424242424)
+    p = -529.1242424242424
     p = fma(p, w, 54.971177944862156)
     p = fma(p, w, -7.092156862745098)
     p = fma(p, w, 1.1666666666666667)
@@ -174,8 +182,33 @@ def stirling_remainder_2(x):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def digamma(x):
-    """digamma(x) = R'(x) + ln x, x > 0."""
-    return stirling_remainder_1(x) + math.log(x)
+    """digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10."""
+    y = x
+    top = 0.0
+    bottom = 1.0
+    t = 0.0
+    for _ in range(10):
+        if y >= 10.0:
+            break
+        t = y
+        top = fma(top, t, bottom)
+        bottom = bottom * t
+        y = y + 1.0
+    shift = top / bottom
+    u = 1.0 / y
+    w = u * u
+    p = 26.456212121212122
+    p = fma(p, w, -3.0539543302701198)
+    p = fma(p, w, 0.4432598039215686)
+    p = fma(p, w, -0.08333333333333333)
+    p = fma(p, w, 0.021092796092796094)
+    p = fma(p, w, -0.007575757575757576)
+    p = fma(p, w, 0.004166666666666667)
+    p = fma(p, w, -0.003968253968253968)
+    p = fma(p, w, 0.008333333333333333)
+    p = fma(p, w, -0.08333333333333333)
+    main = fma(w, p, -0.5 * u)
+    return (math.log(y) - shift) + main
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -325,7 +358,7 @@ def shape_from_gap(gap):
         a = -2.0 / ((3.0 - gap) - root)
     step = a
     for _ in range(20):
-        if abs(step) <= (2.220446049250313e-16 * a):
+        if abs(step) <= (7.450580596923828e-09 * a):
             break
         r1 = stirling_remainder_1(a)
         r2 = stirling_remainder_2(a)
@@ -617,7 +650,6 @@ def _natural_from_expectation_f32(
             a = shape_from_gap(gap)
             result_0 = f32(a)
             result_1 = f32(-a / mu2)
-            outside |= bad(-mu2, 0.0)
             outside |= bad(result_0, f32(0.0))
             outside |= bad(result_1, f32(0.0))
             store(out_0, out_at + i, result_0, 0)
@@ -649,7 +681,6 @@ def _natural_from_expectation_f64(
             a = shape_from_gap(gap)
             result_0 = a
             result_1 = -a / mu2
-            outside |= bad(-mu2, 0.0)
             outside |= bad(result_0, 0.0)
             outside |= bad(result_1, 0.0)
             store(out_0, out_at + i, result_0, 0)

@@ -45,7 +45,7 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_stirling_remainder
   end interface
-  ! R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + 1) - phi(1/x) below 10.
+  ! R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10.
   interface
     pure function badmm_stirling_remainder_1(x) bind(c, name="badmm_stirling_remainder_1") result(res)
       import :: c_double
@@ -61,7 +61,7 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_stirling_remainder_2
   end interface
-  ! digamma(x) = R'(x) + ln x, x > 0.
+  ! digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10.
   interface
     pure function badmm_digamma(x) bind(c, name="badmm_digamma") result(res)
       import :: c_double

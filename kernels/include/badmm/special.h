@@ -76,8 +76,7 @@ BADMM_INLINE double badmm_stirling_remainder(double x)
     }
     u = 1.0 / y;
     const double w = u * u;
-    double p = 13.402864044168393;
-    p = fma(p, w, -1.3924322169059011);
+    double p = -1.3924322169059011;
     p = fma(p, w, 0.17964437236883057);
     p = fma(p, w, -0.029550653594771242);
     p = fma(p, w, 0.00641025641025641);
@@ -91,22 +90,24 @@ BADMM_INLINE double badmm_stirling_remainder(double x)
     return shift + fma(u, p, main);
 }
 
-/* R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + 1) - phi(1/x) below 10. */
+/* R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10. */
 BADMM_INLINE double badmm_stirling_remainder_1(double x)
 {
     double y = x;
-    double shift = 0.0;
-    double u = 0.0;
+    double top = 0.0;
+    double bottom = 1.0;
+    double t = 0.0;
     for (int pass = 0; pass < 10; ++pass) {
         if (y >= 10.0) break;
-        u = 1.0 / y;
-        shift = shift + -badmm_x_minus_log1p(u);
+        t = y;
+        top = fma(top, t, bottom);
+        bottom = bottom * t;
         y = y + 1.0;
     }
-    u = 1.0 / y;
+    double shift = top / bottom;
+    const double u = 1.0 / y;
     const double w = u * u;
-    double p = -281.46014492753625;
-    p = fma(p, w, 26.456212121212122);
+    double p = 26.456212121212122;
     p = fma(p, w, -3.0539543302701198);
     p = fma(p, w, 0.4432598039215686);
     p = fma(p, w, -0.08333333333333333);
@@ -116,25 +117,32 @@ BADMM_INLINE double badmm_stirling_remainder_1(double x)
     p = fma(p, w, -0.003968253968253968);
     p = fma(p, w, 0.008333333333333333);
     p = fma(p, w, -0.08333333333333333);
-    return shift + fma(w, p, -0.5 * u);
+    double main = fma(w, p, -0.5 * u);
+    if (x < 10.0) {
+        shift = shift + log(x / y);
+        main = main - shift;
+    }
+    return main;
 }
 
 /* R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10. */
 BADMM_INLINE double badmm_stirling_remainder_2(double x)
 {
     double y = x;
-    double shift = 0.0;
-    double u = 0.0;
+    double top = 0.0;
+    double bottom = 1.0;
+    double t = 0.0;
     for (int pass = 0; pass < 10; ++pass) {
         if (y >= 10.0) break;
-        u = 1.0 / y;
-        shift = shift + ((u * u) / (y + 1.0));
+        t = (y * y) * (y + 1.0);
+        top = fma(top, t, bottom);
+        bottom = bottom * t;
         y = y + 1.0;
     }
-    u = 1.0 / y;
+    const double shift = top / bottom;
+    const double u = 1.0 / y;
     const double w = u * u;
-    double p = 6192.123188405797;
-    p = fma(p, w, -529.1242424242424);
+    double p = -529.1242424242424;
     p = fma(p, w, 54.971177944862156);
     p = fma(p, w, -7.092156862745098);
     p = fma(p, w, 1.1666666666666667);
@@ -147,10 +155,35 @@ BADMM_INLINE double badmm_stirling_remainder_2(double x)
     return fma(w, fma(u, p, 0.5), shift);
 }
 
-/* digamma(x) = R'(x) + ln x, x > 0. */
+/* digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10. */
 BADMM_INLINE double badmm_digamma(double x)
 {
-    return badmm_stirling_remainder_1(x) + log(x);
+    double y = x;
+    double top = 0.0;
+    double bottom = 1.0;
+    double t = 0.0;
+    for (int pass = 0; pass < 10; ++pass) {
+        if (y >= 10.0) break;
+        t = y;
+        top = fma(top, t, bottom);
+        bottom = bottom * t;
+        y = y + 1.0;
+    }
+    const double shift = top / bottom;
+    const double u = 1.0 / y;
+    const double w = u * u;
+    double p = 26.456212121212122;
+    p = fma(p, w, -3.0539543302701198);
+    p = fma(p, w, 0.4432598039215686);
+    p = fma(p, w, -0.08333333333333333);
+    p = fma(p, w, 0.021092796092796094);
+    p = fma(p, w, -0.007575757575757576);
+    p = fma(p, w, 0.004166666666666667);
+    p = fma(p, w, -0.003968253968253968);
+    p = fma(p, w, 0.008333333333333333);
+    p = fma(p, w, -0.08333333333333333);
+    const double main = fma(w, p, -0.5 * u);
+    return (log(y) - shift) + main;
 }
 
 /* ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10. */
@@ -305,7 +338,7 @@ BADMM_INLINE double badmm_shape_from_gap(double gap)
     }
     double step = a;
     for (int pass = 0; pass < 20; ++pass) {
-        if (fabs(step) <= (2.220446049250313e-16 * a)) break;
+        if (fabs(step) <= (7.450580596923828e-09 * a)) break;
         const double r1 = badmm_stirling_remainder_1(a);
         const double r2 = badmm_stirling_remainder_2(a);
         step = -(r1 * (gap + r1)) / (gap * r2);

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import sympy as sp
 
 from derive import ir
-from derive.c_interface import PRECISIONS, map_signature, term_signature
+from derive.c_interface import PRECISIONS, function_signature, map_signature, term_signature
 
 WIDTHS = {"f32": ("float", 4), "f64": ("double", 2)}  # C type, elements that 16 bytes hold
 LOOPS = {ir.Map: "map", ir.Reduction: "sum", ir.ClientSum: "client_sum"}
@@ -28,6 +28,13 @@ def loop_kernels(module: ir.Module) -> Iterator[Kernel]:
             yield kernel
 
 
+def matrix_functions(module: ir.Module) -> list[ir.Function]:
+    """The scalar functions that matrix functions apply to every element of an array."""
+    kernels = [k for k in module.kernels if isinstance(k, ir.MatrixMap)]
+    called = {name for k in kernels for node in (*k.body, *k.results) for name in ir.calls(node)}
+    return [f for f in module.functions if f.name in called]
+
+
 def emit(module: ir.Module) -> str:
     """kernels/gpu/<family>.cu."""
     kernels = list(loop_kernels(module))
@@ -40,8 +47,10 @@ def emit(module: ir.Module) -> str:
     includes = f'#include "badmm/{module.family}.h"\n#include "loops.cuh"'
     coordinates = "\n\n".join(_coordinate(k, module) for k in kernels)
     entries = "\n\n".join(_entries(k) for k in kernels)
-    if any(isinstance(k, ir.Reduction) for k in kernels):
-        entries += "\n\n" + _entry("partial_sums_f64x2", "badmm::sum<double, 2, badmm::partial_sums>", BOUNDS)
+    functions = matrix_functions(module)
+    if functions:
+        coordinates += "\n\n" + "\n\n".join(_function_coordinate(f) for f in functions)
+        entries += "\n\n" + "\n".join(_function_entries(f) for f in functions)
     return (
         f"{head}\n{includes}\n\nnamespace coordinate {{\n\n{coordinates}\n\n}}  // namespace coordinate\n\n{entries}\n"
     )
@@ -54,7 +63,8 @@ def _mask(numbers: list[int]) -> str:
 
 def _coordinate(kernel: Kernel, module: ir.Module) -> str:
     """The functor of one coordinate: how many values, their domains, the header's function."""
-    domains = [o.domain for o in kernel.operands]
+    tested = kernel.tested if isinstance(kernel, ir.Map) else kernel.operands
+    domains = [o.domain if o in tested else "real" for o in kernel.operands]
     checked: list[int] = [] if isinstance(kernel, ir.Map) else list(range(len(domains)))
     sizes = f"IN = {len(domains)}"
     if isinstance(kernel, ir.Map):
@@ -71,6 +81,22 @@ def _coordinate(kernel: Kernel, module: ir.Module) -> str:
         lines += [_method("double", "term", [_values("double", "x", len(kernel.operands))], f"return {call};", kernel)]
     comment = textwrap.fill(kernel.formula, 116, initial_indent="// ", subsequent_indent="// ")
     return "\n".join([comment, f"struct {kernel.name} {{", *lines, "};"])
+
+
+def _function_coordinate(function: ir.Function) -> str:
+    """A scalar function as a map that tests no domain: where it does not hold, its value is not used."""
+    lines = [
+        "    static constexpr int IN = 1, OUT = 1;",
+        f"    static constexpr unsigned POSITIVE = {_mask([])}, NEGATIVE = {_mask([])}, CHECKED = {_mask([])};",
+        "    __device__ static void at(const double (&x)[1], double (&y)[1], const double *)",
+        f"    {{\n        y[0] = {function_signature(function).name}(x[0]);\n    }}",
+    ]
+    return "\n".join([f"struct {function.name} {{", *lines, "};"])
+
+
+def _function_entries(function: ir.Function) -> str:
+    loops = [(w, f"badmm::map<double, {w}, coordinate::{function.name}>") for w in (WIDTHS["f64"][1], 1)]
+    return "\n".join(_entry(f"{function.name}_f64x{w}", loop, HEAVY_BOUNDS) for w, loop in loops)
 
 
 def _values(kind: str, name: str, count: int, constant: bool = True) -> str:

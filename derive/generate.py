@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derive import emit_c, emit_cuda, emit_fortran, emit_numba
+from derive import emit_c, emit_cuda, emit_fortran, emit_gpu, emit_numba
 from derive.family import load_families
 from derive.functions import build_module
 from derive.ir import Module
@@ -29,6 +29,7 @@ TARGETS = (
     Target("kernels/cpu/{}.py", emit_numba.emit),
     Target("kernels/include/badmm/{}.h", emit_c.emit),
     Target("kernels/gpu/{}.cu", emit_cuda.emit),
+    Target("kernels/gpu/{}.py", emit_gpu.emit),
 )
 
 

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from scipy.linalg import get_lapack_funcs
 
 import kernels
 from kernels import arrays as ar
@@ -81,15 +82,31 @@ def compiled(text: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-class HostMemory(ar.Memory):
-    """NumPy arrays in the part of the device's."""
+class HostLapack:
+    """LAPACK in the part of cuSOLVER and cuBLAS: failures are not reported, as there."""
+
+    def cholesky(self, stack: Any) -> Any:
+        """potrf, whatever it says."""
+        (potrf,) = get_lapack_funcs(("potrf",), (stack,))
+        return np.stack([potrf(matrix, lower=True, clean=True)[0] for matrix in stack])
+
+    def solve_triangular(self, factors: Any, right: Any, transposed: bool) -> Any:
+        """trtrs, member by member."""
+        (trtrs,) = get_lapack_funcs(("trtrs",), (factors,))
+        solved = [trtrs(a, b, lower=True, trans=transposed)[0] for a, b in zip(factors, right, strict=True)]
+        return np.ascontiguousarray(np.stack(solved))
+
+    def eigvalsh(self, stack: Any) -> Any:
+        """syevd; NaN where the matrix is not finite, instead of an exception."""
+        return np.stack([np.linalg.eigvalsh(a) if np.isfinite(a).all() else np.full(len(a), np.nan) for a in stack])
 
 
 class HostDevice:
     """One device, in this process; `change` edits a source before it is compiled (for planted errors)."""
 
     def __init__(self, processors: int = 1, change: Any = lambda _name, text: text) -> None:
-        self.memory: ar.Memory = HostMemory()
+        self.memory = ar.Memory()
+        self.lapack = HostLapack()
         self._processors = processors
         self._change = change
         self._status = np.zeros(1, STATUS)

@@ -1,1 +1,1 @@
-"""CUDA kernels, compiled by NVRTC through CuPy when they are first used. Importing this loads neither of CuPy, torch."""
+"""CUDA kernels, compiled by NVRTC through CuPy when first used. Importing this loads neither CuPy nor torch."""

@@ -23,12 +23,29 @@ MISSING = (
 UNUSABLE = "device: expected an NVIDIA GPU with its driver for device='gpu', got {error}"
 
 
+class Lapack(Protocol):
+    """Factorisations of stacks (n, d, d) that do not wait and do not say whether they succeeded."""
+
+    def cholesky(self, stack: Any) -> Any:
+        """Lower factors, upper triangles zero; anything where there is none."""
+
+    def solve_triangular(self, factors: Any, right: Any, transposed: bool) -> Any:
+        """L⁻¹B or L⁻ᵀB for right-hand sides (n, d, k)."""
+
+    def eigvalsh(self, stack: Any) -> Any:
+        """Eigenvalues (n, d) of symmetric matrices, ascending."""
+
+
 class Device(Protocol):
     """Memory and kernels of the GPUs of one machine. Kernels run, and arrays are made, where `on` says."""
 
     @property
     def memory(self) -> ar.Memory:
         """How arrays are viewed and made."""
+
+    @property
+    def lapack(self) -> Lapack:
+        """Its factorisations."""
 
     def on(self, libraries: Sequence[ar.Library], arrays: Sequence[Any], stream: Any) -> AbstractContextManager[Any]:
         """The arrays' device, and the stream that a call of theirs runs on."""

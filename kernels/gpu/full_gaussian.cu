@@ -88,6 +88,15 @@ struct round_update {
     }
 };
 
+struct x_minus_log1p {
+    static constexpr int IN = 1, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x0;
+    __device__ static void at(const double (&x)[1], double (&y)[1], const double *)
+    {
+        y[0] = badmm_x_minus_log1p(x[0]);
+    }
+};
+
 }  // namespace coordinate
 
 extern "C" __global__ void __launch_bounds__(256, 4) client_map_f64x2(const __grid_constant__ badmm::Call call)
@@ -190,4 +199,13 @@ extern "C" __global__ void __launch_bounds__(256, 4) round_update_f32x4(const __
 extern "C" __global__ void __launch_bounds__(256, 4) round_update_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::round_update>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) x_minus_log1p_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::x_minus_log1p>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) x_minus_log1p_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::x_minus_log1p>(call);
 }

@@ -53,7 +53,7 @@ struct expectation_from_natural {
 // a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -a/mu2
 struct natural_from_expectation {
     static constexpr int IN = 2, OUT = 2;
-    static constexpr unsigned POSITIVE = 0xc, NEGATIVE = 0x2, CHECKED = 0xc;
+    static constexpr unsigned POSITIVE = 0xc, NEGATIVE = 0x0, CHECKED = 0xc;
     __device__ static void at(const double (&x)[2], double (&y)[2], const double *)
     {
         badmm_gamma_natural_from_expectation_f64(x[0], x[1], &y[0], &y[1]);
@@ -427,9 +427,4 @@ extern "C" __global__ void __launch_bounds__(256, 4) round_update_f32x4(const __
 extern "C" __global__ void __launch_bounds__(256, 4) round_update_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::round_update>(call);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 4) partial_sums_f64x2(const __grid_constant__ badmm::Call call)
-{
-    badmm::sum<double, 2, badmm::partial_sums>(call);
 }

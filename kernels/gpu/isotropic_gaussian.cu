@@ -427,8 +427,3 @@ extern "C" __global__ void __launch_bounds__(256, 4) round_update_f32x1(const __
 {
     badmm::map<float, 1, coordinate::round_update>(call);
 }
-
-extern "C" __global__ void __launch_bounds__(256, 4) partial_sums_f64x2(const __grid_constant__ badmm::Call call)
-{
-    badmm::sum<double, 2, badmm::partial_sums>(call);
-}

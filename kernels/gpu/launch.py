@@ -37,11 +37,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel's family of entry points: its source file, its name, its loop ("map", "sum" or "client_sum")."""
+    """A kernel's family of entry points: its source file, its name, its loop ("map", "sum" or "client_sum"), and
+    whether there is one that moves 16 bytes as one."""
 
     source: str
     name: str
     loop: str
+    packs: bool = True
 
 
 Shape = tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -95,6 +97,6 @@ def launch(
     call["scalar"][: len(scalars)] = scalars
     call["status"], call["launch"], call["last"] = device.status(), number, last
     # a sum's value must not depend on where arrays begin: its loop takes groups of 16 bytes either way
-    pack = wide(slots, dtype, kernel.loop)
+    pack = wide(slots, dtype, kernel.loop) if kernel.packs else 1
     grid, block = shape(slots, pack, kernel.loop, device.processors())
     device.launch(kernel.source, f"{kernel.name}_f{dtype.itemsize * 8}x{pack}", grid, block, call)

@@ -294,13 +294,6 @@ template <class T, int W, class F> __device__ __forceinline__ void sum(const Cal
     }
 }
 
-// The terms of a sum of partial sums.
-struct partial_sums {
-    static constexpr int IN = 1;
-    static constexpr unsigned POSITIVE = 0, NEGATIVE = 0, CHECKED = 0;
-    __device__ static double term(const double (&x)[1], const double *) { return x[0]; }
-};
-
 }  // namespace badmm
 
 #endif

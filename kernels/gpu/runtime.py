@@ -21,6 +21,7 @@ from kernels.gpu.device import current
 from kernels.gpu.launch import CHUNK, PARTIAL, TOTAL, TOTAL_AND_STATUS, Kernel, Slot, launch
 
 DOUBLE = np.dtype(np.float64)
+PARTIAL_SUMS = Kernel("common", "partial_sums", "sum")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,46 @@ def slot_of(batch: ar.Batch, outputs: Sequence[Any]) -> Slot:
     address = batch.memory.address
     inputs, out = [address(a) for a in batch.flat], [address(o) for o in outputs]
     return Slot(inputs, batch.steps, out, batch.rows, batch.width)
+
+
+def add_up(
+    terms: Kernel,
+    slot: Slot,
+    dtype: np.dtype[Any],
+    numbers: Sequence[float],
+    number: int,
+    lines: int,
+    last: int,
+    result: Any,
+) -> None:
+    """Partial sums of the terms, then sums of those, `CHUNK` at a time, until one a line is left; into `result`."""
+    device = current()
+    xp, address = device.memory.xp, device.memory.address
+    kept = []  # the memory of partial sums outlives the launch that reads them
+    while True:
+        partials = slot.rows * -(-slot.width // CHUNK)
+        done = partials == lines
+        out = result if done else xp.empty(partials, DOUBLE)
+        filled = Slot(slot.inputs, slot.steps, [address(out)], slot.rows, slot.width)
+        launch(device, terms, [filled], dtype, numbers, number, last if done else PARTIAL)
+        if done:
+            return
+        count = partials // lines
+        slot = Slot([address(out)], [count], [], lines, count)
+        terms, dtype, numbers = PARTIAL_SUMS, DOUBLE, ()
+        kept.append(out)
+
+
+def total(terms: Kernel, slot: Slot, dtype: np.dtype[Any], numbers: Sequence[float], number: int) -> float:
+    """The sum of everything on the host, which waits: the last kernel looks at the record of errors, so that one copy
+    brings both."""
+    device = current()
+    result = device.memory.xp.empty(2, DOUBLE)
+    add_up(terms, slot, dtype, numbers, number, 1, TOTAL_AND_STATUS, result)
+    value, failed = device.read(result)
+    if failed:
+        status.raise_first(device, None, number)
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -120,40 +161,15 @@ class ReductionKernel(OnDevice):
         if batch.rows * batch.width == 0:
             result.fill(0.0)
         else:
-            self._sum(batch, numbers, number, batch.rows, TOTAL, result)
+            terms = Kernel(self.source, self.name, "sum")
+            add_up(terms, slot_of(batch, ()), batch.dtype, numbers, number, batch.rows, TOTAL, result)
         return batch.library.wrap([result], None)[0]
 
     def _total(self, batch: ar.Batch, numbers: tuple[float, ...], number: int) -> float:
         """The sum of everything; its own kernel looks at the record of errors, so that one copy brings both."""
         if batch.rows * batch.width == 0:
             return 0.0
-        device = current()
-        result = batch.memory.xp.empty(2, DOUBLE)
-        self._sum(batch, numbers, number, 1, TOTAL_AND_STATUS, result)
-        total, failed = device.read(result)
-        if failed:
-            status.raise_first(device, None, number)
-        return float(total)
-
-    def _sum(
-        self, batch: ar.Batch, numbers: tuple[float, ...], number: int, lines: int, last: int, result: Any
-    ) -> None:
-        """Partial sums of the terms, then sums of those, `CHUNK` at a time, until one a line is left."""
-        device, xp, address = current(), batch.memory.xp, batch.memory.address
-        kernel, dtype, slot = Kernel(self.source, self.name, "sum"), batch.dtype, slot_of(batch, ())
-        kept = []  # the memory of partial sums outlives the launch that reads them
-        while True:
-            chunks = -(-slot.width // CHUNK)
-            count = slot.rows * chunks // lines
-            out = result if count == 1 else xp.empty(slot.rows * chunks, DOUBLE)
-            step = last if count == 1 else PARTIAL
-            filled = Slot(slot.inputs, slot.steps, [address(out)], slot.rows, slot.width)
-            launch(device, kernel, [filled], dtype, numbers, number, step)
-            if count == 1:
-                return
-            kernel, dtype, numbers = Kernel(self.source, "partial_sums", "sum"), DOUBLE, ()
-            slot = Slot([address(out)], [count], [], lines, count)
-            kept.append(out)
+        return total(Kernel(self.source, self.name, "sum"), slot_of(batch, ()), batch.dtype, numbers, number)
 
     def _explain(self, inputs: Inputs, failure: status.Failure) -> None:
         """Name the operand outside its domain, else the sum."""

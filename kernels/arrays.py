@@ -50,8 +50,8 @@ class Memory:
         """A fresh output that `library` can hand back."""
         return np.empty(shape, dtype)
 
-    def is_writable(self, array: Array) -> bool:
-        """Whether a kernel may write it."""
+    def is_writable(self, array: Array, _value: Any) -> bool:
+        """Whether a kernel may write the view of an array."""
         return array.flags.writeable
 
     def check_place(self, names: Sequence[str], arrays: Sequence[Array]) -> None:
@@ -91,10 +91,17 @@ def check_gradient(name: str, value: Any) -> None:
         )
 
 
-def exchanging_module(name: str, value: Any) -> Any:
-    """The already imported library of a foreign array, which takes results back by `from_dlpack`."""
+def library_of(value: Any) -> Any:
+    """The already imported library of a foreign array, which takes results back by `from_dlpack`; or None."""
+    if hasattr(value, "__array_namespace__") and hasattr(value.__array_namespace__(), "from_dlpack"):
+        return value.__array_namespace__()
     roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
-    module = next((m for m in roots if hasattr(m, "from_dlpack")), None)
+    return next((m for m in roots if hasattr(m, "from_dlpack")), None)
+
+
+def exchanging_module(name: str, value: Any) -> Any:
+    """`library_of`, where there must be one."""
+    module = library_of(value)
     if module is None:
         raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
     return module
@@ -221,7 +228,7 @@ def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[A
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
     _contiguous(name, array)
-    if not memory.is_writable(array):
+    if not memory.is_writable(array, value):
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     return array
 

@@ -8,12 +8,14 @@
 #define CUDA_ON_HOST_H
 
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -46,19 +48,22 @@ struct Warp {
     long arrived[2] = {0, 0};
 };
 
+// A fiber lives as long as its worker and runs one CUDA thread of block after block. It starts by setcontext and is
+// resumed by longjmp, which unlike swapcontext makes no system call.
 struct Fiber {
-    ucontext_t context;
-    std::vector<char> stack = std::vector<char>(STACK);
+    ucontext_t start;
+    jmp_buf resume;
+    std::unique_ptr<char[]> stack{new char[STACK]};
     dim3 thread;
     Warp *warp;
     unsigned lane;
     long shuffles;
-    bool done;
+    bool started = false, done;
 };
 
 struct Block {
     dim3 grid, size, index;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Fiber *running;
@@ -68,13 +73,33 @@ struct Block {
 
 inline thread_local Block *here = nullptr;
 
-inline void wait_for_others() { swapcontext(&here->running->context, &here->scheduler); }
+inline void wait_for_others()
+{
+    if (_setjmp(here->running->resume) == 0) _longjmp(here->scheduler, 1);
+}
 
 inline void fiber_main()
 {
-    here->kernel(here->entry, here->call);
-    here->running->done = true;
-    wait_for_others();
+    for (;;) {
+        here->kernel(here->entry, here->call);
+        here->running->done = true;
+        wait_for_others();
+    }
+}
+
+// Run the fiber until it waits or is done.
+__attribute__((noinline)) inline void advance(Block &block, Fiber &fiber)
+{
+    block.running = &fiber;
+    if (_setjmp(block.scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.resume, 1);
+    fiber.started = true;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = STACK;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, fiber_main, 0);
+    setcontext(&fiber.start);
 }
 
 inline void run_block(Block &block)
@@ -88,18 +113,11 @@ inline void run_block(Block &block)
         fiber.lane = k % 32;
         fiber.shuffles = 0;
         fiber.done = false;
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, fiber_main, 0);
     }
     for (unsigned left = count; left > 0;)
-        for (unsigned k = 0; k < count; ++k) {
-            Fiber &fiber = block.fibers[k];
+        for (Fiber &fiber : block.fibers) {
             if (fiber.done) continue;
-            block.running = &fiber;
-            swapcontext(&block.scheduler, &fiber.context);
+            advance(block, fiber);
             if (fiber.done) --left;
         }
 }

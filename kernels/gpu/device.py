@@ -98,6 +98,6 @@ def using(device: Device) -> Iterator[Device]:
 def source_text(name: str) -> str:
     """kernels/gpu/<name>.cu, headed by a digest of everything it includes: CuPy's cache of compiled modules looks at
     the text alone."""
-    included = sorted([*INCLUDE.glob("badmm/*.h"), *HERE.glob("*.cuh")])
+    included = [*sorted(INCLUDE.glob("badmm/*.h")), *sorted(HERE.glob("*.cuh"))]
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in included)).hexdigest()[:16]
     return f"// headers: sha256 {digest}\n{(HERE / f'{name}.cu').read_text(encoding='utf-8')}"

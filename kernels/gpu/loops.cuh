@@ -17,7 +17,6 @@ typedef unsigned long long Word;
 constexpr int INPUTS = 10, OUTPUTS = 5, SLOTS = 4, SCALARS = 12;  // the largest call; runtime.py has the same numbers
 constexpr Index CHUNK = 1024;  // coordinates of a partial sum: fixed, so that no sum depends on the size of the grid
 constexpr int OVERFLOWED = 15;  // in the place of an operand's number: the sum itself
-constexpr double INFINITE = __builtin_huge_val();
 
 // Inputs and outputs of one slot: rows x width coordinates each. An input shared by all rows has step 0.
 struct Slot {
@@ -55,12 +54,12 @@ __device__ __forceinline__ Word key_of(int slot, int operand, Index index)
 
 __device__ __forceinline__ int outside(float value, bool bounded)
 {
-    return badmm_outside_f32(value, bounded ? 0.0f : -(float)INFINITE);
+    return bounded ? badmm_outside_f32(value, 0.0f) : badmm_outside_f32(fabsf(value), -1.0f);
 }
 
 __device__ __forceinline__ int outside(double value, bool bounded)
 {
-    return badmm_outside_f64(value, bounded ? 0.0 : -INFINITE);
+    return bounded ? badmm_outside_f64(value, 0.0) : badmm_outside_f64(fabs(value), -1.0);
 }
 
 // Whether value number k of F is outside its domain; every value counts if `all`, as in the search for a culprit.

@@ -179,6 +179,8 @@ inline unsigned long long atomicExch(unsigned long long *at, unsigned long long 
     return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
 }
 
+template <class T> inline void __stwb(T *to, T value) { *to = value; }
+
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 #endif

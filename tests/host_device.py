@@ -31,8 +31,8 @@ from kernels.gpu.launch import STATUS
 TESTS = Path(__file__).resolve().parent
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or "g++"
 # no _FORTIFY_SOURCE: its longjmp refuses to change stacks
-FLAGS = ("-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall", "-Werror",
-         "-Wno-unknown-pragmas")  # fmt: skip
+FLAGS = ("-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall",
+         "-Werror", "-Wno-unknown-pragmas")  # fmt: skip
 WORKERS = 2
 # What stands in the place of a driver's launch: a kernel's address and its argument in, every block run.
 LAUNCHER = """

@@ -1,4 +1,5 @@
-"""NVRTC from the wheel `nvidia-cuda-nvrtc`, through ctypes: a .cu text to machine code and ptxas's log, no GPU needed."""
+"""NVRTC from the wheel `nvidia-cuda-nvrtc`, through ctypes: a .cu text to machine code and ptxas's log, without a
+GPU."""
 
 from __future__ import annotations
 
@@ -54,19 +55,31 @@ def _text(size: str, get: str, program: ctypes.c_void_p) -> bytes:
     return buffer.raw[: length.value]
 
 
-def compile_text(text: str, architecture: str, options: tuple[str, ...] = OPTIONS) -> tuple[bytes, str]:
-    """(cubin, log); raises RuntimeError with the log where the text does not compile."""
+def _compiled(text: str, options: tuple[str, ...], size: str, get: str) -> tuple[bytes, str]:
+    """(what `get` gives of the compiled text, the log); raises RuntimeError with the log where it does not compile."""
     nvrtc, program = _nvrtc(), ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None) == 0
     try:
-        given = [o.encode() for o in (*options, f"--gpu-architecture={architecture}", "--ptxas-options=-v")]
+        given = [o.encode() for o in options]
         status = nvrtc.nvrtcCompileProgram(program, len(given), (ctypes.c_char_p * len(given))(*given))
         log = _text("nvrtcGetProgramLogSize", "nvrtcGetProgramLog", program).decode().rstrip("\0")
         if status != 0:
-            raise RuntimeError(f"NVRTC, {architecture}: {log}")
-        return _text("nvrtcGetCUBINSize", "nvrtcGetCUBIN", program), log
+            raise RuntimeError(f"NVRTC, {options[-1]}: {log}")
+        return _text(size, get, program), log
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+
+def compile_text(text: str, architecture: str, options: tuple[str, ...] = OPTIONS) -> tuple[bytes, str]:
+    """(cubin, verbose log of ptxas)."""
+    whole = (*options, "--ptxas-options=-v", f"--gpu-architecture={architecture}")
+    return _compiled(text, whole, "nvrtcGetCUBINSize", "nvrtcGetCUBIN")
+
+
+def ptx(text: str, architecture: str, options: tuple[str, ...] = OPTIONS) -> str:
+    """PTX for a virtual architecture."""
+    whole = (*options, f"--gpu-architecture={architecture}")
+    return _compiled(text, whole, "nvrtcGetPTXSize", "nvrtcGetPTX")[0].decode()
 
 
 def usages(log: str) -> dict[str, Usage]:

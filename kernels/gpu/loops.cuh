@@ -98,7 +98,8 @@ __device__ __forceinline__ void record(const Call &call, Word key, const T (&x)[
     }
 }
 
-// W neighbouring elements: 16 bytes that move as one, or a single element.
+// W neighbouring elements: 16 bytes that move as one, or a single element. A plain store of 16 bytes may be split by the
+// compiler; __stwb, a store with the usual caching, is one instruction.
 __device__ __forceinline__ void load(float (&x)[4], const void *from, Index i)
 {
     const float4 pack = *(const float4 *)((const float *)from + i);
@@ -118,12 +119,12 @@ template <class T> __device__ __forceinline__ void load(T (&x)[1], const void *f
 
 __device__ __forceinline__ void store(const float (&y)[4], void *to, Index i)
 {
-    *(float4 *)((float *)to + i) = make_float4(y[0], y[1], y[2], y[3]);
+    __stwb((float4 *)((float *)to + i), make_float4(y[0], y[1], y[2], y[3]));
 }
 
 __device__ __forceinline__ void store(const double (&y)[2], void *to, Index i)
 {
-    *(double2 *)((double *)to + i) = make_double2(y[0], y[1]);
+    __stwb((double2 *)((double *)to + i), make_double2(y[0], y[1]));
 }
 
 template <class T> __device__ __forceinline__ void store(const T (&y)[1], void *to, Index i)

@@ -55,7 +55,7 @@ def test_the_check_sees_local_memory() -> None:
 
 
 def test_a_wrong_text_is_an_error_with_the_log() -> None:
-    with pytest.raises(RuntimeError, match="identifier .*nothing.* is undefined"):
+    with pytest.raises(RuntimeError, match=r"identifier .*nothing.* is undefined"):
         nvrtc.compile_text("__global__ void k() { nothing(); }", "sm_90")
 
 

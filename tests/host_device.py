@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from kernels.gpu.launch import STATUS
 TESTS = Path(__file__).resolve().parent
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or "g++"
 # no _FORTIFY_SOURCE: its longjmp refuses to change stacks
-FLAGS = ("-std=c++17", "-O2", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall",
+FLAGS = ("-std=c++17", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", "-Wall",
          "-Werror", "-Wno-unknown-pragmas")  # fmt: skip
 WORKERS = 2
 # What stands in the place of a driver's launch: a kernel's address and its argument in, every block run.
@@ -63,17 +63,29 @@ def folder() -> Path:
 
 
 @cache
-def compiled(text: str) -> ctypes.CDLL:
+def compiled(text: str, level: str = "-O2") -> ctypes.CDLL:
     """A .cu text as a shared library of host code."""
     shim = TESTS / "cuda_on_host.h"
     whole = f'#include "cuda_on_host.h"\n{text}\n{LAUNCHER}'
-    digest = hashlib.sha256(b"\0".join([whole.encode(), shim.read_bytes(), " ".join(FLAGS).encode()])).hexdigest()[:24]
+    digest = hashlib.sha256(
+        b"\0".join([whole.encode(), shim.read_bytes(), " ".join([*FLAGS, level]).encode()])
+    ).hexdigest()[:24]
     library = folder() / f"{digest}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory() as scratch:
             source, built = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
             source.write_text(whole, encoding="utf-8")
-            command = [COMPILER, *FLAGS, f"-I{TESTS}", f"-I{INCLUDE}", f"-I{HERE}", "-o", str(built), str(source)]
+            command = [
+                COMPILER,
+                *FLAGS,
+                level,
+                f"-I{TESTS}",
+                f"-I{INCLUDE}",
+                f"-I{HERE}",
+                "-o",
+                str(built),
+                str(source),
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"g++ could not compile the kernels:\n{done.stderr}")
@@ -103,13 +115,13 @@ class HostLapack:
 
 
 class HostDevice:
-    """One device, in this process; `change` edits a source before it is compiled (for planted errors)."""
+    """One device, in this process; `text` gives the source of a name, in the place of what kernels/gpu has."""
 
-    def __init__(self, processors: int = 1, change: Any = lambda _name, text: text) -> None:
+    def __init__(self, processors: int = 1, text: Callable[[str], str] = source_text, level: str = "-O2") -> None:
         self.memory = ar.Memory()
         self.lapack = HostLapack()
         self._processors = processors
-        self._change = change
+        self._text, self._level = text, level
         self._status = np.zeros(1, STATUS)
         self.launched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = []
         self.waits = 0
@@ -124,7 +136,7 @@ class HostDevice:
 
     def library(self, source: str) -> ctypes.CDLL:
         """A source, compiled."""
-        return compiled(self._change(source, source_text(source)))
+        return compiled(self._text(source), self._level)
 
     def launch(self, source: str, kernel: str, grid: Sequence[int], block: Sequence[int], call: Any) -> None:
         """Run every block of a kernel."""

@@ -118,7 +118,8 @@ def test_slots_of_different_widths_run_in_one_launch(device: Any, dtype: str) ->
         rng = np.random.default_rng(d)
 
         def member(*lead: int, rng: Any = rng, d: int = d) -> tuple[Any, Any]:
-            return tuple(rng.normal(size=lead + shape).astype(dtype) for shape in ((d,), (d, d)))  # type: ignore[return-value]
+            first, second = (rng.normal(size=lead + shape).astype(dtype) for shape in ((d,), (d, d)))
+            return first, second
 
         prior, client, dual = member(), member(clients), member(clients)
         for name, arguments in {
@@ -203,6 +204,7 @@ def test_sums_over_everything_rows_and_shared_arguments(device: Any, family: str
 @pytest.mark.parametrize("family", FAMILIES)
 def test_empty_arrays(device: Any, family: str) -> None:
     ns = on_device(family)
+    empty: tuple[Any, ...]
     if family == "full_gaussian":
         empty = (np.ones((0, 3)), np.ones((0, 3, 3)))
         assert [a.shape for a in ns.standard_from_natural(*empty)] == [(0, 3), (0, 3, 3)]

@@ -11,7 +11,6 @@ from typing import Any
 
 import cupy
 import numpy as np
-from cupyx.scipy.linalg import solve_triangular
 
 from kernels import arrays as ar
 from kernels.gpu.arrays import DeviceMemory, Ready, stream_handle
@@ -48,6 +47,8 @@ class CuPyLapack:
 
     def solve_triangular(self, factors: Any, right: Any, transposed: bool) -> Any:
         """trsm or trsmBatched."""
+        from cupyx.scipy.linalg import solve_triangular  # loads cuBLAS, which the other families do without
+
         trans = "T" if transposed else "N"
         if len(factors) == 1:
             return cupy.ascontiguousarray(solve_triangular(factors[0], right[0], trans=trans, lower=True))[None]

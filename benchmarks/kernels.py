@@ -83,6 +83,8 @@ def streamed(count: int, dtype: Any) -> Iterator[Streamed]:
         d, "server_contribution", 4, 2, lambda: diagonal.server_contribution((x, p), (y, q), 0.5, 10, out=out)
     )
     yield Streamed(d, "server_update", 4, 2, lambda: diagonal.server_update((x, p), (y, q), 0.5, out=out))
+    both, slots = (out, (np.empty_like(x), np.empty_like(x))), ((x, p), (y, q), (z, r))
+    yield Streamed(d, "round_update", 6, 4, lambda: diagonal.round_update(*slots, 0.5, 0.5, 0.5, 10, out=both))
     yield Streamed("gamma", "natural_from_standard", 2, 2, lambda: gamma.natural_from_standard(p, q, out=out))
     one = out[:1]
     yield Streamed(i, "natural_from_standard", 1, 1, lambda: isotropic.natural_from_standard(x, precision=2.0, out=one))

@@ -19,7 +19,7 @@ from derive import generate
 from derive.claims import Verdict, check, every_claim
 from derive.family import Family, load_families
 from derive.functions import build_module
-from derive.ir import MatrixMap, show
+from derive.ir import MatrixMap, Optimizer, show
 from derive.report import document
 
 STAGES = ("family", "calculus", "ir", "source", "claims")
@@ -38,8 +38,22 @@ def prove(names: list[str] | None, quiet: bool = False) -> list[Verdict]:
     return verdicts
 
 
-def print_stage(stage: str, family: Family) -> None:
-    """One stage of one family, for a person."""
+def print_stage(stage: str, name: str) -> None:
+    """One stage of one family or optimizer, for a person."""
+    if stage == "source":
+        for path, text in generate.expected([name]).items():
+            print(f"==> {path}\n{text}")
+    elif stage == "claims":
+        for v in prove([name]):
+            print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
+    elif name in generate.OPTIMIZERS:
+        _print_sweeps(generate.OPTIMIZERS[name]())
+    else:
+        _print_family(stage, load_families()[name])
+
+
+def _print_family(stage: str, family: Family) -> None:
+    """What a family states, what is derived from it, or its kernels' IR."""
     if stage == "family":
         for field in (
             "title",
@@ -56,14 +70,23 @@ def print_stage(stage: str, family: Family) -> None:
         from derive.report import family_section
 
         print("\n".join(family_section(family)))
-    elif stage == "source":
-        for path, text in generate.expected([family.name]).items():
-            print(f"==> {path}\n{text}")
-    elif stage == "ir":
-        _print_ir(family)
     else:
-        for v in prove([family.name]):
-            print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
+        _print_ir(family)
+
+
+def _print_sweeps(optimizer: Optimizer) -> None:
+    """An optimizer's IR: its generator in both precisions, then its sweeps."""
+    generator = optimizer.generator
+    for precision, draw in (("float32", generator.single), ("float64", generator.double)):
+        print(f"normals of one block, {precision} ({', '.join(generator.params)})")
+        print("\n".join(show(s, "  ") for s in draw.body))
+        print(f"  => {', '.join(show(r) for r in draw.results)}\n")
+    for sweep in optimizer.sweeps:
+        arguments = [*(o.argument for o in sweep.operands), *(n.argument for n in sweep.normals)]
+        print(f"Sweep {sweep.name}({', '.join(arguments)})")
+        print("\n".join(f"  uniform {name} = {show(value)}" for name, value in sweep.uniforms))
+        print("\n".join(show(s, "  ") for s in sweep.body))
+        print("\n".join(f"  => {r.name} = {show(r.value)}" for r in sweep.results) + "\n")
 
 
 def _print_ir(family: Family) -> None:
@@ -95,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="python -m derive", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    p.add_argument("families", nargs="*", metavar="FAMILY", help="only these families")
+    p.add_argument("families", nargs="*", metavar="FAMILY", help="only these families and optimizers")
     p.add_argument("--check", action="store_true", help="compare instead of writing")
     p.add_argument("--show", choices=STAGES, metavar="STAGE", help=f"print one of {', '.join(STAGES)}")
     p.add_argument("--report", type=Path, metavar="PATH", help="write the derivation as Markdown")
@@ -106,18 +129,18 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     args = parser().parse_args(argv)
-    families = load_families()
-    unknown = [n for n in args.families if n not in families]
+    known = [*load_families(), *generate.OPTIMIZERS]
+    unknown = [n for n in args.families if n not in known]
     if unknown:
-        print(f"FAMILY: expected one of {', '.join(families)}, got {unknown[0]!r}", file=sys.stderr)
+        print(f"FAMILY: expected one of {', '.join(known)}, got {unknown[0]!r}", file=sys.stderr)
         return 2
     names = args.families or None
     if names and args.report:
         print("--report: expected no FAMILY beside it, the document covers all of them", file=sys.stderr)
         return 2
     if args.show:
-        for name in names or families:
-            print_stage(args.show, families[name])
+        for name in names or known:
+            print_stage(args.show, name)
         return 0
     if args.check:
         files = generate.expected(names)

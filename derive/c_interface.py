@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from derive import ir
 from derive.emit_docs import PURPOSE, SCALAR_TEXT, is_slotwise
 
 PRECISIONS = ("f64", "f32")  # in this order: a float form may call the double one
 DOMAIN_TEXT = {"real": "finite", "positive": "positive", "negative": "negative"}
-_SPELLED = {
-    "λ": "lambda", "μ": "mu", "η": "eta", "ρ": "rho", "α": "alpha", "γ": "gamma", "θ": "theta", "∇": "grad ",
-    "Σ": "sum", "‖": "||", "←": "<-", "−": "-", "ö": "oe", "ü": "ue", "ä": "ae", "₀": "_0",
-}  # fmt: skip
+_SPELLED = {"λ": "lambda", "μ": "mu", "η": "eta", "ρ": "rho", "α": "alpha", "γ": "gamma", "θ": "theta", "τ": "tau"}
+_SPELLED |= {"∇": "grad ", "Σ": "sum", "‖": "||", "←": "<-", "−": "-", "ö": "oe", "ü": "ue", "ä": "ae", "₀": "_0"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ class Signature:
 
 def ascii_text(text: str) -> str:
     """Text as every compiler reads it: Greek letters spelled, accents dropped."""
-    spelled = "".join(_SPELLED.get(c, c) for c in text.replace("γρ", "γ ρ").replace("∇_", "grad_"))
-    plain = unicodedata.normalize("NFKD", spelled).encode("ascii", "ignore").decode()
-    return plain.replace("  ", " ")
+    apart = re.sub("(?<=[α-ω])(?=[α-ω])", " ", text.replace("∇_", "grad_"))
+    spelled = unicodedata.normalize("NFKD", "".join(_SPELLED.get(c, c) for c in apart))
+    plain = "".join(c for c in spelled if not unicodedata.combining(c)).replace("  ", " ")
+    if not plain.isascii():
+        raise ValueError(f"text: expected characters that can be spelled in ASCII, got {plain!r}")
+    return plain
 
 
-def parameter_name(kernel: ir.Kernel, operand: ir.Operand) -> str:
+def parameter_name(operand: ir.Operand) -> str:
     """An operand's public argument name as an identifier; slotwise kernels have one argument a slot already."""
     return operand.argument.replace(".", "_")
 
@@ -60,7 +63,7 @@ def result_names(kernel: ir.Map, module: ir.Module) -> tuple[str, ...]:
 
 def map_signature(kernel: ir.Map, module: ir.Module, precision: str) -> Signature:
     """A map's: operands, scalars in double, then where to put the results unless there is one."""
-    inputs = [Parameter(parameter_name(kernel, o), precision) for o in kernel.operands]
+    inputs = [Parameter(parameter_name(o), precision) for o in kernel.operands]
     scalars = [Parameter(s.argument, "f64") for s in kernel.scalars]
     single = len(kernel.results) == 1
     outputs = [] if single else [Parameter(n, precision, True) for n in result_names(kernel, module)]
@@ -70,8 +73,43 @@ def map_signature(kernel: ir.Map, module: ir.Module, precision: str) -> Signatur
 
 def term_signature(kernel: ir.Reduction | ir.ClientSum, module: ir.Module) -> Signature:
     """A reduction's or a client sum's: one term, everything in double."""
-    names = [parameter_name(kernel, o) for o in kernel.operands] + [s.argument for s in kernel.scalars]
+    names = [parameter_name(o) for o in kernel.operands] + [s.argument for s in kernel.scalars]
     return Signature(f"badmm_{module.family}_{kernel.name}_term", tuple(Parameter(n, "f64") for n in names), "f64")
+
+
+def sweep_signature(optimizer: ir.Optimizer, sweep: ir.Sweep, precision: str) -> Signature:
+    """A sweep's: operands and normals, scalars in double, then where to put the results unless there is one."""
+    inputs = [parameter_name(o) for o in sweep.operands] + [n.argument for n in sweep.normals]
+    parameters = [Parameter(n, precision) for n in inputs] + [Parameter(s.argument, "f64") for s in sweep.scalars]
+    single = len(sweep.results) == 1
+    outputs = [] if single else [Parameter(f"out_{r.name}", precision, True) for r in sweep.results]
+    name = f"badmm_{optimizer.name}_{sweep.name}_{precision}"
+    return Signature(name, (*parameters, *outputs), precision if single else "")
+
+
+def normals_signature(optimizer: ir.Optimizer, precision: str) -> Signature:
+    """The generator's: the numbers of one block."""
+    words = [Parameter(p, "word") for p in optimizer.generator.params]
+    name = f"badmm_{optimizer.name}_{optimizer.generator.name}_{precision}"
+    return Signature(name, (*words, Parameter("out", precision, True)), "")
+
+
+def normal_signature(optimizer: ir.Optimizer, precision: str) -> Signature:
+    """One coordinate's normal: the address, then the number."""
+    seed, step, _ = optimizer.generator.params
+    words = tuple(Parameter(p, "word") for p in (seed, step, "coordinate"))
+    return Signature(f"badmm_{optimizer.name}_normal_{precision}", words, precision)
+
+
+def optimizer_signatures(optimizer: ir.Optimizer) -> Iterator[tuple[str, list[Signature]]]:
+    """Every function of an optimizer's header by its name without precision, in the header's order."""
+    makers: list[tuple[str, Callable[[str], Signature]]] = [
+        (optimizer.generator.name, partial(normals_signature, optimizer)),
+        ("normal", partial(normal_signature, optimizer)),
+        *((s.name, partial(sweep_signature, optimizer, s)) for s in optimizer.sweeps),
+    ]
+    for name, make in makers:
+        yield name, [make(p) for p in PRECISIONS]
 
 
 def function_signature(function: ir.Function) -> Signature:
@@ -111,7 +149,7 @@ def comment_lines(kernel: ir.Map | ir.Reduction | ir.ClientSum) -> list[str]:
         over = "clients" if isinstance(kernel, ir.ClientSum) else "coordinates"
         purpose += f" This is one term: sum over {over}, in double."
     where = [
-        f"{parameter_name(kernel, o)} ({DOMAIN_TEXT[o.domain]}){'' if o.variable == o.argument else f': {o.variable}'}"
+        f"{parameter_name(o)} ({DOMAIN_TEXT[o.domain]}){'' if o.variable == o.argument else f': {o.variable}'}"
         for o in kernel.operands
     ]
     formula = kernel.formula.removeprefix("sum over clients of ").removeprefix("sum of ")

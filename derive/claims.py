@@ -57,7 +57,7 @@ def check(claim: Claim) -> Verdict:
 
 def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
     """The claims of the given families (default all), then those of the round, of IVON and of the special functions."""
-    from derive import claims_admm, claims_family, claims_full, claims_special
+    from derive import claims_admm, claims_family, claims_full, claims_ivon, claims_special
     from derive.family import load_families
 
     for name, family in load_families().items():
@@ -66,6 +66,7 @@ def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
             if family.is_matrix:
                 yield from claims_full.claims(family)
     yield from claims_admm.claims()
+    yield from claims_ivon.claims()
     yield from claims_special.claims()
 
 

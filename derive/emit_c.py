@@ -1,7 +1,7 @@
 """IR → C: one header a family, one for the functions they share, an umbrella; C99, C11, C++17 and CUDA read them.
 
 Every function is inline. A map comes in float and double, a reduction or client sum as one term in double. No sum has
-an inexact product among its addends (tests/test_header_text.py), so a compiler that contracts changes nothing.
+an inexact product among its addends (tests/test_contraction.py), so a compiler that contracts changes nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from derive import ir
 
 WIDTH = 118
 NO_BREAK = "\u00a0"  # a space at which no line is broken
-TYPE = {"f32": "float", "f64": "double", "int": "int", "": "void"}
+TYPE = {"f32": "float", "f64": "double", "int": "int", "word": "unsigned long long", "": "void"}
+BITS = {"f32": "unsigned int", "f64": "unsigned long long"}  # as wide as a real
+SIGNED = {"f32": "int", "f64": "long long"}
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
+INFIX |= {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"fma": "fma", "sqrt": "sqrt", "exp": "exp", "log": "log", "log1p": "log1p", "abs": "fabs"}  # + "f" in float
 LARGEST = {"f32": "3.4028234663852886e38f", "f64": "1.7976931348623157e308"}
+Scalarwise = ir.Map | ir.Reduction | ir.ClientSum | ir.Sweep
 INLINE = """\
 #if defined(BADMM_EXTERNAL) /* badmm_kernels.c: functions that other languages can link against */
 #define BADMM_INLINE
@@ -32,11 +36,15 @@ INLINE = """\
 
 
 class Printer:
-    """Prints scalar IR in one precision; `names` are variables that are called otherwise in C."""
+    """Prints scalar IR in one precision; `names` are variables that are called otherwise in C, `kinds` the kinds of
+    those that are no reals (statements add to it)."""
 
-    def __init__(self, precision: str, names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, precision: str, names: Mapping[str, str] | None = None, kinds: Mapping[str, ir.Kind] | None = None
+    ) -> None:
         self.precision = precision
         self.names = dict(names or {})
+        self.kinds: dict[str, ir.Kind] = dict(kinds or {})
 
     def expr(self, e: ir.Expr, parent: str = "") -> str:
         """The C expression; parenthesised where another operation encloses it, so that no order is left open."""
@@ -44,6 +52,9 @@ class Printer:
             return self.names.get(e.name, e.name)
         if isinstance(e, ir.Lit):
             return self.literal(e.text)
+        if isinstance(e, ir.Int):
+            digits = str(e.value) if e.value < 64 else f"0x{e.value:X}"
+            return digits + ("u" if self.type(e.kind) == "unsigned int" else "ull")
         if e.op in INFIX:
             left, right = (self.expr(a, e.op) for a in e.args)
             inner = f"{left} {INFIX[e.op]} {right}"
@@ -51,16 +62,29 @@ class Printer:
         if e.op == "neg":
             inner = self.expr(e.args[0], "neg")
             return f"-({inner})" if inner.startswith("-") else f"-{inner}"
+        if e.op == "select":
+            truth, a, b = (self.expr(x, "select") for x in e.args)
+            return f"({truth} ? {a} : {b})"
+        if e.op == "low":
+            return f"({self.type('bits')}){self.expr(e.args[0], 'low')}"
+        if e.op == "real":
+            return f"({self.type('real')})({SIGNED[self.precision]}){self.expr(e.args[0], 'real')}"
         return f"{self.function(e)}({', '.join(self.expr(a) for a in e.args)})"
 
     def literal(self, text: str) -> str:
         """A number of the printer's precision, rounded once."""
         return f"{np.float32(float(text))!s}f" if self.precision == "f32" else text
 
+    def type(self, kind: ir.Kind) -> str:
+        """The C type of a kind of values."""
+        return {"real": TYPE[self.precision], "truth": "int", "word": TYPE["word"], "bits": BITS[self.precision]}[kind]
+
     def function(self, e: ir.Op) -> str:
         """The C name of an operation that is written as a call."""
         if e.op == "call":
             return f"badmm_{e.target}"
+        if e.op in ("bits", "from_bits"):
+            return f"badmm_{e.op}_{self.precision}"
         return MATH[e.op] + ("f" if self.precision == "f32" else "")
 
     def statements(self, body: Sequence[ir.Stmt], indent: str, declared: set[str], assigned: list[str]) -> list[str]:
@@ -70,10 +94,11 @@ class Printer:
         for s in body:
             if isinstance(s, ir.Let):
                 head = ""
+                self.kinds[s.name] = ir.kind(s.value, self.kinds)
                 if s.name not in declared:
-                    head = f"{'const ' if assigned.count(s.name) == 1 else ''}{TYPE[self.precision]} "
+                    head = f"{'const ' if assigned.count(s.name) == 1 else ''}{self.type(self.kinds[s.name])} "
                     declared.add(s.name)
-                lines.append(f"{indent}{head}{s.name} = {self.expr(s.value)};")
+                lines.append(f"{indent}{head}{self.names.get(s.name, s.name)} = {self.expr(s.value)};")
             elif isinstance(s, ir.Return):
                 lines.append(f"{indent}return {self.expr(s.values[0])};")
             elif isinstance(s, ir.If):
@@ -152,7 +177,7 @@ def outside(precision: str) -> str:
     return define(signature, [f"    return !(bound < value && value <= {LARGEST[precision]});"])
 
 
-def unused(kernel: ir.Map | ir.Reduction | ir.ClientSum, results: Sequence[ir.Expr], names: Mapping[str, str]) -> str:
+def unused(kernel: Scalarwise, results: Sequence[ir.Expr], names: Mapping[str, str]) -> str:
     """A line that says which parameters are deliberately not read."""
     nodes: list[ir.Expr | ir.Stmt] = [*kernel.body, *results]
     read = {name for node in nodes for name in ir.reads(node)}
@@ -160,20 +185,18 @@ def unused(kernel: ir.Map | ir.Reduction | ir.ClientSum, results: Sequence[ir.Ex
     return "".join(f"    (void){name};\n" for name in idle)
 
 
-def renamed(kernel: ir.Map | ir.Reduction | ir.ClientSum) -> dict[str, str]:
-    """IR variables → parameter names; refuses a local value that would be taken for a parameter."""
-    names = {o.variable: ci.parameter_name(kernel, o) for o in kernel.operands}
+def renamed(kernel: Scalarwise) -> dict[str, str]:
+    """IR variables → parameter names; a local value that is named as a parameter is gets a name of its own."""
+    names = {o.variable: ci.parameter_name(o) for o in kernel.operands}
+    names |= {n.variable: n.argument for n in (kernel.normals if isinstance(kernel, ir.Sweep) else ())}
     names |= {s.variable: s.argument for s in kernel.scalars}
     local = {*assigned_names(kernel.body), *(u for u, _ in kernel.uniforms)}
-    clash = local & {*names, *names.values()}
-    if clash:
-        raise ValueError(f"{kernel.name}: a value is named as a parameter is: {sorted(clash)}")
-    return names
+    if local & {*names}:
+        raise ValueError(f"{kernel.name}: an input is assigned: {sorted(local & {*names})}")
+    return names | {name: f"new_{name}" for name in sorted(local & {*names.values()})}
 
 
-def body(
-    kernel: ir.Map | ir.Reduction | ir.ClientSum, results: Sequence[ir.Expr], precision: str
-) -> tuple[list[str], list[str]]:
+def body(kernel: Scalarwise, results: Sequence[ir.Expr], precision: str) -> tuple[list[str], list[str]]:
     """(lines, result expressions); uniforms are formed in double and rounded once."""
     names = renamed(kernel)
     double, own = Printer("f64", names), Printer(precision, names)
@@ -182,7 +205,7 @@ def body(
         text = double.expr(value)
         if precision == "f32":
             text = f"(float){text}" if isinstance(value, ir.Var) else f"(float)({text})"
-        lines.append(f"    const {TYPE[precision]} {name} = {text};")
+        lines.append(f"    const {TYPE[precision]} {names.get(name, name)} = {text};")
     lines += own.statements(kernel.body, "    ", set(), assigned_names(kernel.body))
     return lines, [own.expr(r) for r in results]
 
@@ -192,6 +215,11 @@ def map_function(kernel: ir.Map, signature: ci.Signature, precision: str, double
     if kernel.promote and precision == "f32":
         return promoted(kernel, signature, double)
     lines, results = body(kernel, kernel.results, precision)
+    return returning(signature, lines, results)
+
+
+def returning(signature: ci.Signature, lines: Sequence[str], results: Sequence[str]) -> str:
+    """A function that returns its one result, or stores its several ones."""
     outs = [p.name for p in signature.parameters if p.is_result]
     if not outs:
         return define(signature, [*lines, f"    return {results[0]};"])
@@ -256,7 +284,7 @@ def emit(module: ir.Module) -> str:
     )
 
 
-def special(modules: Mapping[str, ir.Module]) -> str:
+def special(modules: Mapping[str, ir.Module], _optimizers: Mapping[str, ir.Optimizer]) -> str:
     """kernels/include/badmm/special.h: the domain tests and the functions that families call."""
     test = comment(["The domain test: 1 unless bound < value < infinity (NaN is outside). Bounds: 0 for a positive",
                     "argument or minus a negative one, minus infinity for a real one."])  # fmt: skip
@@ -276,18 +304,15 @@ def generated(*lines: str) -> str:
     return comment([*lines, "", "GENERATED by `python -m derive`. Do not edit."])
 
 
-def umbrella(modules: Mapping[str, ir.Module]) -> str:
+def umbrella(modules: Mapping[str, ir.Module], optimizers: Mapping[str, ir.Optimizer]) -> str:
     """kernels/include/badmm_kernels.h."""
-    opening = generated(
-        "badmm_kernels.h: the scalar functions of Bayesian ADMM for all families; see badmm/<family>.h."
-    )
-    includes = "\n".join(f'#include "badmm/{name}.h"' for name in modules)
-    return (
-        f"{opening}\n#ifndef BADMM_KERNELS_H\n#define BADMM_KERNELS_H\n\n{includes}\n\n#endif /* BADMM_KERNELS_H */\n"
-    )
+    opening = generated("badmm_kernels.h: the scalar functions of Bayesian ADMM, all of the headers in badmm/.")
+    includes = "\n".join(f'#include "badmm/{name}.h"' for name in (*modules, *optimizers))
+    guard = "BADMM_KERNELS_H"
+    return f"{opening}\n#ifndef {guard}\n#define {guard}\n\n{includes}\n\n#endif /* {guard} */\n"
 
 
-def instances(_modules: Mapping[str, ir.Module]) -> str:
+def instances(*_everything: object) -> str:
     """kernels/include/badmm_kernels.c: every function once, with external linkage."""
     opening = generated(
         "badmm_kernels.c: the functions of badmm_kernels.h with external linkage, under the same names, for languages",
@@ -296,7 +321,7 @@ def instances(_modules: Mapping[str, ir.Module]) -> str:
     return f'{opening}\n#define BADMM_EXTERNAL\n#include "badmm_kernels.h"\n'
 
 
-SHARED: dict[str, Callable[[Mapping[str, ir.Module]], str]] = {
+SHARED: dict[str, Callable[[Mapping[str, ir.Module], Mapping[str, ir.Optimizer]], str]] = {
     "kernels/include/badmm/special.h": special,
     "kernels/include/badmm_kernels.h": umbrella,
     "kernels/include/badmm_kernels.c": instances,

@@ -135,3 +135,79 @@ def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> 
         '"""',
     ]
     return "\n".join(line for line in lines)
+
+
+SWEEP_SCALAR_TEXT = {
+    "ess": "ess: effective sample size > 0, N/(τρ) for an ADMM client: S = ess * precision.",
+    "lr": "lr: step size of the mean, >= 0.",
+    "beta1": "beta1: decay of the momentum, in [0, 1].",
+    "beta2": "beta2: decay of the precision, in [0, 1].",
+    "debias": "debias: 1 - beta1**t at the t-th step, or 1.",
+    "clip": "clip: largest entry of the mean's direction, > 0; None: no limit.",
+    "samples": "samples: number of samples in the sums.",
+}
+OPERAND_TEXT = {
+    "gradient": "gradient: of the mean loss, at the sample.",
+    "mean": "mean: m.",
+    "precision": "precision: s = h + delta > 0; the posterior's precision is ess * s.",
+    "momentum": "momentum: v.",
+    "tilt": "tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/τ: (eta_xi + delta m_g, eta_S + "
+    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one a row.",
+    "total_gradient": "total_gradient: sum of gradients, from 0.",
+    "total_price": "total_price: sum of gradient * noise, from 0.",
+    "total_square": "total_square: sum of gradient^2, from 0.",
+}
+NORMAL_TEXT = {
+    ("noise", False): "noise: the sample's normals; where None, drawn again at (seed, step).",
+    ("noise", True): "noise: receives the normals drawn at (seed, step), or without a step holds those to use.",
+    ("next_noise", True): "next_noise: receives the normals drawn at (seed, next_step), or without a next_step holds "
+    "those to use; may be noise.",
+}
+SCALAR_DEFAULTS = {"debias": ": Any = 1.0", "clip": ": Any = None"}
+
+
+def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
+    """(typed parameters, arguments of the kernel record's call) of a sweep."""
+    names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
+    scalars = [s.argument for s in sweep.scalars]
+    parameters = [f"{n}: {'Sequence[Any]' if n == 'tilt' else 'Any'}" for n in names]
+    parameters += [f"{n}{SCALAR_DEFAULTS.get(n, ': Any')}" for n in scalars]
+    parameters.append("*")
+    arrays = [n.argument for n in sweep.normals]
+    steps = [n.step for n in sweep.normals]
+    parameters += [f"{n}: Any = None" for n in [*(["seed"] if steps else []), *steps, *arrays]]
+    parameters.append("out: Sequence[Any] | None = None")
+    flat = ['*pair("tilt", tilt)' if n == "tilt" else n for n in names]
+    return parameters, [
+        _tuple(flat),
+        _tuple(scalars),
+        "seed" if steps else "None",
+        _tuple(steps),
+        _tuple(arrays),
+        "out",
+    ]
+
+
+def sweep_docstring(sweep: ir.Sweep) -> str:
+    """Purpose, formula, arguments, errors and source of a sweep's public function."""
+    names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
+    width = 112
+    lines = [f'"""{sweep.purpose}', "", *textwrap.wrap(f"Formula (a coordinate): {sweep.formula}", width), ""]
+    entries = [OPERAND_TEXT[n] for n in names] + [SWEEP_SCALAR_TEXT[s.argument] for s in sweep.scalars]
+    if sweep.normals:
+        steps = " and ".join(n.step for n in sweep.normals)
+        entries.append(f"seed, {steps}: integers of 64 bits; see noise.")
+        entries += [NORMAL_TEXT[n.argument, n.kept] for n in sweep.normals]
+    results = ", ".join(r.name for r in sweep.results)
+    replaced = ", ".join(r.replaces or "none" for r in sweep.results)
+    entries.append(f"out: tuple that receives ({results}); may be exactly the memory of ({replaced}).")
+    for entry in entries:
+        lines += textwrap.wrap(entry, width, subsequent_indent="    ")
+    lines += [
+        "Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or",
+        "float64, C-contiguous. Scalars: a number, or K of them, one a row.",
+        "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
+        f"Source: {sweep.source}.",
+        '"""',
+    ]
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import sympy as sp
@@ -13,8 +14,8 @@ from derive import ir
 from derive.emit_python import constants, exported, public_function, record, wrapped
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
+INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
-BOUND = {"real": "-INF", "positive": "0.0", "negative": "0.0", "spd": "-INF", "symmetric": "-INF"}
 TOGETHER = 4  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = Path(__file__).resolve().parent.parent / "kernels" / "cpu" / "intrinsics.py"
@@ -22,10 +23,14 @@ JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
 
 
 class Printer:
-    """Prints scalar IR in one precision; `double` leaves literals untouched, `single` types each of them."""
+    """Prints scalar IR in one precision; `double` leaves literals untouched, `single` types each of them.
 
-    def __init__(self, single: bool = False) -> None:
+    `kinds` are those of the variables that are no reals; statements add to it.
+    """
+
+    def __init__(self, single: bool = False, kinds: Mapping[str, ir.Kind] | None = None) -> None:
         self.single = single
+        self.kinds: dict[str, ir.Kind] = dict(kinds or {})
 
     def expr(self, e: ir.Expr, parent: str = "") -> str:
         """The Python expression; parenthesised where another infix operation encloses it, so that no order is left
@@ -34,6 +39,10 @@ class Printer:
             return e.name
         if isinstance(e, ir.Lit):
             return f"f32({e.text})" if self.single else e.text
+        if isinstance(e, ir.Int):
+            return f"{self._unsigned(e.kind)}({e.value if e.value < 64 else f'0x{e.value:X}'})"
+        if e.op in INTEGER or e.op in ("low", "real"):
+            return self._integer(e, parent)
         if e.op in INFIX:
             left, right = (self.expr(a, e.op) for a in e.args)
             inner = f"{left} {INFIX[e.op]} {right}"
@@ -43,11 +52,28 @@ class Printer:
         name = e.target or MATH.get(e.op, e.op)
         return f"{name}({', '.join(self.expr(a) for a in e.args)})"
 
+    def _unsigned(self, kind: ir.Kind) -> str:
+        return "u32" if self.single and kind == "bits" else "u64"
+
+    def _integer(self, e: ir.Op, parent: str) -> str:
+        """Integers narrower than a word are cast after each operation, as Numba widens them."""
+        if e.op in ("low", "real"):
+            inner = self.expr(e.args[0])
+            if e.op == "low":
+                return f"u32({inner})" if self.single else inner
+            return f"f32(i32({inner}))" if self.single else f"f64(i64({inner}))"
+        kind = self._unsigned(ir.kind(e, self.kinds))
+        narrow = kind == "u32"
+        left, right = (self.expr(a, "" if narrow and isinstance(a, ir.Var) else e.op) for a in e.args)
+        inner = f"{left} {INTEGER[e.op]} {right}"
+        return f"u32({inner})" if narrow else f"({inner})" if parent else inner
+
     def statements(self, body: tuple[ir.Stmt, ...], indent: str) -> list[str]:
         """Lines of straight-line code, branches and bounded loops."""
         lines: list[str] = []
         for s in body:
             if isinstance(s, ir.Let):
+                self.kinds[s.name] = ir.kind(s.value, self.kinds)
                 lines.append(f"{indent}{s.name} = {self.expr(s.value)}")
             elif isinstance(s, ir.Return):
                 lines.append(f"{indent}return {', '.join(self.expr(v) for v in s.values)}")
@@ -86,7 +112,7 @@ def _header(module: ir.Module, body: str) -> str:
     runtime = ["ClientSumKernel", "MapKernel"] + (["MatrixKernel"] if matrix else ["ReductionKernel"])
     names = [k.name for k in module.kernels] + [f.name for f in module.functions]
     math_import = "import math\n" if "math." in body else ""
-    used = [n for n in ("add", "bad", "f32", "f64", "fma", "load", "store") if f"{n}(" in body]
+    used = [n for n in ("add", "f32", "f64", "fma", "load", "nonfinite", "nonpositive", "store") if f"{n}(" in body]
     linalg = "\nfrom kernels.cpu import linalg" if matrix else ""
     digest = f"families/{module.family}.py (sha256 {module.digest}, SymPy {sp.__version__})"
     # Numba's cache does not notice a changed callee in another file: a new digest here makes it compile anew.
@@ -104,7 +130,6 @@ from __future__ import annotations
 {math_import}from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numba import njit
 
 from kernels.calls import slots{linalg}
@@ -112,7 +137,6 @@ from kernels.cpu.intrinsics import {", ".join(used)}
 from kernels.cpu.runtime import {", ".join(sorted(runtime))}
 
 {constants(module)}
-INF = np.inf
 
 {exported(names)}'''
 
@@ -152,10 +176,10 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
     )
 
 
-def _check(variable: str, domain: str, single: bool) -> str:
-    value = f"-{variable}" if domain == "negative" else variable
-    bound = BOUND[domain]
-    return f"bad({value}, f32({bound}))" if single else f"bad({value}, {bound})"
+def test(variable: str, domain: str) -> str:
+    """1 unless the variable is in its domain."""
+    positive = {"positive": variable, "negative": f"-{variable}"}.get(domain)
+    return f"nonpositive({positive})" if positive else f"nonfinite({variable})"
 
 
 def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
@@ -187,7 +211,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
         value = f"load({a}, {a}_at + i)"
         lines.append(f"{tab}{o.variable} = {f'f64({value})' if promote and single else value}")
     tested = kernel.tested if isinstance(kernel, ir.Map) else kernel.operands
-    checks = [_check(o.variable, o.domain, single and not promote) for o in tested]
+    checks = [test(o.variable, o.domain) for o in tested]
     lines += inner.statements(kernel.body, tab)
     if isinstance(kernel, ir.Reduction):
         lines += [f"{tab}term = {inner.expr(kernel.term)}", f"{tab}total = add(total, term)"]
@@ -197,7 +221,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
         for k, r in enumerate(kernel.results):
             lines.append(f"{tab}result_{k} = {f'f32({inner.expr(r)})' if promote and single else inner.expr(r)}")
         result_checks = [
-            _check(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real", single)
+            test(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real")
             for k in range(len(kernel.results))
         ]
         lines += [f"{tab}outside |= {c}" for c in checks + result_checks]
@@ -228,7 +252,7 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     lines += ["        for i in range(stop - start):"]
     lines += [
         f"            result_0 = {'f32(load(tile, i))' if single else 'load(tile, i)'}",
-        f"            outside |= {_check('result_0', 'real', single)}",
+        f"            outside |= {test('result_0', 'real')}",
     ]
     lines += ["            store(out_0, start + i, result_0, 0)"]
     return "\n".join([*lines, "    return outside"])
@@ -273,9 +297,6 @@ def _matrix_expr(e: ir.Expr) -> str:
                 args = [f'"{name}"', *args, *([f'"{expected}"'] if expected else [])]
         return f"linalg.{e.op}({', '.join(args)})"
     if isinstance(e, ir.Op):
-        parts = [
-            _matrix_expr(a) if isinstance(a, (ir.Var, ir.Lit)) or a.op not in INFIX else f"({_matrix_expr(a)})"
-            for a in e.args
-        ]
+        parts = [f"({_matrix_expr(a)})" if isinstance(a, ir.Op) and a.op in INFIX else _matrix_expr(a) for a in e.args]
         return f"-{parts[0]}" if e.op == "neg" else f"{parts[0]} {INFIX[e.op]} {parts[1]}"
     return Printer().expr(e)

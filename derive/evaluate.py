@@ -2,20 +2,88 @@
 
 from __future__ import annotations
 
+import operator
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import mpmath as mp
 
-from derive.ir import ClientSum, Expr, Function, If, Let, Lit, Loop, Map, MatrixMap, Op, Reduction, Return, Stmt, Var
+from derive.ir import (
+    ClientSum,
+    Draw,
+    Expr,
+    Function,
+    If,
+    Int,
+    Let,
+    Lit,
+    Loop,
+    Map,
+    MatrixMap,
+    Op,
+    Reduction,
+    Return,
+    Stmt,
+    Sweep,
+    Var,
+)
 
 Environment = dict[str, Any]
+FLOATS = {32: "<f", 64: "<d"}
+INTEGERS: dict[str, Callable[[int, int], int]] = {
+    "iadd": operator.add,
+    "isub": operator.sub,
+    "imul": operator.mul,
+    "iand": operator.and_,
+    "ixor": operator.xor,
+    "ishl": operator.lshift,
+    "ishr": operator.rshift,
+}
+
+
+@dataclass(frozen=True)
+class Word:
+    """An unsigned integer of 32 or 64 bits; arithmetic wraps around."""
+
+    value: int
+    width: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", self.value % 2**self.width)
+
+    @property
+    def signed(self) -> int:
+        """The integer in two's complement."""
+        return self.value - 2**self.width if self.value >> (self.width - 1) else self.value
+
+    @property
+    def real(self) -> mp.mpf:
+        """The floating-point number with these bits."""
+        return mp.mpf(struct.unpack(FLOATS[self.width], self.value.to_bytes(self.width // 8, "little"))[0])
+
+    @classmethod
+    def of_real(cls, x: mp.mpf, width: int) -> Word:
+        """The bits of the floating-point number nearest to x."""
+        return cls(int.from_bytes(struct.pack(FLOATS[width], float(x)), "little"), width)
+
+    def apply(self, op: str, other: Word) -> Word:
+        """One of `ir.INTEGER_OPS`."""
+        assert self.width == other.width, f"{op}: expected integers of one width"
+        return Word(INTEGERS[op](self.value, other.value), self.width)
 
 
 class Evaluator:
-    """Evaluates expressions and statements over named mpmath values; `functions` are those that may be called."""
+    """Evaluates expressions and statements over named mpmath values; `functions` are those that may be called.
 
-    def __init__(self, functions: tuple[Function, ...]) -> None:
+    Integers are Python's, reduced to 64 bits, or to `width` where they are as wide as a real; reals made from them, and
+    those whose bits are taken, are rounded to that width.
+    """
+
+    def __init__(self, functions: tuple[Function, ...], width: int = 64) -> None:
         self.functions = {f.name: f for f in functions}
+        self.width = width
 
     def expr(self, e: Expr, env: Environment) -> Any:
         """The value of an expression."""
@@ -23,6 +91,8 @@ class Evaluator:
             return env[e.name]
         if isinstance(e, Lit):
             return mp.mpf(e.text)
+        if isinstance(e, Int):
+            return Word(e.value, 64 if e.kind == "word" else self.width)
         args = [self.expr(a, env) for a in e.args]
         return self._apply(e, args)
 
@@ -44,7 +114,14 @@ class Evaluator:
             "lt": lambda a, b: a < b,
             "le": lambda a, b: a <= b,
             "ge": lambda a, b: a >= b,
+            "select": lambda truth, a, b: a if truth else b,
+            "low": lambda a: Word(a.value, self.width),
+            "real": lambda a: Word.of_real(mp.mpf(a.signed), self.width).real,
+            "bits": lambda a: Word.of_real(a, self.width),
+            "from_bits": lambda a: a.real,
         }
+        if e.op in INTEGERS:
+            return args[0].apply(e.op, args[1])
         return (table | self._matrix_table(e))[e.op](*args)
 
     def _matrix_table(self, e: Op) -> dict[str, Any]:
@@ -98,3 +175,16 @@ class Evaluator:
             env[name] = self.expr(value, env)
         self.run(kernel.body, env)
         return [self.expr(r, env) for r in (kernel.results if isinstance(kernel, Map | MatrixMap) else (kernel.term,))]
+
+    def sweep(self, sweep: Sweep, env: Environment) -> list[Any]:
+        """Results of one coordinate of a sweep."""
+        env = dict(env)
+        env |= {name: self.expr(value, env) for name, value in sweep.uniforms}
+        self.run(sweep.body, env)
+        return [self.expr(r.value, env) for r in sweep.results]
+
+    def draw(self, draw: Draw, params: tuple[str, ...], values: tuple[int, ...]) -> list[Any]:
+        """One block's normals from the generator's three words."""
+        env: Environment = {n: Word(v, 64) for n, v in zip(params, values, strict=True)}
+        self.run(draw.body, env)
+        return [self.expr(r, env) for r in draw.results]

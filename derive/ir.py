@@ -1,18 +1,31 @@
-"""The one intermediate representation every emitter reads: small expression trees, straight-line statements, four
-kernel kinds.
+"""The one intermediate representation every emitter reads: small expression trees, straight-line statements, a few
+kinds of kernel.
 
-Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Op`. Operations are + − × ÷, negation, an explicit
-`fma`, square root, exp, log, log1p, comparisons and calls of other `Function`s; contraction is otherwise off, so
-kernels of + − × ÷ √ fma are bit-identical wherever they are compiled. Matrix code uses the same nodes with the
-operations of `MATRIX_OPS`.
+Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Int`, `Op`. Operations are + − × ÷, negation, an explicit
+`fma`, square root, exp, log, log1p, comparisons, `select` (both values are computed, so that it vectorises) and calls
+of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and integers are bit-identical
+wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+
+Values are of four kinds (`kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64 bits)
+and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
+    select(truth, a, b)      a or b of one kind
+    iadd isub imul iand ixor ishl ishr    on two words or two bits
+    low(word)                the bits at its lower end
+    real(bits)               the real nearest to the two's complement integer with these bits
+    bits(real), from_bits(bits)           the representation of a real, unchanged
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Literal
 
-SCALAR_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs", "lt", "le", "ge", "call")
+INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
+CAST_OPS = ("low", "real", "bits", "from_bits")
+COMPARISONS = ("lt", "le", "ge")
+REAL_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs")
+SCALAR_OPS = (*REAL_OPS, *COMPARISONS, "select", "call", *INTEGER_OPS, *CAST_OPS)
 MATRIX_OPS = (
     "cholesky",
     "dot",
@@ -44,6 +57,17 @@ class Lit:
     text: str
 
 
+Kind = Literal["real", "truth", "word", "bits"]
+
+
+@dataclass(frozen=True)
+class Int:
+    """An unsigned literal of kind `word` (64 bits) or `bits` (the width of a real)."""
+
+    value: int
+    kind: Literal["word", "bits"]
+
+
 @dataclass(frozen=True)
 class Op:
     """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
@@ -58,7 +82,7 @@ class Op:
             raise ValueError(f"op: expected one of {SCALAR_OPS + MATRIX_OPS}, got {self.op!r}")
 
 
-Expr = Var | Lit | Op
+Expr = Var | Lit | Int | Op
 
 
 @dataclass(frozen=True)
@@ -109,11 +133,15 @@ class Function:
 
 @dataclass(frozen=True)
 class Operand:
-    """An input array: its public argument name, the variable that holds an element, its domain."""
+    """An input array: its public argument name, the variable that holds an element, its domain.
+
+    `scalar`: a number, or one a row, may stand for the array.
+    """
 
     argument: str
     variable: str
     domain: str
+    scalar: bool = False
 
 
 @dataclass(frozen=True)
@@ -196,6 +224,78 @@ class MatrixMap:
     reduction: bool = False
 
 
+@dataclass(frozen=True)
+class Normal:
+    """A standard normal a coordinate: read from the array `argument`, or drawn by the module's generator.
+
+    `variable` holds it in the body; `step` is the public argument that names the counter it is drawn at, beside `seed`.
+    `kept`: a drawn one is also written to `argument` where the caller gives that array. A kernel that reads one
+    normal and draws another may be given one array for both: it is read before it is written.
+    """
+
+    argument: str
+    variable: str
+    step: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output of a sweep: its name, its value, the domain it must lie in, and the operand whose memory it may be."""
+
+    name: str
+    value: Expr
+    domain: str
+    replaces: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over coordinates that may draw normals and update state in place.
+
+    Rows are the leading axis (clients). Every public scalar, the seed and the counters may differ between rows;
+    `uniforms` are formed from the scalars in float64, a row, then rounded to the arrays' type. The results' domains are
+    tested inside the pass. `purpose` is the first line of the docstring.
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    normals: tuple[Normal, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    results: tuple[Result, ...]
+    purpose: str
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One counter's normals in one precision: straight-line code over the words `params` of the generator."""
+
+    body: tuple[Let, ...]
+    results: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Normals by counter: number j of block l of a tile is coordinate j·lanes + l of the tile.
+
+    `params` are words: the seed (a row's), the step, and the block; a tile has len(results)·lanes coordinates and
+    `lanes` consecutive blocks, so coordinate i of a row is number (i mod tile) div lanes of block
+    (i div tile)·lanes + i mod lanes. For consecutive l, loads and stores of every number are contiguous.
+    """
+
+    name: str
+    params: tuple[str, str, str]
+    lanes: int
+    single: Draw
+    double: Draw
+    formula: str
+    source: str
+
+
 Kernel = Map | Reduction | ClientSum | MatrixMap
 
 
@@ -211,6 +311,37 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """All kernels of one optimizer: sweeps, and the generator whose normals they draw; `files` are what it is derived
+    from."""
+
+    name: str
+    title: str
+    citation: str
+    files: tuple[str, ...]
+    digest: str
+    generator: Generator
+    sweeps: tuple[Sweep, ...]
+
+
+def kind(node: Expr, names: Mapping[str, Kind]) -> Kind:
+    """The kind of an expression; variables missing from `names` are real."""
+    if isinstance(node, Var):
+        return names.get(node.name, "real")
+    if isinstance(node, Int):
+        return node.kind
+    if isinstance(node, Lit) or node.op in REAL_OPS:
+        return "real"
+    if node.op in COMPARISONS:
+        return "truth"
+    if node.op == "select":
+        return kind(node.args[1], names)
+    if node.op in INTEGER_OPS:
+        return kind(node.args[0], names)
+    return "bits" if node.op in ("low", "bits") else "real"
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:
@@ -244,21 +375,14 @@ def reads(node: Expr | Stmt) -> Iterator[str]:
         yield from reads(node.value)
 
 
-def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
-    """An expression with some of its variables called otherwise."""
-    if isinstance(node, Var):
-        return Var(names.get(node.name, node.name))
-    if isinstance(node, Op):
-        return replace(node, args=tuple(renamed(a, names) for a in node.args))
-    return node
-
-
 def show(node: Expr | Stmt, indent: str = "") -> str:
     """The IR as text for a person (`python -m derive FAMILY --show ir`)."""
     if isinstance(node, Var):
         return node.name
     if isinstance(node, Lit):
         return node.text
+    if isinstance(node, Int):
+        return hex(node.value)
     if isinstance(node, Op):
         name = node.target if node.op == "call" else node.op + (f"[{node.target}]" if node.target else "")
         return f"{name}({', '.join(show(a) for a in node.args)})"

@@ -4,6 +4,9 @@ A client minimises L(μ) − ⟨η, μ⟩ + ρ KL(q‖q_g). Its natural gradient
 = (g − Hm, −H) a step of size (1 − β₂)/ρ on the precision, in the units S = ess (h + δ), S_g = ess δ, ess = N/(τρ), is
 h ← h + (1 − β₂)(f − h).
 Shen et al., arXiv:2402.17641, algorithm 1, is the case η = 0, m_g = 0.
+
+The kernels hold s = h + δ and the tilt (t_ξ, t_S), the natural parameter of ρλ_g + η in the client's units, constant
+during a round: `tilted` is the same step in them, from which δ, m_g and η are gone, and θ − m with them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ m, g, eta_xi, eta_s, m_g = sp.symbols("m g eta_xi eta_S m_g", real=True)
 S, S_g, delta, ess, N, tau, rho = sp.symbols("S S_g delta ess N tau rho", positive=True)
 h, f, hessian = sp.symbols("h f H", real=True)
 beta2, lr, t = sp.symbols("beta_2 lr t", positive=True)
+s = sp.Symbol("s", positive=True)
+eps, t_xi, t_s, w = sp.symbols("eps t_xi t_S w", real=True)
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,33 @@ def step() -> Step:
     estimate = ess * g * (theta - m) * (h + delta) + eta_s
     new = sp.expand(retraction(h + delta, precision_velocity())) - delta
     return Step(estimate, sp.simplify(new), mean_direction())
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """The step in s = h + δ: `sample` θ, `curvature` f + δ, `velocity` w, `precision` the new s, `direction`."""
+
+    sample: sp.Expr
+    curvature: sp.Expr
+    velocity: sp.Expr
+    precision: sp.Expr
+    direction: sp.Expr
+
+
+def tilt() -> tuple[sp.Expr, sp.Expr]:
+    """(t_ξ, t_S): ρλ_g + η over N/τ, with η in units of N/τ."""
+    scale = N / tau
+    xi, precision = (sp.expand((rho * g + scale * e) / scale) for g, e in ((S_g * m_g, eta_xi), (S_g, eta_s)))
+    ours = {S_g: ess * delta, N: ess * tau * rho}
+    return sp.simplify(xi.subs(ours)), sp.simplify(precision.subs(ours))
+
+
+def tilted() -> Tilted:
+    """The five lines that the kernels compute, for one sample with gradient g."""
+    return Tilted(
+        sample=m + eps / sp.sqrt(ess * s),
+        curvature=g * eps * sp.sqrt(ess * s) + t_s,
+        velocity=(1 - beta2) * (f - s),
+        precision=retraction(s, w),
+        direction=(g + t_s * m - t_xi) / s,
+    )

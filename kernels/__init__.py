@@ -12,19 +12,19 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from kernels.registry import FAMILIES
+from kernels.registry import FAMILIES, OPTIMIZERS
 
-__all__ = ["FAMILIES", "get_num_threads", "load", "set_num_threads", "synchronize"]
+__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "synchronize"]
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
-    """The namespace of a family's kernels (DESIGN section 4).
+    """The namespace of a family's or an optimizer's kernels (DESIGN section 4).
 
-    family: one of `kernels.FAMILIES`. device: "cpu" or "gpu". Raises ValueError for an unknown family or device, and
-    RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
+    family: one of `kernels.FAMILIES` or `kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for an unknown
+    family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
     """
-    if family not in FAMILIES:
-        raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
+    if family not in FAMILIES + OPTIMIZERS:
+        raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
     if device not in ("cpu", "gpu"):
         raise ValueError(f"device: expected 'cpu' or 'gpu', got {device!r}")
     if device == "gpu":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,8 @@ def _same_dtype(names: Sequence[str], arrays: Sequence[Array]) -> np.dtype[Any]:
     return arrays[0].dtype
 
 
-def _contiguous(name: str, array: Array) -> None:
+def check_contiguous(name: str, array: Array) -> None:
+    """Refuse strides that loops over flat memory would not follow."""
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides} for shape {array.shape}")
 
@@ -186,7 +187,7 @@ def batch(names: Sequence[str], values: Sequence[Any], memory: Memory = HOST) ->
     arrays = [a for a, _ in seen]
     memory.check_place(names, arrays)
     for name, array in zip(names, arrays, strict=True):
-        _contiguous(name, array)
+        check_contiguous(name, array)
     dtype = _same_dtype(names, arrays)
     shape = max((a.shape for a in arrays), key=len)
     for name, array in zip(names, arrays, strict=True):
@@ -227,7 +228,7 @@ def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[A
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
-    _contiguous(name, array)
+    check_contiguous(name, array)
     if not memory.is_writable(array, value):
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     return array
@@ -253,12 +254,26 @@ def outputs(
     if inputs:
         memory.check_place([inputs[0][0], *called], [inputs[0][1], *arrays])
     for k, array in enumerate(arrays):
-        for number, (name, other) in enumerate([*inputs, *zip(called, arrays[:k], strict=False)]):
-            same = number in allowed[k] and memory.address(other) == memory.address(array)
-            if not (same and other.shape == array.shape) and memory.xp.may_share_memory(array, other):
-                own = "memory of its own or exactly an input's of the same slot" if allowed[k] else "memory of its own"
-                raise ValueError(f"{called[k]}: expected {own}, got an overlap with {name}")
+        others = [*inputs, *zip(called, arrays[:k], strict=False)]
+        refuse_overlap(called[k], array, others, allowed[k], memory)
     return arrays
+
+
+def refuse_overlap(
+    name: str,
+    array: Array,
+    others: Iterable[tuple[str, Array]],
+    allowed: Sequence[int] = (),
+    memory: Memory = HOST,
+) -> None:
+    """An output overlaps none of the others, unless it is exactly one of those whose numbers are allowed."""
+    for number, (other_name, other) in enumerate(others):
+        if not memory.xp.may_share_memory(array, other):
+            continue
+        same = memory.address(other) == memory.address(array) and other.shape == array.shape
+        if number not in allowed or not same:
+            own = "memory of its own or exactly an input's of the same slot" if allowed else "memory of its own"
+            raise ValueError(f"{name}: expected {own}, got an overlap with {other_name}")
 
 
 def check_slots(batches: Sequence[Batch]) -> None:

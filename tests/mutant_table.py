@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import Mutant
 
 ISOTROPIC, DIAGONAL, FULL, GAMMA = "isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma"
+IVON = "ivon"
 
 MUTANTS = (
     # The ADMM lines are generated for every family; each family gets different errors in them.
@@ -87,4 +88,23 @@ MUTANTS = (
     Mutant("gamma: log-partition with + shape log rate", GAMMA, "_log_partition_f64", "unsign"),
     Mutant("gamma: dual's difference a sum", GAMMA, "_dual_update_f64", "sign"),
     Mutant("gamma: a quadrature weight of KL doubled", GAMMA, "stirling_bregman", "factor", 3),
+    # IVON.
+    Mutant("ivon: curvature without the tilt", IVON, "_update_f64", "drop addend"),
+    Mutant("ivon: precision moves away from the curvature", IVON, "_update_sample_f32", "swap"),
+    Mutant("ivon: retraction without the half", IVON, "_update_f64", "factor"),
+    Mutant("ivon: retraction of first order", IVON, "_update_averaged_f64", "drop", 1),
+    Mutant("ivon: momentum without its memory", IVON, "_update_sample_f64", "drop product", 2),
+    Mutant("ivon: direction with + t_xi", IVON, "_update_f32", "unsign"),
+    Mutant("ivon: mean climbs", IVON, "_update_averaged_squares_f64", "unsign", -1),
+    Mutant("ivon: clip at the wrong radius", IVON, "_update_f64", "use", 1, "radius", "unbias"),
+    Mutant("ivon: next sample of the old precision", IVON, "_update_sample_f64", "use", -1, "s_new", "s"),
+    Mutant("ivon: next sample with the old normals", IVON, "_update_sample_f32", "use", -1, "eps_next", "eps"),
+    Mutant("ivon: sample divides by the square root of ess twice", IVON, "_SAMPLE", "swap"),
+    Mutant("ivon: every precision read at the first coordinate", IVON, "_sample_f64", "index", 1),
+    Mutant("ivon: gradients subtracted", IVON, "_accumulate_squares_f32", "sign"),
+    Mutant("ivon: 1 - beta1 negated", IVON, "_UPDATE", "swap"),
+    Mutant("ivon: second Weyl constant forgotten", IVON, "_normals_f64", "drop", 4),
+    Mutant("ivon: logarithm of two doubled", IVON, "_normals_f32", "factor", -12),
+    Mutant("ivon: sine in the place of the cosine", IVON, "_normals_f64", "use", -1, "sin_0", "turned_0"),
+    Mutant("ivon: blocks of a tile shifted", IVON, "_normals_f32", "sign"),
 )

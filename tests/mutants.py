@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SKIPPED_CALLS = {"load", "store", "bad", "range"}  # index arithmetic and domain tests are not formulas
+SKIPPED_CALLS = {
+    "load",
+    "store",
+    "nonfinite",
+    "nonpositive",
+    "range",
+}  # index arithmetic and domain tests are not formulas
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def formula_nodes(node: ast.AST) -> Iterator[ast.AST]:
             if called(child) == "store":
                 yield from formula_nodes(child.args[2]) if isinstance(child, ast.Call) else ()
             continue
-        if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]).endswith(("_at", "at", "stop")):
+        if isinstance(child, ast.Assign) and ast.unparse(child.targets[0]).rstrip(")").endswith(("at", "stop")):
             continue
         yield child
         yield from formula_nodes(child)
@@ -190,6 +196,7 @@ def quick_checks(family: str) -> list[Callable[[Any, str], list[Any]]]:
         checks_elementwise,
         checks_full,
         checks_full_reductions,
+        checks_ivon,
         checks_layout,
         checks_reductions,
         checks_rounds,
@@ -199,6 +206,8 @@ def quick_checks(family: str) -> list[Callable[[Any, str], list[Any]]]:
     def of(module: Any, **options: Any) -> Callable[[Any, str], list[Any]]:
         return lambda namespace, dtype: list(module.checks(namespace, family, dtype, **options))
 
+    if family == "ivon":
+        return [of(checks_ivon, count=24, large=False)]
     if family == "full_gaussian":
         exact = [of(checks_full, sizes=(1, 3, 5)), of(checks_full_reductions, sizes=(1, 3), large=False)]
     else:

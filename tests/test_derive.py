@@ -188,6 +188,23 @@ def test_check_fails_on_a_hand_edited_file(written: Path, capsys: pytest.Capture
     assert "python -m derive" in out
 
 
+@pytest.mark.parametrize(
+    "name", ["kernels/include/badmm/gamma.h", "kernels/include/badmm/special.h", "kernels/include/badmm_kernels.f90"]
+)
+def test_check_covers_the_header(name: str, written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written / name
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("GENERATED", "Generated", 1), encoding="utf-8")
+    assert main(["--check", "--out", str(written)]) == 1
+    assert f"edited by hand: {name}" in capsys.readouterr().out
+    path.write_text(text, encoding="utf-8")
+    orphan = path.with_name(f"beta{path.suffix}")
+    orphan.write_text(text, encoding="utf-8")
+    assert main(["--check", "--out", str(written)]) == 1
+    assert f"orphaned: {orphan.relative_to(written)}" in capsys.readouterr().out
+    assert generate.remove_orphans(generate.expected(), written) == [str(orphan.relative_to(written))]
+
+
 def test_check_fails_on_a_missing_file(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (written / "kernels/cpu/full_gaussian.py").unlink()
     assert main(["--check", "--out", str(written)]) == 1

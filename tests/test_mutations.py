@@ -11,7 +11,7 @@ import pytest
 from tests.mutant_table import MUTANTS
 from tests.mutants import ROOT, planted, source
 
-FAMILIES = ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma")
+FAMILIES = ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma", "ivon")
 
 
 def kernel_of(where):

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from badmm.__main__ import parser
+from kernels.__main__ import main as where
+from tests.header_backend import INCLUDE, STRICT, run
+from tests.test_header import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_there_are_examples() -> None:
-    assert len(blocks("python")) >= 2
+    assert len(blocks("python")) >= 2 and len(blocks("c")) >= 1
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
@@ -29,6 +32,17 @@ def test_python_blocks_run_and_are_short(number: int, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out
 
 
+@needs("gcc")
+@pytest.mark.parametrize("number", range(len(blocks("c"))))
+def test_c_blocks_compile_and_run(number: int, tmp_path: Path) -> None:
+    source, program = tmp_path / "block.c", tmp_path / "block"
+    source.write_text(blocks("c")[number], encoding="utf-8")
+    done = run(["gcc", "-std=c99", *STRICT, f"-I{INCLUDE}", source, "-o", program, "-lm"])
+    assert done.returncode == 0, done.stderr
+    # η = −0.25 and 0.5; c = λ_k/16 − η/2
+    assert run([program]).stdout == "0.21875 -0.1875\n"
+
+
 def commands() -> list[str]:
     return [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
@@ -36,7 +50,13 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_commands_exist(command: str) -> None:
     words = shlex.split(command)
-    if words[0] == "make":
+    for options in re.findall(r"\$\(python -m kernels (.*?)\)", command):
+        assert where(options.split()) == 0
+    if words[0] == "cc":
+        return
+    if words[0] == "cmake":
+        assert (ROOT / words[words.index("-S") + 1] / "CMakeLists.txt").is_file()
+    elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     else:
         assert words[:2] == ["python", "-m"]

@@ -20,7 +20,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 from validation.check import Check  # noqa: E402
-from validation.points import FAMILIES  # noqa: E402
+from validation.points import FAMILIES, OPTIMIZERS  # noqa: E402
 from validation.suite import Load, Task, run, tasks  # noqa: E402
 from validation.table import progress, show  # noqa: E402
 
@@ -35,8 +35,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", choices=("cpu", "gpu", "all"), default="cpu", help="whose kernels to check (default: cpu)"
     )
-    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES), metavar="NAME",
-                        help=f"families to check (default: all of {', '.join(FAMILIES)})")  # fmt: skip
+    names = FAMILIES + OPTIMIZERS
+    parser.add_argument("--family", nargs="+", choices=names, default=list(names), metavar="NAME",
+                        help=f"families and optimizers to check (default: all of {', '.join(names)})")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the checks as JSON")
     parser.add_argument("--report", type=Path, metavar="PATH", help="write a self-contained HTML page with plots")
     return parser.parse_args(arguments)
@@ -103,7 +104,8 @@ def main(
         else:
             work += tasks(source, options.family, "gpu")
     if options.device in ("cpu", "all"):
-        work += tasks(source, options.family, "cpu") + extra(options.family)
+        families = [name for name in options.family if name in FAMILIES]
+        work += tasks(source, options.family, "cpu") + (extra(families) if families else [])
     found, seconds = validate(work)
     show(found, seconds)
     for note in notes:

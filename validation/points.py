@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 ELEMENTWISE = ("isotropic_gaussian", "diagonal_gaussian", "gamma")
 FAMILIES = ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma")
+OPTIMIZERS = ("ivon",)
 DTYPES = ("float32", "float64")
 
 # Fixed precisions that both types hold exactly, so that the oracle and the kernel start from one number.

@@ -17,13 +17,14 @@ from validation import (
     checks_elementwise,
     checks_full,
     checks_full_reductions,
+    checks_ivon,
     checks_layout,
     checks_reductions,
     checks_rounds,
     checks_special,
 )
 from validation.check import Check, failed
-from validation.points import DTYPES, ELEMENTWISE, FAMILIES
+from validation.points import DTYPES, ELEMENTWISE, FAMILIES, OPTIMIZERS
 
 Scalars = Mapping[str, Callable[[float], float]]
 
@@ -76,6 +77,12 @@ def family_tasks(load: Load, family: str, device: str) -> Iterator[Task]:
             yield Task("inverse map", family, dtype, partial(loaded, load, device, family, dtype, inverse_map))
 
 
+def optimizer_tasks(load: Load, name: str, device: str) -> Iterator[Task]:
+    """Normals, accuracy and layout of one optimizer, in both types."""
+    for dtype in DTYPES:
+        yield Task("optimizer", name, dtype, partial(loaded, load, device, name, dtype, checks_ivon.checks))
+
+
 def loaded(
     load: Load, device: str, family: str, dtype: str, checks: Callable[[Any, str, str], Iterable[Check]]
 ) -> Iterable[Check]:
@@ -107,13 +114,15 @@ def paired(
 
 
 def tasks(
-    load: Load, families: Sequence[str] = FAMILIES, device: str = "cpu", scalars: Scalars | None = None
+    load: Load, names: Sequence[str] = FAMILIES + OPTIMIZERS, device: str = "cpu", scalars: Scalars | None = None
 ) -> list[Task]:
-    """Every kernel task of the families asked for."""
+    """Every kernel task of the families and optimizers asked for."""
+    families = [name for name in names if name in FAMILIES]
     found = [task for family in families for task in family_tasks(load, family, device)]
     found += agreement_tasks(load, families, device)
     if "gamma" in families and device == "cpu":
         found.append(Task("special functions", "gamma", "float64", partial(special_functions, scalars)))
+    found += [task for name in names if name in OPTIMIZERS for task in optimizer_tasks(load, name, device)]
     return found
 
 

@@ -1,4 +1,5 @@
-"""Three operations that Numba lacks: an explicit fused multiply-add, and loads and stores free of false aliasing.
+"""Operations that Numba lacks: an explicit fused multiply-add, loads and stores free of false aliasing, a select that
+computes both values, and the bits of a number.
 
 `load` and `store` state that an output overlaps no input, or exactly one that its own value is computed from (checked
 by runtime.py before the call): every load that a store could clobber then feeds that store, so the loop vectorises in
@@ -75,17 +76,71 @@ def _store(_typing: Any, array: Any, index: Any, value: Any, output: Any) -> Any
     return types.void(array, types.intp, array.dtype, output), generate
 
 
-@intrinsic
-def _bad(_typing: Any, value: Any, bound: Any) -> Any:
-    """1 unless bound < value < inf, as an integer of the value's width: vectorises beside it."""
+def _unless(value: Any, inside: Any) -> Any:
+    """An intrinsic's signature and code for 1 unless `inside`, as an integer of the value's width: vectorises beside
+    it."""
     width = value.bitwidth
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        infinity = ir.Constant(args[0].type, float("inf"))
-        inside = builder.and_(builder.fcmp_ordered(">", args[0], args[1]), builder.fcmp_ordered("<", args[0], infinity))
-        return builder.zext(builder.not_(inside), ir.IntType(width))
+        return builder.zext(builder.not_(inside(builder, args[0])), ir.IntType(width))
 
-    return (types.int32 if width == 32 else types.int64)(value, value), generate
+    return (types.int32 if width == 32 else types.int64)(value), generate
+
+
+@intrinsic
+def _nonfinite(_typing: Any, value: Any) -> Any:
+    """1 unless the value is finite."""
+
+    def inside(builder: Any, x: Any) -> Any:
+        infinity = ir.Constant(x.type, float("inf"))
+        above = builder.fcmp_ordered(">", x, ir.Constant(x.type, float("-inf")))
+        return builder.and_(above, builder.fcmp_ordered("<", x, infinity))
+
+    return _unless(value, inside)
+
+
+@intrinsic
+def _nonpositive(_typing: Any, value: Any) -> Any:
+    """1 unless the value is positive and finite: of its bits less one, as LLVM makes ten operations of two comparisons
+    of the value."""
+    infinity = 0x7F800000 if value.bitwidth == 32 else 0x7FF0000000000000
+
+    def inside(builder: Any, x: Any) -> Any:
+        integer = ir.IntType(value.bitwidth)
+        shifted = builder.sub(builder.bitcast(x, integer), ir.Constant(integer, 1))
+        return builder.icmp_unsigned("<", shifted, ir.Constant(integer, infinity - 1))
+
+    return _unless(value, inside)
+
+
+@intrinsic
+def _select(_typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(condition, a, a), generate
+
+
+@intrinsic
+def _bits(_typing: Any, value: Any) -> Any:
+    """The representation of a number as an unsigned integer of its width."""
+    kind = types.uint32 if value.bitwidth == 32 else types.uint64
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(kind.bitwidth))
+
+    return kind(value), generate
+
+
+@intrinsic
+def _from_bits(_typing: Any, value: Any) -> Any:
+    """The number with a representation."""
+    kind = types.float32 if value.bitwidth == 32 else types.float64
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType() if kind.bitwidth == 32 else ir.DoubleType())
+
+    return kind(value), generate
 
 
 def _python_fma(a: Any, b: Any, c: Any) -> Any:
@@ -111,7 +166,15 @@ if config.DISABLE_JIT:
     add: Any = lambda a, b: a + b  # noqa: E731
     load: Any = lambda array, index: array[index]  # noqa: E731
     store: Any = _python_store
-    bad: Any = lambda value, bound: int(not (bound < value < np.inf))  # noqa: E731
+    nonfinite: Any = lambda value: int(not isfinite(value))  # noqa: E731
+    nonpositive: Any = lambda value: int(not 0 < value < np.inf)  # noqa: E731
+    select: Any = lambda condition, a, b: a if condition else b  # noqa: E731
+    bits: Any = lambda value: value.view(np.uint32 if value.itemsize == 4 else np.uint64)  # noqa: E731
+    from_bits: Any = lambda value: value.view(np.float32 if value.itemsize == 4 else np.float64)  # noqa: E731
 else:
-    fma, add, load, store, bad = _fma, _sum, _load, _store, _bad
-f32, f64 = (np.float32, np.float64) if config.DISABLE_JIT else (types.float32, types.float64)
+    fma, add, load, store, nonfinite, nonpositive = _fma, _sum, _load, _store, _nonfinite, _nonpositive
+    select, bits, from_bits = _select, _bits, _from_bits
+_kinds: Any = np if config.DISABLE_JIT else types
+f32, f64, i32, i64, u32, u64 = (
+    getattr(_kinds, name) for name in ("float32", "float64", "int32", "int64", "uint32", "uint64")
+)

@@ -56,7 +56,7 @@ def emit(module: ir.Module) -> str:
     )
 
 
-def _mask(numbers: list[int]) -> str:
+def mask(numbers: list[int]) -> str:
     """The bit mask of some values of a kernel: inputs first, then results."""
     return hex(sum(1 << n for n in numbers))
 
@@ -72,13 +72,17 @@ def _coordinate(kernel: Kernel, module: ir.Module) -> str:
         checked = list(range(len(domains), len(domains) + len(kernel.results)))
         domains += kernel.result_domains or ("real",) * len(kernel.results)
     positive, negative = ([k for k, d in enumerate(domains) if d == kind] for kind in ("positive", "negative"))
-    masks = f"POSITIVE = {_mask(positive)}, NEGATIVE = {_mask(negative)}, CHECKED = {_mask(checked)}"
+    masks = f"POSITIVE = {mask(positive)}, NEGATIVE = {mask(negative)}, CHECKED = {mask(checked)}"
     lines = [f"    static constexpr int {sizes};", f"    static constexpr unsigned {masks};"]
     if isinstance(kernel, ir.Map):
         lines += [_at(kernel, module, p) for p in PRECISIONS]
     else:
         call = _call(term_signature(kernel, module).name, kernel)
-        lines += [_method("double", "term", [_values("double", "x", len(kernel.operands))], f"return {call};", kernel)]
+        lines += [
+            method(
+                "double", "term", [values("double", "x", len(kernel.operands))], f"return {call};", bool(kernel.scalars)
+            )
+        ]
     comment = textwrap.fill(kernel.formula, 116, initial_indent="// ", subsequent_indent="// ")
     return "\n".join([comment, f"struct {kernel.name} {{", *lines, "};"])
 
@@ -87,7 +91,7 @@ def _function_coordinate(function: ir.Function) -> str:
     """A scalar function as a map that tests no domain: where it does not hold, its value is not used."""
     lines = [
         "    static constexpr int IN = 1, OUT = 1;",
-        f"    static constexpr unsigned POSITIVE = {_mask([])}, NEGATIVE = {_mask([])}, CHECKED = {_mask([])};",
+        f"    static constexpr unsigned POSITIVE = {mask([])}, NEGATIVE = {mask([])}, CHECKED = {mask([])};",
         "    __device__ static void at(const double (&x)[1], double (&y)[1], const double *)",
         f"    {{\n        y[0] = {function_signature(function).name}(x[0]);\n    }}",
     ]
@@ -96,10 +100,11 @@ def _function_coordinate(function: ir.Function) -> str:
 
 def _function_entries(function: ir.Function) -> str:
     loops = [(w, f"badmm::map<double, {w}, coordinate::{function.name}>") for w in (WIDTHS["f64"][1], 1)]
-    return "\n".join(_entry(f"{function.name}_f64x{w}", loop, HEAVY_BOUNDS) for w, loop in loops)
+    return "\n".join(entry(f"{function.name}_f64x{w}", loop, HEAVY_BOUNDS) for w, loop in loops)
 
 
-def _values(kind: str, name: str, count: int, constant: bool = True) -> str:
+def values(kind: str, name: str, count: int, constant: bool = True) -> str:
+    """A parameter that is a reference to some values."""
     return f"{'const ' if constant else ''}{kind} (&{name})[{count}]"
 
 
@@ -108,8 +113,9 @@ def _call(function: str, kernel: Kernel, results: int = 0) -> str:
     return f"{function}({', '.join(inputs + [f'&y[{k}]' for k in range(results)])})"
 
 
-def _method(result: str, name: str, parameters: list[str], body: str, kernel: Kernel) -> str:
-    scalars = "const double *s" if kernel.scalars else "const double *"
+def method(result: str, name: str, parameters: list[str], body: str, has_scalars: bool) -> str:
+    """A static member function of a functor; scalars come last."""
+    scalars = "const double *s" if has_scalars else "const double *"
     head = f"    __device__ static {result} {name}({', '.join([*parameters, scalars])})"
     return f"{head}\n    {{\n        {body}\n    }}"
 
@@ -119,8 +125,8 @@ def _at(kernel: ir.Map, module: ir.Module, precision: str) -> str:
     kind, count = WIDTHS[precision][0], len(kernel.results)
     name = map_signature(kernel, module, precision).name
     body = f"y[0] = {_call(name, kernel)};" if count == 1 else f"{_call(name, kernel, count)};"
-    parameters = [_values(kind, "x", len(kernel.operands)), _values(kind, "y", count, constant=False)]
-    return _method("void", "at", parameters, body, kernel)
+    parameters = [values(kind, "x", len(kernel.operands)), values(kind, "y", count, constant=False)]
+    return method("void", "at", parameters, body, bool(kernel.scalars))
 
 
 def _entries(kernel: Kernel) -> str:
@@ -132,10 +138,11 @@ def _entries(kernel: Kernel) -> str:
         kind, wide = WIDTHS[precision]
         for width in (wide, 1):
             loop = f"badmm::{LOOPS[type(kernel)]}<{kind}, {width}, coordinate::{kernel.name}>"
-            lines.append(_entry(f"{kernel.name}_{precision}x{width}", loop, bounds))
+            lines.append(entry(f"{kernel.name}_{precision}x{width}", loop, bounds))
     return "\n".join(lines)
 
 
-def _entry(name: str, loop: str, bounds: str) -> str:
-    head = f'extern "C" __global__ void {bounds} {name}(const __grid_constant__ badmm::Call call)'
+def entry(name: str, loop: str, bounds: str, argument: str = "badmm::Call") -> str:
+    """A kernel: a loop over its one argument."""
+    head = f'extern "C" __global__ void {bounds} {name}(const __grid_constant__ {argument} call)'
     return f"{head}\n{{\n    {loop}(call);\n}}"

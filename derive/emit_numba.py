@@ -112,7 +112,11 @@ def _header(module: ir.Module, body: str) -> str:
     runtime = ["ClientSumKernel", "MapKernel"] + (["MatrixKernel"] if matrix else ["ReductionKernel"])
     names = [k.name for k in module.kernels] + [f.name for f in module.functions]
     math_import = "import math\n" if "math." in body else ""
-    used = [n for n in ("add", "f32", "f64", "fma", "load", "nonfinite", "nonpositive", "store") if f"{n}(" in body]
+    used = [
+        n
+        for n in ("add", "f32", "f64", "fma", "i32", "i64", "load", "nonfinite", "nonpositive", "store")
+        if f"{n}(" in body
+    ]
     linalg = "\nfrom kernels.cpu import linalg" if matrix else ""
     digest = f"families/{module.family}.py (sha256 {module.digest}, SymPy {sp.__version__})"
     # Numba's cache does not notice a changed callee in another file: a new digest here makes it compile anew.
@@ -177,9 +181,14 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
 
 
 def test(variable: str, domain: str) -> str:
-    """1 unless the variable is in its domain."""
+    """Keep in `outside` whether the variable is outside its domain."""
     positive = {"positive": variable, "negative": f"-{variable}"}.get(domain)
-    return f"nonpositive({positive})" if positive else f"nonfinite({variable})"
+    return f"outside = nonpositive({positive}, outside)" if positive else f"outside = nonfinite({variable}, outside)"
+
+
+def outside(single: bool) -> str:
+    """The first statement of a loop: the flag, as wide as the numbers computed."""
+    return f"    outside = {'i32' if single else 'i64'}(0)"
 
 
 def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
@@ -197,7 +206,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
     read = {name for node in (*kernel.body, *results) for name in ir.reads(node)}
     outs = ["partial"] if reduction else [f"out_{k}" for k in range(len(results))]
     lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params + outs, ":")]
-    lines += ["    outside = 0", "    for row in range(row_lo, row_hi):"]
+    lines += [outside(single and not promote), "    for row in range(row_lo, row_hi):"]
     used = [
         a for o, a in zip(kernel.operands, arrays, strict=True) if reduction or o.variable in read or o.domain != "real"
     ]
@@ -215,7 +224,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
     lines += inner.statements(kernel.body, tab)
     if isinstance(kernel, ir.Reduction):
         lines += [f"{tab}term = {inner.expr(kernel.term)}", f"{tab}total = add(total, term)"]
-        lines += [f"{tab}outside |= {c}" for c in checks]
+        lines += [f"{tab}{c}" for c in checks]
         lines += ["        partial[row] = total"]
     else:
         for k, r in enumerate(kernel.results):
@@ -224,7 +233,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
             test(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real")
             for k in range(len(kernel.results))
         ]
-        lines += [f"{tab}outside |= {c}" for c in checks + result_checks]
+        lines += [f"{tab}{c}" for c in checks + result_checks]
         lines += [f"{tab}store(out_{k}, out_at + i, result_{k}, {k})" for k in range(len(kernel.results))]
     return "\n".join([*lines, "    return outside"])
 
@@ -234,7 +243,7 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     inner = Printer()
     arrays = [f"{o.variable}_in" for o in kernel.operands]
     params = ["clients", "lo", "hi", "width", *arrays, *[u for u, _ in kernel.uniforms], "tile", "out_0"]
-    lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params, ":"), "    outside = 0"]
+    lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params, ":"), outside(single)]
     lines += ["    for start in range(lo, hi, tile.size):", "        stop = min(hi, start + tile.size)"]
     lines += ["        for i in range(stop - start):", f"            store(tile, i, 0.0, {UNSCOPED})"]
     lines += [f"        together = clients // {TOGETHER} * {TOGETHER}"]
@@ -252,7 +261,7 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     lines += ["        for i in range(stop - start):"]
     lines += [
         f"            result_0 = {'f32(load(tile, i))' if single else 'load(tile, i)'}",
-        f"            outside |= {test('result_0', 'real')}",
+        f"            {test('result_0', 'real')}",
     ]
     lines += ["            store(out_0, start + i, result_0, 0)"]
     return "\n".join([*lines, "    return outside"])

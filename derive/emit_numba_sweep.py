@@ -14,7 +14,7 @@ import sympy as sp
 
 from derive import ir
 from derive.emit_docs import sweep_docstring, sweep_signature
-from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, test
+from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, outside, test
 from derive.emit_python import wrapped
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
@@ -144,7 +144,7 @@ def _checks(sweep: ir.Sweep) -> list[str]:
         if o.scalar or (o.domain == "positive" and o.argument not in answered)
     ]
     tested += [(f"result_{k}", r.domain) for k, r in enumerate(sweep.results)]
-    return [f"{INNER}outside |= {test(name, domain)}" for name, domain in tested]
+    return [f"{INNER}{test(name, domain)}" for name, domain in tested]
 
 
 def _scratch(sweep: ir.Sweep, single: bool) -> list[str]:
@@ -200,7 +200,7 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
         params += [f"{n.variable}_in", f"{n.variable}_in_step", f"{n.variable}_drawn"]
         params += [f"{n.variable}_kept"] if n.kept else []
     params += [f"out_{k}" for k in range(len(sweep.results))]
-    lines = [JIT, wrapped(f"def _{sweep.name}_{_suffix(single)}", params, ":"), "    outside = 0"]
+    lines = [JIT, wrapped(f"def _{sweep.name}_{_suffix(single)}", params, ":"), outside(single)]
     lines += [*_scratch(sweep, single), "    for row in range(row_lo, row_hi):"]
     lines += _prepare_row(sweep, [*arrays, *normals])
     lines += [

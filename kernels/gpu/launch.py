@@ -11,7 +11,7 @@ import numpy as np
 from kernels.gpu.device import Device
 
 # Sizes and layouts of loops.cuh; a test compares them.
-INPUTS, OUTPUTS, SLOTS, SCALARS, CHUNK = 10, 5, 4, 12, 1024
+INPUTS, OUTPUTS, SLOTS, SCALARS, CHUNK = 10, 6, 4, 12, 1024
 SLOT = np.dtype([("in", "u8", INPUTS), ("step", "i8", INPUTS), ("out", "u8", OUTPUTS), ("rows", "i8"), ("width", "i8")])
 CALL = np.dtype([("slot", SLOT, SLOTS), ("scalar", "f8", SCALARS), ("status", "u8"), ("launch", "u8"), ("last", "i8")])
 STATUS = np.dtype([("launch", "u8"), ("lock", "u8"), ("rank", "u8"), ("value", "f8", INPUTS + OUTPUTS)])

@@ -14,7 +14,7 @@ namespace badmm {
 typedef long long Index;
 typedef unsigned long long Word;
 
-constexpr int INPUTS = 10, OUTPUTS = 5, SLOTS = 4, SCALARS = 12;  // the largest call; runtime.py has the same numbers
+constexpr int INPUTS = 10, OUTPUTS = 6, SLOTS = 4, SCALARS = 12;  // the largest call; runtime.py has the same numbers
 constexpr Index CHUNK = 1024;  // coordinates of a partial sum: fixed, so that no sum depends on the size of the grid
 constexpr int OVERFLOWED = 15;  // in the place of an operand's number: the sum itself
 
@@ -73,8 +73,8 @@ __device__ __forceinline__ int outside_domain(int k, T value, bool all = false)
 
 // Keep the smallest key of the first launch that fails, with the values there. A thread holds the lock within one
 // branch, so that lanes of a warp cannot wait for each other.
-template <int N, int M, class T, class U>
-__device__ __forceinline__ void record(const Call &call, Word key, const T (&x)[N], const U (&y)[M])
+template <class C, int N, int M, class T, class U>
+__device__ __forceinline__ void record(const C &call, Word key, const T (&x)[N], const U (&y)[M])
 {
     Status *status = call.status;
     const Word first = atomicCAS(&status->launch, 0ull, call.launch);

@@ -89,7 +89,7 @@ template <class T, int W, class F> __device__ __forceinline__ void sweep(const S
             } else {
 #pragma unroll
                 for (int k = 0; k < N; ++k) {
-                    if (k >= F::IN && (call.drawn >> (k - F::IN) & 1)) {
+                    if (W == 1 && k >= F::IN && (call.drawn >> (k - F::IN) & 1)) {
                         F::draw(address[0], address[k - F::IN + 1], (Word)block, x[k]);
                     } else {
 #pragma unroll

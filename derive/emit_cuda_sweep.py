@@ -9,6 +9,7 @@ import sympy as sp
 from derive import ir
 from derive.c_interface import PRECISIONS, normals_signature, sweep_signature
 from derive.emit_cuda import BOUNDS, HEAVY_BOUNDS, WIDTHS, entry, mask, method, values
+from derive.emit_python_sweep import tested as operands_tested
 
 
 def emit(optimizer: ir.Optimizer) -> str:
@@ -42,12 +43,7 @@ def _generator(optimizer: ir.Optimizer) -> str:
 
 def tested(sweep: ir.Sweep) -> list[tuple[int, str]]:
     """(value number, domain) of what a pass tests: results, and the operands that no result answers for."""
-    answered = {r.replaces for r in sweep.results if r.domain == "positive"}
-    found = [
-        (k, o.domain)
-        for k, o in enumerate(sweep.operands)
-        if o.scalar or (o.domain == "positive" and o.argument not in answered)
-    ]
+    found = [(k, o.domain) for k, o in enumerate(sweep.operands) if o in operands_tested(sweep)]
     first = len(sweep.operands) + len(sweep.normals)
     return [*found, *((first + k, r.domain) for k, r in enumerate(sweep.results))]
 

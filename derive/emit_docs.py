@@ -24,9 +24,12 @@ PURPOSE = {
     "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
 HOST_TEXT = ["Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten."]
-DEVICE_TEXT = [
+STREAM_TEXT = [
     "stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's",
     "library.",
+]
+DEVICE_TEXT = [
+    *STREAM_TEXT,
     "Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that",
     "returns a float, or kernels.synchronize(). On a domain error out is overwritten.",
 ]
@@ -188,7 +191,7 @@ def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
     ]
 
 
-def sweep_docstring(sweep: ir.Sweep) -> str:
+def sweep_docstring(sweep: ir.Sweep, on_device: bool = False) -> str:
     """Purpose, formula, arguments, errors and source of a sweep's public function."""
     names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
     width = 112
@@ -206,7 +209,7 @@ def sweep_docstring(sweep: ir.Sweep) -> str:
     lines += [
         "Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or",
         "float64, C-contiguous. Scalars: a number, or K of them, one a row.",
-        "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
+        *(DEVICE_TEXT if on_device else HOST_TEXT),
         f"Source: {sweep.source}.",
         '"""',
     ]

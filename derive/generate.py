@@ -15,6 +15,7 @@ from derive import (
     emit_cuda_sweep,
     emit_fortran,
     emit_gpu,
+    emit_gpu_sweep,
     emit_numba,
     emit_numba_sweep,
     ivon_kernels,
@@ -41,7 +42,7 @@ TARGETS = (
     Target("kernels/cpu/{}.py", emit_numba.emit, emit_numba_sweep.emit),
     Target("kernels/include/badmm/{}.h", emit_c.emit, emit_c_sweep.emit),
     Target("kernels/gpu/{}.cu", emit_cuda.emit, emit_cuda_sweep.emit),
-    Target("kernels/gpu/{}.py", emit_gpu.emit),
+    Target("kernels/gpu/{}.py", emit_gpu.emit, emit_gpu_sweep.emit),
 )
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"ivon": ivon_kernels.optimizer}
 

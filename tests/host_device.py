@@ -37,9 +37,14 @@ WORKERS = 2
 # What stands in the place of a driver's launch: a kernel's address and its argument in, every block run.
 LAUNCHER = """
 namespace cuda_on_host {
+#ifdef BADMM_SWEEP_CUH
+typedef badmm::Sweep Argument;
+#else
+typedef badmm::Call Argument;
+#endif
 inline void entry(const void *kernel, const void *call)
 {
-    reinterpret_cast<void (*)(const badmm::Call)>(const_cast<void *>(kernel))(*static_cast<const badmm::Call *>(call));
+    reinterpret_cast<void (*)(const Argument)>(const_cast<void *>(kernel))(*static_cast<const Argument *>(call));
 }
 }
 extern "C" void host_launch(const void *kernel, const unsigned *grid, const unsigned *block, const void *call,

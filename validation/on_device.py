@@ -11,6 +11,9 @@ import kernels
 from kernels.gpu.device import current
 
 
+WRITTEN = ("out", "noise", "next_noise")  # keywords whose arrays a function may write
+
+
 class OnDevice:
     """A family's GPU functions with NumPy arrays in and out; a domain error is raised by the call that met it."""
 
@@ -47,10 +50,9 @@ class OnDevice:
 
             result = function(*send(args), **{k: send(v) for k, v in kwargs.items()})
             kernels.synchronize()
-            out = kwargs.get("out")
-            if out is None:
-                return fetch(result)
-            copy_back(out)
-            return out
+            for name in WRITTEN:
+                if kwargs.get(name) is not None:
+                    copy_back(kwargs[name])
+            return fetch(result) if kwargs.get("out") is None else kwargs["out"]
 
         return call

@@ -75,6 +75,14 @@ def shape(slots: Sequence[Slot], pack: int, loop: str, processors: int) -> Shape
     return (along, deep, len(slots)), (across, down, 1)
 
 
+def fill(record: Any, slot: Slot) -> None:
+    """A slot into its place in a kernel's argument."""
+    record["in"][: len(slot.inputs)] = slot.inputs
+    record["step"][: len(slot.steps)] = slot.steps
+    record["out"][: len(slot.outputs)] = slot.outputs
+    record["rows"], record["width"] = slot.rows, slot.width
+
+
 def launch(
     device: Device,
     kernel: Kernel,
@@ -89,11 +97,7 @@ def launch(
         return
     call = np.zeros((), CALL)
     for k, slot in enumerate(slots):
-        record = call["slot"][k]
-        record["in"][: len(slot.inputs)] = slot.inputs
-        record["step"][: len(slot.steps)] = slot.steps
-        record["out"][: len(slot.outputs)] = slot.outputs
-        record["rows"], record["width"] = slot.rows, slot.width
+        fill(call["slot"][k], slot)
     call["scalar"][: len(scalars)] = scalars
     call["status"], call["launch"], call["last"] = device.status(), number, last
     # a sum's value must not depend on where arrays begin: its loop takes groups of 16 bytes either way

@@ -65,7 +65,7 @@ template <class T, int W, class F> __device__ __forceinline__ void sweep(const S
     const Index down = (Index)gridDim.y * blockDim.y, along = (Index)gridDim.x * blockDim.x;
     Word least = ~0ull;
     for (Index row = (Index)blockIdx.y * blockDim.y + threadIdx.y; row < slot.rows; row += down) {
-        double s[SCALARS];
+        double s[SCALARS] = {};
 #pragma unroll
         for (int k = 0; k < F::SCALAR; ++k) s[k] = call.scalars ? call.scalars[row * call.count + k] : call.scalar[k];
         Word address[1 + STEPS];

@@ -33,7 +33,7 @@ def test_no_kernel_spills(source: str, architecture: str) -> None:
 def test_there_are_kernels_for_every_family() -> None:
     import kernels
 
-    assert set(SOURCES) >= {*kernels.FAMILIES, "common"}
+    assert set(SOURCES) >= {*kernels.FAMILIES, *kernels.OPTIMIZERS, "common"}
     assert all(len(entries(s)) >= 3 for s in SOURCES)
 
 
@@ -59,8 +59,9 @@ def test_a_wrong_text_is_an_error_with_the_log() -> None:
         nvrtc.compile_text("__global__ void k() { nothing(); }", "sm_90")
 
 
-def test_vector_kernels_move_16_bytes_as_one() -> None:
-    text = nvrtc.ptx(source_text("diagonal_gaussian"), "compute_90", OPTIONS)
+@pytest.mark.parametrize("source", ["diagonal_gaussian", "ivon"])
+def test_vector_kernels_move_16_bytes_as_one(source: str) -> None:
+    text = nvrtc.ptx(source_text(source), "compute_90", OPTIONS)
     kernels = re.split(r"\.entry ", text)[1:]
     bodies = {re.match(r"\w+", k).group(): k for k in kernels}  # type: ignore[union-attr]
     for name, body in bodies.items():

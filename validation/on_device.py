@@ -10,7 +10,6 @@ import numpy as np
 import kernels
 from kernels.gpu.device import current
 
-
 WRITTEN = ("out", "noise", "next_noise")  # keywords whose arrays a function may write
 
 

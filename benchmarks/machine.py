@@ -44,15 +44,20 @@ def _read(a: Array) -> Any:
     return total
 
 
-def best(call: Callable[[], Any], repeats: int = 7) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
+def times(call: Callable[[], Any], repeats: int = 7) -> list[float]:
+    """Seconds of several calls, after one that is not counted."""
     call()
-    times = []
+    seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def best(call: Callable[[], Any], repeats: int = 7) -> float:
+    """Seconds of the fastest of several calls, after one that is not counted."""
+    return min(times(call, repeats))
 
 
 def _threaded(body: Callable[[Array], Any], buffer: Array) -> Callable[[], Any]:

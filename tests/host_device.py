@@ -62,7 +62,7 @@ extern "C" unsigned long long host_size(int which)
 
 def folder() -> Path:
     """Where compiled libraries are kept between runs, by digest."""
-    path = Path(os.environ.get("KERNELS_HOST_CACHE") or Path(tempfile.gettempdir()) / f"kernels-host-{os.getuid()}")
+    path = TESTS.parent / "build" / "host-kernels"
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -13,8 +13,10 @@ import textwrap
 import sympy as sp
 
 from derive import ir
-from derive.emit_docs import sweep_docstring, sweep_signature
-from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, outside, test, wrapped
+from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, outside, test
+from derive.emit_python import wrapped
+from derive.emit_python_sweep import noise_function, public_function, record
+from derive.emit_python_sweep import tested as operands_tested
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
 INTRINSIC_NAMES = "bits f32 f64 fma from_bits i32 i64 load nonfinite nonpositive select store u32 u64"
@@ -115,33 +117,13 @@ def _noise_{t}(row_lo, row_hi, lo, hi, width, address_in, out_0):
     return 0"""
         for t in ("f32", "f64")
     ]
-    widths = f"{len(g.single.results) * g.lanes} float32 or {len(g.double.results) * g.lanes} float64"
-    public = f'''_NOISE = NoiseKernel(name="noise", single=_noise_f32, double=_noise_f64)
-
-
-def noise(seed: Any, step: Any, *, out: Any) -> Any:
-    """Standard normals at (seed, step, coordinate), written to out and returned.
-
-    Formula: {g.formula}
-
-    seed, step: integers of 64 bits, or one a row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the leading
-    axis of more than one are rows, each with coordinates from 0. A normal depends on its seed, step and coordinate
-    alone: not on the number of rows, coordinates or threads. Coordinates are drawn in tiles of
-    {widths}: number j of the tile's block l is coordinate {g.lanes} j + l.
-    Source: {g.source}.
-    """
-    return _NOISE(seed, step, out)'''
+    public = f'_NOISE = NoiseKernel(name="noise", single=_noise_f32, double=_noise_f64)\n\n\n{noise_function(g)}'
     return "\n\n\n".join([*loops, public])
 
 
 def _checks(sweep: ir.Sweep) -> list[str]:
     """Tests of the results, and of the operands that no result answers for."""
-    answered = {r.replaces for r in sweep.results if r.domain == "positive"}
-    tested = [
-        (o.variable, o.domain)
-        for o in sweep.operands
-        if o.scalar or (o.domain == "positive" and o.argument not in answered)
-    ]
+    tested = [(o.variable, o.domain) for o in operands_tested(sweep)]
     tested += [(f"result_{k}", r.domain) for k, r in enumerate(sweep.results)]
     return [f"{INNER}{test(name, domain)}" for name, domain in tested]
 
@@ -225,31 +207,12 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
     return "\n".join([*lines, "    return outside"])
 
 
-def _rows(name: str, items: list[str]) -> list[str]:
-    """A field of a record that is a tuple, as formatters write it."""
-    if len(items) < 2:
-        return [f"    {name}=({''.join(f'{i},' for i in items)}),"]
-    return [f"    {name}=(", *[f"        {i}," for i in items], "    ),"]
+def uniforms(sweep: ir.Sweep) -> list[str]:
+    """The functions of scalars alone, for numbers or arrays of one a row."""
+    return [Printer().expr(e).replace("math.sqrt", "np.sqrt") for _, e in sweep.uniforms]
 
 
 def _public(sweep: ir.Sweep) -> str:
     """The record that sweep.py drives, and the function a person calls."""
-    double = Printer()
-    record = f"_{sweep.name.upper()}"
-    scalars = ", ".join(s.variable for s in sweep.scalars)
-    uniforms = [double.expr(e).replace("math.sqrt", "np.sqrt") for _, e in sweep.uniforms]
-    head = f"    uniforms=lambda {scalars or '*_'}: ("
-    lines = [f"{record} = SweepKernel(", f'    name="{sweep.name}",']
-    lines += _rows("operands", [f'("{o.argument}", "{o.domain}", {o.scalar})' for o in sweep.operands])
-    lines += _rows("normals", [f'("{n.argument}", "{n.step}", {n.kept})' for n in sweep.normals])
-    lines += _rows("scalars", [f'("{s.argument}", "{s.domain}")' for s in sweep.scalars])
-    if len(uniforms) < 2:
-        lines.append(f"{head}{''.join(f'{u},' for u in uniforms)}),")
-    else:
-        lines += [head, *[f"        {u}," for u in uniforms], "    ),"]
-    lines += _rows("results", [f'("{r.name}", "{r.domain}", "{r.replaces}")' for r in sweep.results])
-    lines += [f"    single=_{sweep.name}_f32,", f"    double=_{sweep.name}_f64,", ")"]
-    parameters, values = sweep_signature(sweep)
-    head = wrapped(f"def {sweep.name}", parameters, " -> tuple[Any, ...]:")
-    doc = textwrap.indent(sweep_docstring(sweep), "    ")
-    return "\n".join([*lines, "", "", f"{head}\n{doc}\n{wrapped(f'return {record}', values, '', '    ')}"])
+    fields = [f"single=_{sweep.name}_f32", f"double=_{sweep.name}_f64"]
+    return f"{record(sweep, uniforms(sweep), fields)}\n\n\n{public_function(sweep)}"

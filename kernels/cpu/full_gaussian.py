@@ -15,9 +15,10 @@ from typing import Any
 
 from numba import njit
 
+from kernels.calls import slots
 from kernels.cpu import linalg
 from kernels.cpu.intrinsics import f32, f64, fma, i32, i64, load, nonfinite, store
-from kernels.cpu.runtime import ClientSumKernel, MapKernel, MatrixKernel, slots
+from kernels.cpu.runtime import ClientSumKernel, MapKernel, MatrixKernel
 
 NAME = "full_gaussian"
 NATURAL = ("precision_mean", "precision")

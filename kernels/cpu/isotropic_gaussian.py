@@ -15,8 +15,9 @@ from typing import Any
 
 from numba import njit
 
+from kernels.calls import slots
 from kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, store
-from kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel, slots
+from kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 
 NAME = "isotropic_gaussian"
 NATURAL = ("precision_mean",)

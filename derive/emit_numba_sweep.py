@@ -79,24 +79,28 @@ def _suffix(single: bool) -> str:
 
 
 def _draw(g: ir.Generator, single: bool) -> str:
-    """Whole tiles of normals into `out`, for the coordinates [lo, hi) of a row; lo begins a tile."""
+    """Whole tiles of normals into `out`, for the coordinates [lo, hi) of a row; lo begins a tile.
+
+    Words first and normals after, in the words' place: each loop is so short that the processor overlaps its passes.
+    """
     draw = g.single if single else g.double
     seed, step, block = g.params
-    printer = Printer(single, dict.fromkeys(g.params, "word"))
-    tile = len(draw.results) * g.lanes
-    lines = [
-        JIT,
-        f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):",
-        f"    for start in range(lo, hi, {tile}):",
-        f"        first = start // {len(draw.results)}",
-        "        at = start - lo",
-        f"        for lane in range({g.lanes}):",
-        f"{LOOP}{block} = u64(first + lane)",
-        *printer.statements(draw.body, LOOP),
-    ]
-    for k, e in enumerate(draw.results):
-        offset = f" + {k * g.lanes}" if k else ""
-        lines.append(f"{LOOP}store(out, at{offset} + lane, {printer.expr(e)}, {UNSCOPED})")
+    count = len(draw.results)
+    real = Printer(single)
+    places = [f"at{f' + {k * g.lanes}' if k else ''} + lane" for k in range(count)]
+    tiles = [f"    for start in range(lo, hi, {count * g.lanes}):", "        at = start - lo"]
+    lanes = f"        for lane in range({g.lanes}):"
+    lines = [JIT, f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
+    lines += [f"        first = start // {count}", lanes, f"{LOOP}{block} = u64(first + lane)"]
+    lines += Printer(single, dict.fromkeys(g.params, "word")).statements(draw.words, LOOP)
+    kept = [f"from_bits({name})" for name in draw.word_names]
+    lines += [f"{LOOP}store(out, {place}, {word}, {UNSCOPED})" for place, word in zip(places, kept, strict=True)]
+    lines += [*tiles, lanes]
+    read = zip(draw.word_names, places, strict=True)
+    lines += [f"{LOOP}{name} = bits(load(out, {place}))" for name, place in read]
+    lines += Printer(single, dict.fromkeys(draw.word_names, "bits")).statements(draw.normals, LOOP)
+    results = zip(places, draw.results, strict=True)
+    lines += [f"{LOOP}store(out, {place}, {real.expr(e)}, {UNSCOPED})" for place, e in results]
     return "\n".join(lines)
 
 

@@ -33,6 +33,9 @@ class Library:
         return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
 
 
+NUMPY = Library()
+
+
 class Memory:
     """How arrays are viewed, made and compared where they live: here in CPU memory, as NumPy has them."""
 
@@ -65,10 +68,12 @@ def address(array: Array) -> int:
 
 def view(name: str, value: Any) -> tuple[Array, Library]:
     """(NumPy view of an array, its library)."""
-    if isinstance(value, np.ma.MaskedArray):
+    if type(value) is np.ndarray:
+        array, library = value, NUMPY
+    elif isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    if isinstance(value, np.ndarray):
-        array, library = value, Library()
+    elif isinstance(value, np.ndarray):
+        array, library = value, NUMPY
     elif hasattr(value, "__dlpack__"):
         array, library = _exchange(name, value)
     else:
@@ -241,7 +246,7 @@ def outputs(
     inputs: Sequence[tuple[str, Array]],
     allowed: Sequence[Sequence[int]],
     own_names: Sequence[str] = (),
-    library: Library = Library(),
+    library: Library = NUMPY,
     memory: Memory = HOST,
 ) -> list[Array]:
     """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap

@@ -21,6 +21,7 @@ DOMAINS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "count": ("a positive integer", lambda x: 1 <= x < math.inf and x == int(x)),
 }
 WORDS = 1 << 64
+LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in ar.DTYPES}
 
 
 def extent(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -83,7 +84,7 @@ def is_number(value: Any) -> bool:
 
 def number(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
     """An operand that is a number, checked, in the arrays' type."""
-    if not abs(value) <= np.finfo(dtype).max:
+    if not abs(value) <= LARGEST[dtype]:
         raise ValueError(f"{name}: expected a finite number that {dtype} can hold, got {value}")
     return dtype.type(value)
 

@@ -34,9 +34,13 @@ class GaussianMethod(Method):
         """η_k ← η_k + γρ (λ_g − λ_k), by the kernel."""
         return lines.call("dual_update", duals, server, clients, rho, damping)
 
+    def prior_precision(self, federation: Federation) -> float:
+        """The prior's precision, of every coordinate."""
+        return self.precision
+
     def first(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the network's initialisation is where the first round's clients start."""
-        precision = torch.full_like(initial, self.precision)
+        precision = torch.full_like(initial, self.prior_precision(federation))
         zeros = initial.new_zeros(federation.num_clients, len(initial))
         server = {"precision_mean": torch.zeros_like(initial), "precision": precision, "initial": initial.clone()}
         return State(server, {name: zeros.clone() for name in DUALS})
@@ -68,7 +72,7 @@ class GaussianMethod(Method):
         _, alpha, _ = self.steps(state, federation)
         lines = Lines(FAMILY, members.device)
         old = server_natural(state)
-        prior = (torch.zeros_like(old[0]), torch.full_like(old[1], self.precision))
+        prior = (torch.zeros_like(old[0]), torch.full_like(old[1], self.prior_precision(federation)))
         clients = tuple(sent[name] for name in SLOTS)
         new = lines.server(prior, clients, tuple(state.clients[name] for name in DUALS), members, alpha)
         outside = ~(new[1] > 0)

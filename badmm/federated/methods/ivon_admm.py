@@ -1,0 +1,115 @@
+"""IVON-ADMM (Möllenhoff, Swaroop, Doshi-Velez, Khan, ICLR 2026, arXiv:2506.13150): Adam-like Bayesian ADMM.
+
+    client   q_k ← IVON steps on E_q[ℓ_k]/τ − ⟨η_k, μ⟩ + ρ KL(q‖q_g)        (arXiv:2402.17641, with prior and duals)
+    dual     η_k ← η_k + γρ (λ_g − λ_k)
+    server   λ_g ← (1 − α) mean_k λ_k + α (λ_0 − Σ_k η_k)
+
+Diagonal Gaussians. A client's precision is S_k = ess (h + δ) with ess = N_k/(τρ), so that δ and h are curvatures of its
+mean loss. On quadratics the fixed point has the posterior's mean and its diagonal of the precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from badmm.checks import positive_integer, positive_number
+from badmm.federated.federation import Federation, Task
+from badmm.federated.ivon_descent import IvonDescent, IvonSettings
+from badmm.federated.methods.base import State, Tensors, rows
+from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, server_natural
+from badmm.federated.natural import Lines
+from badmm.federated.training import LocalSolver
+
+
+@dataclass(frozen=True)
+class IvonADMM(GaussianMethod):
+    """Prior, ADMM's step sizes, and IVON's settings; lr, schedule, epochs and batches are those of local training.
+
+    The prior's precision is δ N/(Kτρ), with δ in units of the average client's ess as the paper states it, unless
+    `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). The first round starts at the network's initialisation with
+    h = h_0 above the prior, later ones at q_g. `clip` bounds the mean's direction: no coordinate moves more than
+    lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to round.
+    """
+
+    name = "ivon_admm"
+    precision: float = 0.0
+    delta: float = 0.001
+    rho: float = 0.1
+    alpha: float | Literal["auto"] = "auto"
+    damping: float = 1.0
+    temperature: float = 0.001
+    hess_init: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.9999
+    clip: float = 0.05
+    samples: int = 1
+    keep_momentum: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("delta", "rho", "temperature", "hess_init"):
+            positive_number(getattr(self, name), name)
+        if self.precision != 0:
+            positive_number(self.precision, "precision")
+        positive_number(self.damping, "damping", 1.0)
+        if self.alpha != "auto":
+            positive_number(self.alpha, "alpha", 1.0)
+        for name in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)!r}")
+        if not self.clip > 0:
+            raise ValueError(f"clip: expected a positive number, got {self.clip!r}")
+        positive_integer(self.samples, "samples")
+
+    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
+        """ρ, α, γ."""
+        alpha = 1.0 / (1.0 + self.rho * federation.num_clients) if self.alpha == "auto" else self.alpha
+        return self.rho, alpha, self.damping
+
+    def prior_precision(self, federation: Federation) -> float:
+        """`precision`, or δ in units of the average ess."""
+        average = sum(federation.counts) / federation.num_clients
+        return self.precision or self.delta * average / (self.temperature * self.rho)
+
+    def start(self, federation: Federation, initial: Tensor) -> State:
+        """λ_g = λ_0, duals, momenta and step counts 0."""
+        settings = federation.settings
+        for name, value, none in (("clip", settings.clip, None), ("weight_decay", settings.weight_decay, 0.0)):
+            if value != none:
+                raise ValueError(f"{name}: expected {none}, as IVON has a prior and a clip of its own, got {value!r}")
+        state = self.first(federation, initial)
+        if self.keep_momentum:
+            state.clients["momentum"] = torch.zeros_like(state.clients[DUALS[0]])
+            state.clients["steps"] = torch.zeros(federation.num_clients, 1, dtype=torch.int64, device=initial.device)
+        return state
+
+    def solver(self, state: State, task: Task) -> IvonDescent:
+        """IVON from the server's posterior."""
+        scale, count = self.temperature / task.sizes, len(task.members)
+        natural = server_natural(state)
+        tilt = [(scale * (self.rho * g + rows(state.clients, d, task))) for g, d in zip(natural, DUALS, strict=True)]
+        ess = 1.0 / (scale * self.rho)
+        precision, mean = natural[1] / ess, self.mean(state)
+        if state.round == 0:
+            mean, precision = state.server["initial"], precision + self.hess_init
+        if self.keep_momentum:
+            momentum, steps = rows(state.clients, "momentum", task), rows(state.clients, "steps", task)
+        else:
+            momentum, steps = torch.zeros_like(tilt[0]), torch.zeros(count, 1, dtype=torch.int64)
+        settings = IvonSettings(self.beta1, self.beta2, self.clip, self.samples)
+        start = mean.repeat(count, 1)
+        return IvonDescent(task, settings, start, precision, momentum, steps[:, 0], (tilt[0], tilt[1]), ess)
+
+    def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
+        """Sends λ_k, keeps η_k, momentum and step count."""
+        assert isinstance(solver, IvonDescent)
+        ess = task.sizes / (self.temperature * self.rho)
+        natural = Lines(FAMILY, ess.device).call("natural_from_standard", solver.mean, ess * solver.precision)
+        sent, kept = self.exchange(state, task, natural)
+        if self.keep_momentum:
+            done = torch.tensor(task.steps, device=ess.device).unsqueeze(1)
+            kept |= {"momentum": solver.momentum, "steps": rows(state.clients, "steps", task) + done}
+        return sent, kept

@@ -57,7 +57,9 @@ def small(tmp_path: Path) -> Path:
 def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["run", str(small), "--out", str(out), "--seeds", "3,4"]) == 0
-    assert "small: after 6 rounds, seeds 3, 4" in capsys.readouterr().out
+    assert "small: 6 rounds, scored on the test images; seeds 3, 4" in capsys.readouterr().out
+    names = ["curves.png", "pvi", "reliability.png", "scaffold", "summary.json", "summary.md"]
+    assert sorted(path.name for path in out.iterdir()) == names
     for label in ("scaffold", "pvi"):
         for seed in (3, 4):
             folder = out / label / f"seed-{seed}"
@@ -83,6 +85,15 @@ def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.
     ]
     precision = load_file(out / "pvi" / "seed-3" / "posterior.safetensors")["precision"]
     assert (precision > 0).all()
+    for entry in summaries:
+        # the bins are those of the predictions that the last round's scores are of
+        ways = [("mean", entry["ece"])] + ([("averaged", entry["averaged"]["ece"])] if entry["averaged"] else [])
+        for way, error in ways:
+            bins = {name: np.array(column) for name, column in entry["reliability"][way].items()}
+            gaps = np.abs(bins["accuracy"] - bins["confidence"])
+            assert gaps @ bins["share"] == pytest.approx(error, rel=1e-10)
+            assert np.array_equal(bins["bin"], np.minimum((bins["confidence"] * 15).astype(int), 14))
+        assert (entry["reliability"]["averaged"] is None) == (entry["label"] == "scaffold")
 
 
 def test_runs_killed_at_random_moments_end_the_same(small: Path, tmp_path: Path) -> None:
@@ -247,6 +258,8 @@ def test_what_is_written_reads_back(small: Path, tmp_path: Path) -> None:
         ("methods.again.method=sgd", ["methods.again.method", "fedavg", "'sgd'"]),
         ("split.kind=label", ["split.kind", "'iid', 'dirichlet' or 'shards'", "label"]),
         ("data.evaluate=validation", ["data.validation_fraction", "more than 0", "0"]),
+        ("report.reference=fedavg", ["report.reference", "scaffold, pvi", "'fedavg'"]),
+        ("report.rounds=[0]", ["report.rounds", "at least 1", "[0]"]),
         ("run.seeds=[1, 1]", ["run.seeds", "different integers", "[1, 1]"]),
         ("run.participation=0", ["run.participation", "greater than 0", "0"]),
         ("model.name=vgg", ["model.name", "'mlp'", "vgg"]),

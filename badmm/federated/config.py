@@ -101,6 +101,22 @@ class Run(Section):
         return value
 
 
+class Report(Section):
+    """What the summary shows."""
+
+    rounds: list[int] = [10, 25, 50]
+    """Rounds to show beside the last one."""
+    reference: str | None = None
+    """The label that differences are taken to; the first method where it is left out."""
+
+    @field_validator("rounds")
+    @classmethod
+    def _rounds(cls, value: list[int]) -> list[int]:
+        if any(index < 1 for index in value):
+            raise ValueError(f"integers of at least 1, got {value}")
+        return value
+
+
 class FederatedConfig(Section):
     """One federated problem and the methods to compare on it; `methods` is resolved, every default written out."""
 
@@ -110,6 +126,7 @@ class FederatedConfig(Section):
     model: Model
     local: Local = Local()
     run: Run = Run()
+    report: Report = Report()
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
 
     @field_validator("methods")
@@ -118,10 +135,17 @@ class FederatedConfig(Section):
         shared = info.data.get("local", Local())
         return {label: _resolve(label, table, shared) for label, table in value.items()}
 
+    @model_validator(mode="after")
+    def _reference(self) -> FederatedConfig:
+        if self.report.reference is not None and self.report.reference not in self.methods:
+            labels = ", ".join(self.methods)
+            raise ValueError(f"report.reference: expected one of {labels}, got {self.report.reference!r}")
+        return self
+
     def only(self, label: str, seed: int) -> FederatedConfig:
-        """The configuration of one method and one seed."""
+        """The configuration of one method and one seed; how results are reported is no part of it."""
         run = self.run.model_copy(update={"seeds": [seed]})
-        return self.model_copy(update={"methods": {label: self.methods[label]}, "run": run})
+        return self.model_copy(update={"methods": {label: self.methods[label]}, "run": run, "report": Report()})
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> FederatedConfig:

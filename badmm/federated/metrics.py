@@ -71,7 +71,7 @@ def worst_client(held_out: HeldOut, probability: Array) -> float:
 
 
 def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]:
-    """For a reliability diagram: mean `confidence`, `accuracy` and `share` of the points in each bin that has any."""
+    """For a reliability diagram: mean `confidence`, `accuracy` and `share` of the points in each `bin` that has any."""
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == held_out.labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
@@ -80,7 +80,8 @@ def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]
         name: np.bincount(bins, weights=values, minlength=BINS)[some] / count[some]
         for name, values in (("confidence", confidence), ("accuracy", right))
     }
-    return {**{name: values.tolist() for name, values in sums.items()}, "share": (count[some] / len(bins)).tolist()}
+    means = {name: values.tolist() for name, values in sums.items()}
+    return {"bin": np.flatnonzero(some).tolist(), **means, "share": (count[some] / len(bins)).tolist()}
 
 
 def point_flops(stack: Stacked, inputs: Tensor, dtype: torch.dtype) -> float:

@@ -45,14 +45,26 @@ class Experiment:
         generator = torch_generator(self.seed, Purpose.POSTERIOR, state.round, device=self.federation.device)
         return self.method.sample(state, self.posterior_samples, generator) if self.posterior_samples else None
 
+    def probabilities(self, state: State) -> tuple[metrics.Array, metrics.Array | None]:
+        """Class probabilities (N, C) of the held-out points at the mean, and averaged over the draws (or None)."""
+        stack, draws = self.federation.stack, self.draws(state)
+        at_mean = self.held_out.probabilities(stack, self.method.mean(state))
+        return at_mean, None if draws is None else metrics.averaged(self.held_out, stack, draws)
+
     def scores(self, state: State) -> dict[str, Any]:
         """Scores at the mean, and under `averaged` those of predictions averaged over the draws (or None)."""
-        stack = self.federation.stack
-        at_mean = metrics.scores(self.held_out, self.held_out.probabilities(stack, self.method.mean(state)))
-        draws = self.draws(state)
-        if draws is None:
-            return {**at_mean, "averaged": None}
-        return {**at_mean, "averaged": metrics.scores(self.held_out, metrics.averaged(self.held_out, stack, draws))}
+        at_mean, averaged = self.probabilities(state)
+        scores = metrics.scores(self.held_out, at_mean)
+        return {**scores, "averaged": None if averaged is None else metrics.scores(self.held_out, averaged)}
+
+    def reliability(self, state: State) -> dict[str, Any]:
+        """The bins of a reliability diagram (`metrics.reliability`): at the `mean` and `averaged` (or None).
+
+        The draws of a round come from its own stream, so that these are the predictions that `scores` scores.
+        """
+        at_mean, averaged = self.probabilities(state)
+        bins = {"mean": metrics.reliability(self.held_out, at_mean)}
+        return {**bins, "averaged": None if averaged is None else metrics.reliability(self.held_out, averaged)}
 
 
 def build(config: FederatedConfig, label: str, seed: int, images: data.ImageSet | None = None) -> Experiment:

@@ -92,6 +92,8 @@ class Run(Section):
     """Threads of torch and of the kernels; small networks are quickest with 1. Its own choice where left out."""
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    tensorboard: bool = False
+    """Write TensorBoard event files too; needs the package."""
 
     @field_validator("seeds")
     @classmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from badmm import store
 from badmm.checks import ClientError
 from badmm.config import ConfigError
 from badmm.federated import config as configuration
-from badmm.federated import data, report, rounds
+from badmm.federated import data, events, report, rounds
 from badmm.federated.config import FederatedConfig
 from badmm.federated.methods import State
 from badmm.federated.problem import Experiment, build, deal
@@ -97,6 +97,8 @@ def play(
     Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. With
     `forgive` a run that cannot go on (no client is left) is no error: its summary is label, seed and `failure`.
     """
+    if config.run.tensorboard:
+        events.check()
     images = data.load(config.data.source, config.data.root)
     dealt = deal(config, config.run.seeds[0], images)
     for label in config.methods:
@@ -177,16 +179,31 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
     checkpoint = _open(config, experiment, folder)
     history.cut(checkpoint.state.round)
     progress.skip(checkpoint.state.round)
-    for record in play_rounds(config, experiment, checkpoint, label):
-        history.append(record)
-        if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
-            checkpoint.save(folder / STATE)
-        progress.update(record)
-        for client, reason in record["excluded"].items():
-            progress.say(
-                f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
-            )
+    with _events(config, folder, checkpoint.state.round) as listeners:
+        for record in play_rounds(config, experiment, checkpoint, label):
+            history.append(record)
+            if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
+                checkpoint.save(folder / STATE)
+            for show in (*listeners, progress.update):
+                show(record)
+            for client, reason in record["excluded"].items():
+                progress.say(
+                    f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
+                )
     return _finish(experiment, checkpoint, history.read(), folder)
+
+
+@contextmanager
+def _events(config: FederatedConfig, folder: Path, done: int) -> Iterator[list[Callable[[dict[str, Any]], None]]]:
+    """What else is told of every round: TensorBoard, where it is asked for and rounds are left."""
+    if not config.run.tensorboard or done >= config.run.rounds:
+        yield []
+        return
+    writer = events.Events(folder, done)
+    try:
+        yield [writer.add]
+    finally:
+        writer.close()
 
 
 def _open(config: FederatedConfig, experiment: Experiment, folder: Path) -> Checkpoint:
@@ -208,7 +225,9 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
     before = configuration.load(folder / CONFIG)
     (table,) = config.methods.values()
     # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
-    free = {"run.checkpoint_every"} | ({"run.rounds"} if table["local"]["schedule"] == "constant" else set())
+    free = {"run.checkpoint_every", "run.tensorboard"} | (
+        {"run.rounds"} if table["local"]["schedule"] == "constant" else set()
+    )
     for key, old, new in base.differences(before, config, free | {"data.root"}):
         raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")
 

@@ -129,8 +129,11 @@ def test_examples_are_valid_without_their_data(example: str) -> None:
         assert config.load(path).name
         return
     from badmm.federated import config as federated
+    from badmm.federated import tune
 
     loaded = federated.load(path)
+    if loaded.tune is not None:
+        assert len({len(points) for points in tune.grids(loaded, loaded.tune).values()}) == 1
     assert [federated.make_method(table).name for table in loaded.methods.values()]
     assert loaded.data.root is None and loaded.data.evaluate == "test"
 

@@ -323,3 +323,31 @@ def test_methods_share_split_and_start_for_a_seed(small: Path) -> None:
     assert torch.equal(first.federation.stack.initial(), second.federation.stack.initial())
     other = problem.build(loaded, "pvi", 4)
     assert not torch.equal(first.federation.stack.initial(), other.federation.stack.initial())
+
+
+def test_event_files_need_their_package(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+    out = tmp_path / "out"
+    assert main(["run", str(small), "--out", str(out), "--set", "run.tensorboard=true"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: run.tensorboard: expected the package tensorboard (pip install")
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_event_files_hold_what_the_history_holds(small: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from badmm.federated import events
+
+    arguments = ["run", str(small), "--quiet", "--out", str(tmp_path / "out"), "--set", "run.tensorboard=true"]
+    assert main([*arguments, "--set", "run.rounds=2"]) == 0
+    assert main([*arguments, "--resume"]) == 0
+    folder = tmp_path / "out" / "pvi" / "seed-3"
+    found = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
+    records = store.History(folder / "history.jsonl").read()
+    for tag in events.scalars(records[0]):
+        series = {event.step: event.value for event in found.Scalars(tag)}
+        expected = {record["round"]: events.scalars(record)[tag] for record in records}
+        assert series == pytest.approx(expected, rel=1e-6), tag

@@ -1,6 +1,7 @@
 """The summary against numbers computed by hand, tables that fit a terminal, pictures that show what they claim."""
 
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
+from badmm import store
 from badmm.federated import pictures, summary
 from badmm.federated.methods import REGISTRY
 
@@ -182,3 +184,12 @@ def test_the_effect_joins_what_is_best_over_other_settings() -> None:
     assert drawn.axes[0].lines[1].get_xydata().tolist() == [[1.0, pytest.approx(0.6)], [2.0, pytest.approx(0.85)]]
     least: Any = pictures.effect({"m": points}, "NLL", False, "title")
     assert least.axes[0].lines[1].get_xydata().tolist() == [[1.0, pytest.approx(0.15)], [2.0, pytest.approx(0.3)]]
+
+
+def test_the_history_of_a_run_that_overflows_is_summarised(runs: Any, tmp_path: Path) -> None:
+    history = store.History(tmp_path / "history.jsonl")
+    history.append({**record(1, float("nan"), float("nan")), "bytes_up": np.int64(3)})
+    assert "NaN" not in (tmp_path / "history.jsonl").read_text()
+    lost = {"pvi": {7: history.read()}}
+    assert cells(summary.by_round(lost, summary.AVERAGED_NLL, [1])) == {"pvi": ["nan"]}
+    assert pictures.curves(lost, "title").axes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from badmm import plots
 from badmm.federated.summary import ACCURACY, PREDICTION_NLL, Record, Runs, Score
@@ -167,7 +167,7 @@ def swept(points: Sequence[Point]) -> list[str]:
         for point in points:
             others = repr(sorted((name, value) for name, value in point.settings.items() if name != key))
             value = point.settings.get(key)
-            if value is not None and _is_number(value):
+            if value is not None and is_number(value):
                 values.setdefault(others, set()).add(value)
         if any(len(different) > 1 for different in values.values()):
             found.append(key)
@@ -183,13 +183,13 @@ def effect(groups: Mapping[str, Sequence[Point]], name: str, larger_is_better: b
     panels = [(group, points, key) for group, points in groups.items() for key in swept(points)]
     if not panels:
         return None
-    columns = min(len(panels), 4)
-    drawn, axes = plots.figure(columns, -(-len(panels) // columns), width=3.4, height=3.1)
+    columns = min(len(panels), 3)
+    drawn, axes = plots.figure(columns, -(-len(panels) // columns), width=3.4, height=3.0)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     best: Callable[..., Point] = max if larger_is_better else min
     for axis, (group, points, key) in zip(axes, panels, strict=False):
-        known = [point for point in points if _is_number(point.settings.get(key)) and np.isfinite(point.mean)]
+        known = [point for point in points if is_number(point.settings.get(key)) and np.isfinite(point.mean)]
         axis.plot([p.settings[key] for p in known], [p.mean for p in known], "o", color="0.75", ms=4, zorder=2)
         values = sorted({point.settings[key] for point in known})
         tops = [best((p for p in known if p.settings[key] == value), key=lambda p: p.mean) for value in values]
@@ -197,13 +197,16 @@ def effect(groups: Mapping[str, Sequence[Point]], name: str, larger_is_better: b
         axis.errorbar(
             values, [top.mean for top in tops], yerr=bars, color=plots.BLUE, marker="o", ms=5, capsize=3, zorder=3
         )
-        if values and min(values) > 0 and max(values) / min(values) >= 5:
+        if values and min(values) > 0 and max(values) / min(values) > 2:
             axis.set_xscale("log")
-        axis.set(xlabel=key, ylabel=name)
+            axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xticks(values, [f"{value:g}" for value in values], rotation=45 if len(values) > 4 else 0)
+        axis.set(xlabel=key)
         axis.set_title(group, fontsize=11)
-    drawn.suptitle(title)
+    drawn.suptitle(f"{title}: {name}")
     return drawn
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """A number that is no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

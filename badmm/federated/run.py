@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,13 @@ from rich.console import Console
 import kernels
 from badmm import config as base
 from badmm import store
+from badmm.checks import ClientError
 from badmm.config import ConfigError
 from badmm.federated import config as configuration
-from badmm.federated import data, report, rounds
+from badmm.federated import data, events, report, rounds
 from badmm.federated.config import FederatedConfig
 from badmm.federated.methods import State
-from badmm.federated.problem import Experiment, build
+from badmm.federated.problem import Experiment, build, deal
 from badmm.federated.progress import RoundsProgress
 from badmm.federated.report import HISTORY, SUMMARY
 
@@ -88,22 +89,35 @@ def run(
     return summaries
 
 
-def play(config: FederatedConfig, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
+def play(
+    config: FederatedConfig, out: Path, *, resume: bool, console: Console, forgive: bool = False
+) -> list[dict[str, Any]]:
     """Play every method with every seed, each in its folder; a summary of each.
 
-    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are.
+    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. With
+    `forgive` a run that cannot go on (no client is left) is no error: its summary is label, seed and `failure`.
     """
+    if config.run.tensorboard:
+        events.check()
     images = data.load(config.data.source, config.data.root)
-    pairs = [(label, seed) for seed in config.run.seeds for label in config.methods]
-    folders = {pair: report.folder(out, *pair) for pair in pairs}
-    experiments = {pair: build(config, *pair, images) for pair in pairs[: len(config.methods)]}
-    for pair in pairs:
-        _check_folder(config.only(*pair), folders[pair], resume)
-    summaries = []
-    with _threads(config.run.threads), RoundsProgress(console, len(pairs) * config.run.rounds) as progress:
-        for pair in pairs:
-            experiment = experiments.pop(pair, None) or build(config, *pair, images)
-            summaries.append(_play(config.only(*pair), experiment, folders[pair], progress))
+    dealt = deal(config, config.run.seeds[0], images)
+    for label in config.methods:
+        build(config, label, config.run.seeds[0], dealt=dealt)
+        for seed in config.run.seeds:
+            _check_folder(config.only(label, seed), report.folder(out, label, seed), resume)
+    summaries, total = [], len(config.run.seeds) * len(config.methods) * config.run.rounds
+    with _threads(config.run.threads), RoundsProgress(console, total) as progress:
+        for seed in config.run.seeds:
+            dealt = dealt if seed == config.run.seeds[0] else deal(config, seed, images)
+            for label in config.methods:
+                experiment, folder = build(config, label, seed, dealt=dealt), report.folder(out, label, seed)
+                try:
+                    summaries.append(_play(config.only(label, seed), experiment, folder, progress))
+                except ClientError as error:
+                    if not forgive:
+                        raise
+                    progress.say(f"{label}, seed {seed}: {error}")
+                    summaries.append({"label": label, "seed": seed, "failure": str(error)})
     for torn in out.glob(".*.tmp"):
         torn.unlink()
     return summaries
@@ -165,16 +179,31 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
     checkpoint = _open(config, experiment, folder)
     history.cut(checkpoint.state.round)
     progress.skip(checkpoint.state.round)
-    for record in play_rounds(config, experiment, checkpoint, label):
-        history.append(record)
-        if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
-            checkpoint.save(folder / STATE)
-        progress.update(record)
-        for client, reason in record["excluded"].items():
-            progress.say(
-                f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
-            )
+    with _events(config, folder, checkpoint.state.round) as listeners:
+        for record in play_rounds(config, experiment, checkpoint, label):
+            history.append(record)
+            if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
+                checkpoint.save(folder / STATE)
+            for show in (*listeners, progress.update):
+                show(record)
+            for client, reason in record["excluded"].items():
+                progress.say(
+                    f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
+                )
     return _finish(experiment, checkpoint, history.read(), folder)
+
+
+@contextmanager
+def _events(config: FederatedConfig, folder: Path, done: int) -> Iterator[list[Callable[[dict[str, Any]], None]]]:
+    """What else is told of every round: TensorBoard, where it is asked for and rounds are left."""
+    if not config.run.tensorboard or done >= config.run.rounds:
+        yield []
+        return
+    writer = events.Events(folder, done)
+    try:
+        yield [writer.add]
+    finally:
+        writer.close()
 
 
 def _open(config: FederatedConfig, experiment: Experiment, folder: Path) -> Checkpoint:
@@ -196,7 +225,9 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
     before = configuration.load(folder / CONFIG)
     (table,) = config.methods.values()
     # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
-    free = {"run.checkpoint_every"} | ({"run.rounds"} if table["local"]["schedule"] == "constant" else set())
+    free = {"run.checkpoint_every", "run.tensorboard"} | (
+        {"run.rounds"} if table["local"]["schedule"] == "constant" else set()
+    )
     for key, old, new in base.differences(before, config, free | {"data.root"}):
         raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")
 

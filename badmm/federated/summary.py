@@ -65,12 +65,16 @@ class Score:
 
 def at_mean(key: str) -> Callable[[Record], float | None]:
     """The score at the server's mean; the history holds None for NaN."""
-    return lambda record: float("nan") if record[key] is None else record[key]
+    return lambda record: _number(record[key])
 
 
 def under_averaging(key: str) -> Callable[[Record], float | None]:
     """The score of predictions averaged over the posterior; None for a method without one."""
-    return lambda record: None if record["averaged"] is None else record["averaged"][key]
+    return lambda record: None if record["averaged"] is None else _number(record["averaged"][key])
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def of_prediction(key: str) -> Callable[[Record], float | None]:

@@ -1,4 +1,6 @@
-"""The command line: `python -m badmm run CONFIG.toml` runs what a file describes, `python -m badmm demo` compares."""
+"""The command line: `python -m badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, and
+`demo` compares on real data.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +11,30 @@ from pathlib import Path
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of both commands."""
+    """The arguments of the commands."""
     top = argparse.ArgumentParser(
         prog="python -m badmm", description="Bayesian ADMM on data that stay with their clients."
     )
     commands = top.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser("run", help="solve the problem, or play the federated rounds, that a TOML file describes")
-    run.add_argument("config", type=Path, metavar="CONFIG.toml")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override, e.g. method.rho=0.5",
-    )
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
-    run.add_argument("--data-root", type=Path, metavar="DIR", help="federated runs: where MNIST and CIFAR files lie")
-    run.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/NAME)")
-    run.add_argument("--resume", action="store_true", help="continue a run that was stopped in that folder")
-    run.add_argument("--quiet", action="store_true", help="no progress display")
+    tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
+    tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
+    for command, folder in ((run, "runs/NAME"), (tune, "runs/NAME-tuning")):
+        command.add_argument("config", type=Path, metavar="CONFIG.toml")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="overrides",
+            help="override, e.g. method.rho=0.5",
+        )
+        command.add_argument("--data-root", type=Path, metavar="DIR", help="where the files of MNIST and CIFAR lie")
+        command.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the results (default: {folder})")
+        command.add_argument("--resume", action="store_true", help="continue what was stopped in that folder")
+        command.add_argument("--quiet", action="store_true", help="no progress display")
 
     demo = commands.add_parser("demo", help="compare methods on real data: table, plots and a verdict")
     demo.add_argument("--out", type=Path, default=Path("demo-results"), metavar="DIR", help="folder for the results")
@@ -42,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _overrides(options: argparse.Namespace) -> list[str]:
     """`--set` and the options that stand for one."""
-    extra = [] if options.seeds is None else [f"run.seeds=[{options.seeds}]"]
+    extra = [] if options.seeds is None else [f"{options.command}.seeds=[{options.seeds}]"]
     if options.data_root is not None:
         # a TOML literal string keeps backslashes
         extra.append(f"data.root='{options.data_root.resolve()}'")
@@ -64,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from badmm import run
 
             run.from_file(options.config, _overrides(options), options.out, resume=options.resume, quiet=options.quiet)
+        elif options.command == "tune":
+            from badmm.federated import tune
+
+            tune.from_file(options.config, _overrides(options), options.out, resume=options.resume, quiet=options.quiet)
         else:
             from badmm.demo import command
 

@@ -206,16 +206,17 @@ def dump(config: Section) -> str:
 
 def differences(before: Section, after: Section, free: Iterable[str] = ()) -> list[tuple[str, Any, Any]]:
     """(key, old, new) of the keys that differ, dotted, but for those in `free`."""
-    old, new = _flat(before.model_dump(), ""), _flat(after.model_dump(), "")
+    old, new = flat(before.model_dump()), flat(after.model_dump())
     keys = [key for key in {**old, **new} if key not in set(free)]
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
-def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables as one table with dotted keys."""
+    leaves: dict[str, Any] = {}
     for key, value in table.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves
 
 
 def _lines(table: Mapping[str, Any], prefix: str) -> list[str]:

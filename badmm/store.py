@@ -92,8 +92,7 @@ class History:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one round as a single write of a whole line."""
-        finite = {key: None if value != value else value for key, value in record.items()}  # JSON has no NaN
-        line = json.dumps(finite, default=_plain, ensure_ascii=False) + "\n"
+        line = json.dumps(_without_nan(record), default=_plain, ensure_ascii=False) + "\n"
         with self.path.open("ab", buffering=0) as stream:
             stream.write(line.encode())
 
@@ -109,6 +108,13 @@ class History:
         kept = [record for record in self.read() if record["round"] <= rounds]
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         write_atomic(self.path, lines.encode())
+
+
+def _without_nan(value: Any) -> Any:
+    """None for NaN, which JSON does not have, in a record and the tables in it."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(part) for key, part in value.items()}
+    return None if isinstance(value, float | np.floating) and value != value else value
 
 
 def _plain(value: Any) -> Any:

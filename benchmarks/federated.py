@@ -48,14 +48,6 @@ class Plan:
     repeats: int
 
 
-NOTES = """## Why not faster
-
-ivon-opt on a network this small is not slow: its temporaries fit the cache, and most of its step is the forward and
-backward pass. With several threads, torch's own (OpenMP) spin for about a millisecond after each product and hold the
-core that the IVON kernel's second thread wants; `GOMP_SPINCOUNT=10000` lets go of it sooner.
-"""
-
-
 def federation(clients: int) -> Federation:
     """The experiment's sizes with random images; two labels a client."""
     draw = torch.Generator().manual_seed(0)
@@ -205,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(count)
         kernels.set_num_threads(count)
         lines.append(report(plan))
-    text = "\n".join([*lines, NOTES]).rstrip() + "\n"
+    text = "\n".join(lines).rstrip() + "\n"
     print(text)
     if chosen.out:
         write(chosen.out, text)

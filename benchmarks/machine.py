@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +44,20 @@ def _read(a: Array) -> Any:
     return total
 
 
-def best(call: Callable[[], Any], repeats: int = 7) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
+def times(call: Callable[[], Any], repeats: int = 7) -> list[float]:
+    """Seconds of several calls, after one that is not counted."""
     call()
-    times = []
+    seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def best(call: Callable[[], Any], repeats: int = 7) -> float:
+    """Seconds of the fastest of several calls, after one that is not counted."""
+    return min(times(call, repeats))
 
 
 def _threaded(body: Callable[[Array], Any], buffer: Array) -> Callable[[], Any]:
@@ -87,8 +92,8 @@ def read_bandwidth(buffer: Array) -> Callable[[], Any]:
     return _threaded(_read, buffer)
 
 
-def describe() -> str:
-    """Processor, Python and package versions."""
+def describe(more: Sequence[str] = ()) -> str:
+    """Processor, Python and package versions; `more` names packages beside the usual ones."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -96,5 +101,5 @@ def describe() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = f"{lines[0]}, {len(lines)} cores" if lines else model
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*PACKAGES, *more))
     return f"{model}; Python {platform.python_version()}, {versions}"

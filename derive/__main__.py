@@ -19,8 +19,9 @@ from derive import generate
 from derive.claims import Verdict, check, every_claim
 from derive.family import Family, load_families
 from derive.functions import build_module
-from derive.ir import MatrixMap, Optimizer, show
+from derive.ir import MatrixMap, Optimizer
 from derive.report import document
+from derive.show import show
 
 STAGES = ("family", "calculus", "ir", "source", "claims")
 

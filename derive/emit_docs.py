@@ -23,6 +23,16 @@ PURPOSE = {
     "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
     "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
+HOST_TEXT = ["Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten."]
+STREAM_TEXT = [
+    "stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's",
+    "library.",
+]
+DEVICE_TEXT = [
+    *STREAM_TEXT,
+    "Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that",
+    "returns a float, or kernels.synchronize(). On a domain error out is overwritten.",
+]
 SCALAR_TEXT = {
     "rho": "rho: penalty ρ > 0.",
     "damping": "damping: dual damping γ in (0, 1].",
@@ -88,7 +98,7 @@ def _tuple(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
+def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> str:
     """Purpose, formula, shapes, errors and source of a public function."""
     matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
     lines = [f'"""{PURPOSE[kernel.name]}', ""]
@@ -105,7 +115,8 @@ def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
         )
     size = "(d,) and (d, d), or (K, d) and (K, d, d)" if matrix else "(P,) or (K, P), any further shape as well"
     shared = "An argument without the leading client axis is shared by all clients."
-    lines += ["", *textwrap.wrap(f"Arrays: {shapes}; each {size}; float32 or float64, C-contiguous. {shared}", 110)]
+    place = "C-contiguous, on one GPU" if on_device else "C-contiguous"
+    lines += ["", *textwrap.wrap(f"Arrays: {shapes}; each {size}; float32 or float64, {place}. {shared}", 110)]
     if kernel.name == "natural_gradient" and "expected_hessian" not in str(shapes) and "expected_gradient" in shapes:
         lines += [
             "expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."
@@ -121,8 +132,8 @@ def docstring(kernel: ir.Kernel, module: ir.Module) -> str:
         if isinstance(kernel, ir.Map) and result_groups(kernel) > 1:
             received = f"tuple of such tuples ({', '.join(kernel.result_names)}) that receive the results"
         lines += textwrap.wrap(f"out: {received}; {allowed}", 110)
+    lines += DEVICE_TEXT if on_device else HOST_TEXT
     lines += [
-        "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
         f"Source: {kernel.source}.",
         '"""',
     ]
@@ -180,7 +191,7 @@ def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
     ]
 
 
-def sweep_docstring(sweep: ir.Sweep) -> str:
+def sweep_docstring(sweep: ir.Sweep, on_device: bool = False) -> str:
     """Purpose, formula, arguments, errors and source of a sweep's public function."""
     names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
     width = 112
@@ -198,7 +209,7 @@ def sweep_docstring(sweep: ir.Sweep) -> str:
     lines += [
         "Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or",
         "float64, C-contiguous. Scalars: a number, or K of them, one a row.",
-        "Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.",
+        *(DEVICE_TEXT if on_device else HOST_TEXT),
         f"Source: {sweep.source}.",
         '"""',
     ]

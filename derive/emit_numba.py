@@ -4,7 +4,6 @@ elsewhere)."""
 from __future__ import annotations
 
 import hashlib
-import json
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,28 +11,15 @@ from pathlib import Path
 import sympy as sp
 
 from derive import ir
-from derive.emit_docs import docstring, result_groups, returns_float, signature
+from derive.emit_python import constants, exported, public_function, record, wrapped
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
-WIDTH = 120
 TOGETHER = 4  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = Path(__file__).resolve().parent.parent / "kernels" / "cpu" / "intrinsics.py"
 JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
-
-
-def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
-    """head(items)tail on one line if it fits, else the items on a line of their own, else one a line: as formatters
-    do."""
-    flat = f"{indent}{head}({', '.join(items)}){tail}"
-    if len(flat) <= WIDTH:
-        return flat
-    inner = f"{indent}    {', '.join(items)}"
-    if len(inner) <= WIDTH and not any(i == "*" for i in items[-1:]):
-        return f"{indent}{head}(\n{inner}\n{indent}){tail}"
-    return "\n".join([f"{indent}{head}(", *[f"{indent}    {i}," for i in items], f"{indent}){tail}"])
 
 
 class Printer:
@@ -124,11 +110,13 @@ def emit(module: ir.Module) -> str:
 def _header(module: ir.Module, body: str) -> str:
     matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
     runtime = ["ClientSumKernel", "MapKernel"] + (["MatrixKernel"] if matrix else ["ReductionKernel"])
-    slots = "\n".join(f"{kind.upper()} = {names!r}".replace("'", '"') for kind, names in module.slots.items())
     names = [k.name for k in module.kernels] + [f.name for f in module.functions]
-    exported = ",\n".join(f'    "{n}"' for n in sorted(names))
     math_import = "import math\n" if "math." in body else ""
-    used = [n for n in ("add", "f32", "f64", "fma", "load", "nonfinite", "nonpositive", "store") if f"{n}(" in body]
+    used = [
+        n
+        for n in ("add", "f32", "f64", "fma", "i32", "i64", "load", "nonfinite", "nonpositive", "store")
+        if f"{n}(" in body
+    ]
     linalg = "\nfrom kernels.cpu import linalg" if matrix else ""
     digest = f"families/{module.family}.py (sha256 {module.digest}, SymPy {sp.__version__})"
     # Numba's cache does not notice a changed callee in another file: a new digest here makes it compile anew.
@@ -147,23 +135,14 @@ from __future__ import annotations
 from typing import Any
 
 from numba import njit
-{linalg}
+
+from kernels.calls import slots{linalg}
 from kernels.cpu.intrinsics import {", ".join(used)}
-from kernels.cpu.runtime import {", ".join(sorted(runtime))}, slots
+from kernels.cpu.runtime import {", ".join(sorted(runtime))}
 
-NAME = "{module.family}"
-{slots}
-FIXED = {_python_tuple(module.fixed)}
+{constants(module)}
 
-__all__ = [
-{exported},
-]'''.replace("\n\n\nfrom kernels", "\n\nfrom kernels")
-
-
-def _python_tuple(items: tuple[object, ...]) -> str:
-    """A tuple as formatters write it."""
-    shown = [json.dumps(i) if isinstance(i, str) else str(i) for i in items]
-    return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
+{exported(names)}'''
 
 
 def _function(function: ir.Function) -> str:
@@ -202,9 +181,14 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
 
 
 def test(variable: str, domain: str) -> str:
-    """1 unless the variable is in its domain."""
+    """Keep in `outside` whether the variable is outside its domain."""
     positive = {"positive": variable, "negative": f"-{variable}"}.get(domain)
-    return f"nonpositive({positive})" if positive else f"nonfinite({variable})"
+    return f"outside = nonpositive({positive}, outside)" if positive else f"outside = nonfinite({variable}, outside)"
+
+
+def outside(single: bool) -> str:
+    """The first statement of a loop: the flag, as wide as the numbers computed."""
+    return f"    outside = {'i32' if single else 'i64'}(0)"
 
 
 def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
@@ -222,7 +206,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
     read = {name for node in (*kernel.body, *results) for name in ir.reads(node)}
     outs = ["partial"] if reduction else [f"out_{k}" for k in range(len(results))]
     lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params + outs, ":")]
-    lines += ["    outside = 0", "    for row in range(row_lo, row_hi):"]
+    lines += [outside(single and not promote), "    for row in range(row_lo, row_hi):"]
     used = [
         a for o, a in zip(kernel.operands, arrays, strict=True) if reduction or o.variable in read or o.domain != "real"
     ]
@@ -240,7 +224,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
     lines += inner.statements(kernel.body, tab)
     if isinstance(kernel, ir.Reduction):
         lines += [f"{tab}term = {inner.expr(kernel.term)}", f"{tab}total = add(total, term)"]
-        lines += [f"{tab}outside |= {c}" for c in checks]
+        lines += [f"{tab}{c}" for c in checks]
         lines += ["        partial[row] = total"]
     else:
         for k, r in enumerate(kernel.results):
@@ -249,7 +233,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
             test(f"result_{k}", kernel.result_domains[k] if kernel.result_domains else "real")
             for k in range(len(kernel.results))
         ]
-        lines += [f"{tab}outside |= {c}" for c in checks + result_checks]
+        lines += [f"{tab}{c}" for c in checks + result_checks]
         lines += [f"{tab}store(out_{k}, out_at + i, result_{k}, {k})" for k in range(len(kernel.results))]
     return "\n".join([*lines, "    return outside"])
 
@@ -259,7 +243,7 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     inner = Printer()
     arrays = [f"{o.variable}_in" for o in kernel.operands]
     params = ["clients", "lo", "hi", "width", *arrays, *[u for u, _ in kernel.uniforms], "tile", "out_0"]
-    lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params, ":"), "    outside = 0"]
+    lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params, ":"), outside(single)]
     lines += ["    for start in range(lo, hi, tile.size):", "        stop = min(hi, start + tile.size)"]
     lines += ["        for i in range(stop - start):", f"            store(tile, i, 0.0, {UNSCOPED})"]
     lines += [f"        together = clients // {TOGETHER} * {TOGETHER}"]
@@ -277,76 +261,38 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     lines += ["        for i in range(stop - start):"]
     lines += [
         f"            result_0 = {'f32(load(tile, i))' if single else 'load(tile, i)'}",
-        f"            outside |= {test('result_0', 'real')}",
+        f"            {test('result_0', 'real')}",
     ]
     lines += ["            store(out_0, start + i, result_0, 0)"]
     return "\n".join([*lines, "    return outside"])
 
 
-def _operand_lines(kernel: ir.Kernel) -> list[str]:
-    rows = [f'("{o.argument}", "{o.domain}"),' for o in kernel.operands]
-    return (
-        [f"    operands=({rows[0]}),"]
-        if len(rows) == 1
-        else ["    operands=(", *[f"        {r}" for r in rows], "    ),"]
-    )
+def uniforms(kernel: ir.Map | ir.Reduction | ir.ClientSum) -> list[str]:
+    """The functions of scalars alone, in Python."""
+    return [Printer().expr(e) for _, e in kernel.uniforms]
 
 
 def _public(kernel: ir.Map | ir.Reduction | ir.ClientSum, module: ir.Module) -> str:
     """The kernel record that runtime.py drives, and the function a person calls."""
-    kind = {ir.Map: "MapKernel", ir.Reduction: "ReductionKernel", ir.ClientSum: "ClientSumKernel"}[type(kernel)]
-    record = f"_{kernel.name.upper()}"
-    double = Printer()
-    scalars = ", ".join(s.variable for s in kernel.scalars)
-    uniforms = ", ".join(double.expr(e) for _, e in kernel.uniforms)
-    scalar_rows = ", ".join(f'("{s.argument}", "{s.domain}")' for s in kernel.scalars)
-    lines = [f"{record} = {kind}(", f'    name="{kernel.name}",', *_operand_lines(kernel)]
-    lines += [f"    scalars=({scalar_rows}{',' if len(kernel.scalars) == 1 else ''}),"]
-    lines += [
-        f"    uniforms=lambda {scalars}: ({uniforms}{',' if len(kernel.uniforms) == 1 else ''}),"
-        if uniforms
-        else "    uniforms=lambda *_: (),"
-    ]
-    lines += [f"    single=_{kernel.name}_f32,", f"    double=_{kernel.name}_f64,"]
-    if isinstance(kernel, ir.Map):
-        domains = kernel.result_domains or ("real",) * len(kernel.results)
-        lines += [f"    results={_python_tuple(domains)},", f"    depends={_depends(kernel)},"]
-    lines += [")"]
-    return "\n".join([*lines, "", "", _public_function(kernel, module)])
-
-
-def _depends(kernel: ir.Map) -> str:
-    """For each result the operands it is computed from: those whose memory its output may be."""
-    origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
-    for s in kernel.body:
-        if isinstance(s, ir.Let):
-            origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
-    sets = [sorted(set().union(*(origin.get(v, set()) for v in ir.reads(r)))) for r in kernel.results]
-    return _python_tuple(tuple(_python_tuple(tuple(x)) for x in sets)).replace('"', "")
-
-
-def _public_function(kernel: ir.Kernel, module: ir.Module) -> str:
-    """The typed, documented function a person calls."""
-    parameters, method, values = signature(kernel, module)
-    result = "Any" if returns_float(kernel) else "tuple[Any, ...]"
-    if result_groups(kernel) > 1:
-        result = f"tuple[{result}, ...]"
-    head = wrapped(f"def {kernel.name}", parameters, f" -> {result}:")
-    doc = textwrap.indent(docstring(kernel, module), "    ")
-    return f"{head}\n{doc}\n{wrapped(f'return _{kernel.name.upper()}{method}', values, '', '    ')}"
+    fields = [f"single=_{kernel.name}_f32", f"double=_{kernel.name}_f64"]
+    return f"{record(kernel, uniforms(kernel), fields)}\n\n\n{public_function(kernel, module)}"
 
 
 def _matrix(kernel: ir.MatrixMap, module: ir.Module) -> str:
     """A function of one matrix-family member in LAPACK calls, looped over the client axis by runtime.py."""
+    fields = [f"one=_{kernel.name}_one", f"reduction={kernel.reduction}"]
+    parts = [matrix_function(kernel), record(kernel, (), fields), public_function(kernel, module)]
+    return "\n\n\n".join(parts)
+
+
+def matrix_function(kernel: ir.MatrixMap) -> str:
+    """_<kernel>_one: a matrix function in calls of `linalg`."""
     params = [o.variable for o in kernel.operands]
     read = {name for node in (*kernel.body, *kernel.results) for name in ir.reads(node)}
     body = [f"    {f'{s.name} = ' if s.name in read else ''}{_matrix_expr(s.value)}" for s in kernel.body]
     results = ", ".join(_matrix_expr(r) for r in kernel.results)
     trailing = "," if len(kernel.results) == 1 and not kernel.reduction else ""
-    one = "\n".join([f"def _{kernel.name}_one({', '.join(params)}):", *body, f"    return {results}{trailing}"])
-    fields = [f'    name="{kernel.name}",', *_operand_lines(kernel), f"    one=_{kernel.name}_one,"]
-    record = "\n".join([f"_{kernel.name.upper()} = MatrixKernel(", *fields, f"    reduction={kernel.reduction},", ")"])
-    return f"{one}\n\n\n{record}\n\n\n{_public_function(kernel, module)}"
+    return "\n".join([f"def _{kernel.name}_one({', '.join(params)}):", *body, f"    return {results}{trailing}"])
 
 
 def _matrix_expr(e: ir.Expr) -> str:

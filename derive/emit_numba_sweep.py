@@ -13,8 +13,10 @@ import textwrap
 import sympy as sp
 
 from derive import ir
-from derive.emit_docs import sweep_docstring, sweep_signature
-from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, test, wrapped
+from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, outside, test
+from derive.emit_python import wrapped
+from derive.emit_python_sweep import noise_function, public_function, record
+from derive.emit_python_sweep import tested as operands_tested
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
 INTRINSIC_NAMES = "bits f32 f64 fma from_bits i32 i64 load nonfinite nonpositive select store u32 u64"
@@ -29,7 +31,7 @@ def emit(optimizer: ir.Optimizer) -> str:
     parts.append(_noise(optimizer))
     for sweep in optimizer.sweeps:
         parts += [_loop(sweep, optimizer.generator, single) for single in (True, False)]
-        parts.append(public(sweep, [f"    single=_{sweep.name}_f32,", f"    double=_{sweep.name}_f64,"]))
+        parts.append(_public(sweep))
     body = "\n\n\n".join(p.rstrip() for p in parts) + "\n"
     return _header(optimizer, body) + "\n\n\n" + body
 
@@ -77,24 +79,28 @@ def _suffix(single: bool) -> str:
 
 
 def _draw(g: ir.Generator, single: bool) -> str:
-    """Whole tiles of normals into `out`, for the coordinates [lo, hi) of a row; lo begins a tile."""
+    """Whole tiles of normals into `out`, for the coordinates [lo, hi) of a row; lo begins a tile.
+
+    Words first and normals after, in the words' place: each loop is so short that the processor overlaps its passes.
+    """
     draw = g.single if single else g.double
     seed, step, block = g.params
-    printer = Printer(single, dict.fromkeys(g.params, "word"))
-    tile = len(draw.results) * g.lanes
-    lines = [
-        JIT,
-        f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):",
-        f"    for start in range(lo, hi, {tile}):",
-        f"        first = start // {len(draw.results)}",
-        "        at = start - lo",
-        f"        for lane in range({g.lanes}):",
-        f"{LOOP}{block} = u64(first + lane)",
-        *printer.statements(draw.body, LOOP),
-    ]
-    for k, e in enumerate(draw.results):
-        offset = f" + {k * g.lanes}" if k else ""
-        lines.append(f"{LOOP}store(out, at{offset} + lane, {printer.expr(e)}, {UNSCOPED})")
+    count = len(draw.results)
+    real = Printer(single)
+    places = [f"at{f' + {k * g.lanes}' if k else ''} + lane" for k in range(count)]
+    tiles = [f"    for start in range(lo, hi, {count * g.lanes}):", "        at = start - lo"]
+    lanes = f"        for lane in range({g.lanes}):"
+    lines = [JIT, f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
+    lines += [f"        first = start // {count}", lanes, f"{LOOP}{block} = u64(first + lane)"]
+    lines += Printer(single, dict.fromkeys(g.params, "word")).statements(draw.words, LOOP)
+    kept = [f"from_bits({name})" for name in draw.word_names]
+    lines += [f"{LOOP}store(out, {place}, {word}, {UNSCOPED})" for place, word in zip(places, kept, strict=True)]
+    lines += [*tiles, lanes]
+    read = zip(draw.word_names, places, strict=True)
+    lines += [f"{LOOP}{name} = bits(load(out, {place}))" for name, place in read]
+    lines += Printer(single, dict.fromkeys(draw.word_names, "bits")).statements(draw.normals, LOOP)
+    results = zip(places, draw.results, strict=True)
+    lines += [f"{LOOP}store(out, {place}, {real.expr(e)}, {UNSCOPED})" for place, e in results]
     return "\n".join(lines)
 
 
@@ -115,35 +121,15 @@ def _noise_{t}(row_lo, row_hi, lo, hi, width, address_in, out_0):
     return 0"""
         for t in ("f32", "f64")
     ]
-    widths = f"{len(g.single.results) * g.lanes} float32 or {len(g.double.results) * g.lanes} float64"
-    public = f'''_NOISE = NoiseKernel(name="noise", single=_noise_f32, double=_noise_f64)
-
-
-def noise(seed: Any, step: Any, *, out: Any) -> Any:
-    """Standard normals at (seed, step, coordinate), written to out and returned.
-
-    Formula: {g.formula}
-
-    seed, step: integers of 64 bits, or one a row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the leading
-    axis of more than one are rows, each with coordinates from 0. A normal depends on its seed, step and coordinate
-    alone: not on the number of rows, coordinates or threads. Coordinates are drawn in tiles of
-    {widths}: number j of the tile's block l is coordinate {g.lanes} j + l.
-    Source: {g.source}.
-    """
-    return _NOISE(seed, step, out)'''
+    public = f'_NOISE = NoiseKernel(name="noise", single=_noise_f32, double=_noise_f64)\n\n\n{noise_function(g)}'
     return "\n\n\n".join([*loops, public])
 
 
 def _checks(sweep: ir.Sweep) -> list[str]:
     """Tests of the results, and of the operands that no result answers for."""
-    answered = {r.replaces for r in sweep.results if r.domain == "positive"}
-    tested = [
-        (o.variable, o.domain)
-        for o in sweep.operands
-        if o.scalar or (o.domain == "positive" and o.argument not in answered)
-    ]
+    tested = [(o.variable, o.domain) for o in operands_tested(sweep)]
     tested += [(f"result_{k}", r.domain) for k, r in enumerate(sweep.results)]
-    return [f"{INNER}outside |= {test(name, domain)}" for name, domain in tested]
+    return [f"{INNER}{test(name, domain)}" for name, domain in tested]
 
 
 def _scratch(sweep: ir.Sweep, single: bool) -> list[str]:
@@ -199,7 +185,7 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
         params += [f"{n.variable}_in", f"{n.variable}_in_step", f"{n.variable}_drawn"]
         params += [f"{n.variable}_kept"] if n.kept else []
     params += [f"out_{k}" for k in range(len(sweep.results))]
-    lines = [JIT, wrapped(f"def _{sweep.name}_{_suffix(single)}", params, ":"), "    outside = 0"]
+    lines = [JIT, wrapped(f"def _{sweep.name}_{_suffix(single)}", params, ":"), outside(single)]
     lines += [*_scratch(sweep, single), "    for row in range(row_lo, row_hi):"]
     lines += _prepare_row(sweep, [*arrays, *normals])
     lines += [
@@ -225,31 +211,12 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
     return "\n".join([*lines, "    return outside"])
 
 
-def _rows(name: str, items: list[str]) -> list[str]:
-    """A field of a record that is a tuple, as formatters write it."""
-    if len(items) < 2:
-        return [f"    {name}=({''.join(f'{i},' for i in items)}),"]
-    return [f"    {name}=(", *[f"        {i}," for i in items], "    ),"]
+def uniforms(sweep: ir.Sweep) -> list[str]:
+    """The functions of scalars alone, for numbers or arrays of one a row."""
+    return [Printer().expr(e).replace("math.sqrt", "np.sqrt") for _, e in sweep.uniforms]
 
 
-def public(sweep: ir.Sweep, code: list[str]) -> str:
-    """The record that sweep.py drives, with the fields `code` for what runs, and the function a person calls."""
-    double = Printer()
-    record = f"_{sweep.name.upper()}"
-    scalars = ", ".join(s.variable for s in sweep.scalars)
-    uniforms = [double.expr(e).replace("math.sqrt", "np.sqrt") for _, e in sweep.uniforms]
-    head = f"    uniforms=lambda {scalars or '*_'}: ("
-    lines = [f"{record} = SweepKernel(", f'    name="{sweep.name}",']
-    lines += _rows("operands", [f'("{o.argument}", "{o.domain}", {o.scalar})' for o in sweep.operands])
-    lines += _rows("normals", [f'("{n.argument}", "{n.step}", {n.kept})' for n in sweep.normals])
-    lines += _rows("scalars", [f'("{s.argument}", "{s.domain}")' for s in sweep.scalars])
-    if len(uniforms) < 2:
-        lines.append(f"{head}{''.join(f'{u},' for u in uniforms)}),")
-    else:
-        lines += [head, *[f"        {u}," for u in uniforms], "    ),"]
-    lines += _rows("results", [f'("{r.name}", "{r.domain}", "{r.replaces}")' for r in sweep.results])
-    lines += [*code, ")"]
-    parameters, values = sweep_signature(sweep)
-    head = wrapped(f"def {sweep.name}", parameters, " -> tuple[Any, ...]:")
-    doc = textwrap.indent(sweep_docstring(sweep), "    ")
-    return "\n".join([*lines, "", "", f"{head}\n{doc}\n{wrapped(f'return {record}', values, '', '    ')}"])
+def _public(sweep: ir.Sweep) -> str:
+    """The record that sweep.py drives, and the function a person calls."""
+    fields = [f"single=_{sweep.name}_f32", f"double=_{sweep.name}_f64"]
+    return f"{record(sweep, uniforms(sweep), fields)}\n\n\n{public_function(sweep)}"

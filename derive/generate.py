@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from derive import emit_c, emit_c_sweep, emit_fortran, emit_numba, emit_numba_sweep, emit_torch, ivon_kernels
+from derive import (
+    emit_c,
+    emit_c_sweep,
+    emit_cuda,
+    emit_cuda_sweep,
+    emit_fortran,
+    emit_gpu,
+    emit_gpu_sweep,
+    emit_numba,
+    emit_numba_sweep,
+    emit_torch,
+    ivon_kernels,
+)
 from derive.family import load_families
 from derive.functions import build_module
 from derive.ir import Module, Optimizer
@@ -30,6 +42,8 @@ class Target:
 TARGETS = (
     Target("kernels/cpu/{}.py", emit_numba.emit, emit_numba_sweep.emit),
     Target("kernels/include/badmm/{}.h", emit_c.emit, emit_c_sweep.emit),
+    Target("kernels/gpu/{}.cu", emit_cuda.emit, emit_cuda_sweep.emit),
+    Target("kernels/gpu/{}.py", emit_gpu.emit, emit_gpu_sweep.emit),
     Target("kernels/torch/{}.py", None, emit_torch.emit),
 )
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"ivon": ivon_kernels.optimizer}

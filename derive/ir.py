@@ -272,10 +272,26 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Draw:
-    """One counter's normals in one precision: straight-line code over the words `params` of the generator."""
+    """One counter's normals in one precision: straight-line code over the words `params` of the generator.
 
-    body: tuple[Let, ...]
+    `words` is integer code whose last statements name as many random words as there are normals, each as wide as a
+    real; `normals` turns those into the results. An emitter may run the two as one or, word k kept in place of normal
+    k, one after the other.
+    """
+
+    words: tuple[Let, ...]
+    normals: tuple[Let, ...]
     results: tuple[Expr, ...]
+
+    @property
+    def body(self) -> tuple[Let, ...]:
+        """Both parts."""
+        return self.words + self.normals
+
+    @property
+    def word_names(self) -> tuple[str, ...]:
+        """The names of the random words."""
+        return tuple(s.name for s in self.words[-len(self.results) :])
 
 
 @dataclass(frozen=True)
@@ -373,25 +389,3 @@ def reads(node: Expr | Stmt) -> Iterator[str]:
             yield from reads(arg)
     elif isinstance(node, Let):
         yield from reads(node.value)
-
-
-def show(node: Expr | Stmt, indent: str = "") -> str:
-    """The IR as text for a person (`python -m derive FAMILY --show ir`)."""
-    if isinstance(node, Var):
-        return node.name
-    if isinstance(node, Lit):
-        return node.text
-    if isinstance(node, Int):
-        return hex(node.value)
-    if isinstance(node, Op):
-        name = node.target if node.op == "call" else node.op + (f"[{node.target}]" if node.target else "")
-        return f"{name}({', '.join(show(a) for a in node.args)})"
-    if isinstance(node, Let):
-        return f"{indent}{node.name} = {show(node.value)}"
-    if isinstance(node, Return):
-        return f"{indent}return {', '.join(show(v) for v in node.values)}"
-    inner = "\n".join(show(s, indent + "  ") for s in node.body)
-    if isinstance(node, Loop):
-        return f"{indent}at most {node.count} times until {show(node.until)}:\n{inner}"
-    other = "\n".join(show(s, indent + "  ") for s in node.orelse)
-    return f"{indent}if {show(node.condition)}:\n{inner}" + (f"\n{indent}else:\n{other}" if other else "")

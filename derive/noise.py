@@ -126,21 +126,28 @@ def bits(value: int) -> Int:
 
 
 def philox(lines: Lines, counter: tuple[Expr, ...], key: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """Philox 4×32-10 of a counter of four and a key of two words, each below 2³²."""
+    """Philox 4×32-10 of a counter of four and a key of two words, each below 2³².
+
+    Between rounds the upper halves of the words hold anything: they are cut off where a word is multiplied, which a
+    multiplication of 32 by 32 bits does by itself.
+    """
+
+    def cut(value: Expr) -> Op:
+        return op("iand", value, word(LOW))
+
     c, k = list(counter), list(key)
     for number in range(ROUNDS):
         if number:
-            k = [lines.let(f"k{i}", op("iand", op("iadd", k[i], word(WEYL[i])), word(LOW))) for i in (0, 1)]
-        products = [lines.let(f"p{i}", op("imul", c[2 * i], word(MULTIPLIERS[i]))) for i in (0, 1)]
-        high = [op("ishr", p, word(32)) for p in products]
-        low = [op("iand", p, word(LOW)) for p in products]
+            k = [lines.let(f"k{i}", cut(op("iadd", k[i], word(WEYL[i])))) for i in (0, 1)]
+        low = [lines.let(f"p{i}", op("imul", cut(c[2 * i]), word(MULTIPLIERS[i]))) for i in (0, 1)]
+        high = [op("ishr", p, word(32)) for p in low]
         c = [
             lines.let("c0", op("ixor", op("ixor", high[1], c[1]), k[0])),
-            lines.let("c1", low[1]),
+            low[1],
             lines.let("c2", op("ixor", op("ixor", high[0], c[3]), k[1])),
-            lines.let("c3", low[0]),
+            low[0],
         ]
-    return tuple(c)
+    return tuple(cut(x) for x in c)
 
 
 def halves(lines: Lines, stem: str, value: Expr) -> tuple[Expr, Expr]:
@@ -178,7 +185,6 @@ def power(exponent: int) -> Lit:
 def pair(lines: Lines, a: Expr, b: Expr, p: Precision) -> tuple[Expr, Expr]:
     """Two independent standard normals from two independent uniform integers of W bits (kind `bits`)."""
     w = p.width
-    a, b = lines.let("a", a), lines.let("d", b)
     u = lines.let("u", op("fma", op("real", op("ishr", a, bits(1))), power(1 - w), power(-w)))
     r = lines.let("r", op("sqrt", squared_radius(lines, u, p)))
     y = lines.let("y", op("fma", op("real", op("ishl", b, bits(2))), power(-w - 2), power(-w - 1)))
@@ -199,9 +205,10 @@ def draw(p: Precision) -> Draw:
     words = philox(lines, (*block, *step), seed)
     if p.width == 64:
         words = tuple(op("ixor", op("ishl", words[i], word(32)), words[i + 1]) for i in (0, 2))
-    low = [op("low", w) for w in words]
+    low = [lines.let("word", op("low", w)) for w in words]
+    count = len(lines.body)
     normals = [e for i in range(0, len(low), 2) for e in pair(lines, low[i], low[i + 1], p)]
-    return Draw(tuple(lines.body), tuple(normals))
+    return Draw(tuple(lines.body[:count]), tuple(lines.body[count:]), tuple(normals))
 
 
 @cache

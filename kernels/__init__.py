@@ -14,22 +14,36 @@ from types import ModuleType
 
 from kernels.registry import FAMILIES, OPTIMIZERS
 
-__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads"]
+__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "synchronize"]
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
     """The namespace of a family's or an optimizer's kernels (DESIGN section 4).
 
-    family: one of `kernels.FAMILIES` or `kernels.OPTIMIZERS`. device: "cpu", or "gpu" where GPU kernels are present.
-    Raises ValueError for an unknown family or device and RuntimeError where the device cannot be used.
+    family: one of `kernels.FAMILIES` or `kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for an unknown
+    family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
     """
     if family not in FAMILIES + OPTIMIZERS:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
     if device not in ("cpu", "gpu"):
         raise ValueError(f"device: expected 'cpu' or 'gpu', got {device!r}")
     if device == "gpu":
-        raise RuntimeError("device: expected 'cpu', got 'gpu': this version has no GPU kernels yet")
+        from kernels.gpu.device import current
+
+        current()
     return importlib.import_module(f"kernels.{device}.{family}")
+
+
+def synchronize(device: int | None = None) -> None:
+    """Wait for the kernels of a GPU, or of every GPU used, and raise the first domain error that one of them met.
+
+    device: its index. Kernels on a GPU do not wait to tell: an error about a value is raised here, or in the next
+    reduction that returns a float. Raises ValueError, naming argument and index as on a CPU, and RuntimeError where
+    there is no GPU.
+    """
+    from kernels.gpu import status
+
+    status.synchronize(device)
 
 
 def get_num_threads() -> int:

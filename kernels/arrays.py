@@ -1,7 +1,7 @@
 """Arrays in, same library out: one place where shapes, dtypes, layout and overlap are checked.
 
 NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU torch tensor, say) is viewed
-without a copy and the result handed back in its own library.
+without a copy and the result handed back in its own library. What differs between CPU and GPU memory is a `Memory`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,34 @@ class Library:
         return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
 
 
+NUMPY = Library()
+
+
+class Memory:
+    """How arrays are viewed, made and compared where they live: here in CPU memory, as NumPy has them."""
+
+    xp: Any = np
+
+    def view(self, name: str, value: Any) -> tuple[Array, Library]:
+        """(the array as this memory's own kind, the library it came in)."""
+        return view(name, value)
+
+    def address(self, array: Array) -> int:
+        """Where an array's memory begins."""
+        return address(array)
+
+    def empty(self, _library: Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A fresh output that `library` can hand back."""
+        return np.empty(shape, dtype)
+
+    def is_writable(self, array: Array, _value: Any) -> bool:
+        """Whether a kernel may write the view of an array."""
+        return array.flags.writeable
+
+    def check_place(self, names: Sequence[str], arrays: Sequence[Array]) -> None:
+        """Refuse arrays that one kernel cannot reach together."""
+
+
 def address(array: Array) -> int:
     """Where an array's memory begins."""
     return int(array.__array_interface__["data"][0])
@@ -40,17 +68,48 @@ def address(array: Array) -> int:
 
 def view(name: str, value: Any) -> tuple[Array, Library]:
     """(NumPy view of an array, its library)."""
-    if isinstance(value, np.ma.MaskedArray):
+    if type(value) is np.ndarray:
+        array, library = value, NUMPY
+    elif isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    if isinstance(value, np.ndarray):
-        array, library = value, Library()
+    elif isinstance(value, np.ndarray):
+        array, library = value, NUMPY
     elif hasattr(value, "__dlpack__"):
         array, library = _exchange(name, value)
     else:
         raise TypeError(f"{name}: expected an array of float32 or float64, got {type(value).__name__}")
-    if array.dtype not in DTYPES:
-        raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
+    check_dtype(name, array.dtype)
     return array, library
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Kernels are float32 or float64."""
+    if dtype not in DTYPES:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype}")
+
+
+def check_gradient(name: str, value: Any) -> None:
+    """A tensor of an autograd graph is no plain array."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
+        )
+
+
+def library_of(value: Any) -> Any:
+    """The already imported library of a foreign array, which takes results back by `from_dlpack`; or None."""
+    if hasattr(value, "__array_namespace__") and hasattr(value.__array_namespace__(), "from_dlpack"):
+        return value.__array_namespace__()
+    roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
+    return next((m for m in roots if hasattr(m, "from_dlpack")), None)
+
+
+def exchanging_module(name: str, value: Any) -> Any:
+    """`library_of`, where there must be one."""
+    module = library_of(value)
+    if module is None:
+        raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
+    return module
 
 
 def _exchange(name: str, value: Any) -> tuple[Array, Library]:
@@ -60,14 +119,8 @@ def _exchange(name: str, value: Any) -> tuple[Array, Library]:
         raise TypeError(
             f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
         )
-    if getattr(value, "requires_grad", False):
-        raise TypeError(
-            f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
-        )
-    roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
-    module = next((m for m in roots if hasattr(m, "from_dlpack")), None)
-    if module is None:
-        raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
+    check_gradient(name, value)
+    module = exchanging_module(name, value)
     try:
         return np.from_dlpack(value), Library(module)
     except (RuntimeError, BufferError, TypeError) as error:
@@ -86,7 +139,13 @@ class Batch:
     rows: int
     width: int
     dtype: np.dtype[Any]
-    library: Library
+    libraries: Sequence[Library]
+    memory: Memory
+
+    @property
+    def library(self) -> Library:
+        """The first input's library: results are handed back in it."""
+        return self.libraries[0]
 
     @property
     def named(self) -> list[tuple[str, Array]]:
@@ -95,8 +154,8 @@ class Batch:
 
     def aliased(self, outs: Sequence[Array]) -> list[Array]:
         """The inputs that are an output's memory."""
-        written = {address(o) for o in outs}
-        return [a for a in self.arrays if a.size and address(a) in written]
+        written = {self.memory.address(o) for o in outs}
+        return [a for a in self.arrays if a.size and self.memory.address(a) in written]
 
     def by_rows(self) -> Batch:
         """The same with every leading index a row, for reductions along the last axis."""
@@ -104,10 +163,11 @@ class Batch:
         rows = math.prod(self.shape[:-1]) if len(self.shape) > 1 else self.rows
         arrays = self.arrays
         if len(self.shape) > 2:  # an input shared along the first axis only is repeated: no single step describes it
-            arrays = [np.ascontiguousarray(np.broadcast_to(a, self.shape)) for a in arrays]
+            xp = self.memory.xp
+            arrays = [xp.ascontiguousarray(xp.broadcast_to(a, self.shape)) for a in arrays]
         steps = [width if a.shape == self.shape else 0 for a in arrays]
         flat = [a.reshape(-1) for a in arrays]
-        return Batch(self.names, self.arrays, flat, steps, self.shape, rows, width, self.dtype, self.library)
+        return replace(self, flat=flat, steps=steps, rows=rows, width=width)
 
 
 def _same_dtype(names: Sequence[str], arrays: Sequence[Array]) -> np.dtype[Any]:
@@ -123,10 +183,14 @@ def check_contiguous(name: str, array: Array) -> None:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides} for shape {array.shape}")
 
 
-def batch(names: Sequence[str], values: Sequence[Any]) -> Batch:
+HOST = Memory()
+
+
+def batch(names: Sequence[str], values: Sequence[Any], memory: Memory = HOST) -> Batch:
     """Check the inputs of one elementwise call against each other."""
-    seen = [view(n, v) for n, v in zip(names, values, strict=True)]
+    seen = [memory.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
+    memory.check_place(names, arrays)
     for name, array in zip(names, arrays, strict=True):
         check_contiguous(name, array)
     dtype = _same_dtype(names, arrays)
@@ -138,7 +202,8 @@ def batch(names: Sequence[str], values: Sequence[Any]) -> Batch:
     whole = all(a.shape == shape for a in arrays)
     rows, width = (1, math.prod(shape)) if whole else (shape[0], math.prod(shape[1:]))
     steps = [width if a.shape == shape else 0 for a in arrays]
-    return Batch(list(names), arrays, [a.reshape(-1) for a in arrays], steps, shape, rows, width, dtype, seen[0][1])
+    flat = [a.reshape(-1) for a in arrays]
+    return Batch(list(names), arrays, flat, steps, shape, rows, width, dtype, [lib for _, lib in seen], memory)
 
 
 def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:
@@ -161,15 +226,15 @@ def flat_out(out: Any, groups: int, count: int) -> tuple[Any, list[str]]:
     return None if out is None else [array for part in out for array in part], names
 
 
-def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], memory: Memory = HOST) -> Array:
     """One writable output of the expected shape, dtype and layout."""
-    array, _ = view(name, value)
+    array, _ = memory.view(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
     check_contiguous(name, array)
-    if not array.flags.writeable:
+    if not memory.is_writable(array, value):
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     return array
 
@@ -181,26 +246,37 @@ def outputs(
     inputs: Sequence[tuple[str, Array]],
     allowed: Sequence[Sequence[int]],
     own_names: Sequence[str] = (),
+    library: Library = NUMPY,
+    memory: Memory = HOST,
 ) -> list[Array]:
     """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap
     nothing."""
     check_out_tuple(out, len(shapes))
     called = own_names or [f"out[{k}]" for k in range(len(shapes))]
     if out is None:
-        return [np.empty(shape, dtype) for shape in shapes]
-    arrays = [checked_out(n, v, s, dtype) for n, v, s in zip(called, out, shapes, strict=True)]
+        return [memory.empty(library, shape, dtype) for shape in shapes]
+    arrays = [checked_out(n, v, s, dtype, memory) for n, v, s in zip(called, out, shapes, strict=True)]
+    if inputs:
+        memory.check_place([inputs[0][0], *called], [inputs[0][1], *arrays])
     for k, array in enumerate(arrays):
         others = [*inputs, *zip(called, arrays[:k], strict=False)]
-        refuse_overlap(called[k], array, others, allowed[k])
+        refuse_overlap(called[k], array, others, allowed[k], memory)
     return arrays
 
 
-def refuse_overlap(name: str, array: Array, others: Iterable[tuple[str, Array]], allowed: Sequence[int] = ()) -> None:
+def refuse_overlap(
+    name: str,
+    array: Array,
+    others: Iterable[tuple[str, Array]],
+    allowed: Sequence[int] = (),
+    memory: Memory = HOST,
+) -> None:
     """An output overlaps none of the others, unless it is exactly one of those whose numbers are allowed."""
     for number, (other_name, other) in enumerate(others):
-        if not np.may_share_memory(array, other):
+        if not memory.xp.may_share_memory(array, other):
             continue
-        if number not in allowed or address(other) != address(array) or other.shape != array.shape:
+        same = memory.address(other) == memory.address(array) and other.shape == array.shape
+        if number not in allowed or not same:
             own = "memory of its own or exactly an input's of the same slot" if allowed else "memory of its own"
             raise ValueError(f"{name}: expected {own}, got an overlap with {other_name}")
 
@@ -224,13 +300,19 @@ class Members:
     lead: tuple[int, ...]
     dimension: int
     dtype: np.dtype[Any]
-    library: Library
+    libraries: Sequence[Library]
+
+    @property
+    def library(self) -> Library:
+        """The first input's library: results are handed back in it."""
+        return self.libraries[0]
 
 
-def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any]) -> Members:
+def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any], memory: Memory = HOST) -> Members:
     """Check vectors and matrices against each other; one without leading axes is shared."""
-    seen = [view(n, v) for n, v in zip(names, values, strict=True)]
+    seen = [memory.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
+    memory.check_place(names, arrays)
     dtype = _same_dtype(names, arrays)
     ranks = [2 if d in ("spd", "symmetric") else 1 for d in domains]
     for name, array, rank in zip(names, arrays, ranks, strict=True):
@@ -244,7 +326,7 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any])
         own = (dimension,) * rank
         if array.shape not in (lead + own, own):
             raise ValueError(f"{name}: expected shape {lead + own}, got {array.shape}")
-    return Members(arrays, ranks, lead, dimension, dtype, seen[0][1])
+    return Members(arrays, ranks, lead, dimension, dtype, [lib for _, lib in seen])
 
 
 def scalar(name: str, domain: str, value: Any) -> float:

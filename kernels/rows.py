@@ -21,6 +21,7 @@ DOMAINS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "count": ("a positive integer", lambda x: 1 <= x < math.inf and x == int(x)),
 }
 WORDS = 1 << 64
+LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in ar.DTYPES}
 
 
 def extent(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -76,13 +77,22 @@ def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:
     return np.array(columns, dtype) if count == 1 else np.tile(np.array(columns, dtype), count)
 
 
-def array_or_scalar(name: str, value: Any, batch: ar.Batch) -> Array:
-    """An operand that may be an array like the others, a number, or (K, 1) with one a row."""
-    if isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool):
-        if not abs(value) <= np.finfo(batch.dtype).max:
-            raise ValueError(f"{name}: expected a finite number that {batch.dtype} can hold, got {value}")
-        return np.array([value], batch.dtype)
-    array, _ = ar.view(name, value)
+def is_number(value: Any) -> bool:
+    """Whether an operand is one number for all coordinates."""
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
+def number(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """An operand that is a number, checked, in the arrays' type."""
+    if not abs(value) <= LARGEST[dtype]:
+        raise ValueError(f"{name}: expected a finite number that {dtype} can hold, got {value}")
+    return dtype.type(value)
+
+
+def operand(name: str, value: Any, batch: ar.Batch) -> Array:
+    """An operand that may be an array like the others, or (K, 1) with one number a row."""
+    array, _ = batch.memory.view(name, value)
+    batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
     count, _ = extent(batch.shape)
     if array.shape not in (batch.shape, batch.shape[1:], (count, 1)):
         shapes = f"{batch.shape}" + (f", {batch.shape[1:]} or ({count}, 1)" if len(batch.shape) > 1 else "")
@@ -91,6 +101,12 @@ def array_or_scalar(name: str, value: Any, batch: ar.Batch) -> Array:
         raise TypeError(f"{name}: expected dtype {batch.dtype} like {batch.names[0]}, got {array.dtype}")
     ar.check_contiguous(name, array)
     return array
+
+
+def is_alone(array: Array, batch: ar.Batch) -> bool:
+    """Whether an operand is one number a row, or one for all."""
+    count, _ = extent(batch.shape)
+    return array.shape in ((1,), (count, 1)) and array.shape not in (batch.shape, batch.shape[1:])
 
 
 class _Alias:

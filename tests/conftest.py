@@ -1,6 +1,10 @@
 """Settings that every test shares: threads, hypothesis profiles, a matplotlib that needs no screen."""
 
 import os
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
 
 # Read when Numba, BLAS, OpenMP and torch are first imported, so they are set before that. Two Numba threads keep the
 # kernels' parallel paths under test. The linear algebra of the tests is too small for a second BLAS thread, which
@@ -15,3 +19,41 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require-gpu", action="store_true", help="a missing GPU is a failure, not a reason to skip")
+
+
+@cache
+def gpu_missing() -> str:
+    """Why there is no GPU to test on, or nothing."""
+    from kernels.gpu.device import current
+
+    try:
+        current()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu is skipped with the reason where there is no GPU; with --require-gpu it fails with it."""
+    if item.get_closest_marker("gpu") and gpu_missing():
+        if item.config.getoption("--require-gpu"):
+            pytest.fail(f"--require-gpu: {gpu_missing()}", pytrace=False)
+        pytest.skip(gpu_missing())
+
+
+@pytest.fixture(params=["host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[object]:
+    """What the CUDA kernels run on: the host (the same text, compiled by g++), and a GPU where there is one."""
+    if request.param == "gpu":
+        from kernels.gpu.device import current
+
+        yield current()
+        return
+    from tests.host_device import on_host
+
+    with on_host() as found:
+        yield found

@@ -1,5 +1,6 @@
-"""Small federations whose solutions are known: least squares and logistic regression over clients that disagree."""
+"""Small problems with known solutions: least squares and logistic regression over clients that differ; IDX files."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -82,3 +83,8 @@ def pooled(kind: str, precision: float = 0.0) -> np.ndarray:
         gradient = X.T @ (p - labels) + precision * theta
         theta = theta - np.linalg.solve((X.T * (p * (1 - p))) @ X + ridge, gradient)
     return np.asarray(theta)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An array of unsigned bytes as an IDX file."""
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()

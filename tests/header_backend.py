@@ -174,10 +174,9 @@ def compiled(
 class _PublicScalars:
     """The header forms the uniforms itself: a loop is given the public scalars, once they are checked."""
 
-    def _numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[float, ...]:
-        super()._numbers(scalars, dtype)  # type: ignore[misc]
-        domains: Sequence[tuple[str, str]] = self.scalars  # type: ignore[attr-defined]
-        return tuple(ar.scalar(n, d, v) for (n, d), v in zip(domains, scalars, strict=True))
+    def numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        values, _ = super().numbers(scalars, dtype)  # type: ignore[misc]
+        return values, values
 
 
 class HeaderMap(_PublicScalars, MapKernel):

@@ -1,4 +1,4 @@
-"""Start a small run, SIGKILL it at a random moment, resume it, compare every byte; many times. Run by its test.
+"""Start a small run, SIGKILL it at a random moment of a random round, resume it, compare every byte; many times.
 
     python tests/kill_federated.py CONFIG.toml FOLDER TRIALS
 
@@ -46,6 +46,11 @@ def contents(folder: Path) -> dict[str, object]:
     return found
 
 
+def played(folder: Path) -> int:
+    """Whole lines in the histories."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.rglob("history.jsonl"))
+
+
 def run(config: str, folder: Path, trials: int) -> None:
     torch.set_num_threads(1)
     whole, broken = folder / "whole", folder / "broken"
@@ -54,15 +59,20 @@ def run(config: str, folder: Path, trials: int) -> None:
     ends_well(child(["run", config, "--quiet", "--out", str(whole)]))
     duration = time.monotonic() - started
     expected = contents(whole)
+    last = played(whole)
     draw = random.Random(0)
     for _ in range(trials):
         shutil.rmtree(broken, ignore_errors=True)
+        started = time.monotonic()
         pid = child(["run", config, "--quiet", "--out", str(broken)])
-        delay = draw.uniform(0, duration)
-        time.sleep(delay)
+        reach = draw.randrange(last)
+        while played(broken) < reach:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, duration / last))
+        delay = time.monotonic() - started
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        rounds = sum(len(store.History(path).read()) for path in broken.rglob("history.jsonl"))
+        rounds = played(broken)
         ends_well(child(["run", config, "--quiet", "--out", str(broken), "--resume"]))
         found = contents(broken)
         differ = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]

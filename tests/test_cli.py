@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +85,57 @@ def test_gamma_rates_are_the_conjugate_answer(tmp_path: Path) -> None:
     assert tensors["rate"] == pytest.approx([281.0], rel=1e-12)
 
 
+def few_images(source: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have about `count` training images and 20 test images, enough to see that a configuration fits the code; skips
+    where there are no files."""
+    from badmm.federated import data
+
+    try:
+        whole = data.load(source)
+    except ValueError as error:
+        pytest.skip(f"the files of {source} are not at hand: {error}")
+    train = slice(None, None, len(whole.train_labels) // count)
+    test = slice(None, None, len(whole.test_labels) // 20)
+    few = replace(
+        whole,
+        train_images=whole.train_images[train],
+        train_labels=whole.train_labels[train],
+        test_images=whole.test_images[test],
+        test_labels=whole.test_labels[test],
+    )
+    monkeypatch.setattr(data, "load", lambda *_: few)
+
+
 @pytest.mark.parametrize("example", sorted(path.stem for path in (ROOT / "configs").glob("*.toml")))
-def test_examples_run(example: str, tmp_path: Path) -> None:
-    arguments = ["run", str(ROOT / "configs" / f"{example}.toml"), "--out", str(tmp_path / "out"), "--quiet"]
-    assert main([*arguments, "--set", "run.rounds=2"]) == 0
-    assert len(store.History(tmp_path / "out" / "history.jsonl").read()) <= 2
+def test_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "configs" / f"{example}.toml"
+    table = config.read(path)
+    source = table.get("data", {}).get("source")
+    changes = ["run.rounds=2"]
+    if "model" in table and source is not None:
+        few_images(source, 4 * table["split"]["clients"], monkeypatch)
+        changes = ["run.rounds=1", "run.seeds=[62]", "run.threads=1", "split.minimum=1"]
+        changes += [f"methods.{label}.local.epochs=1" for label in table["methods"]]
+    overrides = [word for change in changes for word in ("--set", change)]
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--quiet", *overrides]) == 0
+    histories = [store.History(found).read() for found in (tmp_path / "out").rglob("history.jsonl")]
+    assert histories and all(0 < len(history) <= 2 for history in histories)
+
+
+@pytest.mark.parametrize("example", sorted(path.stem for path in (ROOT / "configs").glob("*.toml")))
+def test_examples_are_valid_without_their_data(example: str) -> None:
+    path = ROOT / "configs" / f"{example}.toml"
+    if "model" not in config.read(path):
+        assert config.load(path).name
+        return
+    from badmm.federated import config as federated
+    from badmm.federated import tune
+
+    loaded = federated.load(path)
+    if loaded.tune is not None:
+        assert len({len(points) for points in tune.grids(loaded, loaded.tune).values()}) == 1
+    assert [federated.make_method(table).name for table in loaded.methods.values()]
+    assert loaded.data.root is None and loaded.data.evaluate == "test"
 
 
 KILLED = """

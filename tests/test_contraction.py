@@ -11,6 +11,7 @@ import pytest
 from derive import ir, ivon_kernels
 from derive.family import load_families
 from derive.functions import build_module
+from derive.show import show
 
 MODULES = {name: build_module(family) for name, family in load_families().items()}
 OPTIMIZER = ivon_kernels.optimizer()
@@ -37,7 +38,7 @@ class Products:
             return False
         flags = [self.is_product(a, env) for a in node.args]
         if node.op in ("add", "sub") and any(flags):
-            self.found.append(ir.show(node))
+            self.found.append(show(node))
         if node.op == "call":
             function = self.functions[node.target]
             return self.run(function.body, dict(zip(function.params, flags, strict=True)))
@@ -143,4 +144,4 @@ def test_a_product_is_followed_through_names_signs_branches_and_calls() -> None:
         env: Flags = {}
         products.run(body, env)
         products.is_product(result, env)
-        assert len(products.found) == count, ir.show(result)
+        assert len(products.found) == count, show(result)

@@ -3,20 +3,16 @@
 import gzip
 import os
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from badmm.federated import data, readers
+from tests.federated_problems import idx_bytes
 
 RNG = np.random.default_rng(0)
 ROOT = os.environ.get(data.ROOT_VARIABLE)
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def write_idx_set(root: Path, folder: str, *, zipped: bool) -> dict[str, np.ndarray]:
@@ -27,7 +23,7 @@ def write_idx_set(root: Path, folder: str, *, zipped: bool) -> dict[str, np.ndar
         arrays[f"{stem}-images-idx3-ubyte"] = RNG.integers(0, 256, (count, 5, 4)).astype(np.uint8)
         arrays[f"{stem}-labels-idx1-ubyte"] = RNG.integers(0, 10, count).astype(np.uint8)
     for name, array in arrays.items():
-        content = idx(array)
+        content = idx_bytes(array)
         (raw / (name + ".gz" if zipped else name)).write_bytes(gzip.compress(content) if zipped else content)
     return arrays
 
@@ -171,7 +167,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
     write_idx_set(tmp_path, "MNIST", zipped=False)
-    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([1, 11, 2], np.uint8)))
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.array([1, 11, 2], np.uint8)))
     with pytest.raises(ValueError, match=r"mnist: test labels: expected in 0\.\.9, got 11 at index 1"):
         data.load("mnist", tmp_path)
 

@@ -52,6 +52,13 @@ def test_the_worst_client_is_weighted_by_its_classes() -> None:
     assert np.isnan(metrics.worst_client(held_out(labels, only_absent), guess))
 
 
+def test_a_network_that_overflows_has_no_scores() -> None:
+    probability = np.full((4, 3), 1 / 3)
+    probability[2] = np.nan
+    assert all(np.isnan(value) for value in metrics.scores(held_out(np.zeros(4, int)), probability).values())
+    assert metrics.reliability(held_out(np.zeros(4, int)), probability)["bin"] == []
+
+
 def test_averaging_is_over_probabilities() -> None:
     stack = Stacked(models.MLP((4, 5, 3)).double(), CROSS_ENTROPY)
     x, labels = torch.rand(7, 4, dtype=torch.float64), RNG.integers(0, 3, 7)

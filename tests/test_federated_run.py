@@ -18,7 +18,7 @@ from badmm.config import ConfigError, dump
 from badmm.federated import config, rounds
 from badmm.federated.federation import ClientData, Federation
 from badmm.federated.methods import REGISTRY, Method, State
-from tests.federated_problems import DIM, SIZES, federation
+from tests.federated_problems import DIM, SIZES, federation, idx_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = """
@@ -57,7 +57,9 @@ def small(tmp_path: Path) -> Path:
 def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["run", str(small), "--out", str(out), "--seeds", "3,4"]) == 0
-    assert "small: after 6 rounds, seeds 3, 4" in capsys.readouterr().out
+    assert "small: 6 rounds, scored on the test images; seeds 3, 4" in capsys.readouterr().out
+    names = ["curves.png", "pvi", "reliability.png", "scaffold", "summary.json", "summary.md"]
+    assert sorted(path.name for path in out.iterdir()) == names
     for label in ("scaffold", "pvi"):
         for seed in (3, 4):
             folder = out / label / f"seed-{seed}"
@@ -83,6 +85,15 @@ def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.
     ]
     precision = load_file(out / "pvi" / "seed-3" / "posterior.safetensors")["precision"]
     assert (precision > 0).all()
+    for entry in summaries:
+        # the bins are those of the predictions that the last round's scores are of
+        ways = [("mean", entry["ece"])] + ([("averaged", entry["averaged"]["ece"])] if entry["averaged"] else [])
+        for way, error in ways:
+            bins = {name: np.array(column) for name, column in entry["reliability"][way].items()}
+            gaps = np.abs(bins["accuracy"] - bins["confidence"])
+            assert gaps @ bins["share"] == pytest.approx(error, rel=1e-10)
+            assert np.array_equal(bins["bin"], np.minimum((bins["confidence"] * 15).astype(int), 14))
+        assert (entry["reliability"]["averaged"] is None) == (entry["label"] == "scaffold")
 
 
 def test_runs_killed_at_random_moments_end_the_same(small: Path, tmp_path: Path) -> None:
@@ -247,6 +258,8 @@ def test_what_is_written_reads_back(small: Path, tmp_path: Path) -> None:
         ("methods.again.method=sgd", ["methods.again.method", "fedavg", "'sgd'"]),
         ("split.kind=label", ["split.kind", "'iid', 'dirichlet' or 'shards'", "label"]),
         ("data.evaluate=validation", ["data.validation_fraction", "more than 0", "0"]),
+        ("report.reference=fedavg", ["report.reference", "scaffold, pvi", "'fedavg'"]),
+        ("report.rounds=[0]", ["report.rounds", "at least 1", "[0]"]),
         ("run.seeds=[1, 1]", ["run.seeds", "different integers", "[1, 1]"]),
         ("run.participation=0", ["run.participation", "greater than 0", "0"]),
         ("model.name=vgg", ["model.name", "'mlp'", "vgg"]),
@@ -267,6 +280,25 @@ def test_a_missing_root_ends_with_one_line(small: Path, tmp_path: Path, capsys: 
     assert error.startswith("error: data.root: expected a file train-images-idx3-ubyte")
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_image_files_are_played_from_a_root(small: Path, tmp_path: Path) -> None:
+    """Files in the standard format, synthetic: the class is where the bright pixel is."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, count in (("train", 200), ("t10k", 50)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.zeros((count, 4, 4), np.uint8)
+        images.reshape(count, 16)[np.arange(count), labels] = 255
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            (raw / f"{stem}-{name}-ubyte").write_bytes(idx_bytes(array))
+    changes = ["data.source=mnist", "data.fraction=1.0", "model.name=linear", "split.kind=shards", "split.clients=10"]
+    changes += ["split.points=20", "run.rounds=15", "local.lr=0.1"]
+    options = [word for change in changes for word in ("--set", change)]
+    out = tmp_path / "out"
+    assert main(["run", str(small), "--quiet", "--out", str(out), "--data-root", str(tmp_path), *options]) == 0
+    summary = json.loads((out / "scaffold" / "seed-3" / "summary.json").read_text())
+    assert summary["accuracy"] == summary["worst_client"] == 1.0
 
 
 def test_validation_scores_never_see_the_test_images(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,3 +323,31 @@ def test_methods_share_split_and_start_for_a_seed(small: Path) -> None:
     assert torch.equal(first.federation.stack.initial(), second.federation.stack.initial())
     other = problem.build(loaded, "pvi", 4)
     assert not torch.equal(first.federation.stack.initial(), other.federation.stack.initial())
+
+
+def test_event_files_need_their_package(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+    out = tmp_path / "out"
+    assert main(["run", str(small), "--out", str(out), "--set", "run.tensorboard=true"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: run.tensorboard: expected the package tensorboard (pip install")
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_event_files_hold_what_the_history_holds(small: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from badmm.federated import events
+
+    arguments = ["run", str(small), "--quiet", "--out", str(tmp_path / "out"), "--set", "run.tensorboard=true"]
+    assert main([*arguments, "--set", "run.rounds=2"]) == 0
+    assert main([*arguments, "--resume"]) == 0
+    folder = tmp_path / "out" / "pvi" / "seed-3"
+    found = reader.EventAccumulator(str(folder / "tensorboard")).Reload()
+    records = store.History(folder / "history.jsonl").read()
+    for tag in events.scalars(records[0]):
+        series = {event.step: event.value for event in found.Scalars(tag)}
+        expected = {record["round"]: events.scalars(record)[tag] for record in records}
+        assert series == pytest.approx(expected, rel=1e-6), tag

@@ -140,8 +140,8 @@ MUTANTS = (
     Mutant("one clip only", "ivon", "badmm_ivon_update_averaged_f64", "((capped < -radius) ? -radius : capped)",
            "capped"),
     Mutant("sample with the precision's square", "ivon", "badmm_ivon_sample_f64", "sqrt(precision)", "precision"),
-    Mutant("nine rounds of Philox", "ivon", "badmm_ivon_normals_f64", "(c0_9 << 32ull) ^ c1_9",
-           "(c0_8 << 32ull) ^ c1_8"),
+    Mutant("nine rounds of Philox", "ivon", "badmm_ivon_normals_f64", "((c0_9 & 0xFFFFFFFFull) << 32ull)",
+           "((c0_8 & 0xFFFFFFFFull) << 32ull)"),
     Mutant("normals of another block", "ivon", "badmm_ivon_normal_f64", "* 32u + coordinate", "* 16u + coordinate"),
 )  # fmt: skip
 

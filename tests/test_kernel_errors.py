@@ -155,7 +155,5 @@ def test_load_names_what_there_is() -> None:
         kernels.load("beta")
     with pytest.raises(ValueError, match="device: expected 'cpu' or 'gpu', got 'tpu'"):
         kernels.load("gamma", device="tpu")
-    with pytest.raises(RuntimeError, match="no GPU kernels"):
-        kernels.load("gamma", device="gpu")
     with pytest.raises(ValueError, match="count: expected a positive integer, got 0"):
         kernels.set_num_threads(0)

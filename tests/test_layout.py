@@ -32,11 +32,15 @@ COMMAND_LINE_FILES = {
     "__main__.py",
     "config.py",
     "data.py",
-    "problem.py",
-    "run.py",
+    "pictures.py",
     "plots.py",
-    "store.py",
+    "problem.py",
     "progress.py",
+    "report.py",
+    "run.py",
+    "store.py",
+    "summary.py",
+    "tune.py",
 }
 
 

@@ -2,13 +2,17 @@
 
 import re
 import shlex
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from badmm.__main__ import parser
 from kernels.__main__ import main as where
 from tests.header_backend import INCLUDE, STRICT, run
+from tests.host_device import on_host
 from tests.test_header import needs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,11 +28,17 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run_and_are_short(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_blocks_run_and_are_short(
+    number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = blocks("python")[number]
+    on_gpu = 'device="gpu"' in code
+    if on_gpu:  # NumPy in the part of CuPy, the host in that of a GPU
+        monkeypatch.setitem(sys.modules, "cupy", np)
     statements = [line for line in code.splitlines() if line and not line.startswith(("import ", "from "))]
     assert len(statements) <= 10
-    exec(compile(code, f"README.md, block {number}", "exec"), {"__name__": "readme"})
+    with on_host() if on_gpu else nullcontext():
+        exec(compile(code, f"README.md, block {number}", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out
 
 
@@ -60,10 +70,11 @@ def test_commands_exist(command: str) -> None:
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     else:
         assert words[:2] == ["python", "-m"]
-        assert (ROOT / words[2] / "__main__.py").is_file()
+        path = ROOT / words[2].replace(".", "/")
+        assert words[2] == "pytest" or (path / "__main__.py").is_file() or path.with_suffix(".py").is_file()
         if words[2] == "badmm":
             options = parser().parse_args(words[3:])
-            assert options.command != "run" or (ROOT / options.config).is_file()
+            assert options.command not in ("run", "tune") or (ROOT / options.config).is_file()
 
 
 def test_linked_files_exist() -> None:

@@ -93,6 +93,41 @@ def test_errors_name_the_argument() -> None:
         plain.sample(np.ones(3), torch.ones(3), 3.0)
 
 
+def faults() -> dict[str, tuple[list[Any], dict[str, Any]]]:
+    wide, few, ones = (torch.ones(K, n, dtype=torch.float64) for n in (2 * P, P - 1, P))
+    bad = ones.clone()
+    bad[1, 2] = torch.nan
+    return {
+        "strides": ([wide[:, ::2], ones, 3.0], {"noise": ones}),
+        "shape": ([ones, few, 3.0], {"noise": ones}),
+        "gradient": ([ones, ones.clone().requires_grad_(), 3.0], {"noise": ones}),
+        "type": ([ones, ones.float(), 3.0], {"noise": ones}),
+        "noise": ([ones, ones, 3.0], {"noise": bad}),
+        "overflow": ([ones, ones, 1e-300], {"noise": 1e200 * ones}),
+        "coefficient": ([ones.float(), ones.float(), 1e300], {"noise": ones.float()}),
+        "out": ([ones, ones, 3.0], {"noise": ones, "out": (few,)}),
+    }
+
+
+@pytest.mark.parametrize("fault", faults())
+def test_errors_are_the_kernels(fault: str) -> None:
+    said = []
+    for namespace in both():
+        positional, keywords = faults()[fault]
+        with pytest.raises((TypeError, ValueError)) as caught:
+            namespace.sample(*positional, **keywords)
+        said.append((caught.type, str(caught.value)))
+    assert said[0] == said[1]
+
+
+def test_an_output_overlaps_no_other_array() -> None:
+    for namespace in both():
+        memory = torch.ones(K * P + 1, dtype=torch.float64)
+        mean, out = memory[:-1].view(K, P), memory[1:].view(K, P)
+        with pytest.raises(ValueError, match=r"out\[0\]: expected memory of its own or .*, got an overlap with mean"):
+            namespace.sample(mean, torch.ones_like(mean), 3.0, noise=torch.ones(K, P, dtype=torch.float64), out=(out,))
+
+
 def test_the_optimizer_takes_it_where_numba_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert optimizer_kernels.load("ivon", torch.device("cpu")) is both()[0]
     assert optimizer_kernels.load("ivon", torch.device("cpu"), "torch") is both()[1]

@@ -44,8 +44,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def kernels_load(family: str, device: str = "cpu") -> object:
-    """`kernels.load`, imported late so that `--help` costs nothing."""
-    return importlib.import_module("kernels").load(family, device=device)
+    """`kernels.load`, imported late so that `--help` costs nothing; on a GPU for NumPy's arrays."""
+    namespace: object = importlib.import_module("kernels").load(family, device=device)
+    return importlib.import_module("validation.on_device").OnDevice(namespace) if device == "gpu" else namespace
 
 
 def refusal(load: Load, family: str) -> str:

@@ -146,10 +146,10 @@ def _newton_mean(objective: _Objective, mean: Array, precision: Array, s0: float
 
 
 def _residual(objective: _Objective, mean: Array, precision: Array, s0: float) -> float:
-    """Relative residual of both stationarity conditions, the larger."""
+    """Relative residual of both stationarity conditions, the larger; the mean's is relative to (S_0 + H) m, the size of
+    the terms that cancel there."""
     g, H = objective(mean, precision)
-    scale = np.linalg.norm(precision @ mean if precision.ndim == 2 else precision * mean)
-    first = np.linalg.norm(s0 * mean + g) / scale
+    first = np.linalg.norm(s0 * mean + g) / np.linalg.norm(s0 * mean + H @ mean)
     if objective.family == "isotropic_gaussian":
         return float(first)
     target = _precision_of(H, s0, objective.family)

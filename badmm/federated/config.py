@@ -92,12 +92,63 @@ class Run(Section):
     """Threads of torch and of the kernels; small networks are quickest with 1. Its own choice where left out."""
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
+    tensorboard: bool = False
+    """Write TensorBoard event files too; needs the package."""
 
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: list[int]) -> list[int]:
         if min(value) < 0 or len(set(value)) < len(value):
             raise ValueError(f"different integers of at least 0, got {value}")
+        return value
+
+
+class Report(Section):
+    """What the summary shows."""
+
+    rounds: list[int] = [10, 25, 50]
+    """Rounds to show beside the last one."""
+    reference: str | None = None
+    """The label that differences are taken to; the first method where it is left out."""
+
+    @field_validator("rounds")
+    @classmethod
+    def _rounds(cls, value: list[int]) -> list[int]:
+        if any(index < 1 for index in value):
+            raise ValueError(f"integers of at least 1, got {value}")
+        return value
+
+
+class Tune(Section):
+    """What `python -m badmm tune` tries: for every method all combinations of the values in its grid.
+
+    `grid.LABEL` mirrors `methods.LABEL` (keys of its table `local` included), with a list of values for each key.
+    """
+
+    score: Literal["accuracy", "nll", "prediction_nll"] = "accuracy"
+    """Chosen by the mean over seeds after the last round: accuracy or NLL at the mean, or NLL of the prediction."""
+    rounds: int | None = Field(None, ge=1)
+    """`run.rounds` where it is left out."""
+    seeds: list[int] | None = Field(None, min_length=1)
+    """`run.seeds` where it is left out."""
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Part of the training images to keep from the clients and to choose on."""
+    unequal: bool = False
+    """Allow grids of different sizes."""
+    grid: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int] | None) -> list[int] | None:
+        return None if value is None else Run(seeds=value).seeds
+
+    @field_validator("grid")
+    @classmethod
+    def _grid(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for label, table in value.items():
+            for key, values in base.flat(table).items():
+                if not isinstance(values, list) or not values or len({repr(v) for v in values}) < len(values):
+                    raise ValueError(f"{label}.{key}: expected a list of different values, got {values!r}")
         return value
 
 
@@ -110,18 +161,30 @@ class FederatedConfig(Section):
     model: Model
     local: Local = Local()
     run: Run = Run()
+    report: Report = Report()
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    tune: Tune | None = None
 
     @field_validator("methods")
     @classmethod
     def _methods(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
         shared = info.data.get("local", Local())
-        return {label: _resolve(label, table, shared) for label, table in value.items()}
+        return {label: resolve(label, table, shared) for label, table in value.items()}
+
+    @model_validator(mode="after")
+    def _labels(self) -> FederatedConfig:
+        for label in self.tune.grid if self.tune else ():
+            if label not in self.methods:
+                raise ValueError(f"tune.grid.{label}: expected one of {', '.join(self.methods)}, got an unknown method")
+        if self.report.reference is not None and self.report.reference not in self.methods:
+            labels = ", ".join(self.methods)
+            raise ValueError(f"report.reference: expected one of {labels}, got {self.report.reference!r}")
+        return self
 
     def only(self, label: str, seed: int) -> FederatedConfig:
-        """The configuration of one method and one seed."""
-        run = self.run.model_copy(update={"seeds": [seed]})
-        return self.model_copy(update={"methods": {label: self.methods[label]}, "run": run})
+        """The configuration of one method and one seed; how results are reported and tuned is no part of it."""
+        run, table = self.run.model_copy(update={"seeds": [seed]}), self.methods[label]
+        return self.model_copy(update={"methods": {label: table}, "run": run, "report": Report(), "tune": None})
 
 
 def load(path: Path, overrides: Iterable[str] = ()) -> FederatedConfig:
@@ -146,7 +209,7 @@ def make_method(table: dict[str, Any]) -> Method:
     return REGISTRY[table["method"]](**{key: value for key, value in table.items() if key not in ("method", "local")})
 
 
-def _resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
+def resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
     """A method's table with every default; ValueError whose text starts at the label."""
     from badmm.federated.methods import REGISTRY
 

@@ -52,7 +52,12 @@ def averaged(held_out: HeldOut, stack: Stacked, draws: Tensor) -> Array:
 
 
 def scores(held_out: HeldOut, probability: Array) -> dict[str, float]:
-    """`accuracy`, `nll` (nats a point), `ece` (15 bins) and `worst_client` accuracy of class probabilities (N, C)."""
+    """`accuracy`, `nll` (nats a point), `ece` (15 bins) and `worst_client` accuracy of class probabilities (N, C).
+
+    All are NaN where a probability is: a network that overflows predicts nothing.
+    """
+    if not np.isfinite(probability).all():
+        return dict.fromkeys(("accuracy", "nll", "ece", "worst_client"), float("nan"))
     whole = predictive.class_scores(probability, held_out.labels, bins=BINS)
     return {**whole.as_dict(), "worst_client": worst_client(held_out, probability)}
 
@@ -71,7 +76,12 @@ def worst_client(held_out: HeldOut, probability: Array) -> float:
 
 
 def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]:
-    """For a reliability diagram: mean `confidence`, `accuracy` and `share` of the points in each bin that has any."""
+    """For a reliability diagram: mean `confidence`, `accuracy` and `share` of the points in each `bin` that has any.
+
+    No bin has any where a probability is NaN.
+    """
+    if not np.isfinite(probability).all():
+        return {"bin": [], "confidence": [], "accuracy": [], "share": []}
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == held_out.labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     count = np.bincount(bins, minlength=BINS)
@@ -80,7 +90,8 @@ def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]
         name: np.bincount(bins, weights=values, minlength=BINS)[some] / count[some]
         for name, values in (("confidence", confidence), ("accuracy", right))
     }
-    return {**{name: values.tolist() for name, values in sums.items()}, "share": (count[some] / len(bins)).tolist()}
+    means = {name: values.tolist() for name, values in sums.items()}
+    return {"bin": np.flatnonzero(some).tolist(), **means, "share": (count[some] / len(bins)).tolist()}
 
 
 def point_flops(stack: Stacked, inputs: Tensor, dtype: torch.dtype) -> float:

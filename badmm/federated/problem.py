@@ -45,20 +45,42 @@ class Experiment:
         generator = torch_generator(self.seed, Purpose.POSTERIOR, state.round, device=self.federation.device)
         return self.method.sample(state, self.posterior_samples, generator) if self.posterior_samples else None
 
+    def probabilities(self, state: State) -> tuple[metrics.Array, metrics.Array | None]:
+        """Class probabilities (N, C) of the held-out points at the mean, and averaged over the draws (or None)."""
+        stack, draws = self.federation.stack, self.draws(state)
+        at_mean = self.held_out.probabilities(stack, self.method.mean(state))
+        return at_mean, None if draws is None else metrics.averaged(self.held_out, stack, draws)
+
     def scores(self, state: State) -> dict[str, Any]:
         """Scores at the mean, and under `averaged` those of predictions averaged over the draws (or None)."""
-        stack = self.federation.stack
-        at_mean = metrics.scores(self.held_out, self.held_out.probabilities(stack, self.method.mean(state)))
-        draws = self.draws(state)
-        if draws is None:
-            return {**at_mean, "averaged": None}
-        return {**at_mean, "averaged": metrics.scores(self.held_out, metrics.averaged(self.held_out, stack, draws))}
+        at_mean, averaged = self.probabilities(state)
+        scores = metrics.scores(self.held_out, at_mean)
+        return {**scores, "averaged": None if averaged is None else metrics.scores(self.held_out, averaged)}
+
+    def reliability(self, state: State) -> dict[str, Any]:
+        """The bins of a reliability diagram (`metrics.reliability`): at the `mean` and `averaged` (or None).
+
+        The draws of a round come from its own stream, so that these are the predictions that `scores` scores.
+        """
+        at_mean, averaged = self.probabilities(state)
+        bins = {"mean": metrics.reliability(self.held_out, at_mean)}
+        return {**bins, "averaged": None if averaged is None else metrics.reliability(self.held_out, averaged)}
 
 
-def build(config: FederatedConfig, label: str, seed: int, images: data.ImageSet | None = None) -> Experiment:
-    """The experiment of a method's label and a seed, which seeds subset, split, initialisation and training.
+@dataclass(frozen=True)
+class Dealt:
+    """What all methods share for a seed: the clients' points, what is scored, and the images' shape and classes."""
 
-    `images` saves reading the files again. ValueError for files, splits and networks that do not fit.
+    points: ClientData
+    held_out: metrics.HeldOut
+    shape: tuple[int, ...]
+    num_classes: int
+
+
+def deal(config: FederatedConfig, seed: int, images: data.ImageSet | None = None) -> Dealt:
+    """Subset, validation part and split of a seed; ValueError for files and splits that do not fit.
+
+    `images` saves reading the files again.
     """
     images = data.load(config.data.source, config.data.root) if images is None else images
     images = data.subset(images, config.data.fraction, seed)
@@ -66,27 +88,35 @@ def build(config: FederatedConfig, label: str, seed: int, images: data.ImageSet 
     if config.data.evaluate == "test":
         held_images, held_labels = images.test_images, images.test_labels
     rows = _split(config, images, seed)
-    device, dtype = torch.device(config.run.device), getattr(torch, config.run.dtype)
-    network = models.build(
-        config.model.name,
-        images.shape,
-        images.num_classes,
-        seed,
-        hidden=config.model.hidden,
-        activation=config.model.activation,
-    )
+    device = torch.device(config.run.device)
     points = ClientData(
         torch.from_numpy(images.train_images).to(device),
         torch.from_numpy(images.train_labels).to(device),
         tuple(torch.from_numpy(part).to(device) for part in rows),
         images.levels,
     )
-    table = config.methods[label]
-    stack = Stacked(network.to(device=device, dtype=dtype), CROSS_ENTROPY)
-    federation = Federation(points, stack, _local(table["local"]), seed, dtype)
     mixes = splits.class_mix(images.train_labels, rows, images.num_classes)
     held_out = metrics.HeldOut(torch.from_numpy(held_images).to(device), held_labels, mixes, images.levels)
-    return Experiment(federation, make_method(table), held_out, config.run.posterior_samples, seed)
+    return Dealt(points, held_out, images.shape, images.num_classes)
+
+
+def build(
+    config: FederatedConfig, label: str, seed: int, images: data.ImageSet | None = None, dealt: Dealt | None = None
+) -> Experiment:
+    """The experiment of a method's label and a seed, which seeds subset, split, initialisation and training.
+
+    `dealt` saves dealing again what the methods share. ValueError for files, splits and networks that do not fit.
+    """
+    dealt = deal(config, seed, images) if dealt is None else dealt
+    device, dtype = torch.device(config.run.device), getattr(torch, config.run.dtype)
+    model = config.model
+    network = models.build(
+        model.name, dealt.shape, dealt.num_classes, seed, hidden=model.hidden, activation=model.activation
+    )
+    table = config.methods[label]
+    stack = Stacked(network.to(device=device, dtype=dtype), CROSS_ENTROPY)
+    federation = Federation(dealt.points, stack, _local(table["local"]), seed, dtype)
+    return Experiment(federation, make_method(table), dealt.held_out, config.run.posterior_samples, seed)
 
 
 def _split(config: FederatedConfig, images: data.ImageSet, seed: int) -> splits.Rows:

@@ -42,7 +42,8 @@ def read_idx(path: Path, axes: int) -> Bytes:
     size = int(np.prod(shape, dtype=np.int64))
     if len(content) != 4 + 4 * axes + size:
         raise ValueError(f"{path}: expected {size} bytes of data for shape {shape}, got {len(content) - 4 - 4 * axes}")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
+    # torch wants memory that it may write to
+    return np.frombuffer(bytearray(content), dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def read_idx_pair(folder: Path, stem: str) -> tuple[Bytes, NDArray[np.int64]]:

@@ -2,7 +2,8 @@
 
 `OUT/LABEL/seed-N` holds `config.toml` (this run's, every default written out), `history.jsonl` (a line a round),
 `state.safetensors` (what `--resume` starts from: every tensor of server and clients, counters as JSON), and, when the
-run has ended, `posterior.safetensors` (the server's tensors) and `summary.json`. A run that was killed and resumed ends
+run has ended, `posterior.safetensors` (the server's tensors) and `summary.json`; `OUT` then has summary and pictures
+(`badmm.federated.report`). A run that was killed and resumed ends
 with the same bits as one that was not: all random numbers come from streams by round, so that the state is enough.
 """
 
@@ -10,29 +11,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 import kernels
 from badmm import config as base
 from badmm import store
+from badmm.checks import ClientError
 from badmm.config import ConfigError
 from badmm.federated import config as configuration
-from badmm.federated import data, rounds
+from badmm.federated import data, events, report, rounds
 from badmm.federated.config import FederatedConfig
 from badmm.federated.methods import State
-from badmm.federated.problem import Experiment, build
+from badmm.federated.problem import Experiment, build, deal
 from badmm.federated.progress import RoundsProgress
+from badmm.federated.report import HISTORY, SUMMARY
 
-STATE, HISTORY, CONFIG, SUMMARY = "state.safetensors", "history.jsonl", "config.toml", "summary.json"
+STATE, CONFIG = "state.safetensors", "config.toml"
 _TOTALS = ("bytes_up", "bytes_down", "flops")
 
 
@@ -80,27 +81,45 @@ def from_file(
 def run(
     config: FederatedConfig, out: Path, *, resume: bool = False, console: Console | None = None
 ) -> list[dict[str, Any]]:
-    """Play every method with every seed; returns and writes a summary of each.
-
-    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are.
-    """
+    """Play every method with every seed and report; returns and writes a summary of each."""
     console = console or Console(quiet=True)
+    summaries = play(config, out, resume=resume, console=console)
+    report.write(config, out, summaries, console)
+    console.print(f"written to {out}", highlight=False)
+    return summaries
+
+
+def play(
+    config: FederatedConfig, out: Path, *, resume: bool, console: Console, forgive: bool = False
+) -> list[dict[str, Any]]:
+    """Play every method with every seed, each in its folder; a summary of each.
+
+    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. With
+    `forgive` a run that cannot go on (no client is left) is no error: its summary is label, seed and `failure`.
+    """
+    if config.run.tensorboard:
+        events.check()
     images = data.load(config.data.source, config.data.root)
-    pairs = [(label, seed) for seed in config.run.seeds for label in config.methods]
-    folders = {pair: out / pair[0] / f"seed-{pair[1]}" for pair in pairs}
-    experiments = {pair: build(config, *pair, images) for pair in pairs[: len(config.methods)]}
-    for pair in pairs:
-        _check_folder(config.only(*pair), folders[pair], resume)
-    summaries = []
-    with _threads(config.run.threads), RoundsProgress(console, len(pairs) * config.run.rounds) as progress:
-        for pair in pairs:
-            experiment = experiments.pop(pair, None) or build(config, *pair, images)
-            summaries.append(_play(config.only(*pair), experiment, folders[pair], progress))
+    dealt = deal(config, config.run.seeds[0], images)
+    for label in config.methods:
+        build(config, label, config.run.seeds[0], dealt=dealt)
+        for seed in config.run.seeds:
+            _check_folder(config.only(label, seed), report.folder(out, label, seed), resume)
+    summaries, total = [], len(config.run.seeds) * len(config.methods) * config.run.rounds
+    with _threads(config.run.threads), RoundsProgress(console, total) as progress:
+        for seed in config.run.seeds:
+            dealt = dealt if seed == config.run.seeds[0] else deal(config, seed, images)
+            for label in config.methods:
+                experiment, folder = build(config, label, seed, dealt=dealt), report.folder(out, label, seed)
+                try:
+                    summaries.append(_play(config.only(label, seed), experiment, folder, progress))
+                except ClientError as error:
+                    if not forgive:
+                        raise
+                    progress.say(f"{label}, seed {seed}: {error}")
+                    summaries.append({"label": label, "seed": seed, "failure": str(error)})
     for torn in out.glob(".*.tmp"):
         torn.unlink()
-    store.write_atomic(out / SUMMARY, json.dumps(summaries, indent=1).encode())
-    console.print(_table(config, summaries))
-    console.print(f"written to {out}", highlight=False)
     return summaries
 
 
@@ -160,16 +179,31 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
     checkpoint = _open(config, experiment, folder)
     history.cut(checkpoint.state.round)
     progress.skip(checkpoint.state.round)
-    for record in play_rounds(config, experiment, checkpoint, label):
-        history.append(record)
-        if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
-            checkpoint.save(folder / STATE)
-        progress.update(record)
-        for client, reason in record["excluded"].items():
-            progress.say(
-                f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
-            )
-    return _finish(checkpoint, history.read(), folder)
+    with _events(config, folder, checkpoint.state.round) as listeners:
+        for record in play_rounds(config, experiment, checkpoint, label):
+            history.append(record)
+            if record["round"] % config.run.checkpoint_every == 0 or record["round"] == config.run.rounds:
+                checkpoint.save(folder / STATE)
+            for show in (*listeners, progress.update):
+                show(record)
+            for client, reason in record["excluded"].items():
+                progress.say(
+                    f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"
+                )
+    return _finish(experiment, checkpoint, history.read(), folder)
+
+
+@contextmanager
+def _events(config: FederatedConfig, folder: Path, done: int) -> Iterator[list[Callable[[dict[str, Any]], None]]]:
+    """What else is told of every round: TensorBoard, where it is asked for and rounds are left."""
+    if not config.run.tensorboard or done >= config.run.rounds:
+        yield []
+        return
+    writer = events.Events(folder, done)
+    try:
+        yield [writer.add]
+    finally:
+        writer.close()
 
 
 def _open(config: FederatedConfig, experiment: Experiment, folder: Path) -> Checkpoint:
@@ -191,12 +225,16 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
     before = configuration.load(folder / CONFIG)
     (table,) = config.methods.values()
     # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
-    free = {"run.checkpoint_every"} | ({"run.rounds"} if table["local"]["schedule"] == "constant" else set())
+    free = {"run.checkpoint_every", "run.tensorboard"} | (
+        {"run.rounds"} if table["local"]["schedule"] == "constant" else set()
+    )
     for key, old, new in base.differences(before, config, free | {"data.root"}):
         raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")
 
 
-def _finish(checkpoint: Checkpoint, history: Sequence[dict[str, Any]], folder: Path) -> dict[str, Any]:
+def _finish(
+    experiment: Experiment, checkpoint: Checkpoint, history: Sequence[dict[str, Any]], folder: Path
+) -> dict[str, Any]:
     server = {name: tensor.cpu().numpy() for name, tensor in checkpoint.state.server.items()}
     store.save_posterior(folder / "posterior.safetensors", server, {"round": str(checkpoint.state.round)})
     last = history[-1]
@@ -205,31 +243,7 @@ def _finish(checkpoint: Checkpoint, history: Sequence[dict[str, Any]], folder: P
         **{key: last[key] for key in _TOTALS},
         "seconds": sum(record["seconds"] for record in history),
         "excluded": sum(len(record["excluded"]) for record in history),
+        "reliability": experiment.reliability(checkpoint.state),
     }
     store.write_atomic(folder / SUMMARY, json.dumps(summary, indent=1).encode())
     return summary
-
-
-def _table(config: FederatedConfig, summaries: Sequence[dict[str, Any]]) -> Table:
-    """Mean ± standard deviation over the seeds after the last round."""
-    seeds = ", ".join(map(str, config.run.seeds))
-    table = Table(title=f"{config.name}: after {config.run.rounds} rounds, seeds {seeds}", title_justify="left")
-    table.add_column("method", no_wrap=True)
-    columns = ("accuracy", "nll", "ece", "worst client", "averaged\naccuracy", "averaged\nnll", "MB up", "MB down", "s")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for label in config.methods:
-        own = [summary for summary in summaries if summary["label"] == label]
-        cells = [_spread([summary[key] for summary in own]) for key in ("accuracy", "nll", "ece", "worst_client")]
-        averaged = [summary["averaged"] for summary in own if summary["averaged"] is not None]
-        cells += [_spread([scores[key] for scores in averaged]) for key in ("accuracy", "nll")]
-        cells += [f"{np.mean([summary[key] for summary in own]) / 1e6:.3g}" for key in ("bytes_up", "bytes_down")]
-        table.add_row(label, *cells, f"{np.mean([summary['seconds'] for summary in own]):.3g}")
-    return table
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{deviation}"

@@ -76,33 +76,37 @@ def _store(_typing: Any, array: Any, index: Any, value: Any, output: Any) -> Any
     return types.void(array, types.intp, array.dtype, output), generate
 
 
-def _unless(value: Any, inside: Any) -> Any:
-    """An intrinsic's signature and code for 1 unless `inside`, as an integer of the value's width: vectorises beside
-    it."""
-    width = value.bitwidth
+def _unless(inside: Any, value: Any, outside: Any) -> Any:
+    """An intrinsic's signature and code: `outside` with its lowest bit set unless the value is inside.
+
+    The flag keeps the width of `outside`: Numba's own `|` would widen it to 64 bits, and a loop over float32 would
+    then compute half as many coordinates at once.
+    """
+    width = outside.bitwidth
 
     def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        return builder.zext(builder.not_(inside(builder, args[0])), ir.IntType(width))
+        flag = builder.zext(builder.not_(inside(builder, args[0])), ir.IntType(width))
+        return builder.or_(args[1], flag)
 
-    return (types.int32 if width == 32 else types.int64)(value), generate
+    return outside(value, outside), generate
 
 
 @intrinsic
-def _nonfinite(_typing: Any, value: Any) -> Any:
-    """1 unless the value is finite."""
+def _nonfinite(_typing: Any, value: Any, outside: Any) -> Any:
+    """`outside`, or 1 unless the value is finite."""
 
     def inside(builder: Any, x: Any) -> Any:
         infinity = ir.Constant(x.type, float("inf"))
         above = builder.fcmp_ordered(">", x, ir.Constant(x.type, float("-inf")))
         return builder.and_(above, builder.fcmp_ordered("<", x, infinity))
 
-    return _unless(value, inside)
+    return _unless(inside, value, outside)
 
 
 @intrinsic
-def _nonpositive(_typing: Any, value: Any) -> Any:
-    """1 unless the value is positive and finite: of its bits less one, as LLVM makes ten operations of two comparisons
-    of the value."""
+def _nonpositive(_typing: Any, value: Any, outside: Any) -> Any:
+    """`outside`, or 1 unless the value is positive and finite: by its bits less one, as LLVM makes ten operations of
+    two comparisons of the value."""
     infinity = 0x7F800000 if value.bitwidth == 32 else 0x7FF0000000000000
 
     def inside(builder: Any, x: Any) -> Any:
@@ -110,7 +114,7 @@ def _nonpositive(_typing: Any, value: Any) -> Any:
         shifted = builder.sub(builder.bitcast(x, integer), ir.Constant(integer, 1))
         return builder.icmp_unsigned("<", shifted, ir.Constant(integer, infinity - 1))
 
-    return _unless(value, inside)
+    return _unless(inside, value, outside)
 
 
 @intrinsic
@@ -166,8 +170,8 @@ if config.DISABLE_JIT:
     add: Any = lambda a, b: a + b  # noqa: E731
     load: Any = lambda array, index: array[index]  # noqa: E731
     store: Any = _python_store
-    nonfinite: Any = lambda value: int(not isfinite(value))  # noqa: E731
-    nonpositive: Any = lambda value: int(not 0 < value < np.inf)  # noqa: E731
+    nonfinite: Any = lambda value, outside: outside | int(not isfinite(value))  # noqa: E731
+    nonpositive: Any = lambda value, outside: outside | int(not 0 < value < np.inf)  # noqa: E731
     select: Any = lambda condition, a, b: a if condition else b  # noqa: E731
     bits: Any = lambda value: value.view(np.uint32 if value.itemsize == 4 else np.uint64)  # noqa: E731
     from_bits: Any = lambda value: value.view(np.float32 if value.itemsize == 4 else np.float64)  # noqa: E731

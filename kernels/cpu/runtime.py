@@ -16,6 +16,7 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 from kernels import arrays as ar
+from kernels.calls import SLOTWISE, Elementwise, MapCall, check_clients, refuse_results, slot_batches
 from kernels.cpu import threads
 
 cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled during the first call of a kernel
@@ -25,48 +26,14 @@ BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not d
 SAVED = 1 << 14  # coordinates a block of an in-place call: what is saved of it stays in the second-level cache
 TILE = 1 << 14  # float64 accumulators a tile of server_total: in the second-level cache, runs long enough to prefetch
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
-SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
-
-
-def slots(name: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
-    """A tuple argument, checked to have one array a slot."""
-    if not isinstance(value, (tuple, list)) or len(value) != len(names):
-        got = f"{len(value)} of them" if isinstance(value, (tuple, list)) else type(value).__name__
-        raise ValueError(f"{name}: expected a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
-    return value
-
-
-def slot_batches(names: Sequence[str], arguments: SLOTWISE) -> list[ar.Batch]:
-    """The checked inputs of every slot of tuple arguments; slots must have the same clients and coordinates."""
-    checked = [(n, slots(n, v, names)) for n, v in arguments]
-    batches = [
-        ar.batch([f"{n}.{slot}" for n, _ in checked], [v[k] for _, v in checked]) for k, slot in enumerate(names)
-    ]
-    ar.check_slots(batches)
-    return batches
 
 
 @dataclass(frozen=True)
-class _Elementwise:
-    """What maps and reductions share: named operands with domains, public scalars, uniforms, one loop a precision."""
+class _Compiled(Elementwise):
+    """A record with a compiled loop for each precision."""
 
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    scalars: tuple[tuple[str, str], ...]
-    uniforms: Callable[..., tuple[float, ...]]
     single: Callable[..., Any]
     double: Callable[..., Any]
-
-    def _numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[Any, ...]:
-        """The uniforms, formed in float64 and rounded once to the kernel's type; refused where that loses them."""
-        exact = self.uniforms(*[ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True)])
-        with np.errstate(over="ignore", under="ignore"):
-            typed = tuple(dtype.type(u) for u in exact)
-        for before, after in zip(exact, typed, strict=True):
-            if (before != 0 and after == 0) or not np.isfinite(after):
-                names = ", ".join(n for n, _ in self.scalars)
-                raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {before}")
-        return typed
 
     def _loop(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
         return self.single if dtype == np.float32 else self.double
@@ -78,40 +45,13 @@ class _Elementwise:
 
 
 @dataclass(frozen=True)
-class MapKernel(_Elementwise):
-    """Elementwise: one output array a result, same shape as the widest input.
+class MapKernel(MapCall, _Compiled):
+    """An elementwise map in compiled loops, slot by slot."""
 
-    results: the domain of each result; depends: for each result the operands it is computed from.
-    """
-
-    results: tuple[str, ...]
-    depends: tuple[tuple[int, ...], ...]
-
-    def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
-        """Run the map; returns the tuple of results in the callers' array library."""
-        batch = ar.batch([n for n, _ in self.operands], values)
-        numbers = self._numbers(scalars, batch.dtype)
-        outputs = ar.outputs(out, [batch.shape] * len(self.results), batch.dtype, batch.named, self.depends)
-        self._run(batch, numbers, outputs)
-        return batch.library.wrap(outputs, out)
-
-    def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
-        """Apply the map to every slot of tuple arguments in turn, after all of them are checked; a tuple of slots a
-        result, bare if there is one."""
-        batches = slot_batches(names, arguments)
-        numbers = self._numbers(scalars, batches[0].dtype)
-        count, slot_count, groups = len(arguments), len(names), len(self.results)
-        given, called = ar.flat_out(out, groups, slot_count)
-        allowed = [[k * count + i for i in used] for used in self.depends for k in range(slot_count)]
-        named = [pair for b in batches for pair in b.named]
-        shapes = [b.shape for b in batches] * groups
-        outputs = ar.outputs(given, shapes, batches[0].dtype, named, allowed, called)
-        for k, batch in enumerate(batches):
-            self._run(batch, numbers, outputs[k::slot_count])
-        parts = [outputs[g * slot_count : (g + 1) * slot_count] for g in range(groups)]
-        if groups == 1:
-            return batches[0].library.wrap(parts[0], out)
-        return tuple(batches[0].library.wrap(p, None if out is None else out[g]) for g, p in enumerate(parts))
+    def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Array]]) -> None:
+        """Every slot in turn."""
+        for batch, output in zip(batches, outputs, strict=True):
+            self._run(batch, numbers[1], list(output))
 
     def _run(self, batch: ar.Batch, numbers: tuple[Any, ...], outputs: list[Array]) -> None:
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
@@ -187,23 +127,18 @@ class MapKernel(_Elementwise):
         attempt((r0, c0, r0 + 1, c0 + 1), undo=False)
         at = ar.where(r0 * batch.width + c0, batch.shape)
         got = [o.reshape(-1)[r0 * batch.width + c0] for o in outputs]
-        if any(d != "real" for d in self.results):
-            point = ", ".join(f"{n} = {v}" for n, v in zip(batch.names, values, strict=True))
-            name = batch.names[-1]
-            raise ValueError(f"{name}: expected a point of the family's expectation domain, got {point} at index {at}")
-        number = next(k for k, v in enumerate(got) if not np.isfinite(v))
-        raise ValueError(f"{self.name}: result {number} overflows {batch.dtype} (got {got[number]} at index {at})")
+        refuse_results(self, batch.names, values, got, at)
 
 
 @dataclass(frozen=True)
-class ReductionKernel(_Elementwise):
+class ReductionKernel(_Compiled):
     """Σ over coordinates in float64: `axis=None` all of them, `axis=-1` those of the last axis."""
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None) -> Any:
         """Run the reduction: a Python float, or a float64 array of the leading shape."""
         ar.check_axis(axis)
-        batch = ar.batch([n for n, _ in self.operands], values)
-        uniforms = self._numbers(scalars, np.dtype(np.float64))
+        batch = ar.batch(self.names, values)
+        _, uniforms = self.numbers(scalars, np.dtype(np.float64))
         per_row = axis == -1 and len(batch.shape) > 1
         batch = batch.by_rows() if per_row or batch.rows > 1 else batch
         steps = [x for pair in zip(batch.flat, batch.steps, strict=True) for x in pair]
@@ -230,19 +165,14 @@ class ReductionKernel(_Elementwise):
 
 
 @dataclass(frozen=True)
-class ClientSumKernel(_Elementwise):
+class ClientSumKernel(_Compiled):
     """Σ over the leading client axis, slot by slot."""
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
         """One array a slot, without the client axis."""
         batches = slot_batches(names, arguments)
-        for batch in batches:
-            for name, array in batch.named:
-                if array.ndim < 1 or array.shape != batch.shape or batch.shape[0] < 1:
-                    raise ValueError(
-                        f"{name}: expected a leading client axis of at least one client, got {array.shape}"
-                    )
-        numbers = self._numbers((*scalars, batches[0].shape[0]), np.dtype(np.float64))
+        check_clients(batches)
+        _, numbers = self.numbers((*scalars, batches[0].shape[0]), np.dtype(np.float64))
         named = [pair for b in batches for pair in b.named]
         shapes = [b.shape[1:] for b in batches]
         outputs = ar.outputs(out, shapes, batches[0].dtype, named, [()] * len(names))

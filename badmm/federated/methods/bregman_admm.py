@@ -10,6 +10,7 @@ The fixed point is that of Bayesian ADMM. γ has the units of the inverse Fisher
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from badmm.checks import positive_integer, positive_number
 from badmm.distributions import Gaussian
@@ -23,12 +24,12 @@ from badmm.federated.natural import Lines, Slots
 
 @dataclass(frozen=True)
 class BregmanADMM(VariationalMethod):
-    """Prior precision δ, penalty ρ, γ (0: 1/bound, bound ≥ λ_max(F(λ_g)): no longer a step than in λ), τ."""
+    """Prior precision δ, penalty ρ, γ ("auto": 1/bound, bound ≥ λ_max(F(λ_g)): no longer a step than in λ), τ."""
 
     name = "bregman_admm"
     precision: float = 1.0
     rho: float = 1.0
-    damping: float = 0.0
+    damping: float | Literal["auto"] = "auto"
     temperature: float = 1.0
     initial_sd: float = 0.05
     samples: int = 1
@@ -36,14 +37,14 @@ class BregmanADMM(VariationalMethod):
     def __post_init__(self) -> None:
         for name in ("precision", "rho", "temperature", "initial_sd"):
             positive_number(getattr(self, name), name)
-        if self.damping != 0:
+        if self.damping != "auto":
             positive_number(self.damping, "damping")
         positive_integer(self.samples, "samples")
 
     def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
         """ρ, α = 1/(1 + ρK), γ."""
         alpha = 1.0 / (1.0 + self.rho * federation.num_clients)
-        if self.damping != 0:
+        if self.damping != "auto":
             return self.rho, alpha, self.damping
         mean = self.mean(state).double().cpu().numpy()
         family = Family(FAMILY, Gaussian(mean, state.server["precision"].double().cpu().numpy()))

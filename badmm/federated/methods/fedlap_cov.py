@@ -39,6 +39,10 @@ class FedLapCov(GaussianMethod, PointMethod):
         positive_number(self.damping, "damping", 1.0)
         positive_number(self.temperature, "temperature")
 
+    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
+        """ρ = α = 1, γ."""
+        return 1.0, 1.0, self.damping
+
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the first round's clients start at the network's initialisation."""
         return self.first(federation, initial)

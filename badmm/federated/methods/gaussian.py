@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -23,11 +25,10 @@ class GaussianMethod(Method):
 
     broadcast = SLOTS
     precision: float
-    damping: float
 
+    @abstractmethod
     def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
-        """ρ, α, γ of the round; PVI's unless a method says else."""
-        return 1.0, 1.0, self.damping
+        """ρ, α, γ of the round."""
 
     def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:
         """η_k ← η_k + γρ (λ_g − λ_k), by the kernel."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from badmm.checks import positive_integer, positive_number
+from badmm.federated.federation import Federation
+from badmm.federated.methods.base import State
 from badmm.federated.methods.variational import VariationalMethod
 
 
@@ -32,3 +34,7 @@ class PVI(VariationalMethod):
         for name in ("precision", "temperature", "initial_sd"):
             positive_number(getattr(self, name), name)
         positive_integer(self.samples, "samples")
+
+    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
+        """ρ = α = 1, γ."""
+        return 1.0, 1.0, self.damping

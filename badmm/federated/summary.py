@@ -1,0 +1,230 @@
+"""A federated run's summary over seeds: scores by round, paired differences to a reference method, what it cost.
+
+Every figure comes from the histories. ± is the standard deviation over seeds (n − 1); a difference is taken seed by
+seed, so that what the seeds share (split, start, order of batches) cancels, and has a 95% t-interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import t as student
+
+Record = Mapping[str, Any]
+Runs = Mapping[str, Mapping[int, Sequence[Record]]]
+"""The history of every method's label and seed."""
+MISSING = "-"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text: what a terminal shows and what a Markdown file holds."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """A heading and a pipe table, the first column to the left, the others to the right."""
+        rule = ["---", *["---:"] * (len(self.header) - 1)]
+        lines = [" | ".join(cells) for cells in (self.header, rule, *self.rows)]
+        return f"## {self.title}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+
+    def rich(self) -> Table:
+        """For a console of any width: a cell that does not fit is folded, never cut."""
+        table = Table(title=self.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for place, name in enumerate(self.header):
+            table.add_column(name, justify="right" if place else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # an interval under its mean
+        return table
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of a record: its name, how to read it (None where the method has none), and how many decimals to show."""
+
+    name: str
+    read: Callable[[Record], float | None]
+    decimals: int
+
+    def at(self, history: Sequence[Record], index: int) -> float | None:
+        """Its value after round `index`, NaN where the history has no such round or no number."""
+        return next((self.read(record) for record in history if record["round"] == index), float("nan"))
+
+    def over_seeds(self, histories: Mapping[int, Sequence[Record]], index: int) -> str:
+        """Mean ± standard deviation after round `index`."""
+        return spread([self.at(history, index) for history in histories.values()], self.decimals)
+
+
+def at_mean(key: str) -> Callable[[Record], float | None]:
+    """The score at the server's mean; the history holds None for NaN."""
+    return lambda record: _number(record[key])
+
+
+def under_averaging(key: str) -> Callable[[Record], float | None]:
+    """The score of predictions averaged over the posterior; None for a method without one."""
+    return lambda record: None if record["averaged"] is None else _number(record["averaged"][key])
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def of_prediction(key: str) -> Callable[[Record], float | None]:
+    """The score of what the method predicts with: averaged over the posterior where it has one, else at the mean."""
+    averaged, mean = under_averaging(key), at_mean(key)
+    return lambda record: mean(record) if record["averaged"] is None else averaged(record)
+
+
+def percent(read: Callable[[Record], float | None]) -> Callable[[Record], float | None]:
+    """A hundred times a score."""
+
+    def scaled(record: Record) -> float | None:
+        value = read(record)
+        return None if value is None else 100.0 * value
+
+    return scaled
+
+
+ACCURACY = Score("accuracy at the mean, %", percent(at_mean("accuracy")), 2)
+NLL = Score("NLL at the mean, nats a point", at_mean("nll"), 3)
+AVERAGED_ACCURACY = Score("accuracy averaged over the posterior, %", percent(under_averaging("accuracy")), 2)
+AVERAGED_NLL = Score("NLL averaged over the posterior, nats a point", under_averaging("nll"), 3)
+PREDICTION_NLL = Score("NLL of the prediction (averaged where there is a posterior)", of_prediction("nll"), 3)
+BY_ROUND = (ACCURACY, NLL, AVERAGED_ACCURACY, AVERAGED_NLL)
+COMPARED = (ACCURACY, PREDICTION_NLL)
+LAST = (
+    Score("worst client, %", percent(at_mean("worst_client")), 2),
+    Score("ECE", at_mean("ece"), 3),
+    Score("averaged NLL", under_averaging("nll"), 3),
+    Score("averaged ECE", under_averaging("ece"), 3),
+)
+COSTS = {"MB up": ("bytes_up", 1e6), "MB down": ("bytes_down", 1e6), "TFLOP": ("flops", 1e12)}
+"""Running totals of a history and their units."""
+
+
+def rounds_to_report(wanted: Sequence[int], last: int) -> list[int]:
+    """The wanted rounds that were played, and the last one."""
+    return sorted({index for index in wanted if index < last} | {last})
+
+
+def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high): the mean of paired differences and its t-interval with n − 1 degrees of freedom.
+
+    low and high are NaN for n = 1.
+    """
+    values = np.asarray(differences, dtype=float)
+    mean, count = float(values.mean()), len(values)
+    if count < 2:
+        return mean, float("nan"), float("nan")
+    half = float(student.ppf(0.5 + level / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
+
+
+def spread(values: Sequence[float | None], decimals: int) -> str:
+    """mean ± standard deviation; the mean alone for one value, "-" where any is None."""
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
+        return MISSING
+    deviation = f" ± {np.std(numbers, ddof=1):.{decimals}f}" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.{decimals}f}{deviation}"
+
+
+def by_round(runs: Runs, score: Score, rounds: Sequence[int]) -> Grid | None:
+    """Mean ± sd after each of the rounds, a row a method; None where no method has the score."""
+    rows = []
+    for label, histories in runs.items():
+        cells = [score.over_seeds(histories, index) for index in rounds]
+        if any(cell != MISSING for cell in cells):
+            rows.append([label, *cells])
+    header = ["method", *(f"round {index}" for index in rounds)]
+    return Grid(score.name[0].upper() + score.name[1:], header, rows) if rows else None
+
+
+def compared(runs: Runs, score: Score, rounds: Sequence[int], reference: str) -> Grid | None:
+    """The difference of every other method to the reference with its interval; None where there is no other."""
+    rows = []
+    for label, histories in runs.items():
+        if label == reference:
+            continue
+        seeds = [seed for seed in histories if seed in runs[reference]]
+        cells = []
+        for index in rounds:
+            pairs = [(score.at(histories[seed], index), score.at(runs[reference][seed], index)) for seed in seeds]
+            cells.append(_difference([a - b for a, b in pairs if a is not None and b is not None], score.decimals))
+        rows.append([label, *cells])
+    title = f"{score.name[0].upper()}{score.name[1:]}: difference to {reference}, 95% t-interval"
+    return Grid(title, ["method", *(f"round {index}" for index in rounds)], rows) if rows else None
+
+
+def _difference(values: Sequence[float], decimals: int) -> str:
+    if not values:
+        return MISSING
+    mean, low, high = interval(values)
+    return f"{mean:+.{decimals}f}" + ("" if np.isnan(low) else f" [{low:+.{decimals}f}, {high:+.{decimals}f}]")
+
+
+def calibration(runs: Runs, index: int) -> Grid:
+    """Worst client, ECE and what averaging gives, after round `index`."""
+    rows = [[label, *(score.over_seeds(histories, index) for score in LAST)] for label, histories in runs.items()]
+    return Grid(f"After round {index}", ["method", *(score.name for score in LAST)], rows)
+
+
+def cost(runs: Runs) -> Grid:
+    """Communication, the clients' work and time of a whole run, and how often a client was left out, over all seeds."""
+    rows = []
+    for label, histories in runs.items():
+        ends = [history[-1] for history in histories.values()]
+        cells = [f"{np.mean([end[key] for end in ends]) / unit:.4g}" for key, unit in COSTS.values()]
+        seconds = spread([sum(record["seconds"] for record in history) for history in histories.values()], 1)
+        lost = sum(len(record["excluded"]) for history in histories.values() for record in history)
+        rows.append([label, *cells, seconds, str(lost)])
+    return Grid("Cost of a run", ["method", *COSTS, "seconds", "left out"], rows)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All tables of a run; `note` says what they are over."""
+
+    name: str
+    note: str
+    grids: Sequence[Grid]
+    """What the Markdown file holds."""
+    shown: Sequence[Grid]
+    """What the terminal shows."""
+
+    def markdown(self) -> str:
+        """The whole summary."""
+        return f"# {self.name}\n\n{self.note}\n\n" + "\n".join(grid.markdown() for grid in self.grids)
+
+    def print(self, console: Console) -> None:
+        """The shorter one."""
+        console.print(f"{self.name}: {self.note}\n", highlight=False)
+        for grid in self.shown:
+            console.print(grid.rich())
+
+
+def summarise(name: str, runs: Runs, rounds: Sequence[int], reference: str, scored_on: str) -> Summary:
+    """The summary of histories that all end in the same round; `reference` is one of the labels."""
+    seeds = sorted({seed for histories in runs.values() for seed in histories})
+    last = max(record["round"] for histories in runs.values() for history in histories.values() for record in history)
+    chosen = rounds_to_report(rounds, last)
+    tables = [by_round(runs, score, chosen) for score in BY_ROUND]
+    differences = [compared(runs, score, chosen, reference) for score in COMPARED]
+    end, costs = calibration(runs, last), cost(runs)
+    note = (
+        f"{last} rounds, scored on the {scored_on} images; seeds {', '.join(map(str, seeds))}"
+        + (", mean ± standard deviation over them." if len(seeds) > 1 else ".")
+        + f" Differences are seed by seed to {reference}. The worst client and its metrics are at the server's mean; "
+        "MB and TFLOP are all clients' over all rounds."
+    )
+    whole = [grid for grid in (*tables, *differences, end, costs) if grid is not None]
+    shown = [grid for grid in (tables[0], tables[1], differences[0], end, costs) if grid is not None]
+    return Summary(name, note, whole, shown)

@@ -1,0 +1,1 @@
+"""CUDA kernels, compiled by NVRTC through CuPy when first used. Importing this loads neither CuPy nor torch."""

@@ -16,7 +16,7 @@ from derive.emit_python import constants, exported, public_function, record, wra
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
 MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
-TOGETHER = 4  # clients a pass over the tile of accumulators
+TOGETHER = 5  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = Path(__file__).resolve().parent.parent / "kernels" / "cpu" / "intrinsics.py"
 JIT = '@njit(nogil=True, cache=True, error_model="numpy")'

@@ -651,12 +651,13 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
         stop = min(hi, start + tile.size)
         for i in range(stop - start):
             store(tile, i, 0.0, 9)
-        together = clients // 4 * 4
-        for client in range(0, together, 4):
+        together = clients // 5 * 5
+        for client in range(0, together, 5):
             at_0 = (client + 0) * width + start
             at_1 = (client + 1) * width + start
             at_2 = (client + 2) * width + start
             at_3 = (client + 3) * width + start
+            at_4 = (client + 4) * width + start
             for i in range(stop - start):
                 total = load(tile, i)
                 lambda_k = f64(load(lambda_k_in, at_0 + i))
@@ -670,6 +671,9 @@ def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
                 total = total + (fma(lambda_k, u1, -eta * u0))
                 lambda_k = f64(load(lambda_k_in, at_3 + i))
                 eta = f64(load(eta_in, at_3 + i))
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = f64(load(lambda_k_in, at_4 + i))
+                eta = f64(load(eta_in, at_4 + i))
                 total = total + (fma(lambda_k, u1, -eta * u0))
                 store(tile, i, total, 9)
         for client in range(together, clients):
@@ -694,12 +698,13 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
         stop = min(hi, start + tile.size)
         for i in range(stop - start):
             store(tile, i, 0.0, 9)
-        together = clients // 4 * 4
-        for client in range(0, together, 4):
+        together = clients // 5 * 5
+        for client in range(0, together, 5):
             at_0 = (client + 0) * width + start
             at_1 = (client + 1) * width + start
             at_2 = (client + 2) * width + start
             at_3 = (client + 3) * width + start
+            at_4 = (client + 4) * width + start
             for i in range(stop - start):
                 total = load(tile, i)
                 lambda_k = load(lambda_k_in, at_0 + i)
@@ -713,6 +718,9 @@ def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile,
                 total = total + (fma(lambda_k, u1, -eta * u0))
                 lambda_k = load(lambda_k_in, at_3 + i)
                 eta = load(eta_in, at_3 + i)
+                total = total + (fma(lambda_k, u1, -eta * u0))
+                lambda_k = load(lambda_k_in, at_4 + i)
+                eta = load(eta_in, at_4 + i)
                 total = total + (fma(lambda_k, u1, -eta * u0))
                 store(tile, i, total, 9)
         for client in range(together, clients):

@@ -24,7 +24,7 @@ cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled duri
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not depend on the number of threads
 SAVED = 1 << 14  # coordinates a block of an in-place call: what is saved of it stays in the second-level cache
-TILE = 1 << 14  # float64 accumulators a tile of server_total: in the second-level cache, runs long enough to prefetch
+TILE = 1 << 16  # float64 accumulators a tile of server_total: in the second-level cache, runs long enough to prefetch
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 
 

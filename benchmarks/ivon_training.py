@@ -173,9 +173,19 @@ def measure(seeds: int) -> dict[str, list[Run]]:
     return {name: [play(made, seed, seeds, points) for seed in range(seeds)] for name, made in CONTENDERS.items()}
 
 
+AT_MEAN = "IVON at its mean"
+
+
+def scores(runs: Mapping[str, Sequence[Run]]) -> dict[str, list[Mapping[str, float]]]:
+    """Every contender's by seed, and IVON's at the mean of its posterior."""
+    found = {name: [run.scores for run in own] for name, own in runs.items()}
+    return {**found, AT_MEAN: [run.at_mean for run in runs["IVON"]]}
+
+
 def differences(runs: Mapping[str, Sequence[Run]], other: str, score: str) -> list[float]:
     """IVON less another, seed by seed."""
-    return [a.scores[score] - b.scores[score] for a, b in zip(runs["IVON"], runs[other], strict=True)]
+    found = scores(runs)
+    return [a[score] - b[score] for a, b in zip(found["IVON"], found[other], strict=True)]
 
 
 SCORES = {"accuracy, %": ("accuracy", 100.0, 2), "NLL, nats a point": ("nll", 1.0, 4), "ECE": ("ece", 1.0, 4)}
@@ -183,19 +193,24 @@ SCORES = {"accuracy, %": ("accuracy", 100.0, 2), "NLL, nats a point": ("nll", 1.
 
 def summary(runs: Mapping[str, Sequence[Run]]) -> Grid:
     """Scores over the seeds, and IVON's paired differences to the others."""
-    found = {name: [run.scores for run in own] for name, own in runs.items()}
-    found["IVON at its mean"] = [run.at_mean for run in runs["IVON"]]
     rows = [
-        [name, *(spread([scale * scores[key] for scores in own], n) for key, scale, n in SCORES.values())]
-        for name, own in found.items()
+        [name, *(spread([scale * at[key] for at in own], n) for key, scale, n in SCORES.values())]
+        for name, own in scores(runs).items()
     ]
-    for other in (name for name in runs if name != "IVON"):
+    for other in (name for name in scores(runs) if name != "IVON"):
         cells = []
         for key, scale, n in SCORES.values():
             mean, low, high = (scale * value for value in interval(differences(runs, other, key)))
             cells.append(f"{mean:+.{n}f} [{low:+.{n}f}, {high:+.{n}f}]")
         rows.append([f"IVON less {other}, paired", *cells])
     return Grid("On the test parts", ["optimizer", *SCORES], rows)
+
+
+def verdict(runs: Mapping[str, Sequence[Run]], other: str) -> str:
+    """IVON's NLL beside another's, and whether the seeds tell them apart."""
+    mean, low, high = interval(differences(runs, other, "nll"))
+    side, told = "lower" if mean < 0 else "higher", "" if low > 0 or high < 0 else "not "
+    return f"- IVON's NLL is {abs(mean):.4f} {side} than that of {other}; the seeds do {told}tell them apart."
 
 
 def every_seed(runs: Mapping[str, Sequence[Run]]) -> Grid:
@@ -244,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "# IVON beside Adam on the digits",
         f"`python -m benchmarks.ivon_training --seeds {args.seeds}` on {versions}.",
         about,
-        "± is the standard deviation over seeds, [ ] the 95% t-interval of the differences seed by seed.",
+        "\n".join(verdict(runs, name) for name in scores(runs) if name != "IVON"),
+        "± is the standard deviation over seeds, [ ] the 95% t-interval of the differences seed by seed; they tell two "
+        "apart where 0 is outside it.",
     ]
     grids = [summary(runs), every_seed(runs), *(whole_grid(name, own) for name, own in runs.items())]
     text = "\n\n".join(head) + "\n\n" + "\n".join(grid.markdown() for grid in grids)

@@ -21,6 +21,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
+    tune.add_argument("--run", action="store_true", help="then run what was chosen, in the folder 'tuned' of the results")
     for command, folder in ((run, "runs/NAME"), (tune, "runs/NAME-tuning")):
         command.add_argument("config", type=Path, metavar="CONFIG.toml")
         command.add_argument(
@@ -72,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "tune":
             from badmm.federated import tune
 
-            tune.from_file(options.config, _overrides(options), options.out, resume=options.resume, quiet=options.quiet)
+            chosen = {"resume": options.resume, "quiet": options.quiet, "then_run": options.run}
+            tune.from_file(options.config, _overrides(options), options.out, **chosen)
         else:
             from badmm.demo import command
 

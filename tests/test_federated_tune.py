@@ -211,3 +211,14 @@ def test_another_grid_does_not_go_on_from_this_one(
     assert "--out: expected a folder without results (or --resume)" in capsys.readouterr().err
     assert main([*arguments, "--resume", "--set", "tune.grid.fedprox.rho=[0.02, 1.0]"]) == 2
     assert "--resume: expected methods.fedprox-000.rho as in" in capsys.readouterr().err
+
+
+def test_what_was_chosen_can_be_run_at_once(small: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["tune", str(small), "--out", str(out), "--run", "--quiet"]) == 0
+    tuned = config.load(out / "tuned.toml")
+    for label, table in tuned.methods.items():
+        ran = config.load(out / "tuned" / label / "seed-1" / "config.toml")
+        assert ran.methods == {label: table}
+        assert (ran.run.rounds, ran.data.evaluate) == (9, "test")
+    assert (out / "tuned" / "summary.md").is_file()

@@ -226,7 +226,7 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
     before = configuration.load(folder / CONFIG)
     (table,) = config.methods.values()
     # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
-    free = {"run.checkpoint_every", "run.tensorboard"} | (
+    free = {"run.checkpoint_every", "run.tensorboard", "run.threads"} | (
         {"run.rounds"} if table["local"]["schedule"] == "constant" else set()
     )
     for key, old, new in base.differences(before, config, free | {"data.root"}):

@@ -65,8 +65,11 @@ def from_file(
     *,
     resume: bool = False,
     quiet: bool = False,
+    then_run: bool = False,
 ) -> FederatedConfig:
     """Tune the methods of a file in `out` (default `runs/NAME-tuning`); returns the configuration chosen.
+
+    With `then_run` what was chosen is run in `out/tuned`, with the seeds of `run` and scored on the test images.
 
     ConfigError before anything is written for a file without `tune`, for settings that a method does not take and for
     unequal budgets; ValueError, with the grid written, where no point of a method ended with a finite score.
@@ -88,6 +91,8 @@ def from_file(
     )
     console.print(_overview(trials, chosen, SCORES[config.tune.score][0]).rich())
     console.print(f"written to {out}", highlight=False)
+    if then_run:
+        running.run(tuned, out / "tuned", resume=resume, console=console)
     return tuned
 
 

@@ -32,22 +32,22 @@ class IvonADMM(GaussianMethod):
     The prior's precision is δ N/(Kτρ), with δ in units of the average client's ess as the paper states it, unless
     `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
-    training starts at the initialisation ("prior", as in the paper; the first duals then hold the way from the prior to
-    it, which later rounds must undo). `clip` bounds the mean's direction: no coordinate moves more than lr · clip a step
-    (inf: no bound). With `keep_momentum` momentum and step count run on from round to round.
+    training starts at the initialisation ("prior", as in the paper; the first duals then hold the way from the prior
+    to it, which later rounds must undo). `clip` bounds the mean's direction: no coordinate moves more than lr · clip a
+    step (inf: no bound). With `keep_momentum` momentum and step count run on from round to round.
     """
 
     name = "ivon_admm"
     precision: float = 0.0
-    delta: float = 0.001
-    rho: float = 0.1
+    delta: float = 1e-4
+    rho: float = 1.0
     alpha: float | Literal["auto"] = "auto"
     damping: float = 1.0
-    temperature: float = 0.001
-    hess_init: float = 0.001
+    temperature: float = 5e-3
+    hess_init: float = 5e-4
     beta1: float = 0.9
     beta2: float = 0.9999
-    clip: float = 0.05
+    clip: float = 0.5
     samples: int = 1
     keep_momentum: bool = True
     origin: Literal["initial", "prior"] = "initial"

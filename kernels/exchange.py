@@ -104,21 +104,22 @@ def _library(module: Any) -> Library:
 
 
 def plain_tensor(value: Any) -> tuple[Array, Library] | None:
-    """A plain contiguous torch tensor in CPU memory, as `_exchange` would give it, in a third of the time; else None.
+    """A plain contiguous torch tensor in CPU memory, as `_exchange` would give it, in a third of the time; else None:
+    for an empty one too.
 
     Not `Tensor.numpy`, after which a tensor's storage could never be resized.
     """
-    kind = type(value)
-    if kind.__module__ not in ("torch", "torch.nn.parameter"):
-        return None
-    torch = sys.modules["torch"]
-    if kind is not torch.Tensor and kind is not torch.nn.Parameter:
+    torch, kind = sys.modules.get("torch"), type(value)
+    if torch is None or (kind is not torch.Tensor and kind is not torch.nn.Parameter):
         return None
     dtype = DTYPES[0] if value.dtype is torch.float32 else DTYPES[1] if value.dtype is torch.float64 else None
     if dtype is None or not value.is_cpu or value.requires_grad or not value.is_contiguous():
         return None
+    size = value.nbytes
+    if size == 0:
+        return None
     try:
-        memory = (c_char * value.nbytes).from_address(value.data_ptr())
+        memory = (c_char * size).from_address(value.data_ptr())
     except RuntimeError:  # a tensor without memory: a transform's, a fake one's
         return None
     memory.owner = value  # as long as a view is alive, so is its tensor

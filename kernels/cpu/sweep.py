@@ -98,6 +98,8 @@ class SweepKernel(SweepCall):
         for k in optional:
             if rows.is_number(values[k]):
                 arrays[k] = None
+            elif values[k] is None:
+                return None
         for (_, _, keeps), step, value in zip(self.normals, steps, noise, strict=True):
             if step is not None and value is not None:
                 if not keeps:

@@ -15,6 +15,8 @@ from kernels import exchange
 
 Array = np.ndarray[Any, Any]
 NOWHERE = (0, 0)  # the span of what has no bytes
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+FEW = 16  # numbers that are tested sooner one by one than all at once
 first_byte: Any = c_char.from_buffer  # of an array in C's order that can be written
 
 
@@ -252,6 +254,8 @@ def rounded(exact: Array, dtype: np.dtype[Any]) -> tuple[Array, Any]:
     """(float64 coefficients in a kernel's type, rounded once; one that this loses, to 0 or to infinity, or None)."""
     if dtype == np.float64:
         return exact, None
+    if exact.size <= FEW and all(v == 0 or TINY <= abs(v) <= HUGE or abs(v) == math.inf for v in exact.tolist()):
+        return exact.astype(dtype), None
     with np.errstate(over="ignore", under="ignore"):
         typed = exact.astype(dtype)
     count = np.count_nonzero  # rounding only ever adds zeros and infinities: counting them finds whether it did

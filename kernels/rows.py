@@ -52,7 +52,7 @@ def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float
         return float(value)
     single = isinstance(value, (float, int, np.floating, np.integer))
     numbers = [value] if single else _listed(name, value, count, "a number")
-    if all(type(x) is float and inside(x) for x in numbers):
+    if {*map(type, numbers)} == {float} and all(map(inside, numbers)):
         return numbers
     for row, number in enumerate(numbers):
         if isinstance(number, bool) or not isinstance(number, (float, int, np.floating, np.integer)):
@@ -68,7 +68,7 @@ def integer(name: str, value: Any, count: int) -> int | list[int]:
         return value
     single = isinstance(value, (int, np.integer))
     numbers = [value] if single else _listed(name, value, count, "an integer of 64 bits")
-    if all(type(x) is int and 0 <= x < WORDS for x in numbers):
+    if {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < WORDS:
         return numbers
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):

@@ -50,15 +50,13 @@ class SweepKernel(SweepCall):
         sources = self._seen_sources(seen, values, steps, count, width)
         address = self.address(seed, steps, count)
         _, uniforms = self.coefficients(scalars, seen.dtype, count)
-        if out is None:
-            outputs = [np.empty(count * width, seen.dtype) for _ in self.results]
-        else:
-            outputs = seen.flat[-len(self.results) :]
-        results = [o.reshape(seen.shape) for o in outputs] if out is None else outputs
+        given = seen.flat[len(values) + len(noise) :]
+        results = [np.empty(seen.shape, seen.dtype) for _ in self.results] if out is None else given
+        outputs = [result.reshape(-1) for result in results]
         if self._run(seen.dtype, count, width, [address, uniforms, *sources, *outputs]):
             batch, arrays = self.inputs(values)
-            shaped = [o.reshape(seen.shape) for o in outputs]
-            self._refuse(arrays, self.read_normals(batch, steps, noise), shaped)
+            whole = [output.reshape(seen.shape) for output in outputs]
+            self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
         return seen.library.wrap(results, out)
 
     def _checked(

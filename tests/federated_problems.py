@@ -44,7 +44,7 @@ def federation(kind: str = "squares", **settings: Any) -> Federation:
     X, y, rows = data()
     chosen: dict[str, Any] = {"optimizer": "sgd", "lr": 0.9, "epochs": 25, "batch_size": None, **settings}
     network = (Linear(DIM) if kind == "squares" else TwoClass(DIM)).double()
-    torch.nn.init.zeros_(network.layer.weight)
+    torch.nn.init.zeros_(network.layers[0].weight)
     loss: Loss = squared_error() if kind == "squares" else CROSS_ENTROPY
     targets = torch.tensor(y) if kind == "squares" else torch.tensor((y > 0).astype(np.int64))
     points = ClientData(torch.tensor(X), targets, tuple(torch.tensor(part) for part in rows))

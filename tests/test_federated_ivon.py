@@ -116,7 +116,8 @@ def by_hand(
 
 def test_a_client_makes_the_papers_steps() -> None:
     """Two rounds of every client, against the equations with δ, h and the duals apart."""
-    method = IvonADMM(precision=2.0, rho=0.7, damping=0.6, temperature=3.0, hess_init=0.3, beta2=0.9, clip=0.2)
+    settings: dict[str, Any] = {"rho": 0.7, "damping": 0.6, "temperature": 3.0, "hess_init": 0.3, "beta2": 0.9}
+    method = IvonADMM(precision=2.0, clip=0.2, origin="prior", **settings)
     fed = federation("logistic", epochs=6, lr=0.1)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     for index in range(2):
@@ -176,10 +177,22 @@ def test_a_saved_state_goes_on_bit_identically(tmp_path: Path) -> None:
 
 def test_the_prior_is_delta_in_units_of_the_average_ess() -> None:
     fed = federation("squares")
-    method = IvonADMM(delta=0.3, rho=2.0, temperature=5.0)
-    state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
+    method = IvonADMM(delta=0.3, rho=2.0, temperature=5.0, origin="prior")
+    state = method.start(fed, torch.ones(DIM, dtype=torch.float64))
     np.testing.assert_allclose(state.server["precision"].numpy(), 0.3 * np.mean(SIZES) / 10, rtol=1e-14)
+    assert not state.server["precision_mean"].any()
     assert IvonADMM(precision=0.25).prior_precision(fed) == 0.25
+
+
+def test_the_first_posterior_is_the_initialisation_with_the_first_curvature() -> None:
+    """h = h_0 above the prior, in units of the average client's ess."""
+    fed, initial = federation("squares"), torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+    method = IvonADMM(delta=0.3, hess_init=0.1, rho=2.0, temperature=5.0)
+    state = method.start(fed, initial)
+    np.testing.assert_allclose(state.server["precision"].numpy(), 0.4 * np.mean(SIZES) / 10, rtol=1e-14)
+    torch.testing.assert_close(method.mean(state), initial, rtol=1e-14, atol=0)
+    solver = method.solver(state, Task(fed, [1], 0, 0.1))
+    torch.testing.assert_close(solver.mean[0], initial, rtol=1e-14, atol=0)
 
 
 PUBLISHED = """

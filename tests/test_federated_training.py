@@ -9,9 +9,11 @@ from torch.nn import functional as F
 from badmm.federated import models
 from badmm.federated.federation import ClientData, Federation, LocalSettings, Task
 from badmm.federated.losses import CROSS_ENTROPY
+from badmm.federated.methods import REGISTRY
 from badmm.federated.stacked import Stacked
 from badmm.federated.streams import Purpose, generator, torch_generator
 from badmm.federated.training import PenalizedDescent, Penalty, train
+from tests import federated_problems
 
 SIZES = (5, 23, 16, 16, 1)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -164,3 +166,23 @@ def test_the_cosine_schedule_ends_near_zero() -> None:
     assert settings.lr_in_round(0, 10) == 2.0
     assert settings.lr_in_round(5, 10) == pytest.approx(1.0)
     assert LocalSettings(lr=2.0).lr_in_round(9, 10) == 2.0
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ivon_admm"])
+def test_workers_change_no_bit(name):
+    states = []
+    for workers in (1, 2, 3):
+        fed = federated_problems.federation("logistic", optimizer="adam", lr=0.01, epochs=3, batch_size=4)
+        states.append(federated_problems.solve(REGISTRY[name](), fed, 3, largest=1, workers=workers))
+    for other in states[1:]:
+        for mine, theirs in ((states[0].server, other.server), (states[0].clients, other.clients)):
+            assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_a_stack_is_dealt_evenly_and_by_falling_steps():
+    fed = federated_problems.federation(batch_size=1, epochs=1)
+    stacks = fed.stacks(range(fed.num_clients), 2)
+    assert sorted(client for members in stacks for client in members) == list(range(fed.num_clients))
+    for members in stacks:
+        assert [fed.steps(c) for c in members] == sorted((fed.steps(c) for c in members), reverse=True)
+    assert max(map(len, stacks)) - min(map(len, stacks)) <= 1

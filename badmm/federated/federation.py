@@ -56,7 +56,7 @@ class ClientData:
     def points(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Inputs and targets at row indices of any shape."""
         flat = index.reshape(-1)
-        x = self.inputs[flat].to(dtype)
+        x = self.inputs.index_select(0, flat).to(dtype)  # copies rows whole, where indexing goes by elements
         if self.levels != 1:
             x /= self.levels
         return x.view(*index.shape, *self.inputs.shape[1:]), self.targets[flat].view(index.shape)
@@ -106,9 +106,13 @@ class Federation:
         return self.settings.epochs * math.ceil(self.counts[client] / self.batch(client))
 
     def stacks(self, clients: Sequence[int], largest: int) -> list[list[int]]:
-        """Clients grouped to train together, by falling number of steps, so that those still active are a prefix."""
+        """Clients dealt to stacks of at most `largest` that train together, equal in size and number of steps to one.
+
+        In a stack they are ordered by falling number of steps, so that those still active are a prefix.
+        """
         ordered = sorted(clients, key=lambda client: (-self.steps(client), client))
-        return [ordered[start : start + largest] for start in range(0, len(ordered), largest)]
+        count = math.ceil(len(ordered) / largest)
+        return [ordered[first::count] for first in range(count)]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ own stream under `torch.func.vmap`; without masks there is no dropout, which is 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
+from badmm.federated.dense import Dense
 from badmm.federated.streams import Purpose, sequence
 
 Shape = tuple[int, ...]
@@ -25,21 +27,45 @@ class Network(nn.Module):
     dropout: tuple[tuple[float, Shape], ...] = ()
     """Rate and shape (without the batch axis) of every dropout layer."""
 
+    def __init_subclass__(cls) -> None:
+        """A network with a forward pass of its own has a stacked one of its own, or the general one."""
+        if "forward" in vars(cls) and "stacked" not in vars(cls):
+            cls.stacked = Network.stacked  # type: ignore[method-assign]
+
     def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
         """Outputs (N, classes); `masks` as `draw_masks` gives them, none for evaluation."""
         raise NotImplementedError
+
+    def stacked(
+        self,
+        parameters: Mapping[str, Tensor],
+        x: Tensor,
+        masks: Sequence[Tensor] = (),
+        slopes: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Outputs (k, N, classes) of k networks with named parameters (k, *shape), inputs and masks (k, N, ...).
+
+        A network may write a parameter's gradient into `slopes`, of the same shapes, when it is differentiated;
+        autograd then gets none for it.
+        """
+
+        def call(own: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:
+            out: Tensor = functional_call(self, dict(own), (x, masks))
+            return out
+
+        return vmap(call)(dict(parameters), x, tuple(masks))
 
 
 class MLP(Network):
     """Dense layers with an activation between them; inputs are flattened. `sizes` = (inputs, hidden..., classes)."""
 
-    def __init__(self, sizes: Sequence[int], activation: str = "sigmoid") -> None:
+    def __init__(self, sizes: Sequence[int], activation: str = "sigmoid", bias: bool = True) -> None:
         super().__init__()
         if len(sizes) < 2 or min(sizes) < 1:
             raise ValueError(f"sizes: expected at least two positive integers, got {list(sizes)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(sizes))
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
@@ -49,6 +75,21 @@ class MLP(Network):
             x = self.activation(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
+
+    def stacked(
+        self,
+        parameters: Mapping[str, Tensor],
+        x: Tensor,
+        masks: Sequence[Tensor] = (),
+        slopes: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """See `Network.stacked`; all gradients go to `slopes`."""
+        x = x.flatten(2)
+        for place in range(len(self.layers)):
+            weights, bias = (f"layers.{place}.{part}" for part in ("weight", "bias"))
+            into = None if slopes is None else (slopes[weights], slopes.get(bias))
+            x = Dense.apply(x if place == 0 else self.activation(x), parameters[weights], parameters.get(bias), into)
+        return x
 
 
 class CifarNet(Network):
@@ -129,17 +170,11 @@ class ResNet20(Network):
         return out
 
 
-class Linear(Network):
+class Linear(MLP):
     """f(x) = xᵀW without an intercept: least squares and logistic regression, whose solutions are known."""
 
     def __init__(self, inputs: int, outputs: int = 1) -> None:
-        super().__init__()
-        self.layer = nn.Linear(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
-        out: Tensor = self.layer(x.flatten(1))
-        return out
+        super().__init__((inputs, outputs), bias=False)
 
 
 CONVOLUTIONAL: dict[str, Callable[[int], Network]] = {"cifarnet": CifarNet, "acarnet": AcarNet, "resnet20": ResNet20}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+import kernels
 from badmm.checks import ClientError
-from badmm.federated.federation import Federation, Tally, Task
+from badmm.federated.federation import Federation, Task
 from badmm.federated.methods import Method, Reply, State
 from badmm.federated.streams import Purpose, generator
 
@@ -43,19 +46,29 @@ def participants(federation: Federation, index: int, fraction: float) -> list[in
 
 
 def play(
-    method: Method, federation: Federation, state: State, *, lr: float, largest: int = 8, fraction: float = 1.0
+    method: Method,
+    federation: Federation,
+    state: State,
+    *,
+    lr: float,
+    largest: int = 8,
+    fraction: float = 1.0,
+    workers: int = 1,
 ) -> Outcome:
-    """Play round `state.round` and change `state` to what follows it; `largest` clients train together.
+    """Play round `state.round` and change `state` to what follows it; at most `largest` clients train together.
 
-    A client that raises, or returns what is not finite or not usable by the method, is left out: it keeps its rows and
-    its dual. ClientError where none is left.
+    `workers` threads each train a stack at a time, every one of them on a single core, so that results do not depend on
+    how many there are. A client that raises, or returns what is not finite or not usable by the method, is left out: it
+    keeps its rows and its dual. ClientError where none is left.
     """
     outcome = Outcome(participants(federation, state.round, fraction), lr=lr)
-    tally = Tally()
+    tasks = [Task(federation, members, state.round, lr) for members in federation.stacks(outcome.asked, largest)]
     sent: dict[str, dict[int, Tensor]] = {}
     losses: list[float] = []
-    for members in federation.stacks(outcome.asked, largest):
-        for task, reply in _attempt(method, state, Task(federation, members, state.round, lr, tally), outcome):
+    for attempt in _each(workers, lambda task: _attempt(method, state, task), tasks):
+        outcome.excluded |= attempt.raised
+        for task, reply in attempt.replies:
+            outcome.point_gradients += task.tally.gradients
             good = _screen(method, task, reply, outcome)
             for name, rows in reply.sent.items():
                 sent.setdefault(name, {}).update((task.members[place], rows[place]) for place in good)
@@ -70,23 +83,55 @@ def play(
     outcome.bytes_up = sum(rows.nbytes for rows in stacked.values())
     outcome.bytes_down = len(outcome.asked) * sum(state.server[name].nbytes for name in method.broadcast)
     outcome.events = method.server(state, federation, torch.tensor(outcome.used, device=federation.device), stacked)
-    outcome.point_gradients, outcome.loss = tally.gradients, sum(losses) / len(losses)
+    outcome.loss = sum(losses) / len(losses)
     state.round += 1
     return outcome
 
 
-def _attempt(method: Method, state: State, task: Task, outcome: Outcome) -> list[tuple[Task, Reply]]:
-    """The replies of a stack; where it raises, of its halves, down to the client that does."""
+@dataclass
+class _Attempt:
+    """What became of a stack: replies, and the clients that raised."""
+
+    replies: list[tuple[Task, Reply]] = field(default_factory=list)
+    raised: dict[int, str] = field(default_factory=dict)
+
+
+def _attempt(method: Method, state: State, task: Task) -> _Attempt:
+    """The reply of a stack; where it raises, those of its halves, down to the client that does."""
     try:
-        return [(task, method.client(state, task))]
+        return _Attempt([(task, method.client(state, task))])
     except Exception as error:
         if len(task.members) == 1:
-            outcome.excluded[task.members[0]] = f"raised {type(error).__name__}: {error}"
-            return []
-    middle = len(task.members) // 2
-    halves = (task.members[:middle], task.members[middle:])
-    tasks = [Task(task.federation, members, task.round, task.lr, task.tally) for members in halves]
-    return [pair for half in tasks for pair in _attempt(method, state, half, outcome)]
+            return _Attempt(raised={task.members[0]: f"raised {type(error).__name__}: {error}"})
+    middle, whole = len(task.members) // 2, _Attempt()
+    for members in (task.members[:middle], task.members[middle:]):
+        half = _attempt(method, state, Task(task.federation, members, task.round, task.lr))
+        whole.replies += half.replies
+        whole.raised |= half.raised
+    return whole
+
+
+def _each(workers: int, work: Callable[[Task], _Attempt], tasks: Sequence[Task]) -> Iterator[_Attempt]:
+    """work(task) of every task in their order, by threads that use one core each."""
+    with _one_core_each():
+        if workers == 1:
+            yield from map(work, tasks)
+            return
+        with ThreadPoolExecutor(min(workers, len(tasks)), "clients", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(work, tasks)
+
+
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """Threads of torch and the kernels set to one, and back."""
+    before = torch.get_num_threads(), kernels.get_num_threads()
+    torch.set_num_threads(1)
+    kernels.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        kernels.set_num_threads(before[1])
 
 
 def _screen(method: Method, task: Task, reply: Reply, outcome: Outcome) -> list[int]:

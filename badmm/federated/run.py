@@ -151,6 +151,7 @@ def play_rounds(
             lr=experiment.federation.settings.lr_in_round(state.round, count),
             largest=config.run.stack,
             fraction=config.run.participation,
+            workers=torch.get_num_threads() if experiment.federation.device.type == "cpu" else 1,
         )
         seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up

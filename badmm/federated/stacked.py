@@ -1,11 +1,13 @@
 """Networks of equal architecture as rows of one buffer: parameters (k, P), evaluated and differentiated together.
 
-`torch.func.vmap` over `functional_call` turns k dense layers into one batched matrix product and k convolutions into
-one grouped convolution. The sum of the k losses has every network's own gradient in that network's row.
+`Network.stacked` turns k dense layers into one batched matrix product and k convolutions into one grouped convolution.
+The sum of the k losses has every network's own gradient in that network's row.
 """
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -17,15 +19,18 @@ from badmm.federated.models import Network
 
 
 class Stacked:
-    """A network's parameters as flat vectors (P,) or rows (k, P), in the order of `named_parameters`."""
+    """A network's parameters as flat vectors (P,) or rows (k, P), in the order of `named_parameters`.
+
+    Several threads may use one: `functional_call` puts parameters into a module, so that each thread has a copy.
+    """
 
     def __init__(self, network: Network, loss: Loss) -> None:
         self.network, self.loss = network, loss
+        self._own = threading.local()
         self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [parameter.shape for parameter in network.parameters()]
         self.lengths = [parameter.numel() for parameter in network.parameters()]
         self.size = sum(self.lengths)
-        self._forward = vmap(self._call)
         self._point_gradients = vmap(grad(self._directional), in_dims=(None, 0, 0, None))
 
     def initial(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
@@ -41,7 +46,7 @@ class Stacked:
 
     def outputs(self, flat: Tensor, x: Tensor) -> Tensor:
         """Outputs (N, C) of one network, parameters (P,), without dropout."""
-        return self._call(self.views(flat), x, ())
+        return self._thread_network().stacked(self.views(flat.unsqueeze(0)), x.unsqueeze(0))[0]
 
     def gradient(
         self, flat: Tensor, x: Tensor, y: Tensor, weights: Tensor, out: Tensor, masks: Sequence[Tensor] = ()
@@ -52,11 +57,14 @@ class Stacked:
         takes a point out.
         """
         leaves = {name: view.detach().requires_grad_() for name, view in self.views(flat).items()}
+        slopes = self.views(out)
         with torch.enable_grad():
-            sums = (self.loss.value(self._forward(leaves, x, tuple(masks)), y) * weights).sum(dim=1)
-            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()))
-        for view, gradient in zip(self.views(out).values(), gradients, strict=True):
-            view.copy_(gradient)
+            outputs = self._thread_network().stacked(leaves, x, masks, slopes)
+            sums = (self.loss.value(outputs, y) * weights).sum(dim=1)
+            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()), allow_unused=True)
+        for slope, gradient in zip(slopes.values(), gradients, strict=True):
+            if gradient is not None:  # the network has not written it itself
+                slope.copy_(gradient)
         return sums.detach()
 
     def curvature(self, flat: Tensor, x: Tensor, budget: int = 1 << 24) -> Tensor:
@@ -76,8 +84,14 @@ class Stacked:
             total += torch.cat([g.square().sum(dim=0).reshape(-1) for g in gradients.values()])
         return total
 
+    def _thread_network(self) -> Network:
+        if not hasattr(self._own, "network"):
+            self._own.network = copy.deepcopy(self.network)
+        network: Network = self._own.network
+        return network
+
     def _call(self, parameters: dict[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        out: Tensor = functional_call(self.network, parameters, (x, masks))
+        out: Tensor = functional_call(self._thread_network(), parameters, (x, masks))
         return out
 
     def _directional(

@@ -30,8 +30,10 @@ class IvonADMM(GaussianMethod):
     """Prior, ADMM's step sizes, and IVON's settings; lr, schedule, epochs and batches are those of local training.
 
     The prior's precision is δ N/(Kτρ), with δ in units of the average client's ess as the paper states it, unless
-    `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). The first round starts at the network's initialisation with
-    h = h_0 above the prior, later ones at q_g. `clip` bounds the mean's direction: no coordinate moves more than
+    `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
+    `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
+    training starts there ("prior", as in the paper; the first duals then hold the prior's pull on all coordinates, which
+    later rounds must undo). `clip` bounds the mean's direction: no coordinate moves more than
     lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to round.
     """
 
@@ -48,6 +50,7 @@ class IvonADMM(GaussianMethod):
     clip: float = 0.05
     samples: int = 1
     keep_momentum: bool = True
+    origin: Literal["initial", "prior"] = "initial"
 
     def __post_init__(self) -> None:
         for name in ("delta", "rho", "temperature", "hess_init"):
@@ -75,12 +78,16 @@ class IvonADMM(GaussianMethod):
         return self.precision or self.delta * average / (self.temperature * self.rho)
 
     def start(self, federation: Federation, initial: Tensor) -> State:
-        """λ_g = λ_0, duals, momenta and step counts 0."""
+        """λ_g by `origin`; duals, momenta and step counts 0."""
         settings = federation.settings
         for name, value, none in (("clip", settings.clip, None), ("weight_decay", settings.weight_decay, 0.0)):
             if value != none:
                 raise ValueError(f"{name}: expected {none}, as IVON has a prior and a clip of its own, got {value!r}")
         state = self.first(federation, initial)
+        if self.origin == "initial":
+            average = sum(federation.counts) / federation.num_clients
+            precision = state.server["precision"] + self.hess_init * average / (self.temperature * self.rho)
+            state.server = {"precision_mean": precision * initial, "precision": precision}
         if self.keep_momentum:
             state.clients["momentum"] = torch.zeros_like(state.clients[DUALS[0]])
             state.clients["steps"] = torch.zeros(federation.num_clients, 1, dtype=torch.int64, device=initial.device)
@@ -93,7 +100,7 @@ class IvonADMM(GaussianMethod):
         tilt = [(scale * (self.rho * g + rows(state.clients, d, task))) for g, d in zip(natural, DUALS, strict=True)]
         ess = 1.0 / (scale * self.rho)
         precision, mean = natural[1] / ess, self.mean(state)
-        if state.round == 0:
+        if state.round == 0 and self.origin == "prior":
             mean, precision = state.server["initial"], precision + self.hess_init
         if self.keep_momentum:
             momentum, steps = rows(state.clients, "momentum", task), rows(state.clients, "steps", task)

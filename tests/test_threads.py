@@ -221,10 +221,11 @@ def test_a_fork_while_another_thread_calls() -> None:
 import os, threading, numpy as np, kernels
 kernels.set_num_threads(3)
 ns, x, stop = kernels.load("diagonal_gaussian"), np.ones(1 << 18), threading.Event()
+ns.natural_from_standard(x, x)  # compiled: a fork while Numba compiles leaves its own lock taken
 def work():
     while not stop.is_set():
         ns.natural_from_standard(x, x)
-worker = threading.Thread(target=work)
+worker = threading.Thread(target=work, daemon=True)
 worker.start()
 for _ in range(20):
     pid = os.fork()

@@ -50,6 +50,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.kernels --out docs/performance.md
 	$(BIN)/python -m benchmarks.federated --out docs/federated-performance.md
 	$(BIN)/python -m benchmarks.ivon --out docs/ivon-performance.md
+	$(BIN)/python -m benchmarks.ivon_training --out docs/ivon-training.md
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

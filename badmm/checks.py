@@ -22,8 +22,8 @@ class ClientError(RuntimeError):
 class LostClientError(ClientError):
     """A client's problem has no solution in the family, or its solver left the domain.
 
-    `.rho` is the penalty, `.required_rho` the value above which the existence condition holds (DESIGN: the client
-    needs ρ S_g + η_S positive definite).
+    `.rho` is the penalty, `.required_rho` the value above which the existence condition holds: ρ S_g + η_S is
+    positive definite, so that the client's objective L_k − ⟨η_k, μ⟩ + ρ KL(q‖q_g) grows with the covariance.
     """
 
     def __init__(self, client: int, message: str, rho: float, required_rho: float) -> None:

@@ -1,8 +1,8 @@
 """The only mathematics of families: from T, A and b to everything else, in scalar coordinates.
 
 Parameters are tuples of slots; the inner product of two is ⟨λ, μ⟩ = Σ_slots tr(λᵀμ), so an off-diagonal entry of a
-symmetric slot counts twice and a gradient with respect to it is half the partial derivative. Notation: DESIGN section
-2, that is Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
+symmetric slot counts twice and a gradient with respect to it is half the partial derivative. Notation:
+q_λ(θ) = b(θ) exp(⟨λ, T(θ)⟩ − A(λ)), Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
 """
 
 from __future__ import annotations

@@ -232,27 +232,27 @@ def claims() -> Iterator[Claim]:
             "exact at alpha = gamma = 1",
             r"\alpha=\gamma=1:\ \lambda_g^1=\lambda^*\ \forall\rho,\lambda_g^0,\eta^0",
             exact_at_one,
-            "DESIGN, one-round theorem",
+            f"from the three lines of {PAPER}",
         ),
         (
             "later rate",
             r"\gamma=1:\ \lambda_g^{t+1}-\lambda^*=(1-\alpha)(\lambda_g^t-\lambda^*),\ t\ge1",
             rate,
-            "DESIGN, one-round theorem",
+            f"from the three lines of {PAPER}",
         ),
         (
             "existence condition",
             r"\lim_{v\to\infty}\tfrac1v\left[L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}\right]"
             r"=\tfrac12(\rho S_g+\eta_S)",
             existence,
-            "DESIGN, existence",
+            f"from the client line of {PAPER}",
         ),
         (
             "existence along a direction",
             r"\tfrac{d}{dv}\tfrac12\mathrm{tr}\left((\rho S_g+\eta_S)\,v\,uu^\top\right)"
             r"=\tfrac12u^\top(\rho S_g+\eta_S)u",
             existence_direction,
-            "DESIGN, existence",
+            f"from the client line of {PAPER}",
         ),
         (
             "IVON step",

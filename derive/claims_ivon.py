@@ -192,7 +192,7 @@ def claims() -> Iterator[Claim]:
         r"L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}=L-\langle\rho\lambda_g+\eta,\mu\rangle-\rho H(q)+c,\ "
         r"t=(\eta_\xi+\delta m_g,\ \eta_S+\delta)",
         tilt_of_the_client,
-        "DESIGN, IVON client",
+        f"{PAPER}, with the client line of arXiv:2506.13150",
     )
     yield Claim(
         "step in s and the tilt",
@@ -200,7 +200,7 @@ def claims() -> Iterator[Claim]:
         r"s=h+\delta,\ \theta=m+\tfrac{\epsilon}{\sqrt{ess\,s}}:\ f+\delta=\hat g\epsilon\sqrt{ess\,s}+t_S,\ "
         r"s\leftarrow s+w+\tfrac{w^2}{2s},\ w=(1-\beta_2)(f+\delta-s)",
         tilted_step,
-        "DESIGN, IVON client",
+        f"{PAPER}, with the client line of arXiv:2506.13150",
     )
     yield Claim("step in s without prior or duals", "ivon", r"t=(0,\delta):\ \text{IVON}", tilted_plain, PAPER)
     yield Claim(

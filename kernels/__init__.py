@@ -19,7 +19,7 @@ __all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
-    """The namespace of a family's or an optimizer's kernels (DESIGN section 4).
+    """The namespace of a family's or an optimizer's kernels.
 
     family: one of `kernels.FAMILIES` or `kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for an unknown
     family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.

@@ -1,22 +1,31 @@
 """Small problems with known solutions: least squares and logistic regression over clients that differ; IDX files."""
 
 import struct
+import types
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.special import expit
+from torch import Tensor
 
+import kernels
 from badmm.federated import rounds
 from badmm.federated.federation import ClientData, Federation, LocalSettings
+from badmm.federated.ivon_descent import IvonDescent
 from badmm.federated.losses import CROSS_ENTROPY, Loss, squared_error
 from badmm.federated.methods import Method, State
+from badmm.federated.methods.variational import GaussianDescent
 from badmm.federated.models import Linear
 from badmm.federated.stacked import Stacked
 
 SIZES = (12, 9, 6, 14)
 DIM = 3
+SIGNS = torch.tensor([[1, 1, 1], [1, -1, 1], [1, 1, -1], [1, -1, -1]], dtype=torch.float64)
+CUBE = torch.cat([SIGNS, -SIGNS])
+"""Eight points with the mean 0 and covariance I: their averages of quadratics are the normal law's expectations."""
 
 
 class TwoClass(Linear):
@@ -44,7 +53,7 @@ def federation(kind: str = "squares", **settings: Any) -> Federation:
     X, y, rows = data()
     chosen: dict[str, Any] = {"optimizer": "sgd", "lr": 0.9, "epochs": 25, "batch_size": None, **settings}
     network = (Linear(DIM) if kind == "squares" else TwoClass(DIM)).double()
-    torch.nn.init.zeros_(network.layers[0].weight)
+    torch.nn.init.zeros_(network.get_parameter("layers.0.weight"))
     loss: Loss = squared_error() if kind == "squares" else CROSS_ENTROPY
     targets = torch.tensor(y) if kind == "squares" else torch.tensor((y > 0).astype(np.int64))
     points = ClientData(torch.tensor(X), targets, tuple(torch.tensor(part) for part in rows))
@@ -83,6 +92,28 @@ def pooled(kind: str, precision: float = 0.0) -> np.ndarray:
         gradient = X.T @ (p - labels) + precision * theta
         theta = theta - np.linalg.solve((X.T * (p * (1 - p))) @ X + ridge, gradient)
     return np.asarray(theta)
+
+
+def replace_normals(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
+    """Clients that sample go through `points` (n, DIM) in place of normals: n samples a step are a quadrature rule."""
+    namespace = kernels.load("ivon")
+    replaced = types.SimpleNamespace(**vars(namespace))
+    start = IvonDescent.__init__
+
+    def draw(self: GaussianDescent, active: int) -> None:
+        self.noise[:active] = points[self.drawn]
+
+    def sample(mean, precision, ess, *, seed, step, noise, out):
+        noise[:] = points[step % len(points)]
+        return namespace.sample(mean, precision, ess, noise=noise, out=out)
+
+    def begin(self: IvonDescent, *arguments: Any, **keywords: Any) -> None:
+        start(self, *arguments, **keywords)
+        self.kernels = replaced
+
+    replaced.sample = sample
+    monkeypatch.setattr(GaussianDescent, "draw", draw)
+    monkeypatch.setattr(IvonDescent, "__init__", begin)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

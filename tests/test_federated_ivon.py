@@ -1,6 +1,5 @@
 """IVON-ADMM: its step, its fixed point, its streams."""
 
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,38 +11,20 @@ import torch
 import kernels
 from badmm.federated import config, rounds
 from badmm.federated.federation import Federation, Task
-from badmm.federated.ivon_descent import IvonDescent
 from badmm.federated.methods.gaussian import DUALS
 from badmm.federated.methods.ivon_admm import IvonADMM
 from badmm.federated.run import Checkpoint
 from badmm.federated.training import train
-from tests.federated_problems import DIM, SIZES, federation, hessians, pooled, solve
+from tests.federated_problems import CUBE, DIM, SIZES, federation, hessians, pooled, replace_normals, solve
 from tests.test_federated_training import federation as networks
 
 K = len(SIZES)
-SIGNS = torch.tensor([[1, 1, 1], [1, -1, 1], [1, 1, -1], [1, -1, -1]], dtype=torch.float64)
-QUADRATURE = torch.cat([SIGNS, -SIGNS])
-"""Eight points with the mean 0 and covariance I: sampled expectations of quadratics become exact."""
 FREE: dict[str, Any] = {"clip": float("inf"), "temperature": 20.0, "hess_init": 0.1, "beta1": 0.0, "beta2": 0.8}
 
 
 @pytest.fixture
 def exact_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    namespace = kernels.load("ivon")
-    exact = types.SimpleNamespace(**vars(namespace))
-
-    def sample(mean, precision, ess, *, seed, step, noise, out):
-        noise[:] = QUADRATURE[step % 8]
-        return namespace.sample(mean, precision, ess, noise=noise, out=out)
-
-    exact.sample = sample
-    start = IvonDescent.__init__
-
-    def begin(self: IvonDescent, *arguments: Any, **keywords: Any) -> None:
-        start(self, *arguments, **keywords)
-        self.kernels = exact
-
-    monkeypatch.setattr(IvonDescent, "__init__", begin)
+    replace_normals(monkeypatch, CUBE)
 
 
 def posterior(precision: float, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The IVON kernels as a caller meets them: DESIGN's step, the normals' law, other array libraries, rows, errors."""
+"""The IVON kernels as a caller meets them: a client's step, the normals' law, other array libraries, rows, errors."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def start(count: int, dtype: str = "float64", seed: int = 0) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("clip", [None, 0.3])
-def test_the_step_is_the_designs_with_prior_and_duals(ns: Any, clip: float | None) -> None:
-    """Forty steps in h and delta, as DESIGN has them, against forty in s and the tilt."""
+def test_the_step_is_the_clients_with_prior_and_duals(ns: Any, clip: float | None) -> None:
+    """Forty steps in h and delta, as arXiv:2506.13150 has them, against forty in s and the tilt."""
     count, ess, lr, beta1, beta2 = 500, *HYPER.values()
     rng = np.random.default_rng(1)
     g, m, s, v = start(count)

@@ -1,7 +1,7 @@
 """The IVON step and its normals, written plainly from the papers in mpmath: nothing here is derived or generated.
 
 The generator is Philox 4x32-10 as Salmon et al. (SC 2011) state it; the normals are Box and Muller's. The step is
-DESIGN's, in h and delta, so that it shares no line with the kernels, which hold s = h + delta.
+the papers', in h and delta, so that it shares no line with the kernels, which hold s = h + delta.
 """
 
 from __future__ import annotations

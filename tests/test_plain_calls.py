@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import kernels
-from kernels import exchange
+from kernels import arrays, exchange
 from kernels.cpu import ivon, sweep
 
 KERNELS = {
@@ -53,9 +53,9 @@ def pool(rng: np.random.Generator, dtype: str) -> list[Any]:
 def arguments(kernel: Any, seed: int, dtype: str, wrap: Callable[[Any], Any]) -> tuple[Any, ...]:
     """The arguments of one call, right or not, the same for the same seed."""
     rng = np.random.default_rng(seed)
-    arrays = [wrap(a) for a in pool(rng, dtype)]
-    pick = lambda: arrays[int(rng.integers(len(arrays)))]  # noqa: E731
-    values = list(arrays[: len(kernel.operands)])  # distinct, as a right call has them
+    choice = [wrap(a) for a in pool(rng, dtype)]
+    pick = lambda: choice[int(rng.integers(len(choice)))]  # noqa: E731
+    values = list(choice[: len(kernel.operands)])  # distinct, as a right call has them
     for k, (_, _, scalar) in enumerate(kernel.operands):
         if rng.random() < 0.1:
             values[k] = pick()
@@ -66,7 +66,7 @@ def arguments(kernel: Any, seed: int, dtype: str, wrap: Callable[[Any], Any]) ->
         drawn = rng.random() < 0.5
         steps.append(k + 1 if drawn else None)
         given = rng.random() < (0.5 if keeps or rng.random() < 0.1 else 0.0) if drawn else rng.random() < 0.95
-        noise.append((arrays[7] if rng.random() < 0.8 else pick()) if given else None)
+        noise.append((choice[7] if rng.random() < 0.8 else pick()) if given else None)
     out: Any = None
     if rng.random() < 0.8:
         operands = [n for n, _, _ in kernel.operands]
@@ -128,6 +128,21 @@ def test_a_usual_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
                 )
                 ns.sample(m, s, ess, seed=1, step=1, noise=eps, out=(theta,))
                 assert all(type(r) is type(g) for r in ns.update(g, m, s, v, tilt, **hyper, noise=eps))
+
+
+def test_spans_overlap_where_numpy_says_so() -> None:
+    """Empty, strided, reversed and transposed views of one buffer included."""
+    rng, memory, buffer = np.random.default_rng(0), arrays.Memory(), np.zeros(64, np.float32)
+
+    def pick() -> Any:
+        low, high = sorted(rng.integers(0, 65, 2))
+        view = buffer[low:high][:: int(rng.choice([1, 2, 3, -1]))]
+        return view.reshape(-1, 2).T if view.size % 2 == 0 and rng.random() < 0.3 else view
+
+    for _ in range(3000):
+        one, other = pick(), pick()
+        (low, high), (begin, end) = memory.span(one), memory.span(other)
+        assert (low < end and begin < high) == np.may_share_memory(one, other)
 
 
 def test_noise_has_the_shape_of_the_call() -> None:

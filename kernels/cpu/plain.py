@@ -1,7 +1,7 @@
 """The usual call in one look: arrays of one library, shape and type, plain in memory, apart where they must be.
 
 `look` and `Look.apart` say yes to a part of what the checks of kernels/arrays.py and kernels/outputs.py accept, in a
-fifth of their time; whatever else comes goes to those checks, which accept it too or raise the error.
+third of their time; whatever else comes goes to those checks, which accept it too or raise the error.
 """
 
 from __future__ import annotations

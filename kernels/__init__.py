@@ -10,11 +10,12 @@ Importing this package loads NumPy alone; Numba (and SciPy, for the full Gaussia
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager
 from types import ModuleType
 
 from kernels.registry import FAMILIES, OPTIMIZERS
 
-__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "synchronize"]
+__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "single_threaded", "synchronize"]
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
@@ -47,7 +48,7 @@ def synchronize(device: int | None = None) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that kernels use for large arrays."""
+    """Threads that kernels use for large arrays, in the whole process; `single_threaded` does not change it."""
     from kernels.cpu import threads
 
     return threads.get_num_threads()
@@ -58,3 +59,14 @@ def set_num_threads(count: int) -> None:
     from kernels.cpu import threads
 
     threads.set_num_threads(count)
+
+
+def single_threaded() -> AbstractContextManager[None]:
+    """A context within which kernels called from this thread use no other, whatever `set_num_threads` says.
+
+    For callers that are themselves one of several workers: `with kernels.single_threaded(): ...` in each of them. Other
+    threads are not concerned, and the setting is this thread's again when the block ends, however it ends.
+    """
+    from kernels.cpu import threads
+
+    return threads.single_threaded()

@@ -1,39 +1,23 @@
-"""Arrays in, same library out: one place where shapes, dtypes, layout and overlap are checked.
-
-NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU torch tensor, say) is viewed
-without a copy and the result handed back in its own library. What differs between CPU and GPU memory is a `Memory`.
-"""
+"""Inputs of a call: one place where shapes, dtypes and layout are checked. What differs between CPU and GPU memory is a
+`Memory`."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from ctypes import addressof, c_char
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kernels import exchange
+
 Array = np.ndarray[Any, Any]
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-
-
-@dataclass(frozen=True)
-class Library:
-    """The array library of a call; results are handed back in it."""
-
-    module: Any = None
-
-    def array(self, value: Array) -> Any:
-        """A NumPy result in the caller's library, sharing memory."""
-        return value if self.module is None else self.module.from_dlpack(value)
-
-    def wrap(self, outputs: Sequence[Array], out: Any) -> tuple[Any, ...]:
-        """The results as a tuple: the caller's own `out` where given."""
-        return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
-
-
-NUMPY = Library()
+NOWHERE = (0, 0)  # the span of what has no bytes
+TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+FEW = 16  # numbers that are tested sooner one by one than all at once
+first_byte: Any = c_char.from_buffer  # of an array in C's order that can be written
 
 
 class Memory:
@@ -41,15 +25,26 @@ class Memory:
 
     xp: Any = np
 
-    def view(self, name: str, value: Any) -> tuple[Array, Library]:
+    def view(self, name: str, value: Any) -> tuple[Array, exchange.Library]:
         """(the array as this memory's own kind, the library it came in)."""
-        return view(name, value)
+        return exchange.view(name, value)
 
     def address(self, array: Array) -> int:
         """Where an array's memory begins."""
         return address(array)
 
-    def empty(self, _library: Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def span(self, array: Array) -> tuple[int, int]:
+        """The addresses of an array's first byte and of what follows its last; NOWHERE for an empty one."""
+        size = array.nbytes
+        if size == 0:
+            return NOWHERE
+        begin = self.address(array)
+        if array.flags.c_contiguous:
+            return begin, begin + size
+        reach = [(n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)]
+        return begin + sum(r for r in reach if r < 0), begin + sum(r for r in reach if r > 0) + array.itemsize
+
+    def empty(self, _library: exchange.Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A fresh output that `library` can hand back."""
         return np.empty(shape, dtype)
 
@@ -61,74 +56,50 @@ class Memory:
         """Refuse arrays that one kernel cannot reach together."""
 
 
+HOST = Memory()
+
+
+class Views:
+    """The arrays of one call where they live: a foreign one viewed once, and the bytes of each located once."""
+
+    __slots__ = ("_foreign", "_spans", "memory")
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        # by id, with the object itself, since an id is its own only while it lives
+        self._foreign: dict[int, tuple[tuple[Array, exchange.Library], Any]] = {}
+        self._spans: dict[int, tuple[tuple[int, int], Any]] = {}
+
+    def view(self, name: str, value: Any) -> tuple[Array, exchange.Library]:
+        """`Memory.view`."""
+        if type(value) is np.ndarray:
+            return self.memory.view(name, value)
+        known = self._foreign.get(id(value))
+        if known is None:
+            known = self._foreign[id(value)] = self.memory.view(name, value), value
+        return known[0]
+
+    def spans(self, arrays: Iterable[Any]) -> list[tuple[int, int]]:
+        """`Memory.span` of each; NOWHERE for a number that stands for an array."""
+        known, found = self._spans, []
+        for array in arrays:
+            place = known.get(id(array))
+            if place is None:
+                span = NOWHERE if isinstance(array, float) else self.memory.span(array)
+                place = known[id(array)] = span, array
+            found.append(place[0])
+        return found
+
+
 def address(array: Array) -> int:
     """Where an array's memory begins."""
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable and array.size:
+        return addressof(first_byte(array))  # a quarter of the time of the interface, which is a dictionary
     return int(array.__array_interface__["data"][0])
 
 
-def view(name: str, value: Any) -> tuple[Array, Library]:
-    """(NumPy view of an array, its library)."""
-    if type(value) is np.ndarray:
-        array, library = value, NUMPY
-    elif isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    elif isinstance(value, np.ndarray):
-        array, library = value, NUMPY
-    elif hasattr(value, "__dlpack__"):
-        array, library = _exchange(name, value)
-    else:
-        raise TypeError(f"{name}: expected an array of float32 or float64, got {type(value).__name__}")
-    check_dtype(name, array.dtype)
-    return array, library
-
-
-def check_dtype(name: str, dtype: Any) -> None:
-    """Kernels are float32 or float64."""
-    if dtype not in DTYPES:
-        raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype}")
-
-
-def check_gradient(name: str, value: Any) -> None:
-    """A tensor of an autograd graph is no plain array."""
-    if getattr(value, "requires_grad", False):
-        raise TypeError(
-            f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
-        )
-
-
-def library_of(value: Any) -> Any:
-    """The already imported library of a foreign array, which takes results back by `from_dlpack`; or None."""
-    if hasattr(value, "__array_namespace__") and hasattr(value.__array_namespace__(), "from_dlpack"):
-        return value.__array_namespace__()
-    roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
-    return next((m for m in roots if hasattr(m, "from_dlpack")), None)
-
-
-def exchanging_module(name: str, value: Any) -> Any:
-    """`library_of`, where there must be one."""
-    module = library_of(value)
-    if module is None:
-        raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
-    return module
-
-
-def _exchange(name: str, value: Any) -> tuple[Array, Library]:
-    """A foreign array viewed through DLPack, and the library to hand results back in."""
-    device = getattr(value, "device", "cpu")
-    if "cpu" not in str(getattr(device, "type", device)).lower():
-        raise TypeError(
-            f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
-        )
-    check_gradient(name, value)
-    module = exchanging_module(name, value)
-    try:
-        return np.from_dlpack(value), Library(module)
-    except (RuntimeError, BufferError, TypeError) as error:
-        raise TypeError(f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', error)}") from error
-
-
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Inputs of an elementwise call as flat arrays over rows × width; a step of 0 repeats an array for every row."""
 
     names: Sequence[str]
@@ -139,11 +110,16 @@ class Batch:
     rows: int
     width: int
     dtype: np.dtype[Any]
-    libraries: Sequence[Library]
-    memory: Memory
+    libraries: Sequence[exchange.Library]
+    views: Views
 
     @property
-    def library(self) -> Library:
+    def memory(self) -> Memory:
+        """Where the arrays live."""
+        return self.views.memory
+
+    @property
+    def library(self) -> exchange.Library:
         """The first input's library: results are handed back in it."""
         return self.libraries[0]
 
@@ -167,7 +143,7 @@ class Batch:
             arrays = [xp.ascontiguousarray(xp.broadcast_to(a, self.shape)) for a in arrays]
         steps = [width if a.shape == self.shape else 0 for a in arrays]
         flat = [a.reshape(-1) for a in arrays]
-        return replace(self, flat=flat, steps=steps, rows=rows, width=width)
+        return self._replace(flat=flat, steps=steps, rows=rows, width=width)
 
 
 def _same_dtype(names: Sequence[str], arrays: Sequence[Array]) -> np.dtype[Any]:
@@ -183,102 +159,29 @@ def check_contiguous(name: str, array: Array) -> None:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides} for shape {array.shape}")
 
 
-HOST = Memory()
+def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    """The shape of a call, or that without its leading axis."""
+    if array.shape not in (shape, shape[1:]):
+        shared = f" or, shared by all clients, {shape[1:]}" if len(shape) > 1 else ""
+        raise ValueError(f"{name}: expected shape {shape}{shared}, got {array.shape}")
 
 
-def batch(names: Sequence[str], values: Sequence[Any], memory: Memory = HOST) -> Batch:
+def batch(names: Sequence[str], values: Sequence[Any], views: Views) -> Batch:
     """Check the inputs of one elementwise call against each other."""
-    seen = [memory.view(n, v) for n, v in zip(names, values, strict=True)]
+    seen = [views.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
-    memory.check_place(names, arrays)
+    views.memory.check_place(names, arrays)
     for name, array in zip(names, arrays, strict=True):
         check_contiguous(name, array)
     dtype = _same_dtype(names, arrays)
     shape = max((a.shape for a in arrays), key=len)
     for name, array in zip(names, arrays, strict=True):
-        if array.shape not in (shape, shape[1:]):
-            shared = f" or, shared by all clients, {shape[1:]}" if len(shape) > 1 else ""
-            raise ValueError(f"{name}: expected shape {shape}{shared}, got {array.shape}")
+        check_shape(name, array, shape)
     whole = all(a.shape == shape for a in arrays)
     rows, width = (1, math.prod(shape)) if whole else (shape[0], math.prod(shape[1:]))
     steps = [width if a.shape == shape else 0 for a in arrays]
     flat = [a.reshape(-1) for a in arrays]
-    return Batch(list(names), arrays, flat, steps, shape, rows, width, dtype, [lib for _, lib in seen], memory)
-
-
-def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:
-    """`out` must be None or a tuple of `count` arrays."""
-    if out is None:
-        return
-    if not isinstance(out, (tuple, list)) or len(out) != count:
-        got = f"{len(out)} of them" if isinstance(out, (tuple, list)) else type(out).__name__
-        raise ValueError(f"{name}: expected a tuple of {count} {of}, got {got}")
-
-
-def flat_out(out: Any, groups: int, count: int) -> tuple[Any, list[str]]:
-    """(the arrays of `out` in a row, their names): a tuple of `count` for one result, a tuple of such for several."""
-    if groups == 1:
-        return out, [f"out[{k}]" for k in range(count)]
-    names = [f"out[{g}][{k}]" for g in range(groups) for k in range(count)]
-    check_out_tuple(out, groups, of=f"tuples of {count} arrays")
-    for g, part in enumerate(out or ()):
-        check_out_tuple(part if part is not None else (), count, f"out[{g}]")
-    return None if out is None else [array for part in out for array in part], names
-
-
-def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], memory: Memory = HOST) -> Array:
-    """One writable output of the expected shape, dtype and layout."""
-    array, _ = memory.view(name, value)
-    if array.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if array.dtype != dtype:
-        raise TypeError(f"{name}: expected dtype {dtype}, got {array.dtype}")
-    check_contiguous(name, array)
-    if not memory.is_writable(array, value):
-        raise ValueError(f"{name}: expected a writable array, got a read-only one")
-    return array
-
-
-def outputs(
-    out: Any,
-    shapes: Sequence[tuple[int, ...]],
-    dtype: np.dtype[Any],
-    inputs: Sequence[tuple[str, Array]],
-    allowed: Sequence[Sequence[int]],
-    own_names: Sequence[str] = (),
-    library: Library = NUMPY,
-    memory: Memory = HOST,
-) -> list[Array]:
-    """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap
-    nothing."""
-    check_out_tuple(out, len(shapes))
-    called = own_names or [f"out[{k}]" for k in range(len(shapes))]
-    if out is None:
-        return [memory.empty(library, shape, dtype) for shape in shapes]
-    arrays = [checked_out(n, v, s, dtype, memory) for n, v, s in zip(called, out, shapes, strict=True)]
-    if inputs:
-        memory.check_place([inputs[0][0], *called], [inputs[0][1], *arrays])
-    for k, array in enumerate(arrays):
-        others = [*inputs, *zip(called, arrays[:k], strict=False)]
-        refuse_overlap(called[k], array, others, allowed[k], memory)
-    return arrays
-
-
-def refuse_overlap(
-    name: str,
-    array: Array,
-    others: Iterable[tuple[str, Array]],
-    allowed: Sequence[int] = (),
-    memory: Memory = HOST,
-) -> None:
-    """An output overlaps none of the others, unless it is exactly one of those whose numbers are allowed."""
-    for number, (other_name, other) in enumerate(others):
-        if not memory.xp.may_share_memory(array, other):
-            continue
-        same = memory.address(other) == memory.address(array) and other.shape == array.shape
-        if number not in allowed or not same:
-            own = "memory of its own or exactly an input's of the same slot" if allowed else "memory of its own"
-            raise ValueError(f"{name}: expected {own}, got an overlap with {other_name}")
+    return Batch(names, arrays, flat, steps, shape, rows, width, dtype, [lib for _, lib in seen], views)
 
 
 def check_slots(batches: Sequence[Batch]) -> None:
@@ -300,19 +203,19 @@ class Members:
     lead: tuple[int, ...]
     dimension: int
     dtype: np.dtype[Any]
-    libraries: Sequence[Library]
+    libraries: Sequence[exchange.Library]
 
     @property
-    def library(self) -> Library:
+    def library(self) -> exchange.Library:
         """The first input's library: results are handed back in it."""
         return self.libraries[0]
 
 
-def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any], memory: Memory = HOST) -> Members:
+def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any], views: Views) -> Members:
     """Check vectors and matrices against each other; one without leading axes is shared."""
-    seen = [memory.view(n, v) for n, v in zip(names, values, strict=True)]
+    seen = [views.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
-    memory.check_place(names, arrays)
+    views.memory.check_place(names, arrays)
     dtype = _same_dtype(names, arrays)
     ranks = [2 if d in ("spd", "symmetric") else 1 for d in domains]
     for name, array, rank in zip(names, arrays, ranks, strict=True):
@@ -329,6 +232,9 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any],
     return Members(arrays, ranks, lead, dimension, dtype, [lib for _, lib in seen])
 
 
+SCALARS = {"positive": "a positive finite number", "fraction": "a number in (0, 1]", "count": "a positive integer"}
+
+
 def scalar(name: str, domain: str, value: Any) -> float:
     """A public scalar as a float, checked: positive, fraction (0, 1] or count (1, 2, ...)."""
     try:
@@ -337,16 +243,26 @@ def scalar(name: str, domain: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
-    expected = {
-        "positive": "a positive finite number",
-        "fraction": "a number in (0, 1]",
-        "count": "a positive integer",
-    }[domain]
-    inside = number > 0 and math.isfinite(number)
+    inside = 0 < number < math.inf
     inside = inside and (number <= 1 if domain == "fraction" else number == int(number) if domain == "count" else True)
     if not inside:
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+        raise ValueError(f"{name}: expected {SCALARS[domain]}, got {value}")
     return number
+
+
+def rounded(exact: Array, dtype: np.dtype[Any]) -> tuple[Array, Any]:
+    """(float64 coefficients in a kernel's type, rounded once; one that this loses, to 0 or to infinity, or None)."""
+    if dtype == np.float64:
+        return exact, None
+    if exact.size <= FEW and all(v == 0 or TINY <= abs(v) <= HUGE or abs(v) == math.inf for v in exact.tolist()):
+        return exact.astype(dtype), None
+    with np.errstate(over="ignore", under="ignore"):
+        typed = exact.astype(dtype)
+    count = np.count_nonzero  # rounding only ever adds zeros and infinities: counting them finds whether it did
+    if count(typed) == count(exact) and count(np.isfinite(typed)) == count(np.isfinite(exact)):
+        return typed, None
+    lost = ((exact != 0) & (typed == 0)) | (np.isinf(typed) & np.isfinite(exact))
+    return typed, exact[np.argmax(lost)]
 
 
 def check_axis(axis: Any) -> None:

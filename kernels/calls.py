@@ -3,14 +3,17 @@ of an error about a value."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from kernels import arrays as ar
+from kernels.outputs import flat_out, prepare
 
 Array = ar.Array
 SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
@@ -25,14 +28,18 @@ def slots(name: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
     return value
 
 
-def slot_batches(names: Sequence[str], arguments: SLOTWISE, memory: ar.Memory = ar.HOST) -> list[ar.Batch]:
+@cache
+def _dotted(arguments: tuple[str, ...], slot: str) -> list[str]:
+    """What an error calls one slot of tuple arguments."""
+    return [f"{argument}.{slot}" for argument in arguments]
+
+
+def slot_batches(names: Sequence[str], arguments: SLOTWISE, views: ar.Views) -> list[ar.Batch]:
     """The checked inputs of every slot of tuple arguments; slots must have the same clients and coordinates."""
-    checked = [(n, slots(n, v, names)) for n, v in arguments]
-    batches = [
-        ar.batch([f"{n}.{slot}" for n, _ in checked], [v[k] for _, v in checked], memory)
-        for k, slot in enumerate(names)
-    ]
-    memory.check_place([b.names[0] for b in batches], [b.arrays[0] for b in batches])
+    called = tuple(n for n, _ in arguments)
+    checked = [slots(n, v, names) for n, v in arguments]
+    batches = [ar.batch(_dotted(called, slot), [v[k] for v in checked], views) for k, slot in enumerate(names)]
+    views.memory.check_place([b.names[0] for b in batches], [b.arrays[0] for b in batches])
     ar.check_slots(batches)
     return batches
 
@@ -54,7 +61,7 @@ class Elementwise:
     scalars: tuple[tuple[str, str], ...]
     uniforms: Callable[..., tuple[float, ...]]
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The operands' argument names."""
         return [n for n, _ in self.operands]
@@ -72,10 +79,12 @@ class Elementwise:
         that loses them)."""
         values = tuple(ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True))
         exact = self.uniforms(*values)
+        if not exact:
+            return values, ()
         with np.errstate(over="ignore", under="ignore"):
             typed = tuple(dtype.type(u) for u in exact)
         for before, after in zip(exact, typed, strict=True):
-            if (before != 0 and after == 0) or not np.isfinite(after):
+            if (before != 0 and after == 0) or not math.isfinite(after):
                 names = ", ".join(n for n, _ in self.scalars)
                 raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {before}")
         return values, typed
@@ -97,14 +106,11 @@ class MapCall(Elementwise):
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, stream: Any = None) -> tuple[Any, ...]:
         """Run the map; returns the tuple of results in the callers' array library."""
-        memory = self.memory()
-        batch = ar.batch(self.names, values, memory)
+        batch = ar.batch(self.names, values, ar.Views(self.memory()))
         numbers = self.numbers(scalars, batch.dtype)
         with self.on([batch], stream):
             shapes = [batch.shape] * len(self.results)
-            outputs = ar.outputs(
-                out, shapes, batch.dtype, batch.named, self.depends, library=batch.library, memory=memory
-            )
+            outputs = prepare(out, shapes, batch.dtype, batch.named, self.depends, batch.views, library=batch.library)
             self.run([batch], numbers, [outputs])
             return batch.library.wrap(outputs, out)
 
@@ -113,16 +119,16 @@ class MapCall(Elementwise):
     ) -> tuple[Any, ...]:
         """Apply the map to every slot of tuple arguments, after all of them are checked; a tuple of slots a result,
         bare if there is one."""
-        memory = self.memory()
-        batches = slot_batches(names, arguments, memory)
+        views = ar.Views(self.memory())
+        batches = slot_batches(names, arguments, views)
         numbers = self.numbers(scalars, batches[0].dtype)
         count, slot_count, groups = len(arguments), len(names), len(self.results)
-        given, called = ar.flat_out(out, groups, slot_count)
+        given, called = flat_out(out, groups, slot_count)
         allowed = [[k * count + i for i in used] for used in self.depends for k in range(slot_count)]
         named = [pair for b in batches for pair in b.named]
         shapes, library = [b.shape for b in batches] * groups, batches[0].library
         with self.on(batches, stream):
-            outputs = ar.outputs(given, shapes, batches[0].dtype, named, allowed, called, library, memory)
+            outputs = prepare(given, shapes, batches[0].dtype, named, allowed, views, called, library)
             self.run(batches, numbers, [outputs[k::slot_count] for k in range(slot_count)])
             parts = [outputs[g * slot_count : (g + 1) * slot_count] for g in range(groups)]
             if groups == 1:

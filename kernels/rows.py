@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kernels import arrays as ar
+from kernels import exchange
 
 Array = np.ndarray[Any, Any]
 # domain → (what is expected, whether a number is inside)
@@ -20,8 +21,10 @@ DOMAINS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "radius": ("a positive number or None", lambda x: x > 0),
     "count": ("a positive integer", lambda x: 1 <= x < math.inf and x == int(x)),
 }
+SEVERAL = (list, np.ndarray)
+PLAIN = (float, int, np.float64)
 WORDS = 1 << 64
-LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in ar.DTYPES}
+LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in exchange.DTYPES}
 
 
 def extent(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -44,9 +47,13 @@ def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float
     """A public scalar, or one a row, checked."""
     if value is None and domain == "radius":
         return math.inf
+    expected, inside = DOMAINS[domain]
+    if type(value) in PLAIN and inside(value):
+        return float(value)
     single = isinstance(value, (float, int, np.floating, np.integer))
     numbers = [value] if single else _listed(name, value, count, "a number")
-    expected, inside = DOMAINS[domain]
+    if {*map(type, numbers)} == {float} and all(map(inside, numbers)):
+        return numbers
     for row, number in enumerate(numbers):
         if isinstance(number, bool) or not isinstance(number, (float, int, np.floating, np.integer)):
             raise TypeError(f"{name}: expected a number, got {type(number).__name__}")
@@ -57,8 +64,12 @@ def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float
 
 def integer(name: str, value: Any, count: int) -> int | list[int]:
     """A seed or a counter from 0 to 2⁶⁴ − 1, or one a row, checked."""
+    if type(value) is int and 0 <= value < WORDS:
+        return value
     single = isinstance(value, (int, np.integer))
     numbers = [value] if single else _listed(name, value, count, "an integer of 64 bits")
+    if {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < WORDS:
+        return numbers
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             raise TypeError(f"{name}: expected an integer of 64 bits, got {type(number).__name__}")
@@ -69,7 +80,7 @@ def integer(name: str, value: Any, count: int) -> int | list[int]:
 
 def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:
     """Numbers, or one a row, as rows of a table, flattened."""
-    if any(isinstance(c, (list, np.ndarray)) for c in columns):
+    if [c for c in columns if type(c) in SEVERAL]:
         filled = np.empty((count, len(columns)), dtype)
         for k, column in enumerate(columns):
             filled[:, k] = column
@@ -91,7 +102,7 @@ def number(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
 
 def operand(name: str, value: Any, batch: ar.Batch) -> Array:
     """An operand that may be an array like the others, or (K, 1) with one number a row."""
-    array, _ = batch.memory.view(name, value)
+    array, _ = batch.views.view(name, value)
     batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
     count, _ = extent(batch.shape)
     if array.shape not in (batch.shape, batch.shape[1:], (count, 1)):
@@ -100,6 +111,17 @@ def operand(name: str, value: Any, batch: ar.Batch) -> Array:
     if array.dtype != batch.dtype:
         raise TypeError(f"{name}: expected dtype {batch.dtype} like {batch.names[0]}, got {array.dtype}")
     ar.check_contiguous(name, array)
+    return array
+
+
+def like(name: str, value: Any, batch: ar.Batch) -> Array:
+    """An array read beside the others of a call: of their shape or, shared by all rows, without its leading axis."""
+    array, _ = batch.views.view(name, value)
+    batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
+    ar.check_contiguous(name, array)
+    if array.dtype != batch.dtype:
+        raise TypeError(f"{name}: expected dtype {batch.dtype} like {batch.names[0]}, got {array.dtype}")
+    ar.check_shape(name, array, batch.shape)
     return array
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kernels import arrays as ar
 from kernels import rows
 from kernels.calls import slots
+from kernels.outputs import checked_out, prepare, refuse_overlap
 
 Array = ar.Array
 
@@ -21,8 +23,7 @@ def pair(name: str, value: Any) -> Sequence[Any]:
     return slots(name, value, ("precision_mean", "precision"))
 
 
-@dataclass(frozen=True)
-class Normal:
+class Normal(NamedTuple):
     """Normals of one call: in `array` (read, or kept there once drawn) or drawn at the counters `step`."""
 
     name: str
@@ -65,19 +66,35 @@ class SweepCall:
 
     def inputs(self, values: Sequence[Any]) -> tuple[ar.Batch, list[Array]]:
         """(the operands that must be arrays, every operand in the form that the loops take), checked."""
-        named = list(zip(self.operands, values, strict=True))
-        plain = [(name, value) for (name, _, scalar), value in named if not scalar]
-        batch = ar.batch([n for n, _ in plain], [v for _, v in plain], self.memory())
-        checked = iter(batch.arrays)
-
-        def taken(name: str, value: Any, scalar: bool) -> Any:
-            if not scalar:
-                return next(checked)
+        plain, others = self.places
+        batch = ar.batch(self.named[0], [values[k] for k in plain], ar.Views(self.memory()))
+        taken: list[Any] = list(values)
+        for k, array in zip(plain, batch.arrays, strict=True):
+            taken[k] = array
+        for k in others:
+            name, value = self.operands[k][0], values[k]
             if rows.is_number(value):
-                return self.number(rows.number(name, value, batch.dtype))
-            return rows.operand(name, value, batch)
+                taken[k] = self.number(rows.number(name, value, batch.dtype))
+            else:
+                taken[k] = rows.operand(name, value, batch)
+        return batch, taken
 
-        return batch, [taken(name, value, scalar) for (name, _, scalar), value in named]
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """The places of the operands that must be arrays, and of those that a number may stand for."""
+        numbers = [k for k, (_, _, scalar) in enumerate(self.operands) if scalar]
+        return [k for k in range(len(self.operands)) if k not in numbers], numbers
+
+    @cached_property
+    def named(self) -> tuple[list[str], list[str]]:
+        """The names of the operands that must be arrays, and of all."""
+        names = [n for n, _, _ in self.operands]
+        return [names[k] for k in self.places[0]], names
+
+    @cached_property
+    def replaced(self) -> list[list[int]]:
+        """For each result the place of the operand whose memory it may take."""
+        return [[self.named[1].index(r)] if r else [] for _, _, r in self.results]
 
     def read_normals(self, batch: ar.Batch, steps: Sequence[Any], noise: Sequence[Any]) -> list[Normal]:
         """Where the normals come from, checked."""
@@ -89,57 +106,48 @@ class SweepCall:
                 raise ValueError(f"{argument}: expected None beside a {step_name} to draw at, got an array")
             array = None
             if value is not None and step is not None:
-                array = ar.checked_out(argument, value, batch.shape, batch.dtype, batch.memory)
+                array = checked_out(argument, value, batch.shape, batch.dtype, batch.views)
             elif value is not None:
-                array = ar.batch([batch.names[0], argument], [batch.arrays[0], value], batch.memory).arrays[1]
+                array = rows.like(argument, value, batch)
             if array is not None:
                 batch.memory.check_place([batch.names[0], argument], [batch.arrays[0], array])
             found.append(Normal(argument, array, step))
         return found
 
-    def address(self, seed: Any, normals: Sequence[Normal], count: int) -> Array:
+    def address(self, seed: Any, steps: Sequence[Any], count: int) -> Array:
         """A row's seed and counters."""
-        drawn = any(n.drawn for n in normals)
+        drawn = any(step is not None for step in steps)
         if drawn and seed is None:
             raise ValueError("seed: expected an integer beside a step to draw at, got None")
         columns = [rows.integer("seed", seed, count) if drawn else 0]
-        for normal, (_, step_name, _) in zip(normals, self.normals, strict=True):
-            columns.append(rows.integer(step_name, normal.step, count) if normal.drawn else 0)
+        for step, (_, step_name, _) in zip(steps, self.normals, strict=True):
+            columns.append(0 if step is None else rows.integer(step_name, step, count))
         return rows.table(columns, count, np.uint64)
 
     def coefficients(self, scalars: Sequence[Any], dtype: np.dtype[Any], count: int) -> tuple[list[Any], Array]:
         """(the scalars, a number or one a row each; a row's coefficients, formed in float64 and rounded once), refused
         where rounding loses them."""
         checked = [rows.scalar(n, domain, v, count) for (n, domain), v in zip(self.scalars, scalars, strict=True)]
-        given: list[Any] = list(checked)
-        if any(isinstance(x, list) for x in given):
-            given = [np.array(x) for x in given]
-        exact = rows.table(self.uniforms(*given), count, np.float64)
-        if dtype == np.float64:
-            return list(checked), exact
-        with np.errstate(over="ignore", under="ignore"):
-            typed = exact.astype(dtype)
-        lost = ((exact != 0) & (typed == 0)) | (np.isinf(typed) & np.isfinite(exact))
-        if lost.any():
+        given = [np.array(x) if type(x) is list else x for x in checked]
+        typed, lost = ar.rounded(rows.table(self.uniforms(*given), count, np.float64), dtype)
+        if lost is not None:
             names = ", ".join(n for n, _ in self.scalars)
-            raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {exact[np.argmax(lost)]}")
+            raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {lost}")
         return list(checked), typed
 
     def outputs(self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[Normal], out: Any) -> list[Array]:
         """Fresh or checked outputs: each may be the operand it replaces; kept normals may be those read before."""
-        read = [(n, a) for (n, _, _), a in zip(self.operands, arrays, strict=True) if hasattr(a, "shape")]
-        names = [n for n, _ in read]
+        views = batch.views
+        read = [*zip(self.named[1], arrays, strict=True)]
         stored = [(n.name, n.array) for n in normals if n.array is not None]
-        allowed = [[names.index(r)] if r else [] for _, _, r in self.results]
         shapes = [batch.shape] * len(self.results)
-        outputs = ar.outputs(
-            out, shapes, batch.dtype, [*read, *stored], allowed, library=batch.library, memory=batch.memory
-        )
+        outputs = prepare(out, shapes, batch.dtype, [*read, *stored], self.replaced, views, library=batch.library)
         for normal in normals:
             if normal.kept and normal.array is not None:
+                kept, (span,) = (normal.name, normal.array), views.spans([normal.array])
+                refuse_overlap(kept, span, read, views.spans(arrays))
                 others = [(n, a) for n, a in stored if n != normal.name]
-                ar.refuse_overlap(normal.name, normal.array, read, memory=batch.memory)
-                ar.refuse_overlap(normal.name, normal.array, others, range(len(others)), batch.memory)
+                refuse_overlap(kept, span, others, views.spans([a for _, a in others]), range(len(others)))
         return outputs
 
     def in_order(self) -> list[int]:

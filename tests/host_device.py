@@ -24,6 +24,7 @@ from scipy.linalg import get_lapack_funcs
 
 import kernels
 from kernels import arrays as ar
+from kernels import exchange
 from kernels.gpu import device as gpu_device
 from kernels.gpu.device import HERE, INCLUDE, source_text
 from kernels.gpu.launch import STATUS
@@ -131,7 +132,7 @@ class HostDevice:
         self.launched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = []
         self.waits = 0
 
-    def on(self, _libraries: Sequence[ar.Library], _arrays: Sequence[Any], _stream: Any) -> Any:
+    def on(self, _libraries: Sequence[exchange.Library], _arrays: Sequence[Any], _stream: Any) -> Any:
         """The host has one place and one order; like CuPy, it computes NaN without a warning."""
         return np.errstate(all="ignore")
 

@@ -18,6 +18,7 @@ from numba.core.registry import cpu_target
 from kernels import arrays as ar
 from kernels.calls import SLOTWISE, Elementwise, MapCall, check_clients, refuse_results, slot_batches
 from kernels.cpu import threads
+from kernels.outputs import prepare
 
 cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled during the first call of a kernel
 
@@ -137,7 +138,7 @@ class ReductionKernel(_Compiled):
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None) -> Any:
         """Run the reduction: a Python float, or a float64 array of the leading shape."""
         ar.check_axis(axis)
-        batch = ar.batch(self.names, values)
+        batch = ar.batch(self.names, values, ar.Views(ar.HOST))
         _, uniforms = self.numbers(scalars, np.dtype(np.float64))
         per_row = axis == -1 and len(batch.shape) > 1
         batch = batch.by_rows() if per_row or batch.rows > 1 else batch
@@ -170,12 +171,13 @@ class ClientSumKernel(_Compiled):
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
         """One array a slot, without the client axis."""
-        batches = slot_batches(names, arguments)
+        views = ar.Views(ar.HOST)
+        batches = slot_batches(names, arguments, views)
         check_clients(batches)
         _, numbers = self.numbers((*scalars, batches[0].shape[0]), np.dtype(np.float64))
         named = [pair for b in batches for pair in b.named]
         shapes = [b.shape[1:] for b in batches]
-        outputs = ar.outputs(out, shapes, batches[0].dtype, named, [()] * len(names))
+        outputs = prepare(out, shapes, batches[0].dtype, named, [()] * len(names), views)
         for batch, output in zip(batches, outputs, strict=True):
             self._slot(batch, numbers, output)
         return batches[0].library.wrap(outputs, out)
@@ -205,8 +207,8 @@ class MatrixKernel:
         """`option` is `out` for a map and `axis` for a reduction."""
         from kernels.cpu import linalg
 
-        names = [n for n, _ in self.operands]
-        member = ar.members(names, [d for _, d in self.operands], values)
+        names, views = [n for n, _ in self.operands], ar.Views(ar.HOST)
+        member = ar.members(names, [d for _, d in self.operands], values, views)
         for (name, domain), array in zip(self.operands, member.arrays, strict=True):
             ar.refuse(name, "real", array)
             if domain in ("spd", "symmetric"):
@@ -215,7 +217,7 @@ class MatrixKernel:
             ar.check_axis(option)
         shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
         named = list(zip(names, member.arrays, strict=True))
-        outputs = None if self.reduction else ar.outputs(option, shapes, member.dtype, named, [(), ()])
+        outputs = None if self.reduction else prepare(option, shapes, member.dtype, named, [(), ()], views)
         stacked = [n for n, a, rank in zip(names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
         results = []
         for index in np.ndindex(member.lead):

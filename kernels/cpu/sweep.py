@@ -15,6 +15,8 @@ import numpy as np
 from kernels import arrays as ar
 from kernels import rows
 from kernels.cpu import threads
+from kernels.cpu.plain import Look, look
+from kernels.outputs import checked_out
 from kernels.sweeps import Normal, SweepCall, pair
 
 __all__ = ["NoiseKernel", "SweepKernel", "pair"]
@@ -41,27 +43,100 @@ class SweepKernel(SweepCall):
         out: Any,
     ) -> tuple[Any, ...]:
         """Run the sweep; returns the tuple of results in the callers' array library."""
+        seen = self._look(values, steps, noise, out)
+        if seen is None:
+            return self._checked(values, scalars, seed, steps, noise, out)
+        count, width = rows.extent(seen.shape)
+        sources = self._seen_sources(seen, values, steps, count, width)
+        address = self.address(seed, steps, count)
+        _, uniforms = self.coefficients(scalars, seen.dtype, count)
+        given = seen.flat[len(values) + len(noise) :]
+        results = [np.empty(seen.shape, seen.dtype) for _ in self.results] if out is None else given
+        outputs = [result.reshape(-1) for result in results]
+        if self._run(seen.dtype, count, width, [address, uniforms, *sources, *outputs]):
+            batch, arrays = self.inputs(values)
+            whole = [output.reshape(seen.shape) for output in outputs]
+            self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
+        return seen.library.wrap(results, out)
+
+    def _checked(
+        self,
+        values: Sequence[Any],
+        scalars: Sequence[Any],
+        seed: Any,
+        steps: Sequence[Any],
+        noise: Sequence[Any],
+        out: Any,
+    ) -> tuple[Any, ...]:
+        """The same for any call, or its error."""
         batch, arrays = self.inputs(values)
         count, width = rows.extent(batch.shape)
         normals = self.read_normals(batch, steps, noise)
-        address = self.address(seed, normals, count)
+        address = self.address(seed, steps, count)
         _, uniforms = self.coefficients(scalars, batch.dtype, count)
         outputs = self.outputs(batch, arrays, normals, out)
-        loop = self.single if batch.dtype == np.float32 else self.double
-        arguments = [
-            width,
-            address,
-            uniforms,
-            *self._sources(batch, arrays, normals, count, width),
-            *map(rows.flat, outputs),
-        ]
-
-        def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
-            return int(loop(row_lo, row_hi, lo, hi, *arguments))
-
-        if threads.over(run, count, width, GRAIN):
+        sources = self._sources(batch, arrays, normals, count, width)
+        if self._run(batch.dtype, count, width, [address, uniforms, *sources, *map(rows.flat, outputs)]):
             self._refuse(arrays, normals, outputs)
         return batch.library.wrap(outputs, out)
+
+    def _run(self, dtype: np.dtype[Any], count: int, width: int, arguments: Sequence[Any]) -> int:
+        """The loop over all rows and coordinates; not 0 where a value was outside its domain."""
+        loop = self.single if dtype == np.float32 else self.double
+
+        def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
+            return int(loop(row_lo, row_hi, lo, hi, width, *arguments))
+
+        return threads.over(run, count, width, GRAIN)
+
+    def _look(self, values: Sequence[Any], steps: Sequence[Any], noise: Sequence[Any], out: Any) -> Look | None:
+        """The arrays of a usual call: operands (numbers as None), then normals, then outputs. None for another."""
+        arrays, kept = list(values), []
+        needed, optional = self.places
+        for k in optional:
+            if rows.is_number(values[k]):
+                arrays[k] = None
+            elif values[k] is None:
+                return None
+        for (_, _, keeps), step, value in zip(self.normals, steps, noise, strict=True):
+            if step is not None and value is not None:
+                if not keeps:
+                    return None
+                kept.append(len(arrays))
+            elif step is value:
+                return None
+            arrays.append(value)
+        inputs = len(arrays)
+        if out is not None:
+            if not isinstance(out, (tuple, list)) or len(out) != len(self.results):
+                return None
+            arrays += out
+        seen = look(arrays)
+        if seen is None or seen.shape[-1:] in ((), (1,)):  # where a number and an array could be mistaken
+            return None
+        outs = range(inputs, len(arrays))
+        if 0 in seen.begins[inputs:] or 0 in [seen.begins[k] for k in needed]:
+            return None
+        normals = range(len(values), inputs)
+        allowed = [*(self.replaced if outs else ()), *[normals] * len(kept)]
+        return seen if seen.apart([*outs, *kept], allowed) else None
+
+    def _seen_sources(
+        self, seen: Look, values: Sequence[Any], steps: Sequence[Any], count: int, width: int
+    ) -> list[Any]:
+        """`_sources` of a usual call."""
+        found: list[Any] = []
+        for k, (name, _, scalar) in enumerate(self.operands):
+            flat = seen.flat[k]
+            if flat is None:
+                found += [self.number(rows.number(name, values[k], seen.dtype)), int(count == 1), True]
+            else:
+                found += [flat, width, False] if scalar else [flat, width]
+        for flat, step, (_, _, keeps) in zip(seen.flat[len(values) :], steps, self.normals, strict=False):
+            drawn = step is not None
+            found += [NOTHING[seen.dtype], 0, drawn] if flat is None else [flat, width, drawn]
+            found += [drawn and flat is not None] if keeps else []
+        return found
 
     def _sources(
         self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[Normal], count: int, width: int
@@ -105,8 +180,9 @@ class NoiseKernel:
 
     def __call__(self, seed: Any, step: Any, out: Any) -> Any:
         """Fill `out` and return it."""
-        array, _ = ar.view("out", out)
-        array = ar.checked_out("out", out, array.shape, array.dtype)
+        views = ar.Views(ar.HOST)
+        array, _ = views.view("out", out)
+        array = checked_out("out", out, array.shape, array.dtype, views)
         count, width = rows.extent(array.shape)
         address = rows.table([rows.integer("seed", seed, count), rows.integer("step", step, count)], count, np.uint64)
         loop, flat = self.single if array.dtype == np.float32 else self.double, rows.flat(array)

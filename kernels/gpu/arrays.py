@@ -15,13 +15,14 @@ import cupy
 import numpy as np
 
 from kernels import arrays as ar
+from kernels import exchange
 
 GPU_KINDS = (2, 13)  # DLPack's names for CUDA memory and CUDA managed memory
 LEGACY = 1  # the array interface's name for the default stream, whose handle is 0
 
 
 @dataclass(frozen=True)
-class Ready(ar.Library):
+class Ready(exchange.Library):
     """A library of GPU arrays. `stream`: the handle on which they are ready, None for CuPy's current one; `carried`:
     the array itself said so, whatever stream a call is given."""
 
@@ -65,7 +66,7 @@ def view(name: str, value: Any) -> tuple[Any, Ready]:
         array, library = _exchange(name, value)
     else:
         raise TypeError(f"{name}: expected a GPU array of float32 or float64, got {type(value).__name__}")
-    ar.check_dtype(name, array.dtype)
+    exchange.check_dtype(name, array.dtype)
     return array, library
 
 
@@ -79,7 +80,7 @@ def _torch(name: str, tensor: Any) -> tuple[Any, Ready]:
     torch = sys.modules["torch"]
     if not tensor.is_cuda:
         raise _refuse_place(name, tensor.device)
-    ar.check_gradient(name, tensor)
+    exchange.check_gradient(name, tensor)
     if tensor.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: expected dtype float32 or float64, got {str(tensor.dtype).removeprefix('torch.')}")
     stream = torch.cuda.current_stream(tensor.device).cuda_stream
@@ -107,11 +108,11 @@ def _wrapped(owner: Any, interface: dict[str, Any], device: int = -1) -> Any:
 
 def _from_interface(name: str, value: Any, interface: dict[str, Any]) -> tuple[Any, Ready]:
     """An array by its interface; ready on the stream that it names, if it names one."""
-    ar.check_dtype(name, np.dtype(interface["typestr"]))
+    exchange.check_dtype(name, np.dtype(interface["typestr"]))
     stream = interface.get("stream")
     carried = stream is not None
     ready = stream_handle(stream) if carried else None
-    return _wrapped(value, interface), Ready(ar.library_of(value), ready, carried)
+    return _wrapped(value, interface), Ready(exchange.library_of(value), ready, carried)
 
 
 def _exchange(name: str, value: Any) -> tuple[Any, Ready]:
@@ -119,8 +120,8 @@ def _exchange(name: str, value: Any) -> tuple[Any, Ready]:
     kind, _ = value.__dlpack_device__()
     if kind not in GPU_KINDS:
         raise _refuse_place(name, getattr(value, "device", "another device"))
-    ar.check_gradient(name, value)
-    module = ar.exchanging_module(name, value)
+    exchange.check_gradient(name, value)
+    module = exchange.exchanging_module(name, value)
     try:
         return cupy.from_dlpack(value), Ready(module, cupy.cuda.get_current_stream().ptr, True)
     except (RuntimeError, BufferError, TypeError) as error:
@@ -132,7 +133,7 @@ class DeviceMemory(ar.Memory):
 
     xp = cupy
 
-    def view(self, name: str, value: Any) -> tuple[Any, ar.Library]:
+    def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
         """(CuPy view, library)."""
         return view(name, value)
 
@@ -140,7 +141,7 @@ class DeviceMemory(ar.Memory):
         """Where an array's memory begins."""
         return int(array.data.ptr)
 
-    def empty(self, library: ar.Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def empty(self, library: exchange.Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """A fresh output; torch makes its own, so that its allocator knows of it."""
         torch = sys.modules.get("torch")
         if not isinstance(library, Ready) or library.module is None or library.module is not torch:

@@ -13,6 +13,7 @@ import cupy
 import numpy as np
 
 from kernels import arrays as ar
+from kernels import exchange
 from kernels.gpu.arrays import DeviceMemory, Ready, stream_handle
 from kernels.gpu.device import OPTIONS, UNUSABLE, source_text
 from kernels.gpu.launch import STATUS
@@ -78,7 +79,7 @@ class CuPyDevice:
         self._status: dict[int, Any] = {}
 
     @contextmanager
-    def on(self, libraries: Sequence[ar.Library], arrays: Sequence[Any], stream: Any) -> Iterator[None]:
+    def on(self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any) -> Iterator[None]:
         """The arrays' device; the given stream, or that on which the first library's arrays are ready.
 
         Arrays that are ready on other streams are waited for, on the device. With `stream` given, the caller has

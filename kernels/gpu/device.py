@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kernels import arrays as ar
+from kernels import exchange
 
 HERE = Path(__file__).resolve().parent
 INCLUDE = HERE.parent / "include"
@@ -47,7 +48,9 @@ class Device(Protocol):
     def lapack(self) -> Lapack:
         """Its factorisations."""
 
-    def on(self, libraries: Sequence[ar.Library], arrays: Sequence[Any], stream: Any) -> AbstractContextManager[Any]:
+    def on(
+        self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any
+    ) -> AbstractContextManager[Any]:
         """The arrays' device, and the stream that a call of theirs runs on."""
 
     def processors(self) -> int:

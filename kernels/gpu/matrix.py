@@ -14,6 +14,7 @@ from kernels.gpu import linalg, status
 from kernels.gpu.device import current
 from kernels.gpu.launch import Kernel, Slot, launch
 from kernels.gpu.runtime import DOUBLE, PARTIAL_SUMS, total
+from kernels.outputs import prepare
 
 REPORT = Kernel("common", "report", "map", packs=False)
 Explain = Callable[[status.Failure], None]
@@ -125,8 +126,8 @@ class MatrixKernel:
     def __call__(self, values: Sequence[Any], _scalars: Sequence[Any], option: Any, stream: Any = None) -> Any:
         """`option` is `out` for a map and `axis` for a reduction."""
         device = current()
-        names = [n for n, _ in self.operands]
-        member = ar.members(names, [d for _, d in self.operands], values, device.memory)
+        names, views = [n for n, _ in self.operands], ar.Views(device.memory)
+        member = ar.members(names, [d for _, d in self.operands], values, views)
         if self.reduction:
             ar.check_axis(option)
         shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
@@ -134,9 +135,8 @@ class MatrixKernel:
         with device.on(member.libraries, member.arrays, stream):
             outputs = []
             if not self.reduction:
-                outputs = ar.outputs(
-                    option, shapes, member.dtype, named, [(), ()], library=member.library, memory=device.memory
-                )
+                library = member.library
+                outputs = prepare(option, shapes, member.dtype, named, [(), ()], views, library=library)
             if math.prod(member.lead) == 0:
                 return self._nothing(member, outputs, option)
             checks, results = self._compute(member, names)

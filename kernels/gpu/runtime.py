@@ -19,6 +19,7 @@ from kernels.calls import SLOTWISE, Elementwise, MapCall, check_clients, refuse_
 from kernels.gpu import status
 from kernels.gpu.device import current
 from kernels.gpu.launch import CHUNK, PARTIAL, TOTAL, TOTAL_AND_STATUS, Kernel, Slot, launch
+from kernels.outputs import prepare
 
 DOUBLE = np.dtype(np.float64)
 PARTIAL_SUMS = Kernel("common", "partial_sums", "sum")
@@ -144,7 +145,7 @@ class ReductionKernel(OnDevice):
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None, stream: Any = None) -> Any:
         """Run the reduction: a Python float (the host waits), or a float64 array of the leading shape (it does not)."""
         ar.check_axis(axis)
-        batch = ar.batch(self.names, values, self.memory())
+        batch = ar.batch(self.names, values, ar.Views(self.memory()))
         numbers, _ = self.numbers(scalars, DOUBLE)
         with self.on([batch], stream):
             if len(batch.shape) > 1 and (axis == -1 or batch.rows > 1):
@@ -185,8 +186,8 @@ class ClientSumKernel(OnDevice):
         self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any, stream: Any = None
     ) -> tuple[Any, ...]:
         """One array a slot, without the client axis."""
-        memory = self.memory()
-        batches = slot_batches(names, arguments, memory)
+        views = ar.Views(self.memory())
+        batches = slot_batches(names, arguments, views)
         check_clients(batches)
         dtype, library = batches[0].dtype, batches[0].library
         numbers, _ = self.numbers((*scalars, batches[0].shape[0]), DOUBLE)
@@ -195,7 +196,7 @@ class ClientSumKernel(OnDevice):
         number = status.register(self.name, lambda failure: self._explain(kept[failure.slot], failure))
         with self.on(batches, stream):
             shapes = [b.shape[1:] for b in batches]
-            outputs = ar.outputs(out, shapes, dtype, named, [()] * len(names), library=library, memory=memory)
+            outputs = prepare(out, shapes, dtype, named, [()] * len(names), views, library=library)
             slots = []
             for batch, output in zip(batches, outputs, strict=True):
                 whole = slot_of(batch, [output])

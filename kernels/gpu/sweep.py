@@ -17,6 +17,7 @@ from kernels import rows
 from kernels.gpu import status
 from kernels.gpu.device import Device, current
 from kernels.gpu.launch import INPUTS, SCALARS, SLOT, Slot, fill, shape, wide
+from kernels.outputs import checked_out
 from kernels.sweeps import Normal, SweepCall, pair
 
 __all__ = ["NoiseKernel", "SweepKernel", "pair"]
@@ -98,10 +99,10 @@ class SweepKernel(SweepCall):
         operands: list[Any] = list(read)
         count, _ = rows.extent(batch.shape)
         normals = self.read_normals(batch, steps, noise)
-        columns = self.address(seed, normals, count)
+        columns = self.address(seed, steps, count)
         given, _ = self.coefficients(scalars, batch.dtype, count)
         others = [v for v in (*values, *noise) if v is not None and not rows.is_number(v)]
-        libraries = [*batch.libraries, *(device.memory.view(self.name, v)[1] for v in others)]
+        libraries = [*batch.libraries, *(batch.views.view(self.name, v)[1] for v in others)]
         with device.on(libraries, batch.arrays, stream):
             outputs = self.outputs(batch, operands, normals, out)
             slot = self._slot(batch, operands, normals, outputs)
@@ -199,8 +200,9 @@ class NoiseKernel:
     def __call__(self, seed: Any, step: Any, out: Any, stream: Any = None) -> Any:
         """Fill `out` and return it."""
         device = current()
-        array, library = device.memory.view("out", out)
-        array = ar.checked_out("out", out, array.shape, array.dtype, device.memory)
+        views = ar.Views(device.memory)
+        array, library = views.view("out", out)
+        array = checked_out("out", out, array.shape, array.dtype, views)
         count, width = rows.extent(array.shape)
         columns = [rows.integer("seed", seed, count), rows.integer("step", step, count)]
         with device.on([library], [array], stream):

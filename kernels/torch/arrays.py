@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels import arrays as ar
+from kernels import exchange
 
 TYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 DTYPES = {numpy_type: torch_type for torch_type, numpy_type in TYPES.items()}
@@ -59,7 +60,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Torch(ar.Library):
+class Torch(exchange.Library):
     """Results are handed back as the tensors they are; fresh ones are made on `device`."""
 
     device: torch.device | None = None
@@ -69,19 +70,10 @@ class Torch(ar.Library):
         return value.tensor
 
 
-def _may_share_memory(one: View, other: View) -> bool:
-    """Whether the bytes of two contiguous tensors overlap."""
-    a, b = one.tensor, other.tensor
-    ends = [t.data_ptr() + t.numel() * t.element_size() for t in (a, b)]
-    return a.device == b.device and a.data_ptr() < ends[1] and b.data_ptr() < ends[0]
-
-
 class TensorMemory(ar.Memory):
     """Where torch keeps tensors: outputs are made on the device of the first input."""
 
-    xp = SimpleNamespace(may_share_memory=_may_share_memory)
-
-    def view(self, name: str, value: Any) -> tuple[Any, ar.Library]:
+    def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
         """(the tensor, viewed; torch)."""
         if isinstance(value, View):
             return value, Torch(device=value.tensor.device)
@@ -89,12 +81,17 @@ class TensorMemory(ar.Memory):
             raise TypeError(f"{name}: expected a torch tensor of float32 or float64, got {type(value).__name__}")
         if value.dtype not in TYPES:
             raise TypeError(f"{name}: expected dtype float32 or float64, got {value.dtype}")
-        ar.check_gradient(name, value)
+        exchange.check_gradient(name, value)
         return View(value), Torch(device=value.device)
 
     def address(self, array: Any) -> int:
         """Where a tensor's memory begins."""
         return int(array.tensor.data_ptr())
+
+    def span(self, array: Any) -> tuple[int, int]:
+        """The addresses of a contiguous tensor's first byte and of what follows its last."""
+        begin, size = self.address(array), array.tensor.nbytes
+        return (begin, begin + size) if size else ar.NOWHERE
 
     def empty(self, library: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """A fresh tensor."""

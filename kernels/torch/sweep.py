@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels import arrays as ar
 from kernels import rows
+from kernels.outputs import checked_out
 from kernels.sweeps import Normal, SweepCall, pair
 from kernels.torch.arrays import TENSORS, View
 
@@ -95,7 +96,7 @@ class SweepKernel(SweepCall):
         batch, arrays = self.inputs(values)
         count, width = rows.extent(batch.shape)
         normals = self.read_normals(batch, steps, noise)
-        address = self.address(seed, normals, count)
+        address = self.address(seed, steps, count)
         _, uniforms = self.coefficients(scalars, batch.dtype, count)
         outputs: list[Any] = self.outputs(batch, arrays, normals, out)
         if count * width:
@@ -158,8 +159,9 @@ class NoiseKernel:
     @torch.no_grad()
     def __call__(self, seed: Any, step: Any, out: Any) -> Any:
         """Fill `out` and return it."""
-        array: Any = TENSORS.view("out", out)[0]
-        array = ar.checked_out("out", out, array.shape, array.dtype, TENSORS)
+        views = ar.Views(TENSORS)
+        array: Any = views.view("out", out)[0]
+        array = checked_out("out", out, array.shape, array.dtype, views)
         count, width = rows.extent(array.shape)
         words = rows.table([rows.integer("seed", seed, count), rows.integer("step", step, count)], count, np.uint64)
         if count * width:

@@ -1,0 +1,126 @@
+"""Arrays in, same library out: NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU
+torch tensor, say) is viewed without a copy and the result handed back in its own library."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from ctypes import c_char
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+@dataclass(frozen=True)
+class Library:
+    """The array library of a call; results are handed back in it."""
+
+    module: Any = None
+
+    def array(self, value: Array) -> Any:
+        """A NumPy result in the caller's library, sharing memory."""
+        return value if self.module is None else self.module.from_dlpack(value)
+
+    def wrap(self, outputs: Sequence[Array], out: Any) -> tuple[Any, ...]:
+        """The results as a tuple: the caller's own `out` where given."""
+        return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
+
+
+NUMPY = Library()
+
+
+def view(name: str, value: Any) -> tuple[Array, Library]:
+    """(NumPy view of an array, its library)."""
+    if type(value) is np.ndarray:
+        array, library = value, NUMPY
+    elif (tensor := plain_tensor(value)) is not None:
+        array, library = tensor
+    elif isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array without a mask, got a masked array")
+    elif isinstance(value, np.ndarray):
+        array, library = value, NUMPY
+    elif hasattr(value, "__dlpack__"):
+        array, library = _exchange(name, value)
+    else:
+        raise TypeError(f"{name}: expected an array of float32 or float64, got {type(value).__name__}")
+    check_dtype(name, array.dtype)
+    return array, library
+
+
+def check_dtype(name: str, dtype: Any) -> None:
+    """Kernels are float32 or float64."""
+    if dtype not in DTYPES:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype}")
+
+
+def check_gradient(name: str, value: Any) -> None:
+    """A tensor of an autograd graph is no plain array."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(
+            f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
+        )
+
+
+def library_of(value: Any) -> Any:
+    """The already imported library of a foreign array, which takes results back by `from_dlpack`; or None."""
+    if hasattr(value, "__array_namespace__") and hasattr(value.__array_namespace__(), "from_dlpack"):
+        return value.__array_namespace__()
+    roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
+    return next((m for m in roots if hasattr(m, "from_dlpack")), None)
+
+
+def exchanging_module(name: str, value: Any) -> Any:
+    """`library_of`, where there must be one."""
+    module = library_of(value)
+    if module is None:
+        raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
+    return module
+
+
+def _exchange(name: str, value: Any) -> tuple[Array, Library]:
+    """A foreign array viewed through DLPack, and the library to hand results back in."""
+    device = getattr(value, "device", "cpu")
+    if "cpu" not in str(getattr(device, "type", device)).lower():
+        raise TypeError(
+            f"{name}: expected an array in CPU memory, got one on {device}; load the family with device='gpu'"
+        )
+    check_gradient(name, value)
+    module = exchanging_module(name, value)
+    try:
+        return np.from_dlpack(value), _library(module)
+    except (RuntimeError, BufferError, TypeError) as error:
+        raise TypeError(f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', error)}") from error
+
+
+@cache
+def _library(module: Any) -> Library:
+    """A module's record."""
+    return Library(module)
+
+
+def plain_tensor(value: Any) -> tuple[Array, Library] | None:
+    """A plain contiguous torch tensor in CPU memory, as `_exchange` would give it, in a third of the time; else None:
+    for an empty one too.
+
+    Not `Tensor.numpy`, after which a tensor's storage could never be resized.
+    """
+    torch, kind = sys.modules.get("torch"), type(value)
+    if torch is None or (kind is not torch.Tensor and kind is not torch.nn.Parameter):
+        return None
+    dtype = DTYPES[0] if value.dtype is torch.float32 else DTYPES[1] if value.dtype is torch.float64 else None
+    if dtype is None or not value.is_cpu or value.requires_grad or not value.is_contiguous():
+        return None
+    size = value.nbytes
+    if size == 0:
+        return None
+    try:
+        memory = (c_char * size).from_address(value.data_ptr())
+    except RuntimeError:  # a tensor without memory: a transform's, a fake one's
+        return None
+    memory.owner = value  # as long as a view is alive, so is its tensor
+    return np.ndarray(value.shape, dtype, memory), _library(torch)

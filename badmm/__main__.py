@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
-    tune.add_argument("--run", action="store_true", help="then run what was chosen, in the folder 'tuned' of the results")
+    tune.add_argument(
+        "--run", action="store_true", help="then run what was chosen, in the folder 'tuned' of the results"
+    )
     for command, folder in ((run, "runs/NAME"), (tune, "runs/NAME-tuning")):
         command.add_argument("config", type=Path, metavar="CONFIG.toml")
         command.add_argument(

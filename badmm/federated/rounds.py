@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -113,25 +112,21 @@ def _attempt(method: Method, state: State, task: Task) -> _Attempt:
 
 def _each(workers: int, work: Callable[[Task], _Attempt], tasks: Sequence[Task]) -> Iterator[_Attempt]:
     """work(task) of every task in their order, by threads that use one core each."""
-    with _one_core_each():
+
+    def alone(task: Task) -> _Attempt:
+        with kernels.single_threaded():
+            return work(task)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
         if workers == 1:
-            yield from map(work, tasks)
+            yield from map(alone, tasks)
             return
         with ThreadPoolExecutor(min(workers, len(tasks)), "clients", torch.set_num_threads, (1,)) as pool:
-            yield from pool.map(work, tasks)
-
-
-@contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Threads of torch and the kernels set to one, and back."""
-    before = torch.get_num_threads(), kernels.get_num_threads()
-    torch.set_num_threads(1)
-    kernels.set_num_threads(1)
-    try:
-        yield
+            yield from pool.map(alone, tasks)
     finally:
-        torch.set_num_threads(before[0])
-        kernels.set_num_threads(before[1])
+        torch.set_num_threads(before)
 
 
 def _screen(method: Method, task: Task, reply: Reply, outcome: Outcome) -> list[int]:

@@ -80,6 +80,8 @@ class Run(Section):
     """How long, with which seeds, where, and what is scored."""
 
     rounds: int = Field(100, ge=1)
+    horizon: int | None = Field(None, ge=1)
+    """Rounds that a decaying step size is made for; `rounds` where left out. A run may stop before."""
     seeds: list[int] = Field([0], min_length=1)
     checkpoint_every: int = Field(1, ge=1)
     participation: float = Field(1.0, gt=0, le=1)
@@ -94,6 +96,12 @@ class Run(Section):
     dtype: Literal["float32", "float64"] = "float32"
     tensorboard: bool = False
     """Write TensorBoard event files too; needs the package."""
+
+    @model_validator(mode="after")
+    def _horizon(self) -> Run:
+        if self.horizon is not None and self.horizon < self.rounds:
+            raise ValueError(f"horizon: expected at least rounds = {self.rounds}, got {self.horizon}")
+        return self
 
     @field_validator("seeds")
     @classmethod

@@ -148,7 +148,7 @@ def play_rounds(
             experiment.method,
             experiment.federation,
             state,
-            lr=experiment.federation.settings.lr_in_round(state.round, count),
+            lr=experiment.federation.settings.lr_in_round(state.round, config.run.horizon or count),
             largest=config.run.stack,
             fraction=config.run.participation,
             workers=torch.get_num_threads() if experiment.federation.device.type == "cpu" else 1,
@@ -225,9 +225,9 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
         raise ConfigError(f"--out: expected a folder without results (or --resume), got {folder}")
     before = configuration.load(folder / CONFIG)
     (table,) = config.methods.values()
-    # the cosine schedule depends on the number of rounds, so that only a constant one can be taken further
+    # a cosine schedule depends on the horizon, by default the number of rounds
     free = {"run.checkpoint_every", "run.tensorboard", "run.threads"} | (
-        {"run.rounds"} if table["local"]["schedule"] == "constant" else set()
+        {"run.rounds"} if table["local"]["schedule"] == "constant" or config.run.horizon is not None else set()
     )
     for key, old, new in base.differences(before, config, free | {"data.root"}):
         raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")

@@ -19,6 +19,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="solve the problem, or play the federated rounds, that a TOML file describes")
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
+    run.add_argument("--methods", metavar="A,B,...", help="federated runs: only these of the file's methods")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
     tune.add_argument(
@@ -71,7 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "run":
             from badmm import run
 
-            run.from_file(options.config, _overrides(options), options.out, resume=options.resume, quiet=options.quiet)
+            run.from_file(
+                options.config,
+                _overrides(options),
+                options.out,
+                methods=options.methods and options.methods.split(","),
+                resume=options.resume,
+                quiet=options.quiet,
+            )
         elif options.command == "tune":
             from badmm.federated import tune
 

@@ -8,7 +8,7 @@ A resumed run ends with the same posterior, bit for bit, as one that was never s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,22 @@ def from_file(
     overrides: Iterable[str] = (),
     out: Path | None = None,
     *,
+    methods: Sequence[str] | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> badmm.Result | None:
     """Read a configuration and run it in `out` (default `runs/NAME`); a table with a section `model` is federated deep
-    learning (`badmm.federated.run`), which returns None.
+    learning (`badmm.federated.run`), which returns None, and may be run with some of its `methods` only.
 
     Raises ValueError (`ConfigError` for what the file says) before anything is written.
     """
     if "model" in configuration.read(path, overrides):
         from badmm.federated import run as federated
 
-        federated.from_file(path, overrides, out, resume=resume, quiet=quiet)
+        federated.from_file(path, overrides, out, methods=methods, resume=resume, quiet=quiet)
         return None
+    if methods is not None:
+        raise ConfigError(f"--methods: expected a federated run, a table with a section model, got {path}")
     config = configuration.load(path, overrides)
     return run(config, out or Path("runs") / config.name, resume=resume, console=Console(quiet=quiet))
 

@@ -351,3 +351,26 @@ def test_event_files_hold_what_the_history_holds(small: Path, tmp_path: Path) ->
         series = {event.step: event.value for event in found.Scalars(tag)}
         expected = {record["round"]: events.scalars(record)[tag] for record in records}
         assert series == pytest.approx(expected, rel=1e-6), tag
+
+
+def test_some_methods_only(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["run", str(small), "--out", str(out), "--methods", "pvi", "--set", "run.rounds=1", "--quiet"]) == 0
+    assert (out / "pvi").is_dir() and not (out / "scaffold").exists()
+    assert main(["run", str(small), "--out", str(out), "--methods", "fedavg"]) == 2
+    assert "--methods: expected some of scaffold, pvi, got 'fedavg'" in capsys.readouterr().err
+
+
+def test_a_decay_may_be_made_for_more_rounds(small: Path, tmp_path: Path) -> None:
+    """The first rounds of a longer run: same bits, and it can be taken further."""
+    text = small.read_text().replace("lr = 0.02\n", 'lr = 0.02\nschedule = "cosine"\n', 1)
+    ends = []
+    for name, settings in {"long": "rounds = 2", "short": "rounds = 1\nhorizon = 2"}.items():
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.replace("rounds = 6", settings))
+        assert main(["run", str(path), "--out", str(tmp_path / name), "--methods", "scaffold", "--quiet"]) == 0
+    more = ["--resume", "--set", "run.rounds=2", "--methods", "scaffold", "--quiet"]
+    assert main(["run", str(tmp_path / "short.toml"), "--out", str(tmp_path / "short"), *more]) == 0
+    for name in ("long", "short"):
+        ends.append(load_file(tmp_path / name / "scaffold" / "seed-3" / "posterior.safetensors"))
+    assert all(np.array_equal(ends[0][key], ends[1][key]) for key in ends[0])

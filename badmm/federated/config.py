@@ -189,6 +189,17 @@ class FederatedConfig(Section):
             raise ValueError(f"report.reference: expected one of {labels}, got {self.report.reference!r}")
         return self
 
+    def with_methods(self, labels: Iterable[str]) -> FederatedConfig:
+        """The configuration of some of the methods; `ConfigError` for one that it does not have."""
+        for label in labels:
+            if label not in self.methods:
+                raise base.ConfigError(f"--methods: expected some of {', '.join(self.methods)}, got {label!r}")
+        tables = {label: table for label, table in self.methods.items() if label in labels}
+        reference = self.report.reference if self.report.reference in tables else None
+        return self.model_copy(
+            update={"methods": tables, "report": self.report.model_copy(update={"reference": reference})}
+        )
+
     def only(self, label: str, seed: int) -> FederatedConfig:
         """The configuration of one method and one seed; how results are reported and tuned is no part of it."""
         run, table = self.run.model_copy(update={"seeds": [seed]}), self.methods[label]

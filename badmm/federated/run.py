@@ -70,11 +70,16 @@ def from_file(
     overrides: Iterable[str] = (),
     out: Path | None = None,
     *,
+    methods: Sequence[str] | None = None,
     resume: bool = False,
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
-    """Read a configuration and play it in `out` (default `runs/NAME`); `ConfigError` before anything is written."""
+    """Read a configuration and play it in `out` (default `runs/NAME`), with some of its `methods` where they are given;
+    `ConfigError` before anything is written.
+    """
     config = configuration.load(path, overrides)
+    if methods is not None:
+        config = config.with_methods(methods)
     return run(config, out or Path("runs") / config.name, resume=resume, console=Console(quiet=quiet))
 
 

@@ -5,12 +5,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help demo test lint format types derive check validate docs bench clean
+.PHONY: help demo test lint format types derive check validate docs bench digits mnist cifar-look clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
 	@echo "make test      all tests"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
+	@echo "make digits        every federated method on the digits, tuned with equal budgets (under 20 minutes)"
+	@echo "make mnist cifar-look DATA_ROOT=DIR        the experiments on images in files; about 80 and 15 minutes"
 	@echo "make derive docs bench clean        regenerate kernels, documents, tables; remove what was built"
 
 demo: $(VENV)/.ready-run
@@ -51,6 +53,38 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.federated --out docs/federated-performance.md
 	$(BIN)/python -m benchmarks.ivon --out docs/ivon-performance.md
 	$(BIN)/python -m benchmarks.ivon_training --out docs/ivon-training.md
+
+# ---- federated experiments: results in runs/, what documents show in docs/ ------------------------------------------
+
+BADMM = $(BIN)/python -m badmm
+SHOWN = summary.md curves.png reliability.png
+
+digits: $(VENV)/.ready-test
+	$(BADMM) tune configs/digits_federated.toml --run --resume --out runs/digits
+	mkdir -p docs/digits
+	cp runs/digits/tuning.md runs/digits/effect.png $(addprefix runs/digits/tuned/,$(SHOWN)) docs/digits/
+
+mnist: $(VENV)/.ready-test
+	$(BADMM) tune configs/mnist_two_classes_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/mnist-tuning
+	$(BADMM) run configs/mnist_two_classes.toml --data-root $(DATA_ROOT) --resume --out runs/mnist
+	$(BADMM) run configs/mnist_two_classes_published.toml --data-root $(DATA_ROOT) --methods ivon_admm --resume \
+	    --out runs/mnist-published
+	$(BADMM) run configs/mnist_two_classes_steps.toml --data-root $(DATA_ROOT) --resume --out runs/mnist-steps
+	mkdir -p docs/mnist
+	cp runs/mnist-tuning/tuning.md $(addprefix runs/mnist/,$(SHOWN)) docs/mnist/
+	cp runs/mnist-published/summary.md docs/mnist/published.md
+	cp runs/mnist-steps/summary.md docs/mnist/steps.md
+
+# a tenth of the images, two rounds of two epochs: shows that the path works, not how good a method is
+REDUCED = --set data.fraction=0.1 --set run.rounds=2 --set run.horizon=50 --set run.posterior_samples=4 \
+    $(foreach method,fedavg feddyn fedlap ivon_admm ivon_admm_published,--set methods.$(method).local.epochs=2)
+
+cifar-look: $(VENV)/.ready-test
+	for net in acar zenke; do \
+	    $(BADMM) run configs/cifar10_$$net.toml --data-root $(DATA_ROOT) $(REDUCED) --resume --out runs/cifar10-$$net \
+	        --methods fedavg,feddyn,fedlap,ivon_admm,ivon_admm_published && mkdir -p docs/cifar10 && \
+	    cp runs/cifar10-$$net/summary.md docs/cifar10/$$net.md || exit 1; \
+	done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

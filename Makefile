@@ -65,6 +65,7 @@ digits: $(VENV)/.ready-test
 	cp runs/digits/tuning.md runs/digits/effect.png $(addprefix runs/digits/tuned/,$(SHOWN)) docs/digits/
 
 mnist: $(VENV)/.ready-test
+	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of MNIST" >&2; exit 2; }
 	$(BADMM) tune configs/mnist_two_classes_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/mnist-tuning
 	$(BADMM) run configs/mnist_two_classes.toml --data-root $(DATA_ROOT) --resume --out runs/mnist
 	$(BADMM) run configs/mnist_two_classes_published.toml --data-root $(DATA_ROOT) --methods ivon_admm --resume \
@@ -80,6 +81,7 @@ REDUCED = --set data.fraction=0.1 --set run.rounds=2 --set run.horizon=50 --set 
     $(foreach method,fedavg feddyn fedlap ivon_admm ivon_admm_published,--set methods.$(method).local.epochs=2)
 
 cifar-look: $(VENV)/.ready-test
+	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of CIFAR-10" >&2; exit 2; }
 	for net in acar zenke; do \
 	    $(BADMM) run configs/cifar10_$$net.toml --data-root $(DATA_ROOT) $(REDUCED) --resume --out runs/cifar10-$$net \
 	        --methods fedavg,feddyn,fedlap,ivon_admm,ivon_admm_published && mkdir -p docs/cifar10 && \

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.config,
                 _overrides(options),
                 options.out,
-                methods=options.methods and options.methods.split(","),
+                methods=None if options.methods is None else options.methods.split(","),
                 resume=options.resume,
                 quiet=options.quiet,
             )

@@ -113,7 +113,9 @@ def plain_tensor(value: Any) -> tuple[Array, Library] | None:
     if torch is None or (kind is not torch.Tensor and kind is not torch.nn.Parameter):
         return None
     dtype = DTYPES[0] if value.dtype is torch.float32 else DTYPES[1] if value.dtype is torch.float64 else None
-    if dtype is None or not value.is_cpu or value.requires_grad or not value.is_contiguous():
+    if dtype is None or not value.is_cpu or value.requires_grad:
+        return None
+    if value.layout is not torch.strided or not value.is_contiguous():
         return None
     size = value.nbytes
     if size == 0:

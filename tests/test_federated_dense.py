@@ -82,7 +82,7 @@ def test_an_mlp_runs_stacked_as_by_vmap():
     torch.testing.assert_close(network.stacked(views, x), models.Network.stacked(network, views, x))
 
 
-def test_no_client_depends_on_the_others_of_its_stack():
+def test_a_client_depends_on_the_others_of_its_stack_by_rounding_only():
     stack = Stacked(models.MLP((784, 200, 100, 10)), CROSS_ENTROPY)
     draw = torch.Generator().manual_seed(2)
     flat = torch.stack([stack.initial() + 0.01 * torch.randn(stack.size, generator=draw) for _ in range(3)])

@@ -170,9 +170,21 @@ def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | No
     return Federation(data, fed.stack, fed.settings, fed.seed, fed.dtype)
 
 
-def one_round(method: Method, fed: Federation, largest: int = 4) -> tuple[State, rounds.Outcome]:
+def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, rounds.Outcome]:
     state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
-    return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest)
+    return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest, workers=workers)
+
+
+def test_workers_leave_out_who_fails_and_give_the_threads_back() -> None:
+    fed = with_data(federation("squares", epochs=2, lr=0.1), Faulty)
+    before = torch.get_num_threads()
+    state, outcome = one_round(REGISTRY["fedavg"](), fed, largest=2, workers=2)
+    alone, other = one_round(REGISTRY["fedavg"](), fed, largest=2)
+    assert list(outcome.excluded) == [Faulty.bad] and outcome.excluded == other.excluded
+    assert outcome.used == other.used and torch.equal(state.server["mean"], alone.server["mean"])
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="workers: expected a positive integer, got 0"):
+        one_round(REGISTRY["fedavg"](), fed, workers=0)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

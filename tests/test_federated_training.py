@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from badmm.federated import models
+from badmm.federated import models, rounds
 from badmm.federated.federation import ClientData, Federation, LocalSettings, Task
 from badmm.federated.losses import CROSS_ENTROPY
 from badmm.federated.methods import REGISTRY
@@ -170,13 +170,51 @@ def test_the_cosine_schedule_ends_near_zero() -> None:
 
 @pytest.mark.parametrize("name", ["fedavg", "ivon_admm"])
 def test_workers_change_no_bit(name):
-    states = []
+    """Clients of an MLP whose products are oneDNN's and whose sweeps are long enough for several threads."""
+    draw, states = torch.Generator().manual_seed(0), []
+    x, y = torch.rand(6 * 40, 784, generator=draw), torch.randint(0, 10, (6 * 40,), generator=draw)
+    points = ClientData(x, y, tuple(torch.arange(len(x)).split(40)))
     for workers in (1, 2, 3):
-        fed = federated_problems.federation("logistic", optimizer="adam", lr=0.01, epochs=3, batch_size=4)
-        states.append(federated_problems.solve(REGISTRY[name](), fed, 3, largest=1, workers=workers))
+        stack = Stacked(models.build("mlp", (784,), 10, 0, hidden=(120,)), CROSS_ENTROPY)
+        fed = Federation(points, stack, LocalSettings(lr=0.01, epochs=3, batch_size=64), 0, torch.float32)
+        method = REGISTRY[name]()
+        state = method.start(fed, stack.initial())
+        for _ in range(2):
+            rounds.play(method, fed, state, lr=0.01, largest=2, workers=workers)
+        states.append(state)
     for other in states[1:]:
         for mine, theirs in ((states[0].server, other.server), (states[0].clients, other.clients)):
             assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_an_error():
+    network = models.MLP((3, 2))
+    network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+
+    class Plain(models.MLP):
+        def forward(self, x, masks=()):
+            return super().forward(x, masks)
+
+    network.__class__ = Plain
+    stack = Stacked(network, CROSS_ENTROPY)
+    flat = stack.initial().unsqueeze(0)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        stack.gradient(flat, torch.rand(1, 4, 3), torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4), flat.clone())
+
+
+def test_a_stacked_pass_holds_for_the_forward_pass_beside_it():
+    class Scaled(models.Network):
+        def forward(self, x, masks=()):
+            return 2 * super().forward(x, masks)
+
+    class Mixed(Scaled, models.MLP):
+        pass
+
+    network = Mixed((3, 2))
+    stack = Stacked(network, CROSS_ENTROPY)
+    x = torch.rand(4, 3)
+    torch.testing.assert_close(stack.outputs(stack.initial(), x), network(x))
+    assert models.Linear.stacked is models.MLP.stacked
 
 
 def test_a_stack_is_dealt_evenly_and_by_falling_steps():

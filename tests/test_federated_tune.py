@@ -213,6 +213,11 @@ def test_another_grid_does_not_go_on_from_this_one(
     assert "--resume: expected methods.fedprox-000.rho as in" in capsys.readouterr().err
 
 
+def test_more_rounds_than_a_decay_is_made_for_are_refused(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.horizon: expected at least the 12 rounds of tune, got 10"):
+        tune.from_file(small, ["run.horizon=10", "tune.rounds=12"], tmp_path / "out")
+
+
 def test_what_was_chosen_can_be_run_at_once(small: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["tune", str(small), "--out", str(out), "--run", "--quiet"]) == 0

@@ -23,10 +23,10 @@ def test_it_trains_digits_as_well_as_adam(runs: Mapping[str, Sequence[Run]]) -> 
     assert np.mean([run.scores["accuracy"] for run in runs["IVON"]]) > 0.97
 
 
-def test_its_averaged_nll_is_lower_than_adams(runs: Mapping[str, Sequence[Run]]) -> None:
-    """In the mean over the seeds; that of AdamW, whose decay is tuned, is not above it by more than 0.03."""
-    assert interval(differences(runs, "Adam", "nll"))[0] < 0
-    assert interval(differences(runs, "AdamW", "nll"))[2] < 0.03
+def test_its_averaged_nll_is_not_above_theirs(runs: Mapping[str, Sequence[Run]]) -> None:
+    """By the 95% intervals of the paired differences, to 0.03; the page says which mean is the lower one here."""
+    for other in ("Adam", "AdamW"):
+        assert interval(differences(runs, other, "nll"))[2] < 0.03, other
 
 
 def test_the_budgets_are_equal_and_all_of_them_reported(runs: Mapping[str, Sequence[Run]]) -> None:

@@ -89,9 +89,10 @@ class Run(Section):
     posterior_samples: int = Field(32, ge=0)
     """Draws that predictions are averaged over, for methods with a posterior; 0: none."""
     stack: int = Field(8, ge=1)
-    """Clients that train together; results depend on it by rounding only."""
+    """Clients that train together, at most; results depend on it by rounding only. A stack is one core's work."""
     threads: int | None = Field(None, ge=1)
-    """Threads of torch and of the kernels; small networks are quickest with 1. Its own choice where left out."""
+    """Cores to use: so many stacks train at once, and scoring uses as many. No result of training depends on it. Small
+    networks are quickest with 1; all cores where left out."""
     device: str = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     tensorboard: bool = False
@@ -191,10 +192,11 @@ class FederatedConfig(Section):
 
     def with_methods(self, labels: Iterable[str]) -> FederatedConfig:
         """The configuration of some of the methods; `ConfigError` for one that it does not have."""
-        for label in labels:
+        chosen = list(labels)
+        for label in chosen or [""]:
             if label not in self.methods:
                 raise base.ConfigError(f"--methods: expected some of {', '.join(self.methods)}, got {label!r}")
-        tables = {label: table for label, table in self.methods.items() if label in labels}
+        tables = {label: table for label, table in self.methods.items() if label in chosen}
         reference = self.report.reference if self.report.reference in tables else None
         return self.model_copy(
             update={"methods": tables, "report": self.report.model_copy(update={"reference": reference})}

@@ -1,8 +1,8 @@
 """Dense layers of k networks at once, whose gradients are written where they belong.
 
 `torch.func.vmap` makes of k dense layers one batched product; here they are products on torch's oneDNN, a client each,
-where torch has it (CPU, float32): on AMD processors twice as quick as the batched product of MKL, and no result depends
-on what else is in the stack. Elsewhere it is the batched product. The backward pass writes the gradients of weights and
+where torch has it (CPU, float32): on AMD processors twice as quick as the batched product of MKL. Small products, and
+all products elsewhere, are the batched one. The backward pass writes the gradients of weights and
 biases into memory that the forward pass names, instead of returning fresh arrays that would have to be copied there.
 """
 
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 _LEAST = 1 << 22
 """Multiplications of a product from which on its speed outweighs a call for every client."""
@@ -21,15 +23,24 @@ _LEAST = 1 << 22
 
 @cache
 def _onednn() -> Callable[..., Tensor] | None:
-    """oneDNN's x Wᵀ + b, which torch's compiler calls too; None in a build without it."""
-    found = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    return found if torch.backends.mkldnn.is_available() else None
+    """oneDNN's x Wᵀ + b, an operator that torch's compiler emits; None in a torch whose operator is not that one."""
+    x, weights, bias = torch.ones(2, 3), torch.arange(6.0).view(2, 3), torch.ones(2)
+    try:
+        found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise
+        same = torch.equal(found(x, weights, bias, "none", [], ""), F.linear(x, weights, bias))
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    return found if same else None
 
 
 def products(x: Tensor, weights: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """x_k W_kᵀ + b_k for x (k, N, a), weights (k, b, a) and bias (k, b), into `out` (k, N, b) where given."""
+    """x_k W_kᵀ + b_k for x (k, N, a), weights (k, b, a) and bias (k, b), into `out` (k, N, b) where given.
+
+    Not for autograd, which `Dense` is for.
+    """
     (_, n, a), b = x.shape, weights.shape[1]
-    linear = _onednn() if x.device.type == "cpu" and x.dtype == torch.float32 and n * a * b >= _LEAST else None
+    suits = x.device.type == "cpu" and x.dtype == torch.float32 and n * a * b >= _LEAST
+    linear = _onednn() if suits and torch.backends.mkldnn.enabled else None
     if linear is None:
         result = torch.bmm(x, weights.mT, out=out)
         return result if bias is None else result.add_(bias.unsqueeze(1))
@@ -55,6 +66,7 @@ class Dense(torch.autograd.Function):
         return products(x, weights, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """ḡ W for x, and the layer's own."""
         (slope,) = gradients

@@ -106,7 +106,7 @@ class Federation:
         return self.settings.epochs * math.ceil(self.counts[client] / self.batch(client))
 
     def stacks(self, clients: Sequence[int], largest: int) -> list[list[int]]:
-        """Clients dealt to stacks of at most `largest` that train together, equal in size and number of steps to one.
+        """Clients dealt to stacks of at most `largest` that train together, whose sizes differ by one at most.
 
         In a stack they are ordered by falling number of steps, so that those still active are a prefix.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,14 @@ class Network(nn.Module):
     dropout: tuple[tuple[float, Shape], ...] = ()
     """Rate and shape (without the batch axis) of every dropout layer."""
 
-    def __init_subclass__(cls) -> None:
-        """A network with a forward pass of its own has a stacked one of its own, or the general one."""
-        if "forward" in vars(cls) and "stacked" not in vars(cls):
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """A stacked pass is that of the forward pass beside it: a class that overrides only that has the general one."""
+        super().__init_subclass__(**keywords)
+        forward, stacked = (
+            next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
+            for name in ("forward", "stacked")
+        )
+        if forward < stacked:
             cls.stacked = Network.stacked  # type: ignore[method-assign]
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import kernels
-from badmm.checks import ClientError
+from badmm.checks import ClientError, positive_integer
 from badmm.federated.federation import Federation, Task
 from badmm.federated.methods import Method, Reply, State
 from badmm.federated.streams import Purpose, generator
@@ -57,9 +57,10 @@ def play(
     """Play round `state.round` and change `state` to what follows it; at most `largest` clients train together.
 
     `workers` threads each train a stack at a time, every one of them on a single core, so that results do not depend on
-    how many there are. A client that raises, or returns what is not finite or not usable by the method, is left out: it
-    keeps its rows and its dual. ClientError where none is left.
+    how many there are; on a GPU leave them at 1. A client that raises, or returns what is not finite or not usable by
+    the method, is left out: it keeps its rows and its dual. ClientError where none is left.
     """
+    positive_integer(workers, "workers")
     outcome = Outcome(participants(federation, state.round, fraction), lr=lr)
     tasks = [Task(federation, members, state.round, lr) for members in federation.stacks(outcome.asked, largest)]
     sent: dict[str, dict[int, Tensor]] = {}

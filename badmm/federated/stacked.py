@@ -1,6 +1,6 @@
 """Networks of equal architecture as rows of one buffer: parameters (k, P), evaluated and differentiated together.
 
-`Network.stacked` turns k dense layers into one batched matrix product and k convolutions into one grouped convolution.
+`Network.stacked` turns k convolutions into one grouped convolution, and k dense layers into batched products (`dense`).
 The sum of the k losses has every network's own gradient in that network's row.
 """
 
@@ -27,6 +27,7 @@ class Stacked:
     def __init__(self, network: Network, loss: Loss) -> None:
         self.network, self.loss = network, loss
         self._own = threading.local()
+        self._writes_slopes = type(network).stacked is not Network.stacked
         self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [parameter.shape for parameter in network.parameters()]
         self.lengths = [parameter.numel() for parameter in network.parameters()]
@@ -61,7 +62,7 @@ class Stacked:
         with torch.enable_grad():
             outputs = self._thread_network().stacked(leaves, x, masks, slopes)
             sums = (self.loss.value(outputs, y) * weights).sum(dim=1)
-            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()), allow_unused=True)
+            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()), allow_unused=self._writes_slopes)
         for slope, gradient in zip(slopes.values(), gradients, strict=True):
             if gradient is not None:  # the network has not written it itself
                 slope.copy_(gradient)

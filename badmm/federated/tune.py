@@ -69,7 +69,7 @@ def from_file(
 ) -> FederatedConfig:
     """Tune the methods of a file in `out` (default `runs/NAME-tuning`); returns the configuration chosen.
 
-    With `then_run` what was chosen is run in `out/tuned`, with the seeds of `run` and scored on the test images.
+    With `then_run` what was chosen is run in `out/tuned` as `tuned.toml` says, with the seeds of `run`.
 
     ConfigError before anything is written for a file without `tune`, for settings that a method does not take and for
     unequal budgets; ValueError, with the grid written, where no point of a method ended with a finite score.
@@ -154,7 +154,10 @@ def _name(label: str, index: int) -> str:
 def _plan(config: FederatedConfig, tune: Tune, trials: Trials) -> FederatedConfig:
     """Every point as a method of one federated run, scored on validation images."""
     kept = {"evaluate": "validation", "validation_fraction": tune.validation_fraction}
-    run = {"rounds": tune.rounds or config.run.rounds, "seeds": tune.seeds or config.run.seeds}
+    count = tune.rounds or config.run.rounds
+    if config.run.horizon is not None and config.run.horizon < count:
+        raise ConfigError(f"run.horizon: expected at least the {count} rounds of tune, got {config.run.horizon}")
+    run: dict[str, Any] = {"rounds": count, "seeds": tune.seeds or config.run.seeds}
     if tune.score != "prediction_nll":
         run["posterior_samples"] = 0
     points = {_name(label, i): trial.table for label, own in trials.items() for i, trial in enumerate(own)}

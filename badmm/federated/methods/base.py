@@ -51,7 +51,8 @@ class Method(ABC):
     A round: every stack of clients runs `client` (a local solver trained by `training.train`, then `reply`); the rows
     that pass `Reply.finite` and `acceptable` are kept, and `server` gets what those clients sent. To add a method,
     subclass, name it and list it in `badmm.federated.methods`. A client with an optimizer of its own (IVON) returns
-    its own `LocalSolver` from `solver`.
+    its own `LocalSolver` from `solver`. Stacks may train in several threads, so that `client` reads `State.server` and
+    the rows of its own members only.
     """
 
     name: ClassVar[str]

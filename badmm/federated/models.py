@@ -29,7 +29,7 @@ class Network(nn.Module):
     """Rate and shape (without the batch axis) of every dropout layer."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """A stacked pass is that of the forward pass beside it: a class that overrides only that has the general one."""
+        """A stacked pass goes with the forward pass beside it: a class that overrides only that has the general one."""
         super().__init_subclass__(**keywords)
         forward, stacked = (
             next(place for place, base in enumerate(cls.__mro__) if name in vars(base))

@@ -32,9 +32,9 @@ class IvonADMM(GaussianMethod):
     The prior's precision is δ N/(Kτρ), with δ in units of the average client's ess as the paper states it, unless
     `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
-    training starts at the initialisation ("prior", as in the paper; the first duals then hold the way from the prior
-    to it, which later rounds must undo). `clip` bounds the mean's direction: no coordinate moves more than lr · clip a
-    step (inf: no bound). With `keep_momentum` momentum and step count run on from round to round.
+    training starts at the initialisation ("prior", as in the paper). `clip` bounds the mean's direction: no coordinate
+    moves more than lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to
+    round.
     """
 
     name = "ivon_admm"

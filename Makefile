@@ -68,7 +68,7 @@ mnist: $(VENV)/.ready-test
 	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of MNIST" >&2; exit 2; }
 	$(BADMM) tune configs/mnist_two_classes_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/mnist-tuning
 	$(BADMM) run configs/mnist_two_classes.toml --data-root $(DATA_ROOT) --resume --out runs/mnist
-	$(BADMM) run configs/mnist_two_classes_published.toml --data-root $(DATA_ROOT) --methods ivon_admm --resume \
+	$(BADMM) run configs/mnist_two_classes_published.toml --data-root $(DATA_ROOT) --methods ivon_admm --seeds 62 --resume \
 	    --out runs/mnist-published
 	$(BADMM) run configs/mnist_two_classes_steps.toml --data-root $(DATA_ROOT) --resume --out runs/mnist-steps
 	mkdir -p docs/mnist

@@ -2,8 +2,8 @@
 
 `torch.func.vmap` makes of k dense layers one batched product; here they are products on torch's oneDNN, a client each,
 where torch has it (CPU, float32): on AMD processors twice as quick as the batched product of MKL. Small products, and
-all products elsewhere, are the batched one. The backward pass writes the gradients of weights and
-biases into memory that the forward pass names, instead of returning fresh arrays that would have to be copied there.
+all products elsewhere, are the batched one. The backward pass writes the gradients of weights and biases into memory
+that the forward pass names, instead of returning fresh arrays that would have to be copied there.
 """
 
 from __future__ import annotations

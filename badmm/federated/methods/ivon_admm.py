@@ -72,10 +72,13 @@ class IvonADMM(GaussianMethod):
         alpha = 1.0 / (1.0 + self.rho * federation.num_clients) if self.alpha == "auto" else self.alpha
         return self.rho, alpha, self.damping
 
+    def average_ess(self, federation: Federation) -> float:
+        """N/(Kτρ), which makes a precision of a curvature of the mean loss."""
+        return sum(federation.counts) / (federation.num_clients * self.temperature * self.rho)
+
     def prior_precision(self, federation: Federation) -> float:
         """`precision`, or δ in units of the average ess."""
-        average = sum(federation.counts) / federation.num_clients
-        return self.precision or self.delta * average / (self.temperature * self.rho)
+        return self.precision or self.delta * self.average_ess(federation)
 
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g by `origin`; duals, momenta and step counts 0."""
@@ -85,8 +88,7 @@ class IvonADMM(GaussianMethod):
                 raise ValueError(f"{name}: expected {none}, as IVON has a prior and a clip of its own, got {value!r}")
         state = self.first(federation, initial)
         if self.origin == "initial":
-            average = sum(federation.counts) / federation.num_clients
-            precision = state.server["precision"] + self.hess_init * average / (self.temperature * self.rho)
+            precision = state.server["precision"] + self.hess_init * self.average_ess(federation)
             state.server = {"precision_mean": precision * initial, "precision": precision}
         if self.keep_momentum:
             state.clients["momentum"] = torch.zeros_like(state.clients[DUALS[0]])

@@ -113,23 +113,26 @@ def floors(stack: int, repeats: int = 20) -> dict[str, float]:
     """Seconds a client step of the matrix products of a forward and a backward pass alone, at their best on one core:
     by torch's batched product, and by what the batched path calls.
     """
-    layers = []
+
+    operands = []
     for place, (a, b) in enumerate(itertools.pairwise(SIZES)):
-        x, w, out = (torch.rand(stack, *shape) for shape in ((BATCH, a), (b, a), (BATCH, b)))
-        layers.append((x, w, out, place > 0))
+        x, w, y = (torch.rand(stack, *shape) for shape in ((BATCH, a), (b, a), (BATCH, b)))
+        operands += [(x, w, torch.empty_like(y)), (y.mT, x.mT, torch.empty_like(w))]
+        if place:
+            operands.append((y, w.mT, torch.empty_like(x)))
+    ways: dict[str, list[Callable[[], object]]] = {
+        "torch.bmm": [partial(torch.bmm, x, w.mT, out=out) for x, w, out in operands],
+        "here": [dense.product(x, w, None, out) for x, w, out in operands],
+    }
 
-    def run(product: Callable[[Tensor, Tensor], Tensor]) -> None:
-        for x, w, out, inner in layers:
-            product(x, w)
-            product(out.mT, x.mT)
-            if inner:
-                product(out, w.mT)
+    def run(products: list[Callable[[], object]]) -> None:
+        for product in products:
+            product()
 
-    ways = {"torch.bmm": lambda x, w: torch.bmm(x, w.mT), "here": dense.products}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return {name: machine.best(partial(run, product), repeats) / stack for name, product in ways.items()}
+        return {name: machine.best(partial(run, products), repeats) / stack for name, products in ways.items()}
     finally:
         torch.set_num_threads(threads)
 

@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
+from torch.func import functional_call
 
 import kernels
 from badmm.federated import rounds
@@ -34,6 +35,12 @@ class TwoClass(Linear):
     def forward(self, x, masks=()):
         z = super().forward(x)
         return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+def outputs(stack: Stacked, theta: Tensor, x: Tensor) -> Tensor:
+    """The network's own forward pass at parameters (P,), which autograd can differentiate."""
+    result: Tensor = functional_call(stack.network, stack.views(theta), (x,))
+    return result
 
 
 def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from badmm.federated import dense, models
-from badmm.federated.dense import Dense, products
+from badmm.federated.dense import product
 from badmm.federated.losses import CROSS_ENTROPY
 from badmm.federated.stacked import Stacked
 
@@ -28,11 +30,22 @@ def test_products_are_those_of_torch_layers(least, dtype):
     x, weights, bias = _layers(dtype)
     for given in (bias, None):
         out = torch.empty(len(x), 5, 4, dtype=dtype)
-        result = products(x, weights, given, out=out)
-        assert result.data_ptr() == out.data_ptr()
+        product(x, weights, given, out)()
         for place in range(len(x)):
             expected = F.linear(x[place], weights[place], None if given is None else given[place])
-            torch.testing.assert_close(result[place], expected)
+            torch.testing.assert_close(out[place], expected)
+
+
+def test_a_product_reads_its_tensors_anew(least):
+    x, weights, bias = _layers(torch.float32)
+    out = torch.empty(len(x), 5, 4)
+    run = product(x, weights, bias, out)
+    run()
+    before = out.clone()
+    x.mul_(2)
+    bias.mul_(2)
+    run()
+    torch.testing.assert_close(out, 2 * before)
 
 
 def test_onednn_is_used_where_torch_has_it(monkeypatch):
@@ -47,29 +60,49 @@ def test_onednn_is_used_where_torch_has_it(monkeypatch):
     monkeypatch.setattr(dense, "_LEAST", 0)
     monkeypatch.setattr(dense, "_onednn", lambda: linear)
     x, weights, _ = _layers(torch.float32)
-    products(x, weights)
-    products(x.double(), weights.double())
+    product(x, weights, None, torch.empty(3, 5, 4))()
+    product(x.double(), weights.double(), None, torch.empty(3, 5, 4, dtype=torch.float64))()
     assert len(calls) == len(x)
 
 
-def test_gradients_agree_with_finite_differences():
-    x, weights, bias = (t.requires_grad_() for t in _layers(torch.float64))
-    assert torch.autograd.gradcheck(lambda *given: Dense.apply(*given, None), (x, weights, bias))
-    assert torch.autograd.gradcheck(lambda *given: Dense.apply(*given, None, None), (x, weights))
+class General(models.MLP):
+    """An MLP with `Network`'s general passes, which autograd differentiates."""
+
+    def forward(self, x, masks=()):
+        return super().forward(x, masks)
 
 
-def test_gradients_are_written_where_they_belong(least):
-    x, weights, bias = (t.requires_grad_() for t in _layers(torch.float32))
-    expected = torch.autograd.grad(Dense.apply(x, weights, bias, None).square().sum(), (x, weights, bias))
-    buffer = torch.full((len(x), 100), torch.nan)  # slopes are strided views, as of a row of all parameters
-    slopes = buffer[:, :28].view(-1, 4, 7), buffer[:, 28:32]
-    found = torch.autograd.grad(
-        Dense.apply(x, weights, bias, slopes).square().sum(), (x, weights, bias), allow_unused=True
-    )
-    assert [gradient is None for gradient in found] == [False, True, True]
-    for one, other in zip((found[0], *slopes), expected, strict=True):
-        torch.testing.assert_close(one, other)
-    assert buffer[:, 32:].isnan().all()
+def test_a_network_of_its_own_has_the_general_passes():
+    assert General.stacked is models.Network.stacked
+    assert General.stacked_gradient is models.Network.stacked_gradient
+    assert models.Linear.stacked_gradient is models.MLP.stacked_gradient
+
+    class Outputs(models.MLP):
+        def stacked(self, parameters, x, masks=()):
+            return super().stacked(parameters, x, masks)
+
+    assert Outputs.stacked_gradient is models.Network.stacked_gradient
+
+
+@pytest.mark.parametrize("activation", dense.ACTIVATIONS)
+@pytest.mark.parametrize(("dtype", "bias"), [(torch.float32, True), (torch.float64, True), (torch.float64, False)])
+def test_gradients_are_those_of_autograd_and_stay_in_their_place(least, activation, dtype, bias):
+    kinds = models.MLP, General
+    stack, general = (Stacked(kind((6, 5, 4, 3), activation, bias).to(dtype), CROSS_ENTROPY) for kind in kinds)
+    draw = torch.Generator().manual_seed(1)
+    flat = torch.randn(4, stack.size, dtype=dtype, generator=draw)
+    x, y = torch.randn(4, 8, 1, 2, 3, dtype=dtype, generator=draw), torch.randint(0, 3, (4, 8), generator=draw)
+    weights = torch.rand(4, 8, dtype=dtype, generator=draw)
+    weights[1, 5:] = 0
+    whole = torch.full((4, stack.size + 3), torch.nan, dtype=dtype)  # rows of a wider buffer
+    bound, expected = stack.bind(flat, x, whole[:, : stack.size]), torch.empty_like(flat)
+    for scale in (1.0, 0.5):  # the second time on what the tensors have become
+        flat.mul_(scale)
+        x.add_(scale - 1.0)
+        sums = bound(y, weights)
+        torch.testing.assert_close(sums, general.gradient(flat, x, y, weights, expected))
+        torch.testing.assert_close(whole[:, : stack.size], expected)
+        assert whole[:, stack.size :].isnan().all()
 
 
 def test_an_mlp_runs_stacked_as_by_vmap():
@@ -80,6 +113,7 @@ def test_an_mlp_runs_stacked_as_by_vmap():
     x = torch.randn(4, 8, 1, 2, 3, dtype=torch.float64, generator=draw)
     views = stack.views(flat)
     torch.testing.assert_close(network.stacked(views, x), models.Network.stacked(network, views, x))
+    torch.testing.assert_close(stack.outputs(flat[1], x[1]), network.stacked(views, x)[1])
 
 
 def test_a_client_depends_on_the_others_of_its_stack_by_rounding_only():

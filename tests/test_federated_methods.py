@@ -22,7 +22,7 @@ from badmm.federated.methods.gaussian import DUALS
 from badmm.federated.methods.pvi import PVI
 from badmm.federated.methods.scaffold import Scaffold
 from badmm.federated.methods.variational import VariationalMethod
-from tests.federated_problems import CUBE, DIM, SIZES, federation, hessians, pooled, replace_normals, solve
+from tests.federated_problems import CUBE, DIM, SIZES, federation, hessians, outputs, pooled, replace_normals, solve
 
 K, N = len(SIZES), sum(SIZES)
 SHARES = np.array(SIZES) / N
@@ -155,7 +155,7 @@ def test_the_variational_clients_gradient_is_its_objectives(samples: int) -> Non
         z = at[place].clone().requires_grad_()
         mean, sd = z[:DIM], z[DIM:].exp()
         x, y = fed.data.points(fed.data.rows[client], fed.dtype)
-        losses = [fed.stack.loss.value(fed.stack.outputs(mean + sd * d[place], x), y).mean() for d in draws]
+        losses = [fed.stack.loss.value(outputs(fed.stack, mean + sd * d[place], x), y).mean() for d in draws]
         xi, precision = state.server["precision_mean"], state.server["precision"]
         server = torch.distributions.Normal(xi / precision, precision.rsqrt())
         kl = torch.distributions.kl_divergence(torch.distributions.Normal(mean, sd), server).sum()

@@ -8,6 +8,7 @@ from badmm.federated import models
 from badmm.federated.losses import CROSS_ENTROPY, squared_error
 from badmm.federated.stacked import Stacked
 from badmm.federated.streams import Purpose, torch_generator
+from tests.federated_problems import outputs
 
 IMAGE = (3, 32, 32)
 
@@ -102,8 +103,8 @@ def test_curvature_is_the_diagonal_of_the_gauss_newton_matrix(kind: str) -> None
     y = torch.arange(11) % 4 if kind == "classes" else torch.linspace(-1, 1, 11, dtype=torch.float64)
     expected = torch.zeros_like(theta)
     for point, target in zip(x, y, strict=True):
-        f = stack.outputs(theta, point[None])[0]
-        jacobian = torch.autograd.functional.jacobian(lambda t, p=point: stack.outputs(t, p[None])[0], theta)
+        f = outputs(stack, theta, point[None])[0]
+        jacobian = torch.autograd.functional.jacobian(lambda t, p=point: outputs(stack, t, p[None])[0], theta)
         hessian = torch.autograd.functional.hessian(lambda z, t=target: loss.value(z[None], t[None])[0], f.detach())
         expected += torch.diagonal(jacobian.T @ hessian @ jacobian)
     torch.testing.assert_close(stack.curvature(theta, x, budget=7 * stack.size), expected, rtol=1e-10, atol=1e-12)

@@ -158,10 +158,12 @@ class Faulty(ClientData):
 
     bad: int = 2
 
-    def points(self, index: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    def points(
+        self, index: torch.Tensor, dtype: torch.dtype, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if torch.isin(index, self.rows[self.bad]).any():
             raise OSError("the disk is gone")
-        return super().points(index, dtype)
+        return super().points(index, dtype, out)
 
 
 def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | None = None) -> Federation:

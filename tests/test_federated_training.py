@@ -143,7 +143,7 @@ def test_whole_gradients_and_curvatures_are_those_of_all_points() -> None:
     for place, client in enumerate(task.members):
         theta = flat[place].clone().requires_grad_()
         x, y = fed.data.points(fed.data.rows[client], fed.dtype)
-        loss = F.cross_entropy(fed.stack.outputs(theta, x), y)
+        loss = F.cross_entropy(federated_problems.outputs(fed.stack, theta, x), y)
         torch.testing.assert_close(gradient[place], torch.autograd.grad(loss, theta)[0], rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(curvature[place], fed.stack.curvature(theta.detach(), x), rtol=1e-10, atol=1e-12)
     assert task.tally.gradients == (23 + 1) * (1 + 4)

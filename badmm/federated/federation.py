@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from badmm.federated.models import draw_masks
 from badmm.federated.stacked import Stacked
@@ -53,13 +55,14 @@ class ClientData:
     rows: tuple[Tensor, ...]
     levels: int = 1
 
-    def points(self, index: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Inputs and targets at row indices of any shape."""
+    def points(self, index: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Inputs and targets at row indices of any shape; the inputs in `out` where given."""
         flat = index.reshape(-1)
-        x = self.inputs.index_select(0, flat).to(dtype)  # copies rows whole, where indexing goes by elements
+        rows = self.inputs.index_select(0, flat).view(*index.shape, *self.inputs.shape[1:])  # whole rows at a time
+        x = rows.to(dtype) if out is None else out.copy_(rows)
         if self.levels != 1:
             x /= self.levels
-        return x.view(*index.shape, *self.inputs.shape[1:]), self.targets[flat].view(index.shape)
+        return x, self.targets.index_select(0, flat).view(index.shape)
 
 
 @dataclass
@@ -161,17 +164,18 @@ class Task:
         index = torch.zeros((longest, len(self.members), width), dtype=torch.long)
         weights = torch.zeros(index.shape, dtype=federation.dtype)
         for place, client in enumerate(self.members):
-            count = federation.counts[client]
-            rows = federation.data.rows[client].cpu()
-            index[:, place] = rows[0]
+            count, size, rows = federation.counts[client], federation.batch(client), federation.data.rows[client].cpu()
             rng = generator(federation.seed, Purpose.ORDER, self.round, client)
-            step = 0
-            for _ in range(settings.epochs):
-                order = rows[torch.from_numpy(rng.permutation(count))]
-                for part in order.split(federation.batch(client)):
-                    index[step, place, : len(part)] = part
-                    weights[step, place, : len(part)] = 1.0 / len(part)
-                    step += 1
+            orders = torch.from_numpy(np.stack([rng.permutation(count) for _ in range(settings.epochs)]))
+            padding = -count % size
+            share = torch.full((count + padding,), 1.0 / size, dtype=weights.dtype)
+            if padding:
+                share[count - count % size :] = 1.0 / (count % size)
+                share[count:] = 0.0
+            index[:, place] = rows[0]
+            parts = F.pad(rows[orders], (0, padding), value=int(rows[0])).view(-1, size)
+            index[: len(parts), place, :size] = parts
+            weights[: len(parts), place, :size] = share.view(-1, size).repeat(settings.epochs, 1)
         return index.to(federation.device), weights.to(federation.device)
 
     def masks(self, generators: Sequence[torch.Generator], width: int) -> list[Tensor]:
@@ -179,7 +183,7 @@ class Task:
         network, dtype = self.federation.stack.network, self.federation.dtype
         if not network.dropout:
             return []
-        # a client draws for its own batch, whatever the width it is padded to beside others
+        # a client draws for its own batch, whatever the width it is padded or cut to beside others
         drawn = [
             draw_masks(network, self.federation.batch(client), generator, dtype)
             for client, generator in zip(self.members, generators, strict=False)
@@ -214,4 +218,5 @@ class Task:
 
 
 def _padded(mask: Tensor, width: int) -> Tensor:
-    return mask if len(mask) == width else torch.cat([mask, mask.new_zeros(width - len(mask), *mask.shape[1:])])
+    missing = width - len(mask)
+    return torch.cat([mask, mask.new_zeros(missing, *mask.shape[1:])]) if missing > 0 else mask[:width]

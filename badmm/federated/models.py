@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
-from badmm.federated.dense import Dense
+from badmm.federated import dense
+from badmm.federated.dense import ACTIVATIONS
 from badmm.federated.streams import Purpose, sequence
 
 Shape = tuple[int, ...]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "relu": F.relu, "tanh": torch.tanh}
+Head = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Of outputs (k, N, classes) one number for every network (k,), and the slope of their sum in the outputs."""
 
 
 class Network(nn.Module):
@@ -29,37 +31,49 @@ class Network(nn.Module):
     """Rate and shape (without the batch axis) of every dropout layer."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """A stacked pass goes with the forward pass beside it: a class that overrides only that has the general one."""
+        """A stacked pass goes with the forward pass beside it, and a gradient with the stacked pass: a class that
+        overrides only the earlier one has the general later ones.
+        """
         super().__init_subclass__(**keywords)
-        forward, stacked = (
-            next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
-            for name in ("forward", "stacked")
-        )
-        if forward < stacked:
-            cls.stacked = Network.stacked  # type: ignore[method-assign]
+        names = ("forward", "stacked", "stacked_gradient")
+        places = [next(n for n, base in enumerate(cls.__mro__) if name in vars(base)) for name in names]
+        for number, name in enumerate(names[1:], 1):
+            if min(places[:number]) < places[number]:
+                setattr(cls, name, getattr(Network, name))
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
         """Outputs (N, classes); `masks` as `draw_masks` gives them, none for evaluation."""
         raise NotImplementedError
 
-    def stacked(
-        self,
-        parameters: Mapping[str, Tensor],
-        x: Tensor,
-        masks: Sequence[Tensor] = (),
-        slopes: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Outputs (k, N, classes) of k networks with named parameters (k, *shape), inputs and masks (k, N, ...).
-
-        A network may write a parameter's gradient into `slopes`, of the same shapes, when it is differentiated;
-        autograd then gets none for it.
-        """
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+        """Outputs (k, N, classes) of k networks with named parameters (k, *shape), inputs and masks (k, N, ...)."""
 
         def call(own: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:
             out: Tensor = functional_call(self, dict(own), (x, masks))
             return out
 
         return vmap(call)(dict(parameters), x, tuple(masks))
+
+    def stacked_gradient(
+        self, parameters: Mapping[str, Tensor], x: Tensor, slopes: Mapping[str, Tensor]
+    ) -> Callable[[Sequence[Tensor], Head], Tensor]:
+        """A function of masks and head that returns the head's numbers and writes their gradients into `slopes`.
+
+        Parameters and slopes are named (k, *shape), inputs (k, N, ...); the function reads them as they are when it is
+        called, so that one serves all steps that use the same memory.
+        """
+
+        def gradient(masks: Sequence[Tensor], head: Head) -> Tensor:
+            leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+            with torch.enable_grad():
+                outputs = self.stacked(leaves, x, masks)
+            values, slope = head(outputs.detach())
+            found = torch.autograd.grad(outputs, list(leaves.values()), slope)
+            for name, own in zip(leaves, found, strict=True):
+                slopes[name].copy_(own)
+            return values
+
+        return gradient
 
 
 class MLP(Network):
@@ -78,24 +92,30 @@ class MLP(Network):
         """See `Network.forward`."""
         x = x.flatten(1)
         for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
+            x = self.activation.value(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
 
-    def stacked(
-        self,
-        parameters: Mapping[str, Tensor],
-        x: Tensor,
-        masks: Sequence[Tensor] = (),
-        slopes: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """See `Network.stacked`; all gradients go to `slopes`."""
-        x = x.flatten(2)
-        for place in range(len(self.layers)):
-            weights, bias = (f"layers.{place}.{part}" for part in ("weight", "bias"))
-            into = None if slopes is None else (slopes[weights], slopes.get(bias))
-            x = Dense.apply(x if place == 0 else self.activation(x), parameters[weights], parameters.get(bias), into)
-        return x
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+        """See `Network.stacked`; not for autograd."""
+        return dense.Chain(x.flatten(2), self._chain(parameters), self.activation).forward()
+
+    def stacked_gradient(
+        self, parameters: Mapping[str, Tensor], x: Tensor, slopes: Mapping[str, Tensor]
+    ) -> Callable[[Sequence[Tensor], Head], Tensor]:
+        """See `Network.stacked_gradient`; without autograd."""
+        chain = dense.Chain(x.flatten(2), self._chain(parameters), self.activation, self._chain(slopes))
+
+        def gradient(masks: Sequence[Tensor], head: Head) -> Tensor:
+            values, slope = head(chain.forward())
+            chain.backward(slope)
+            return values
+
+        return gradient
+
+    def _chain(self, parameters: Mapping[str, Tensor]) -> list[dense.Layer]:
+        names = [f"layers.{place}" for place in range(len(self.layers))]
+        return [(parameters[f"{name}.weight"], parameters.get(f"{name}.bias")) for name in names]
 
 
 class CifarNet(Network):

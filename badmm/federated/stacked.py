@@ -1,14 +1,15 @@
 """Networks of equal architecture as rows of one buffer: parameters (k, P), evaluated and differentiated together.
 
-`Network.stacked` turns k convolutions into one grouped convolution, and k dense layers into batched products (`dense`).
-The sum of the k losses has every network's own gradient in that network's row.
+`Network.stacked` turns k convolutions into one grouped convolution, and k dense layers into batched products; where a
+network is a chain of dense layers its gradients need no autograd (`dense`). The sum of the k losses has every network's
+own gradient in that network's row.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from torch.func import functional_call, grad, vmap
 
 from badmm.federated.losses import Loss
 from badmm.federated.models import Network
+
+Gradient = Callable[..., Tensor]
+"""(targets, weights, masks) to the k sums; see `Stacked.bind`."""
 
 
 class Stacked:
@@ -27,7 +31,6 @@ class Stacked:
     def __init__(self, network: Network, loss: Loss) -> None:
         self.network, self.loss = network, loss
         self._own = threading.local()
-        self._writes_slopes = type(network).stacked is not Network.stacked
         self.names = [name for name, _ in network.named_parameters()]
         self.shapes = [parameter.shape for parameter in network.parameters()]
         self.lengths = [parameter.numel() for parameter in network.parameters()]
@@ -49,6 +52,25 @@ class Stacked:
         """Outputs (N, C) of one network, parameters (P,), without dropout."""
         return self._thread_network().stacked(self.views(flat.unsqueeze(0)), x.unsqueeze(0))[0]
 
+    def bind(self, flat: Tensor, x: Tensor, out: Tensor) -> Gradient:
+        """The gradients at parameters `flat` (k, P) and inputs `x` (k, B, ...), to be written into `out` (k, P): a
+        function of targets and weights (k, B) and masks that uses these tensors as they are when it is called.
+        """
+        run = self._thread_network().stacked_gradient(self.views(flat), x, self.views(out))
+
+        def gradient(y: Tensor, weights: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+            def head(outputs: Tensor) -> tuple[Tensor, Tensor]:
+                leaf = outputs.detach().requires_grad_()
+                with torch.enable_grad():
+                    sums = (self.loss.value(leaf, y) * weights).sum(dim=1)
+                    (slope,) = torch.autograd.grad(sums.sum(), leaf)
+                return sums.detach(), slope
+
+            with torch.no_grad():
+                return run(masks, head)
+
+        return gradient
+
     def gradient(
         self, flat: Tensor, x: Tensor, y: Tensor, weights: Tensor, out: Tensor, masks: Sequence[Tensor] = ()
     ) -> Tensor:
@@ -57,16 +79,7 @@ class Stacked:
         Parameters `flat` (k, P), inputs `x` (k, B, ...), targets and weights (k, B), masks (k, B, ...); a weight of 0
         takes a point out.
         """
-        leaves = {name: view.detach().requires_grad_() for name, view in self.views(flat).items()}
-        slopes = self.views(out)
-        with torch.enable_grad():
-            outputs = self._thread_network().stacked(leaves, x, masks, slopes)
-            sums = (self.loss.value(outputs, y) * weights).sum(dim=1)
-            gradients = torch.autograd.grad(sums.sum(), list(leaves.values()), allow_unused=self._writes_slopes)
-        for slope, gradient in zip(slopes.values(), gradients, strict=True):
-            if gradient is not None:  # the network has not written it itself
-                slope.copy_(gradient)
-        return sums.detach()
+        return self.bind(flat, x, out)(y, weights, masks)
 
     def curvature(self, flat: Tensor, x: Tensor, budget: int = 1 << 24) -> Tensor:
         """The diagonal (P,) of the Gauss–Newton matrix Σ_i J_iᵀ ∇²ℓ_i J_i at one network's parameters (P,).

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from badmm.federated.federation import LocalSettings, Task
+from badmm.federated.stacked import Gradient
 from badmm.federated.streams import Purpose
 
 
@@ -26,7 +27,7 @@ class LocalSolver(ABC):
 
     @abstractmethod
     def point(self, active: int) -> Tensor:
-        """Parameters (active, P) at which the next gradient is wanted."""
+        """Parameters (active, P) at which the next gradient is wanted: for the same `active` in the same memory."""
 
     def observe(self, active: int) -> None:  # noqa: B027  (what has no samples needs nothing)
         """Take in the first `active` rows of `gradient`."""
@@ -123,13 +124,23 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     generators = task.generators(Purpose.DROPOUT)
     losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
     steps = task.steps
-    for number in range(len(index)):
+    widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
+    inputs: dict[int, Tensor] = {}
+    bound: dict[int, Gradient] = {}
+    before = 0
+    for number, width in enumerate(widths):
         active = sum(count > number for count in steps)
-        x, y = federation.data.points(index[number, :active], federation.dtype)
-        masks = task.masks(generators[:active], x.shape[1])
-        weight, gradient = weights[number, :active], solver.gradient[:active]
+        if active != before:
+            inputs, bound, before = {}, {}, active
+        rows, weight, slope = index[number, :active, :width], weights[number, :active, :width], solver.gradient[:active]
+        x, y = federation.data.points(rows, federation.dtype, inputs.get(width))
+        inputs[width] = x
+        masks = task.masks(generators[:active], width)
         for _ in range(solver.samples):
-            losses[:active] += federation.stack.gradient(solver.point(active), x, y, weight, gradient, masks)
+            theta = solver.point(active)
+            if width not in bound:
+                bound[width] = federation.stack.bind(theta, x, slope)
+            losses[:active] += bound[width](y, weight, masks)
             solver.observe(active)
         solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs

@@ -41,7 +41,8 @@ class Reply:
         """Which rows hold nothing but finite numbers, (k,)."""
         good = self.losses.isfinite()
         for rows in (*self.sent.values(), *self.kept.values()):
-            good = good & rows.flatten(1).isfinite().all(dim=1)
+            sums = rows.flatten(1).sum(dim=1).isfinite()  # at once; a sum may overflow where no term is infinite
+            good = good & (sums if sums.all() else rows.flatten(1).isfinite().all(dim=1))
         return good
 
 

@@ -31,7 +31,7 @@ class GaussianDescent(Descent):
         self.gradient = start.new_zeros(len(start), self.size)
         self.generators = task.generators(Purpose.NOISE)
         self.noise = torch.zeros_like(self.gradient)
-        self.deviation = torch.zeros_like(self.gradient)
+        self.deviation, self.theta = torch.zeros_like(self.gradient), torch.zeros_like(self.gradient)
         self.drawn = 0
 
     def draw(self, active: int) -> None:
@@ -46,7 +46,8 @@ class GaussianDescent(Descent):
             self.slope[:active] = 0
         self.draw(active)
         self.drawn += 1
-        return torch.addcmul(self.variables[:active, : self.size], self.deviation[:active], self.noise[:active])
+        mean, out = self.variables[:active, : self.size], self.theta[:active]
+        return torch.addcmul(mean, self.deviation[:active], self.noise[:active], out=out)
 
     def observe(self, active: int) -> None:
         """Add this sample's part of both gradients."""

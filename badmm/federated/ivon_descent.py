@@ -48,7 +48,7 @@ class IvonDescent(LocalSolver):
         self.settings, self.samples, self.lr = settings, settings.samples, task.lr
         self.mean, self.precision, self.momentum, self.tilt = mean, precision, momentum, tilt
         self.kernels = optimizer_kernels.load("ivon", mean.device, backend)
-        self.gradient, self.theta, self.noise = (torch.zeros_like(mean) for _ in range(3))
+        self.gradient, self.theta, self.noise = (torch.empty_like(mean) for _ in range(3))
         self.totals = tuple(torch.zeros_like(mean) for _ in range(2)) if self.samples > 1 else ()
         self.ess = ess.double().reshape(-1).cpu().numpy()
         self.before = steps.cpu().numpy().astype(np.int64)
@@ -56,43 +56,62 @@ class IvonDescent(LocalSolver):
         streams = [sequence(seed, Purpose.NOISE, index, client) for client in task.members]
         self.seeds = [int(stream.generate_state(1, np.uint64)[0]) for stream in streams]
         self.done, self.drawn, self.ready = 0, 0, False
+        self.rows = self._slices(len(mean))
 
     def point(self, active: int) -> Tensor:
         """θ = m + ε/√(ess s); the first of a step is already there where the last step drew it."""
+        at = self._first(active)
         if not self.ready:
-            mean, precision, theta, noise = _heads(active, self.mean, self.precision, self.theta, self.noise)
             seeds, ess = self.seeds[:active], self.ess[:active]
-            self.kernels.sample(mean, precision, ess, seed=seeds, step=self.drawn, noise=noise, out=(theta,))
+            out, noise = (at.theta,), at.noise
+            self.kernels.sample(at.mean, at.precision, ess, seed=seeds, step=self.drawn, noise=noise, out=out)
             self.drawn += 1
         self.ready = False
-        return self.theta[:active]
+        return at.theta
 
     def observe(self, active: int) -> None:
         """Add this sample to the sums, where a step takes several."""
         if self.samples > 1:
-            gradient, noise, *totals = _heads(active, self.gradient, self.noise, *self.totals)
-            self.kernels.accumulate(gradient, *totals, noise=noise, out=tuple(totals))
+            at = self._first(active)
+            self.kernels.accumulate(at.gradient, *at.totals, noise=at.noise, out=at.totals)
 
     def step(self, active: int) -> None:
         """One step of IVON, in one pass with the next sample where there is one sample a step."""
         self.done += 1
-        state = _heads(active, self.mean, self.precision, self.momentum)
-        s = self.settings
+        at = self._first(active)
+        s, state = self.settings, (at.mean, at.precision, at.momentum)
         debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
         hyper = (self.ess[:active], self.lr, s.beta1, s.beta2, debias, s.clip)
-        tilt = _heads(active, *self.tilt)
         if self.samples > 1:
-            totals = _heads(active, *self.totals)
-            self.kernels.update_averaged(*totals, *state, tilt, self.samples, *hyper, out=state)
-            for total in totals:
+            self.kernels.update_averaged(*at.totals, *state, at.tilt, self.samples, *hyper, out=state)
+            for total in at.totals:
                 total.zero_()
             return
-        gradient, theta, noise = _heads(active, self.gradient, self.theta, self.noise)
-        address = {"seed": self.seeds[:active], "next_step": self.drawn}
-        out = (*state, theta)
-        self.kernels.update_sample(gradient, *state, tilt, *hyper, **address, noise=noise, next_noise=noise, out=out)
+        address = {"seed": self.seeds[:active], "next_step": self.drawn, "noise": at.noise, "next_noise": at.noise}
+        self.kernels.update_sample(at.gradient, *state, at.tilt, *hyper, **address, out=(*state, at.theta))
         self.drawn, self.ready = self.drawn + 1, True
 
+    def _first(self, active: int) -> _Rows:
+        """The first rows of everything, sliced once for all steps with as many."""
+        if len(self.rows.mean) != active:
+            self.rows = self._slices(active)
+        return self.rows
 
-def _heads(active: int, *rows: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor[:active] for tensor in rows)
+    def _slices(self, active: int) -> _Rows:
+        whole = (self.mean, self.precision, self.momentum, self.gradient, self.theta, self.noise)
+        xi, precision = self.tilt
+        return _Rows(
+            *(t[:active] for t in whole), (xi[:active], precision[:active]), tuple(t[:active] for t in self.totals)
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    mean: Tensor
+    precision: Tensor
+    momentum: Tensor
+    gradient: Tensor
+    theta: Tensor
+    noise: Tensor
+    tilt: tuple[Tensor, Tensor]
+    totals: tuple[Tensor, ...]

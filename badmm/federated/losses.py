@@ -19,8 +19,9 @@ class Loss:
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    flat = F.cross_entropy(outputs.reshape(-1, outputs.shape[-1]), targets.reshape(-1), reduction="none")
-    return flat.view(targets.shape)
+    # classes before points: torch's softmax vectorizes over what follows its axis, and classes are few
+    flat = outputs.reshape(1, -1, outputs.shape[-1]).mT
+    return F.cross_entropy(flat, targets.reshape(1, -1), reduction="none").view(targets.shape)
 
 
 def _cross_entropy_root(outputs: Tensor) -> Tensor:

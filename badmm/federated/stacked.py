@@ -62,9 +62,9 @@ class Stacked:
             def head(outputs: Tensor) -> tuple[Tensor, Tensor]:
                 leaf = outputs.detach().requires_grad_()
                 with torch.enable_grad():
-                    sums = (self.loss.value(leaf, y) * weights).sum(dim=1)
-                    (slope,) = torch.autograd.grad(sums.sum(), leaf)
-                return sums.detach(), slope
+                    values = self.loss.value(leaf, y)
+                    (slope,) = torch.autograd.grad(values, leaf, weights)
+                return values.detach().mul_(weights).sum(dim=1), slope
 
             with torch.no_grad():
                 return run(masks, head)

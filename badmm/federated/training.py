@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -125,27 +126,36 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
     steps = task.steps
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
-    inputs: dict[int, Tensor] = {}
-    bound: dict[int, Gradient] = {}
-    before = 0
-    for number, width in enumerate(widths):
-        active = sum(count > number for count in steps)
-        if active != before:
-            inputs, bound, before = {}, {}, active
-        rows, weight, slope = index[number, :active, :width], weights[number, :active, :width], solver.gradient[:active]
-        x, y = federation.data.points(rows, federation.dtype, inputs.get(width))
-        inputs[width] = x
-        masks = task.masks(generators[:active], width)
-        for _ in range(solver.samples):
-            theta = solver.point(active)
-            if width not in bound:
-                bound[width] = federation.stack.bind(theta, x, slope)
-            losses[:active] += bound[width](y, weight, masks)
-            solver.observe(active)
-        solver.step(active)
+    for first, last, active in _phases(steps):
+        inputs: dict[int, Tensor] = {}
+        bound: dict[int, Gradient] = {}
+        total, slope = losses[:active], solver.gradient[:active]
+        parts = (whole[first:last, :active].unbind() for whole in (index, weights))
+        for width, rows, weight in zip(widths[first:last], *parts, strict=True):
+            if width < rows.shape[1]:
+                rows, weight = rows[:, :width], weight[:, :width]
+            x, y = federation.data.points(rows, federation.dtype, inputs.get(width))
+            inputs[width] = x
+            masks = task.masks(generators[:active], width)
+            for _ in range(solver.samples):
+                theta = solver.point(active)
+                if width not in bound:
+                    bound[width] = federation.stack.bind(theta, x, slope)
+                total += bound[width](y, weight, masks)
+                solver.observe(active)
+            solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs
     task.tally.gradients += points * solver.samples
     return losses / (solver.samples * torch.tensor(steps, dtype=federation.dtype, device=federation.device))
+
+
+def _phases(steps: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """First step, last step (exclusive) and number of active members of each stretch, for falling numbers of steps."""
+    first = 0
+    for active in range(len(steps), 0, -1):
+        if steps[active - 1] > first:
+            yield first, steps[active - 1], active
+            first = steps[active - 1]
 
 
 def _optimizer(variables: list[Tensor], settings: LocalSettings, lr: float) -> torch.optim.Optimizer:

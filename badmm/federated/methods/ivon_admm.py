@@ -99,7 +99,10 @@ class IvonADMM(GaussianMethod):
         """IVON from the server's posterior."""
         scale, count = self.temperature / task.sizes, len(task.members)
         natural = server_natural(state)
-        tilt = [(scale * (self.rho * g + rows(state.clients, d, task))) for g, d in zip(natural, DUALS, strict=True)]
+        tilt = [
+            rows(state.clients, dual, task).add_(own, alpha=self.rho).mul_(scale)
+            for own, dual in zip(natural, DUALS, strict=True)
+        ]
         ess = 1.0 / (scale * self.rho)
         precision, mean = natural[1] / ess, self.mean(state)
         if state.round == 0 and self.origin == "prior":

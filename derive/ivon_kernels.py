@@ -159,7 +159,7 @@ def updates() -> list[Sweep]:
         ),
         sweep(
             "update_sample", operands, (GIVEN, NEXT), HYPER, (*STEP_UNIFORMS, "inverse_root_ess"), step_body(PRICE),
-            (*STATE, Result("sample", sampled("m_new", "s_new", "eps_next"), "real")),
+            (*STATE, Result("sample", sampled("m_new", "s_new", "eps_next"), "real", "gradient")),
             ("The IVON step and the next sample, in one pass.", f"{FORMULA}, sample m' + noise'/sqrt(ess*s')", source),
         ),
     ]  # fmt: skip

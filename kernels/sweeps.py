@@ -152,16 +152,17 @@ class SweepCall:
 
     def in_order(self) -> list[int]:
         """The results in the order in which an error looks at them: a later part of the state is computed from fewer of
-        the others, so that the one at fault is met first; what replaces nothing comes last."""
+        the others, so that the one at fault is met first; what is no new value of an operand comes last."""
         numbers = range(len(self.results))[::-1]
-        return sorted(numbers, key=lambda k: not self.results[k][2])
+        return sorted(numbers, key=lambda k: self.results[k][0] != self.results[k][2])
 
     def refuse_result(self, k: int, got: Any, at: Any, overwritten: bool) -> None:
         """Raise the error of a result outside its domain."""
         name, domain, replaced = self.results[k]
         expected = "positive" if domain == "positive" and np.isfinite(got) else "finite"
         over = ", overwritten" if overwritten else ""
+        subject = name if name == replaced else self.name
         raise ValueError(
-            f"{replaced or self.name}: expected {expected}, with a result that {np.asarray(got).dtype} can hold, got a "
+            f"{subject}: expected {expected}, with a result that {np.asarray(got).dtype} can hold, got a "
             f"new {name} of {got} at index {at}{over}"
         )

@@ -103,6 +103,17 @@ def test_gradients_are_those_of_autograd_and_stay_in_their_place(least, activati
         assert whole[:, stack.size :].isnan().all()
 
 
+@pytest.mark.parametrize("kind", [models.MLP, General])
+def test_gradients_may_take_the_parameters_place(kind, least):
+    stack = Stacked(kind((6, 5, 4, 3)), CROSS_ENTROPY)
+    draw = torch.Generator().manual_seed(3)
+    flat, x = torch.randn(4, stack.size, generator=draw), torch.randn(4, 8, 6, generator=draw)
+    y, weights, out = torch.randint(0, 3, (4, 8), generator=draw), torch.rand(4, 8, generator=draw), flat.clone()
+    stack.gradient(flat, x, y, weights, out)
+    stack.gradient(flat, x, y, weights, flat)
+    assert torch.equal(flat, out)
+
+
 def test_an_mlp_runs_stacked_as_by_vmap():
     network = models.MLP((6, 5, 4, 3), "tanh").double()
     stack = Stacked(network, CROSS_ENTROPY)

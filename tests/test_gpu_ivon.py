@@ -132,6 +132,21 @@ def test_state_is_updated_in_place_and_out_of_unaligned_memory(device: Any, dtyp
         assert {name[-2:] for _, name, _, _ in device.launched} == {"x1", "x4" if dtype == "float32" else "x2"}
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_next_sample_may_take_the_gradients_place(device: Any, dtype: str) -> None:
+    xp, ns = device.memory.xp, kernels.load("ivon", device="gpu")
+    for size in (1, 33, 1001):
+        whole, extra = state((size,), dtype), hyper(*ALL) | {"tilt": (0.0, 0.5), "seed": 3, "step": 4, "next_step": 5}
+        expected = CPU.update_sample(**whole, **extra)
+        there = {name: xp.asarray(array) for name, array in whole.items()}
+        out = tuple(there[name] for name in ("mean", "precision", "momentum", "gradient"))
+        ns.update_sample(**there, **extra, out=out)
+        kernels.synchronize()
+        for got, wanted in zip(out[:3], expected, strict=False):
+            assert device.read(got).tobytes() == wanted.tobytes()
+        np.testing.assert_allclose(device.read(out[3]), expected[3], rtol=1e-5 if dtype == "float32" else 1e-13)
+
+
 def spoiled(name: str, value: float) -> dict[str, Any]:
     whole = state((7,), "float64")
     return whole | {name: np.where(np.arange(7) == 4, value, whole[name])}

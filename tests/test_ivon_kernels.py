@@ -295,6 +295,27 @@ def test_errors_name_argument_expectation_and_value(ns: Any, name: str) -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 33, 1001])
+def test_the_next_sample_may_take_the_gradients_place(ns: Any, dtype: str, count: int) -> None:
+    expected = ns.update_sample(*start(count, dtype), (0.0, 0.1), **HYPER, seed=1, step=1, next_step=2)
+    g, m, s, v = start(count, dtype)
+    result = ns.update_sample(g, m, s, v, (0.0, 0.1), **HYPER, seed=1, step=1, next_step=2, out=(m, s, v, g))
+    assert result[3] is g
+    assert [a.tobytes() for a in result] == [a.tobytes() for a in expected]
+
+
+def test_a_sample_out_of_range_is_named_after_the_state(ns: Any) -> None:
+    g, m, s, v = start(6, "float32")
+    noise, vast = np.ones(6, "f4"), np.zeros(6, "f4")
+    vast[4] = 3e38
+    hyper = HYPER | {"ess": 0.01}
+    with pytest.raises(
+        ValueError, match=r"update_sample: expected finite, .* new sample of inf at index 4, overwritten"
+    ):
+        ns.update_sample(g, m, s, v, (0.0, 0.1), **hyper, noise=noise, next_noise=vast, out=(m, s, v, g))
+
+
 def test_out_may_not_be_another_slots_memory(ns: Any) -> None:
     g, m, s, v = start(6)
     with pytest.raises(

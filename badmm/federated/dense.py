@@ -116,10 +116,13 @@ class Chain:
         """Gradients into `slopes` from the slope of the outputs of the last forward pass."""
         self.pulled[-1].copy_(slope)
         for place in reversed(range(len(self.outer))):
+            if place:
+                self.back[
+                    place - 1
+                ]()  # reads the weights before their slopes are written, which may lie in their place
             self.outer[place]()
             bias = self.biases[place]
             if bias is not None:
                 torch.sum(self.pulled[place], dim=1, out=bias)
             if place:
-                self.back[place - 1]()
                 self.activation.pull(self.pulled[place - 1], self.through[place])

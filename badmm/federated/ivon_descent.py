@@ -48,7 +48,8 @@ class IvonDescent(LocalSolver):
         self.settings, self.samples, self.lr = settings, settings.samples, task.lr
         self.mean, self.precision, self.momentum, self.tilt = mean, precision, momentum, tilt
         self.kernels = optimizer_kernels.load("ivon", mean.device, backend)
-        self.gradient, self.theta, self.noise = (torch.empty_like(mean) for _ in range(3))
+        self.theta, self.noise = (torch.empty_like(mean) for _ in range(2))
+        self.gradient = self.theta  # a gradient takes the place of the parameters it was wanted at
         self.totals = tuple(torch.zeros_like(mean) for _ in range(2)) if self.samples > 1 else ()
         self.ess = ess.double().reshape(-1).cpu().numpy()
         self.before = steps.cpu().numpy().astype(np.int64)
@@ -98,11 +99,10 @@ class IvonDescent(LocalSolver):
         return self.rows
 
     def _slices(self, active: int) -> _Rows:
+        tilt, totals = (tuple(t[:active] for t in several) for several in (self.tilt, self.totals))
         whole = (self.mean, self.precision, self.momentum, self.gradient, self.theta, self.noise)
-        xi, precision = self.tilt
-        return _Rows(
-            *(t[:active] for t in whole), (xi[:active], precision[:active]), tuple(t[:active] for t in self.totals)
-        )
+        mean, precision, momentum, gradient, theta, noise = (t[:active] for t in whole)
+        return _Rows(mean, precision, momentum, gradient, theta, noise, tilt, totals)
 
 
 @dataclass(frozen=True)
@@ -113,5 +113,5 @@ class _Rows:
     gradient: Tensor
     theta: Tensor
     noise: Tensor
-    tilt: tuple[Tensor, Tensor]
+    tilt: tuple[Tensor, ...]
     totals: tuple[Tensor, ...]

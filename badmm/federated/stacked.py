@@ -54,7 +54,8 @@ class Stacked:
 
     def bind(self, flat: Tensor, x: Tensor, out: Tensor) -> Gradient:
         """The gradients at parameters `flat` (k, P) and inputs `x` (k, B, ...), to be written into `out` (k, P): a
-        function of targets and weights (k, B) and masks that uses these tensors as they are when it is called.
+        function of targets and weights (k, B) and masks that uses these tensors as they are when it is called. `out`
+        may be `flat`.
         """
         run = self._thread_network().stacked_gradient(self.views(flat), x, self.views(out))
 

@@ -140,12 +140,14 @@ def floors(stack: int, repeats: int = 20) -> dict[str, float]:
 def measure(plan: Plan) -> dict[str, list[float]]:
     """Seconds of a round by path, a value a repetition; paths take turns, so that drift meets all alike."""
     fed = federation(plan.clients)
-    whole = {
-        "IVON-ADMM, batched": batched(fed, REGISTRY["ivon_admm"](), plan.stack),
-        "FedAvg (Adam), batched": batched(fed, REGISTRY["fedavg"](), plan.stack),
-    }
+    methods = {"IVON-ADMM, batched": REGISTRY["ivon_admm"](), "FedAvg (Adam), batched": REGISTRY["fedavg"]()}
+    whole = {name: batched(fed, method, plan.stack) for name, method in methods.items()}
     found: dict[str, list[float]] = {name: [] for name in (*whole, *OPTIMIZERS)}
-    one_by_one(fed, 1, OPTIMIZERS["badmm.ivon.IVON"])  # loads the compiled kernels
+    small = federation(plan.stack)  # loads the compiled kernels
+    for method in methods.values():
+        batched(small, method, plan.stack)()
+    for make in OPTIMIZERS.values():
+        one_by_one(small, 1, make)
     for number in range(plan.repeats):
         for name, run in whole.items():
             found[name].append(run())

@@ -19,8 +19,8 @@ class LocalSolver(ABC):
     """The local optimizer of k clients at once. Members are ordered so that the active ones are the first rows.
 
     Each step, for each of `samples` on the same minibatch: the loop reads `point`, writes the gradient of the mean loss
-    there into `gradient` (k, P), which may be the memory of those parameters, and calls `observe`; then it calls `step`.
-    A method reads the end point from its own solver; see `badmm.federated.methods`.
+    there into `gradient` (k, P), perhaps the memory of those parameters, and calls `observe`; then it calls `step`. A
+    method reads the end point from its own solver; see `badmm.federated.methods`.
     """
 
     gradient: Tensor

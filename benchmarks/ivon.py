@@ -4,14 +4,14 @@
 
 A step is what an optimizer does beside forward and backward: draw normals, sample the parameters, update momentum,
 precision and mean from the gradient; float32, one flat tensor, the fastest of several steps (beside the peers also
-the median: fresh pages cost ivon-opt more than its arithmetic, and their cost varies). Ours is measured in four ways:
-`sample` and then `update`, or both in `update_sample`; the normals stored by the one and read by the other, or drawn
-again. Bytes: an array that is read counts once, one updated in place twice, one that is only written twice (the line
-is fetched before it is written); the floor is the time that these bytes take at the ceiling, the read-modify-write
-loop a[i] = a[i] * s over 160 MB, measured in turn with the steps on the same threads. The tilt (prior and duals) is
-two arrays for ADMM, two numbers for plain IVON. ivon-opt and AdamW run in processes of their own, ivon-opt as it
-comes and with malloc tuned so that freed memory stays mapped (MALLOC_MMAP_MAX_=0 with a large trim threshold and top
-pad).
+the median: fresh pages cost ivon-opt more than its arithmetic, and their cost varies). Ours is measured in five ways:
+`sample` and then `update`, or both in `update_sample`, perhaps with the next sample in the gradient's place; the
+normals stored by the one and read by the other, or drawn again. Bytes: an array that is read counts once, one updated
+in place twice, one that is only written twice (the line is fetched before it is written); the floor is the time that
+these bytes take at the ceiling, the read-modify-write loop a[i] = a[i] * s over 160 MB, measured in turn with the steps
+on the same threads. The tilt (prior and duals) is two arrays for ADMM, two numbers for plain IVON. ivon-opt and AdamW
+run in processes of their own, ivon-opt as it comes and with malloc tuned so that freed memory stays mapped
+(MALLOC_MMAP_MAX_=0 with a large trim threshold and top pad).
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Variant:
 
 
 def variants(count: int) -> Iterator[Variant]:
-    """The four ways, with a tilt of numbers and of arrays."""
+    """The five ways, with a tilt of numbers and of arrays."""
     ns, rng = kernels.load("ivon"), np.random.default_rng(0)
     # gradients so small that thousands of steps with one set of normals leave the precision where it is
     g, m = ((scale * rng.normal(size=count)).astype(np.float32) for scale in (1e-3, 1.0))
     s, v = rng.uniform(0.1, 1.0, count).astype(np.float32), np.zeros(count, np.float32)
-    eps, theta = np.zeros(count, np.float32), np.zeros(count, np.float32)
+    eps, theta, place = np.zeros(count, np.float32), np.zeros(count, np.float32), g.copy()
     state = (m, s, v)
     arrays = (np.zeros(count, np.float32), np.full(count, 1e-4, np.float32))
     stored, again = {"noise": eps, "next_noise": eps}, {"step": 1}
@@ -68,7 +68,7 @@ def variants(count: int) -> Iterator[Variant]:
             ns.sample(m, s, HYPER["ess"], seed=1, step=1, noise=eps if keep else None, out=(theta,))
             ns.update(g, *state, tilt, **HYPER, **({"noise": eps} if keep else {"seed": 1, "step": 1}), out=state)
 
-        def fused(keep: bool, tilt: Any = tilt) -> None:
+        def fused(keep: bool, tilt: Any = tilt, g: Any = g, theta: Any = theta) -> None:
             ns.update_sample(
                 g, *state, tilt, **HYPER, seed=1, next_step=2, **(stored if keep else again), out=(*state, theta)
             )
@@ -78,6 +78,9 @@ def variants(count: int) -> Iterator[Variant]:
         yield Variant("sample, update; drawn again", label, 44 + more, partial(apart, False))
         yield Variant("update_sample; normals stored", label, 44 + more, partial(fused, True))
         yield Variant("update_sample; drawn again", label, 36 + more, partial(fused, False))
+        yield Variant(
+            "update_sample in place; normals stored", label, 40 + more, partial(fused, True, g=place, theta=place)
+        )
 
 
 def peer_times(name: str, count: int, threads: int, repeats: int) -> list[float]:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import sympy as sp
 
 from derive import admm
-from derive.ir import ClientSum, Expr, Kernel, Let, Map, Op, Operand, Scalar, Var
+from derive.ir import ClientSum, Kernel, Let, Map, Operand, Scalar, Var, renamed
 from derive.lower import hoist, lower, uniform_ir
 
 PAPER = "Möllenhoff et al., arXiv:2506.13150"
-
-
-def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
-    """An expression with some of its variables called otherwise."""
-    if isinstance(node, Var):
-        return Var(names.get(node.name, node.name))
-    if isinstance(node, Op):
-        return replace(node, args=tuple(renamed(a, names) for a in node.args))
-    return node
 
 
 def then(first: Map, second: Map, value: str, name: str, result_names: tuple[str, ...]) -> Map:

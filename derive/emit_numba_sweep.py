@@ -20,6 +20,7 @@ from derive.emit_python_sweep import tested as operands_tested
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
 INTRINSIC_NAMES = "bits f32 f64 fma from_bits i32 i64 load nonfinite nonpositive select store u32 u64"
+BLOCKS = "ab"  # what their names end in
 LOOP, INNER = " " * 12, " " * 16
 
 
@@ -82,26 +83,48 @@ def _draw(g: ir.Generator, single: bool) -> str:
     """Whole tiles of normals into `out`, for the coordinates [lo, hi) of a row; lo begins a tile.
 
     Words first and normals after, in the words' place: each loop is so short that the processor overlaps its passes.
+    A pass makes the words of two blocks: one block's rounds wait for each other, and leave the multipliers idle.
     """
     draw = g.single if single else g.double
     seed, step, block = g.params
     count = len(draw.results)
     real = Printer(single)
-    places = [f"at{f' + {k * g.lanes}' if k else ''} + lane" for k in range(count)]
+    half = g.lanes // 2
     tiles = [f"    for start in range(lo, hi, {count * g.lanes}):", "        at = start - lo"]
-    lanes = f"        for lane in range({g.lanes}):"
     lines = [JIT, f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
-    lines += [f"        first = start // {count}", lanes, f"{LOOP}{block} = u64(first + lane)"]
-    lines += Printer(single, dict.fromkeys(g.params, "word")).statements(draw.words, LOOP)
-    kept = [f"from_bits({name})" for name in draw.word_names]
-    lines += [f"{LOOP}store(out, {place}, {word}, {UNSCOPED})" for place, word in zip(places, kept, strict=True)]
-    lines += [*tiles, lanes]
+    lines += [f"        first = start // {count}", f"        for lane in range({half}):"]
+    lines += [f"{LOOP}{block}{b} = u64(first{_plus(half * k)} + lane)" for k, b in enumerate(BLOCKS)]
+    lines += Printer(single, dict.fromkeys([seed, step, *(block + b for b in BLOCKS)], "word")).statements(
+        _two_blocks(draw, block), LOOP
+    )
+    for k, word in enumerate(draw.word_names):
+        for number, b in enumerate(BLOCKS):
+            place = f"at{_plus(k * g.lanes + number * half)} + lane"
+            lines.append(f"{LOOP}store(out, {place}, from_bits({word}{b}), {UNSCOPED})")
+    places = [f"at{_plus(k * g.lanes)} + lane" for k in range(count)]
+    lines += [*tiles, f"        for lane in range({g.lanes}):"]
     read = zip(draw.word_names, places, strict=True)
     lines += [f"{LOOP}{name} = bits(load(out, {place}))" for name, place in read]
     lines += Printer(single, dict.fromkeys(draw.word_names, "bits")).statements(draw.normals, LOOP)
     results = zip(places, draw.results, strict=True)
     lines += [f"{LOOP}store(out, {place}, {real.expr(e)}, {UNSCOPED})" for place, e in results]
     return "\n".join(lines)
+
+
+def _plus(number: int) -> str:
+    return f" + {number}" if number else ""
+
+
+def _two_blocks(draw: ir.Draw, block: str) -> tuple[ir.Let, ...]:
+    """The words' statements for two blocks in turn; what does not depend on the block once."""
+    own, lines = {block}, []
+    for s in draw.words:
+        if ir.variables(s.value) & own:
+            own.add(s.name)
+            lines += [ir.Let(s.name + b, ir.renamed(s.value, {name: name + b for name in own})) for b in BLOCKS]
+        else:
+            lines.append(s)
+    return tuple(lines)
 
 
 def _noise(o: ir.Optimizer) -> str:

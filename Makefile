@@ -12,7 +12,7 @@ help:
 	@echo "make test      all tests"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
 	@echo "make digits        every federated method on the digits, tuned with equal budgets (under 20 minutes)"
-	@echo "make mnist cifar-look DATA_ROOT=DIR        the experiments on images in files; about 80 and 15 minutes"
+	@echo "make mnist cifar-look DATA_ROOT=DIR        the experiments on images in files; about 60 and 15 minutes"
 	@echo "make derive docs bench clean        regenerate kernels, documents, tables; remove what was built"
 
 demo: $(VENV)/.ready-run

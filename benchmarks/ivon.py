@@ -58,8 +58,10 @@ def variants(count: int) -> Iterator[Variant]:
     # gradients so small that thousands of steps with one set of normals leave the precision where it is
     g, m = ((scale * rng.normal(size=count)).astype(np.float32) for scale in (1e-3, 1.0))
     s, v = rng.uniform(0.1, 1.0, count).astype(np.float32), np.zeros(count, np.float32)
-    eps, theta, place = np.zeros(count, np.float32), np.zeros(count, np.float32), g.copy()
+    eps, theta = np.zeros(count, np.float32), np.zeros(count, np.float32)
     state = (m, s, v)
+    # here the last sample stands for the gradient, and moves a state of its own
+    own = {"g": g.copy(), "state": tuple(a.copy() for a in state)}
     arrays = (np.zeros(count, np.float32), np.full(count, 1e-4, np.float32))
     stored, again = {"noise": eps, "next_noise": eps}, {"step": 1}
     for label, tilt, more in (("numbers", (0.0, 1e-4), 0), ("arrays", arrays, 8)):
@@ -68,7 +70,7 @@ def variants(count: int) -> Iterator[Variant]:
             ns.sample(m, s, HYPER["ess"], seed=1, step=1, noise=eps if keep else None, out=(theta,))
             ns.update(g, *state, tilt, **HYPER, **({"noise": eps} if keep else {"seed": 1, "step": 1}), out=state)
 
-        def fused(keep: bool, tilt: Any = tilt, g: Any = g, theta: Any = theta) -> None:
+        def fused(keep: bool, tilt: Any = tilt, g: Any = g, theta: Any = theta, state: Any = state) -> None:
             ns.update_sample(
                 g, *state, tilt, **HYPER, seed=1, next_step=2, **(stored if keep else again), out=(*state, theta)
             )
@@ -79,7 +81,7 @@ def variants(count: int) -> Iterator[Variant]:
         yield Variant("update_sample; normals stored", label, 44 + more, partial(fused, True))
         yield Variant("update_sample; drawn again", label, 36 + more, partial(fused, False))
         yield Variant(
-            "update_sample in place; normals stored", label, 40 + more, partial(fused, True, g=place, theta=place)
+            "update_sample in place; normals stored", label, 40 + more, partial(fused, True, theta=own["g"], **own)
         )
 
 
@@ -177,8 +179,9 @@ def our_rows(found: Times) -> Iterator[str]:
 
 
 def chosen(found: Times, tilt: str, size: int, threads: int) -> Any:
-    """The key of the fastest way."""
+    """The key of the fastest way that keeps the gradient, as the peers do."""
     ours = [k for k in found.seconds if len(k) == 5 and (k[1], *k[3:]) == (tilt, size, threads)]
+    ours = [k for k in ours if "in place" not in k[0]]
     return min(ours, key=found.fastest)
 
 
@@ -208,7 +211,7 @@ def summary(found: Times) -> Iterator[str]:
             for size in SIZES
             for threads in THREADS
         ]
-        yield f"- fastest with {tilt} for the tilt: {', '.join(names)}"
+        yield f"- fastest that keeps the gradient, with {tilt} for the tilt: {', '.join(names)}"
     yield (
         "- so the default is `update_sample` with stored normals where it is the fastest; drawing them again saves an "
         "array and costs a second run of the generator"

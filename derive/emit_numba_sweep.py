@@ -124,6 +124,7 @@ def _two_blocks(draw: ir.Draw, block: str) -> tuple[ir.Let, ...]:
             lines += [ir.Let(s.name + b, ir.renamed(s.value, {name: name + b for name in own})) for b in BLOCKS]
         else:
             lines.append(s)
+    assert own.issuperset(draw.word_names)
     return tuple(lines)
 
 

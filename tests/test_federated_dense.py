@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from badmm.federated import dense, models
+from badmm.federated import dense, models, rounds
 from badmm.federated.dense import product
+from badmm.federated.federation import ClientData, Federation, LocalSettings
 from badmm.federated.losses import CROSS_ENTROPY
+from badmm.federated.methods import REGISTRY
 from badmm.federated.stacked import Stacked
+from badmm.federated.training import Descent
 
 
 @pytest.fixture(params=[0, 1 << 60], ids=["onednn", "batched"])
@@ -40,10 +45,14 @@ def test_a_product_reads_its_tensors_anew(least):
     run = product(x, weights, bias, out)
     run()
     before = out.clone()
-    x.mul_(2)
+    weights.mul_(2)
     bias.mul_(2)
     run()
     torch.testing.assert_close(out, 2 * before)
+    x.mul_(2)
+    bias.mul_(2)
+    run()
+    torch.testing.assert_close(out, 4 * before)
 
 
 def test_onednn_is_used_where_torch_has_it(monkeypatch):
@@ -80,6 +89,27 @@ def test_a_network_of_its_own_has_the_general_passes():
             return super().stacked(parameters, x, masks)
 
     assert Outputs.stacked_gradient is models.Network.stacked_gradient
+    stack, chain = (Stacked(kind((6, 5, 4)), CROSS_ENTROPY) for kind in (Outputs, models.MLP))
+    draw = torch.Generator().manual_seed(4)
+    flat, x, weights = (torch.rand(shape, generator=draw) for shape in ((2, stack.size), (2, 8, 6), (2, 8)))
+    y, found, expected = torch.randint(0, 4, (2, 8), generator=draw), torch.empty_like(flat), torch.empty_like(flat)
+    stack.gradient(flat, x, y, weights, found)
+    chain.gradient(flat, x, y, weights, expected)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_parameter_that_no_layer_uses_is_an_error():
+    network = models.MLP((3, 2))
+    network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    stack = Stacked(network, CROSS_ENTROPY)
+    flat = stack.initial().unsqueeze(0)
+    with pytest.raises(RuntimeError, match="parameters: expected those of the layers, got unused"):
+        stack.gradient(flat, torch.rand(1, 4, 3), torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4), flat.clone())
+
+
+def test_an_mlp_can_be_pickled():
+    network = pickle.loads(pickle.dumps(models.MLP((3, 2, 2), "tanh")))
+    assert network.activation == dense.ACTIVATIONS["tanh"]
 
 
 @pytest.mark.parametrize("activation", dense.ACTIVATIONS)
@@ -136,3 +166,53 @@ def test_a_client_depends_on_the_others_of_its_stack_by_rounding_only():
         row = slice(place, place + 1)
         torch.testing.assert_close(stack.gradient(flat[row], x[row], y[row], weights[row], alone[row]), sums[row])
     torch.testing.assert_close(out, alone, rtol=1e-6, atol=1e-8)
+
+
+class Fresh(ClientData):
+    """Data that come in memory of their own every time."""
+
+    def points(self, index, dtype, out=None):
+        x, y = super().points(index, dtype)
+        return x + 1.0, y
+
+
+class InPlace(ClientData):
+    """The same numbers where they are wanted."""
+
+    def points(self, index, dtype, out=None):
+        x, y = super().points(index, dtype, out)
+        return x.add_(1.0), y
+
+
+def _trained(method, kind, data=ClientData):
+    draw = torch.Generator().manual_seed(5)
+    sizes = (23, 16, 16, 5, 1)
+    inputs, targets = torch.rand(sum(sizes), 6, dtype=torch.float64, generator=draw), torch.arange(sum(sizes)) % 3
+    rows = tuple(torch.arange(sum(sizes)).split(sizes))
+    torch.manual_seed(6)
+    stack = Stacked(kind((6, 5, 4, 3)).double(), CROSS_ENTROPY)
+    settings = LocalSettings(lr=0.01, epochs=2, batch_size=8)
+    fed = Federation(data(inputs, targets, rows), stack, settings, 7, torch.float64)
+    state = method.start(fed, stack.initial(torch.float64))
+    for _ in range(2):
+        rounds.play(method, fed, state, lr=0.01)
+    return method.mean(state)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedlap", "pvi", "ivon_admm"])
+def test_clients_of_many_batch_widths_train_as_by_autograd(name):
+    method = REGISTRY[name]()
+    torch.testing.assert_close(_trained(method, models.MLP), _trained(method, General), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "ivon_admm"])
+def test_inputs_in_memory_of_their_own_are_read(name):
+    method = REGISTRY[name]()
+    assert torch.equal(_trained(method, models.MLP, Fresh), _trained(method, models.MLP, InPlace))
+
+
+def test_parameters_in_memory_of_their_own_are_read(monkeypatch):
+    method = REGISTRY["fedavg"]()
+    expected = _trained(method, models.MLP)
+    monkeypatch.setattr(Descent, "point", lambda self, active: self.variables[:active] * 1.0)
+    assert torch.equal(_trained(method, models.MLP), expected)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from badmm.federated.federation import Task
-from badmm.federated.methods import REGISTRY, Method, State
+from badmm.federated.methods import REGISTRY, Method, Reply, State
 from badmm.federated.methods.bregman_admm import BregmanADMM
 from badmm.federated.methods.fedadmm import FedADMM
 from badmm.federated.methods.fedavg import FedAvg
@@ -242,3 +242,13 @@ def test_every_method_is_documented_and_named() -> None:
         assert method.name == name == method.__module__.rpartition(".")[2]
         assert module.__doc__ is not None
         assert "server" in module.__doc__ and "client" in module.__doc__
+
+
+def test_what_is_finite_is_told_row_by_row() -> None:
+    rows = torch.ones(5, 8)
+    rows[1] = 3e38  # a sum beyond float32, of finite numbers
+    rows[2, 3] = torch.inf
+    rows[3, 2:4] = torch.tensor([torch.inf, -torch.inf])
+    rows[4, 7] = torch.nan
+    reply = Reply({"mean": rows}, {"steps": torch.full((5, 1), 2**62)}, torch.zeros(5))
+    assert reply.finite().tolist() == [True, True, False, False, False]

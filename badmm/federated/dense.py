@@ -65,13 +65,22 @@ class Activation:
     pull: Callable[[Tensor, Tensor], object]
 
 
-_aten = torch.ops.aten
+def _pull_sigmoid(slope: Tensor, y: Tensor) -> object:
+    return torch.ops.aten.sigmoid_backward.grad_input(slope, y, grad_input=slope)
+
+
+def _pull_relu(slope: Tensor, y: Tensor) -> object:
+    return torch.ops.aten.threshold_backward.grad_input(slope, y, 0, grad_input=slope)
+
+
+def _pull_tanh(slope: Tensor, y: Tensor) -> object:
+    return torch.ops.aten.tanh_backward.grad_input(slope, y, grad_input=slope)
+
+
 ACTIVATIONS = {
-    "sigmoid": Activation(
-        torch.sigmoid, torch.sigmoid_, lambda g, y: _aten.sigmoid_backward.grad_input(g, y, grad_input=g)
-    ),
-    "relu": Activation(F.relu, torch.relu_, lambda g, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g)),
-    "tanh": Activation(torch.tanh, torch.tanh_, lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g)),
+    "sigmoid": Activation(torch.sigmoid, torch.sigmoid_, _pull_sigmoid),
+    "relu": Activation(F.relu, torch.relu_, _pull_relu),
+    "tanh": Activation(torch.tanh, torch.tanh_, _pull_tanh),
 }
 """torch's functions and, for `pull`, the operators of its autograd."""
 
@@ -116,10 +125,8 @@ class Chain:
         """Gradients into `slopes` from the slope of the outputs of the last forward pass."""
         self.pulled[-1].copy_(slope)
         for place in reversed(range(len(self.outer))):
-            if place:
-                self.back[
-                    place - 1
-                ]()  # reads the weights before their slopes are written, which may lie in their place
+            if place:  # reads the weights before their slopes are written, perhaps in their place
+                self.back[place - 1]()
             self.outer[place]()
             bias = self.biases[place]
             if bias is not None:

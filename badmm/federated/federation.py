@@ -56,7 +56,7 @@ class ClientData:
     levels: int = 1
 
     def points(self, index: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Inputs and targets at row indices of any shape; the inputs in `out` where given."""
+        """Inputs and targets at row indices of any shape; the inputs are best written into `out` where given."""
         flat = index.reshape(-1)
         rows = self.inputs.index_select(0, flat).view(*index.shape, *self.inputs.shape[1:])  # whole rows at a time
         x = rows.to(dtype) if out is None else out.copy_(rows)

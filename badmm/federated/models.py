@@ -97,14 +97,22 @@ class MLP(Network):
         return out
 
     def stacked(self, parameters: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.stacked`; not for autograd."""
+        """See `Network.stacked`."""
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters.values())):
+            return super().stacked(parameters, x, masks)
         return dense.Chain(x.flatten(2), self._chain(parameters), self.activation).forward()
 
     def stacked_gradient(
         self, parameters: Mapping[str, Tensor], x: Tensor, slopes: Mapping[str, Tensor]
     ) -> Callable[[Sequence[Tensor], Head], Tensor]:
-        """See `Network.stacked_gradient`; without autograd."""
-        chain = dense.Chain(x.flatten(2), self._chain(parameters), self.activation, self._chain(slopes))
+        """See `Network.stacked_gradient`; without autograd. RuntimeError for parameters beside the layers'."""
+        unused = [name for name in slopes if not name.startswith("layers.")]
+        if unused:
+            raise RuntimeError(
+                f"parameters: expected those of the layers, got {', '.join(unused)}, which no layer uses"
+            )
+        x = x.view(*x.shape[:2], -1)
+        chain = dense.Chain(x, self._chain(parameters), self.activation, self._chain(slopes))
 
         def gradient(masks: Sequence[Tensor], head: Head) -> Tensor:
             values, slope = head(chain.forward())

@@ -54,8 +54,8 @@ class Stacked:
 
     def bind(self, flat: Tensor, x: Tensor, out: Tensor) -> Gradient:
         """The gradients at parameters `flat` (k, P) and inputs `x` (k, B, ...), to be written into `out` (k, P): a
-        function of targets and weights (k, B) and masks that uses these tensors as they are when it is called. `out`
-        may be `flat`.
+        function of targets and weights (k, B) and masks that uses these tensors as they are when it is called. `x` must
+        be contiguous; `out` may be `flat`, which then holds new parameters before the next call.
         """
         run = self._thread_network().stacked_gradient(self.views(flat), x, self.views(out))
 
@@ -80,7 +80,7 @@ class Stacked:
         Parameters `flat` (k, P), inputs `x` (k, B, ...), targets and weights (k, B), masks (k, B, ...); a weight of 0
         takes a point out.
         """
-        return self.bind(flat, x, out)(y, weights, masks)
+        return self.bind(flat, x.contiguous(), out)(y, weights, masks)
 
     def curvature(self, flat: Tensor, x: Tensor, budget: int = 1 << 24) -> Tensor:
         """The diagonal (P,) of the Gauss–Newton matrix Σ_i J_iᵀ ∇²ℓ_i J_i at one network's parameters (P,).

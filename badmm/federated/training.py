@@ -28,7 +28,7 @@ class LocalSolver(ABC):
 
     @abstractmethod
     def point(self, active: int) -> Tensor:
-        """Parameters (active, P) at which the next gradient is wanted: for the same `active` in the same memory."""
+        """Parameters (active, P) at which the next gradient is wanted; best in one place for one `active`."""
 
     def observe(self, active: int) -> None:  # noqa: B027  (what has no samples needs nothing)
         """Take in the first `active` rows of `gradient`."""
@@ -128,20 +128,23 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
     for first, last, active in _phases(steps):
         inputs: dict[int, Tensor] = {}
-        bound: dict[int, Gradient] = {}
+        bound: dict[int, tuple[int, Gradient]] = {}
         total, slope = losses[:active], solver.gradient[:active]
         parts = (whole[first:last, :active].unbind() for whole in (index, weights))
         for width, rows, weight in zip(widths[first:last], *parts, strict=True):
             if width < rows.shape[1]:
                 rows, weight = rows[:, :width], weight[:, :width]
-            x, y = federation.data.points(rows, federation.dtype, inputs.get(width))
-            inputs[width] = x
+            read, y = federation.data.points(rows, federation.dtype, inputs.get(width))
+            x = inputs.setdefault(width, read)
+            if x is not read:
+                x.copy_(read)
             masks = task.masks(generators[:active], width)
             for _ in range(solver.samples):
                 theta = solver.point(active)
-                if width not in bound:
-                    bound[width] = federation.stack.bind(theta, x, slope)
-                total += bound[width](y, weight, masks)
+                place = theta.data_ptr()
+                if width not in bound or bound[width][0] != place:
+                    bound[width] = place, federation.stack.bind(theta, x, slope)
+                total += bound[width][1](y, weight, masks)
                 solver.observe(active)
             solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs

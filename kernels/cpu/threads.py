@@ -4,7 +4,7 @@ Threads of our own instead of Numba's parallel loops: every kernel is compiled o
 milliseconds, and there is no second threading layer beside torch's. Helpers wait on one queue for calls to help in; a
 call's pieces are taken by whoever comes first, the calling thread among them, so that it never waits for a piece that
 nobody has begun: not while helpers are busy with other threads' calls, not after a fork, not where no thread can start.
-The caller's piece is a grain longer, so that it is no more asleep, and slow to wake, when the helpers have ended.
+The caller's piece is up to a grain longer, so that it is no more asleep, and slow to wake, when the helpers have ended.
 The thread count is Numba's (NUMBA_NUM_THREADS) unless set here.
 """
 
@@ -134,7 +134,7 @@ def over(run: Callable[[int, int, int, int], int], rows: int, width: int, grain:
         return run(0, rows, 0, width)
     along_rows = rows >= 4 * pieces and rows > width // grain
     size = rows if along_rows else width
-    ahead = size * grain // (rows * width)  # what the caller computes while the helpers wake
+    ahead = min(size * grain // (rows * width), size // (4 * pieces))  # computed while the helpers wake
     cuts = [0] + [ahead + (size - ahead) * k // pieces for k in range(1, pieces + 1)]
     if not along_rows:
         cuts = [

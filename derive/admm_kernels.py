@@ -5,8 +5,9 @@ from __future__ import annotations
 import sympy as sp
 
 from derive import admm
-from derive.ir import ClientSum, Kernel, Let, Map, Operand, Scalar, Var, renamed
+from derive.ir import ClientSum, Kernel, Let, Map, Operand, Scalar, Var
 from derive.lower import hoist, lower, uniform_ir
+from derive.names import renamed
 
 PAPER = "Möllenhoff et al., arXiv:2506.13150"
 

@@ -17,6 +17,7 @@ from derive.emit_numba import INTRINSICS, JIT, UNSCOPED, Printer, outside, test
 from derive.emit_python import wrapped
 from derive.emit_python_sweep import noise_function, public_function, record
 from derive.emit_python_sweep import tested as operands_tested
+from derive.names import renamed, variables
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
 INTRINSIC_NAMES = "bits f32 f64 fma from_bits i32 i64 load nonfinite nonpositive select store u32 u64"
@@ -119,9 +120,9 @@ def _two_blocks(draw: ir.Draw, block: str) -> tuple[ir.Let, ...]:
     """The words' statements for two blocks in turn; what does not depend on the block once."""
     own, lines = {block}, []
     for s in draw.words:
-        if ir.variables(s.value) & own:
+        if variables(s.value) & own:
             own.add(s.name)
-            lines += [ir.Let(s.name + b, ir.renamed(s.value, {name: name + b for name in own})) for b in BLOCKS]
+            lines += [ir.Let(s.name + b, renamed(s.value, {name: name + b for name in own})) for b in BLOCKS]
         else:
             lines.append(s)
     assert own.issuperset(draw.word_names)

@@ -25,6 +25,9 @@ from badmm import optimizer_kernels
 from badmm.checks import positive_integer
 from badmm.flat import Block, blocks
 
+if dist.is_available():  # else torch imports it for its first optimizer, whose process group is then never let go
+    import torch.distributed.nn.functional
+
 Values = float | Sequence[Tensor]
 _SAVED = ("precision", "momentum", "tilt_precision_mean", "tilt_precision")
 

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -341,7 +342,9 @@ def _rank(rank: int, store: str, queue: Any) -> None:
     train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
     queue.put((rank, parameters(network).tolist()))
     dist.barrier()  # neither leaves while the other still talks to it
+    group = weakref.ref(dist.group.WORLD)
     dist.destroy_process_group()
+    assert group() is None, "the group's threads outlive it and may abort the interpreter as it ends"
 
 
 def test_ranks_average_their_samples(tmp_path: Any) -> None:

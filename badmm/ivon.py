@@ -63,9 +63,10 @@ class IVON(torch.optim.Optimizer):
     temperature: τ. seed: of the normals; None: drawn from torch's generator. backend: see `optimizer_kernels.load`.
 
     Parameters and their gradients become views of one buffer a group, device and dtype; float32 and float64. A normal
-    depends on seed, draw and place in the group alone. A gradient that is not finite is a ValueError in `step`, after
-    which the state is lost, except under a GradScaler, whose skipped step changes nothing; with several samples a step
-    leave unscaling to `GradScaler.step`. State is saved between steps.
+    depends on seed, draw and place in the group alone. A gradient that is not finite is a ValueError in `step` (on a
+    GPU, whose kernels do not wait to tell, in `kernels.synchronize`), after which the state is lost, except under a
+    GradScaler, whose skipped step changes nothing; with several samples a step leave unscaling to `GradScaler.step`.
+    State is saved between steps.
 
     Raises ValueError for settings and dtypes, RuntimeError for a step without a sample and for moved parameters.
     """
@@ -130,14 +131,15 @@ class IVON(torch.optim.Optimizer):
         With `train`, the gradients there at its end are taken as this sample's, unless it ends with an exception.
         """
         self._flush()
-        for part in self._draw():
-            part.block.show(sample=True)
+        shown: list[_Part] = []
         try:
+            for part in self._draw():
+                part.block.show(sample=True)
+                shown.append(part)
             yield
         finally:
-            for parts in self._parts:
-                for part in parts:
-                    part.block.show(sample=False)
+            for part in shown:
+                part.block.show(sample=False)
         if train:
             for part in self._all():
                 part.block.collect()

@@ -327,6 +327,17 @@ def test_what_cannot_go_on_is_refused() -> None:
         pass
 
 
+def test_a_sample_that_cannot_be_shown_leaves_the_mean() -> None:
+    """One block's parameters were moved: the other's are not left at the sample."""
+    first, second = model(), model()
+    optimizer = IVON([{"params": first.parameters()}, {"params": second.parameters()}], 0.1, 10.0)
+    before = parameters(first).clone()
+    second.float()
+    with pytest.raises(RuntimeError, match="params: expected the memory"), optimizer.sampled_params():
+        pass
+    assert torch.equal(parameters(first), before)
+
+
 def test_importing_badmm_loads_no_torch() -> None:
     program = "import sys, badmm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lines = [
         "# A communication round, batched over clients",
         "",
-        "Written by `python -m benchmarks.federated --out docs/federated-performance.md`.",
+        f"Written by `python -m benchmarks.federated --repeats {plan.repeats} --out docs/federated-performance.md`.",
         *(__doc__ or "").partition("\n")[2].rpartition(" Writes")[0].splitlines(),
         "",
         f"{plan.clients} clients, {plan.stack} at a time; the paths one by one are timed on {plan.alone} clients and "

@@ -61,8 +61,11 @@ SHOWN = summary.md curves.png reliability.png
 
 digits: $(VENV)/.ready-test
 	$(BADMM) tune configs/digits_federated.toml --run --resume --out runs/digits
+	$(BADMM) tune configs/digits_rho_tau.toml --resume --out runs/digits-rho-tau
 	mkdir -p docs/digits
 	cp runs/digits/tuning.md runs/digits/effect.png $(addprefix runs/digits/tuned/,$(SHOWN)) docs/digits/
+	cp runs/digits-rho-tau/effect.png docs/digits/rho_tau.png
+	cp runs/digits-rho-tau/tuning.md docs/digits/rho_tau.md
 
 mnist: $(VENV)/.ready-test
 	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of MNIST" >&2; exit 2; }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,16 +54,16 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     """`--set` and the options that stand for one."""
     extra = [] if options.seeds is None else [f"{options.command}.seeds=[{options.seeds}]"]
     if options.data_root is not None:
-        # a TOML literal string keeps backslashes
-        extra.append(f"data.root='{options.data_root.resolve()}'")
+        # a JSON string is a TOML string
+        extra.append(f"data.root={json.dumps(str(options.data_root.resolve()), ensure_ascii=False)}")
     return [*options.overrides, *extra]
 
 
 def _reported() -> tuple[type[Exception], ...]:
     """Errors whose text is for the user; others are defects and keep their traceback."""
-    from badmm.checks import ClientError, ServerDomainError
+    from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
 
-    return ValueError, OSError, ClientError, ServerDomainError
+    return ValueError, OSError, ClientError, ServerDomainError, UnfinishedRunError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

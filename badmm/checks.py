@@ -38,6 +38,10 @@ class ServerDomainError(RuntimeError):
     """The server's natural parameter left the domain of its family under explicit step sizes."""
 
 
+class UnfinishedRunError(RuntimeError):
+    """Some runs of a comparison could not go on; the others are finished and reported."""
+
+
 def real_array(value: ArrayLike, name: str, ndim: int | tuple[int, ...] | None = None) -> Array:
     """`value` as a finite float64 array with `ndim` axes; raises `ValueError` with the first bad index."""
     try:

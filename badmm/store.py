@@ -66,6 +66,16 @@ def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
 
 
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone of what `save_tensors` wrote; raises ValueError for anything else."""
+    try:
+        with safe_open(path, framework="numpy") as stored:
+            found: dict[str, Any] = json.loads(stored.metadata()[_METADATA])
+            return found
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
+
+
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
     """Write named arrays, bit for bit, and metadata that JSON can hold, as one .npz."""
     text = np.frombuffer(json.dumps(dict(metadata)).encode(), dtype=np.uint8)

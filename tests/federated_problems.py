@@ -126,3 +126,41 @@ def replace_normals(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
 def idx_bytes(array: np.ndarray) -> bytes:
     """An array of unsigned bytes as an IDX file."""
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | None = None) -> Federation:
+    old = fed.data
+    data = kind(old.inputs if inputs is None else inputs, old.targets, old.rows)
+    return Federation(data, fed.stack, fed.settings, fed.seed, fed.dtype)
+
+
+def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, rounds.Outcome]:
+    state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
+    return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest, workers=workers)
+
+
+SMALL = """
+name = "small"
+[data]
+fraction = 0.1
+[split]
+clients = 4
+[model]
+name = "mlp"
+hidden = [6]
+[local]
+lr = 0.02
+epochs = 2
+batch_size = 8
+[run]
+rounds = 6
+seeds = [3]
+threads = 1
+posterior_samples = 2
+[methods.scaffold]
+[methods.pvi]
+temperature = 0.1
+[methods.pvi.local]
+lr = 0.05
+"""
+"""A file of a run of seconds."""

@@ -28,6 +28,7 @@ def record(index: int, accuracy: float, averaged: float | None = None) -> dict[s
         "bytes_down": 3_000_000 * index,
         "flops": 2e12 * index,
         "excluded": {"3": "gone"} if index == 2 else {},
+        "events": {"coordinates_kept": 2} if index == 2 and averaged is not None else {},
         "seconds": 1.5,
     }
 
@@ -107,6 +108,25 @@ def test_a_score_that_is_no_number_is_shown_as_one_that_is_none(runs: Any) -> No
     assert cells(summary.by_round(runs, summary.NLL, [2]))["fedavg"] == ["nan ± nan"]
 
 
+def test_what_kept_the_domain_is_counted(runs: Any) -> None:
+    grid = summary.events(runs)
+    assert grid is not None and list(grid.header) == ["method", "coordinates kept"]
+    assert cells(grid) == {"bregman_admm": ["6"]}
+    assert summary.events({"fedavg": runs["fedavg"]}) is None
+
+
+def test_runs_that_stopped_are_named(runs: Any) -> None:
+    del runs["fedavg"][9][1:]
+    runs["fedavg"][8].clear()
+    failures = [{"label": "fedavg", "seed": 9, "failure": "no client"}]
+    text = summary.summarise("small", runs, [1], "bregman_admm", "test", failures).markdown()
+    assert "## Could not go on" in text and "| fedavg | 9 | no client |" in text
+    assert cells(summary.by_round(runs, summary.ACCURACY, [2]))["fedavg"] == ["nan ± nan"]
+    assert cells(summary.cost({"fedavg": {8: []}}))["fedavg"][0] == summary.MISSING
+    axes: Any = pictures.curves({"fedavg": {7: runs["fedavg"][7], 9: runs["fedavg"][9]}}, "title").axes
+    assert axes[0].lines[0].get_xdata().tolist() == [1]
+
+
 def test_rounds_that_were_played_are_shown() -> None:
     assert summary.rounds_to_report([10, 25, 50], 30) == [10, 25, 30]
     assert summary.rounds_to_report([10, 25, 50], 25) == [10, 25]
@@ -119,7 +139,9 @@ def test_the_markdown_names_seeds_and_reference(runs: Any) -> None:
     assert "difference to fedavg, 95% t-interval" in text
     assert "| bregman_admm | 40.00 ± 0.00 | 86.00 ± 6.24 |" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(tables) == 8  # four scores by round, two differences, calibration, cost
+    assert (
+        len(tables) == 9
+    )  # four scores by round, two differences, calibration, cost, what was done to stay in the domain
     assert all(len({line.count("|") for line in lines}) == 1 for lines in tables)
 
 

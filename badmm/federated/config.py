@@ -7,6 +7,7 @@ overrides the section `local` for this method.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -19,6 +20,7 @@ from badmm import config as base
 from badmm.config import Positive, Section
 
 if TYPE_CHECKING:
+    from badmm.federated.federation import LocalSettings
     from badmm.federated.methods import Method
 
 
@@ -64,7 +66,8 @@ class Model(Section):
 
 
 class Local(Section):
-    """Local training in a round; see `badmm.federated.federation.LocalSettings`. `batch_size` 0: all points at once."""
+    """Local training in a round; see `badmm.federated.federation.LocalSettings`. `batch_size` 0: all points at once;
+    `clip` inf: none, where the section `local` has one."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: Positive = 1e-3
@@ -74,6 +77,11 @@ class Local(Section):
     weight_decay: float = Field(0.0, ge=0)
     clip: Positive | None = None
     schedule: Literal["constant", "cosine"] = "constant"
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _clip(cls, value: Any) -> Any:
+        return None if value == math.inf else value
 
 
 class Run(Section):
@@ -94,6 +102,7 @@ class Run(Section):
     """Cores to use: so many stacks train at once, and scoring uses as many. No result of training depends on it. Small
     networks are quickest with 1; all cores where left out."""
     device: str = "cpu"
+    """"cpu", "cuda" or "cuda:N"."""
     dtype: Literal["float32", "float64"] = "float32"
     tensorboard: bool = False
     """Write TensorBoard event files too; needs the package."""
@@ -103,6 +112,13 @@ class Run(Section):
         if self.horizon is not None and self.horizon < self.rounds:
             raise ValueError(f"horizon: expected at least rounds = {self.rounds}, got {self.horizon}")
         return self
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError(f'"cpu", "cuda" or "cuda:N", got {value!r}')
+        return value
 
     @field_validator("seeds")
     @classmethod
@@ -230,6 +246,14 @@ def make_method(table: dict[str, Any]) -> Method:
     return REGISTRY[table["method"]](**{key: value for key, value in table.items() if key not in ("method", "local")})
 
 
+def local_settings(table: dict[str, Any]) -> LocalSettings:
+    """The local training of a resolved table."""
+    from badmm.federated.federation import LocalSettings
+
+    local = table["local"]
+    return LocalSettings(**{**local, "batch_size": local["batch_size"] or None})
+
+
 def resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
     """A method's table with every default; ValueError whose text starts at the label."""
     from badmm.federated.methods import REGISTRY
@@ -252,10 +276,12 @@ def resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
         method = REGISTRY[kind](**settings)
         override = _checked("local", dict[str, Any], table.get("local", {}))
         local = _checked("local", Local, {**shared.model_dump(), **override})
+        values = {key: value for key, value in asdict(method).items() if value is not None}  # type: ignore[call-overload]
+        resolved = {"method": kind, **values, "local": local.model_dump(exclude_none=True)}
+        method.check(local_settings(resolved))
     except ValueError as error:
         raise ValueError(f"{label}.{error}") from None
-    values = {key: value for key, value in asdict(method).items() if value is not None}  # type: ignore[call-overload]
-    return {"method": kind, **values, "local": local.model_dump(exclude_none=True)}
+    return resolved
 
 
 def _checked(key: str, kind: Any, value: Any) -> Any:

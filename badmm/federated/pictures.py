@@ -39,7 +39,7 @@ def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 def curves(runs: Runs, title: str) -> Figure:
     """Accuracy at the mean (top) and NLL of the prediction (bottom), by round (left) and by megabytes (right).
 
-    A line is the mean over seeds, its band ± a standard deviation (n − 1).
+    A line is the mean over seeds, its band ± a standard deviation (n − 1); it ends where the first seed's does.
     """
     drawn, axes = plots.figure(2, 2, width=5.2, height=3.7)
     look = styles(list(runs))
@@ -63,8 +63,8 @@ def curves(runs: Runs, title: str) -> Figure:
 def _curve(
     axis: Axes, histories: Sequence[Sequence[Record]], score: Score, by_bytes: bool, style: Mapping[str, Any]
 ) -> None:
-    values = np.array([[_number(score.read(record)) for record in history] for history in histories])
-    first = histories[0]
+    first = min(histories, key=len)
+    values = np.array([[_number(score.read(record)) for record in history[: len(first)]] for history in histories])
     x = [(r["bytes_up"] + r["bytes_down"]) / 1e6 if by_bytes else r["round"] for r in first]
     mean = values.mean(axis=0)
     step = max(1, len(x) // MARKS)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from badmm.federated import data, metrics, models, splits
-from badmm.federated.config import FederatedConfig, make_method
-from badmm.federated.federation import ClientData, Federation, LocalSettings
+from badmm.federated.config import FederatedConfig, local_settings, make_method
+from badmm.federated.federation import ClientData, Federation
 from badmm.federated.losses import CROSS_ENTROPY
 from badmm.federated.methods import Method, State
 from badmm.federated.stacked import Stacked
@@ -82,13 +82,13 @@ def deal(config: FederatedConfig, seed: int, images: data.ImageSet | None = None
 
     `images` saves reading the files again.
     """
+    device = _device(config.run.device)
     images = data.load(config.data.source, config.data.root) if images is None else images
     images = data.subset(images, config.data.fraction, seed)
     images, held_images, held_labels = data.hold_out(images, config.data.validation_fraction, seed)
     if config.data.evaluate == "test":
         held_images, held_labels = images.test_images, images.test_labels
     rows = _split(config, images, seed)
-    device = torch.device(config.run.device)
     points = ClientData(
         torch.from_numpy(images.train_images).to(device),
         torch.from_numpy(images.train_labels).to(device),
@@ -115,8 +115,17 @@ def build(
     )
     table = config.methods[label]
     stack = Stacked(network.to(device=device, dtype=dtype), CROSS_ENTROPY)
-    federation = Federation(dealt.points, stack, _local(table["local"]), seed, dtype)
+    federation = Federation(dealt.points, stack, local_settings(table), seed, dtype)
     return Experiment(federation, make_method(table), dealt.held_out, config.run.posterior_samples, seed)
+
+
+def _device(name: str) -> torch.device:
+    """ValueError where torch cannot use it here."""
+    device = torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ValueError(f"run.device: expected a device that torch can use here ({count} GPUs), got {name!r}")
+    return device
 
 
 def _split(config: FederatedConfig, images: data.ImageSet, seed: int) -> splits.Rows:
@@ -134,7 +143,3 @@ def _split(config: FederatedConfig, images: data.ImageSet, seed: int) -> splits.
         class_concentration=split.class_concentration,
         minimum=split.minimum,
     )
-
-
-def _local(table: dict[str, Any]) -> LocalSettings:
-    return LocalSettings(**{**table, "batch_size": table["batch_size"] or None})

@@ -40,16 +40,21 @@ def write(config: FederatedConfig, out: Path, summaries: Sequence[Mapping[str, A
     store.write_atomic(out / SUMMARY, json.dumps(list(summaries), indent=1).encode())
     runs = histories(config, out)
     reference = config.report.reference or next(iter(config.methods))
-    summary = summarise(config.name, runs, config.report.rounds, reference, config.data.evaluate)
+    if not any(history for own in runs.values() for history in own.values()):
+        return  # no run has ended its first round
+    failures = [entry for entry in summaries if "failure" in entry]
+    summary = summarise(config.name, runs, config.report.rounds, reference, config.data.evaluate, failures)
     store.write_atomic(out / TABLES, summary.markdown().encode())
     seeds = ", ".join(map(str, config.run.seeds))
     title = f"{config.name}, seeds {seeds}"
     store.save_figure(out / CURVES, pictures.curves(runs, title))
-    diagrams: dict[str, list[Any]] = {label: [] for label in config.methods}
+    diagrams: dict[str, list[Any]] = {}
     for entry in summaries:
-        diagrams[entry["label"]].append(entry["reliability"])
+        if "reliability" in entry:
+            diagrams.setdefault(entry["label"], []).append(entry["reliability"])
     after = f"{title}, round {config.run.rounds}"
-    store.save_figure(out / RELIABILITY, pictures.reliability(diagrams, after))
+    if diagrams:
+        store.save_figure(out / RELIABILITY, pictures.reliability(diagrams, after))
     drawn = pictures.effect(_swept(config, runs), ACCURACY.name, True, after)
     if drawn is not None:
         store.save_figure(out / EFFECT, drawn)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import kernels
-from badmm.checks import ClientError, positive_integer
+from badmm.checks import ClientError, ServerDomainError, positive_integer
 from badmm.federated.federation import Federation, Task
 from badmm.federated.methods import Method, Reply, State
 from badmm.federated.streams import Purpose, generator
@@ -58,7 +58,8 @@ def play(
 
     `workers` threads each train a stack at a time, every one of them on a single core, so that results do not depend on
     how many there are; on a GPU leave them at 1. A client that raises, or returns what is not finite or not usable by
-    the method, is left out: it keeps its rows and its dual. ClientError where none is left.
+    the method, is left out: it keeps its rows and its dual. ClientError where none is left,
+    ServerDomainError where the kernels refuse the server's update.
     """
     positive_integer(workers, "workers")
     outcome = Outcome(participants(federation, state.round, fraction), lr=lr)
@@ -82,7 +83,11 @@ def play(
     stacked = {name: torch.stack([rows[client] for client in outcome.used]) for name, rows in sent.items()}
     outcome.bytes_up = sum(rows.nbytes for rows in stacked.values())
     outcome.bytes_down = len(outcome.asked) * sum(state.server[name].nbytes for name in method.broadcast)
-    outcome.events = method.server(state, federation, torch.tensor(outcome.used, device=federation.device), stacked)
+    members = torch.tensor(outcome.used, device=federation.device)
+    try:
+        outcome.events = method.server(state, federation, members, stacked)
+    except ValueError as error:
+        raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
     outcome.loss = sum(losses) / len(losses)
     state.round += 1
     return outcome

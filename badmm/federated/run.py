@@ -4,13 +4,15 @@
 `state.safetensors` (what `--resume` starts from: every tensor of server and clients, counters as JSON), and, when the
 run has ended, `posterior.safetensors` (the server's tensors) and `summary.json`; `OUT` then has summary and pictures
 (`badmm.federated.report`). A run that was killed and resumed ends
-with the same bits as one that was not: all random numbers come from streams by round, so that the state is enough.
+with the same bits as one that was not, on a CPU: all random numbers come from streams by round, so that the state is
+enough. (On a GPU torch may choose convolutions that do not repeat their bits.)
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ from rich.console import Console
 import kernels
 from badmm import config as base
 from badmm import store
-from badmm.checks import ClientError
+from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
 from badmm.config import ConfigError
 from badmm.federated import config as configuration
 from badmm.federated import data, events, report, rounds
@@ -86,28 +88,37 @@ def from_file(
 def run(
     config: FederatedConfig, out: Path, *, resume: bool = False, console: Console | None = None
 ) -> list[dict[str, Any]]:
-    """Play every method with every seed and report; returns and writes a summary of each."""
+    """Play every method with every seed and report; returns and writes a summary of each.
+
+    A run that cannot go on (no client is left, or the server's update leaves the domain) keeps its checkpoint and does
+    not end the others: UnfinishedRunError once these are reported.
+    """
     console = console or Console(quiet=True)
     summaries = play(config, out, resume=resume, console=console)
     report.write(config, out, summaries, console)
     console.print(f"written to {out}", highlight=False)
+    failed = [entry for entry in summaries if "failure" in entry]
+    if failed:
+        first = f"{failed[0]['label']}, seed {failed[0]['seed']}: {failed[0]['failure']}"
+        raise UnfinishedRunError(f"{len(failed)} of {len(summaries)} runs could not go on; {first}")
     return summaries
 
 
-def play(
-    config: FederatedConfig, out: Path, *, resume: bool, console: Console, forgive: bool = False
-) -> list[dict[str, Any]]:
+def play(config: FederatedConfig, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
     """Play every method with every seed, each in its folder; a summary of each.
 
-    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. With
-    `forgive` a run that cannot go on (no client is left) is no error: its summary is label, seed and `failure`.
+    Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. The
+    summary of a run that cannot go on is label, seed and `failure`.
     """
     if config.run.tensorboard:
         events.check()
     images = data.load(config.data.source, config.data.root)
     dealt = deal(config, config.run.seeds[0], images)
     for label in config.methods:
-        build(config, label, config.run.seeds[0], dealt=dealt)
+        try:
+            build(config, label, config.run.seeds[0], dealt=dealt).start()
+        except (ValueError, RuntimeError) as error:  # what does not fit, or a device without kernels
+            raise ConfigError(f"methods.{label}: {error}") from error
         for seed in config.run.seeds:
             _check_folder(config.only(label, seed), report.folder(out, label, seed), resume)
     summaries, total = [], len(config.run.seeds) * len(config.methods) * config.run.rounds
@@ -118,9 +129,7 @@ def play(
                 experiment, folder = build(config, label, seed, dealt=dealt), report.folder(out, label, seed)
                 try:
                     summaries.append(_play(config.only(label, seed), experiment, folder, progress))
-                except ClientError as error:
-                    if not forgive:
-                        raise
+                except (ClientError, ServerDomainError) as error:
                     progress.say(f"{label}, seed {seed}: {error}")
                     summaries.append({"label": label, "seed": seed, "failure": str(error)})
     for torn in out.glob(".*.tmp"):
@@ -236,6 +245,11 @@ def _check_folder(config: FederatedConfig, folder: Path, resume: bool) -> None:
     )
     for key, old, new in base.differences(before, config, free | {"data.root"}):
         raise ConfigError(f"--resume: expected {key} as in {folder / CONFIG} ({old!r}), got {new!r}")
+    played = store.load_metadata(folder / STATE)["round"] if (folder / STATE).is_file() else 0
+    if played > config.run.rounds:
+        raise ConfigError(
+            f"--resume: expected run.rounds of at least the {played} that {folder} has played, got {config.run.rounds}"
+        )
 
 
 def _finish(
@@ -249,6 +263,7 @@ def _finish(
         **{key: last[key] for key in _TOTALS},
         "seconds": sum(record["seconds"] for record in history),
         "excluded": sum(len(record["excluded"]) for record in history),
+        "events": dict(sum((Counter(record["events"]) for record in history), Counter())),
         "reliability": experiment.reliability(checkpoint.state),
     }
     store.write_atomic(folder / SUMMARY, json.dumps(summary, indent=1).encode())

@@ -6,6 +6,7 @@ seed, so that what the seeds share (split, start, order of batches) cancels, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -181,12 +182,31 @@ def cost(runs: Runs) -> Grid:
     """Communication, the clients' work and time of a whole run, and how often a client was left out, over all seeds."""
     rows = []
     for label, histories in runs.items():
-        ends = [history[-1] for history in histories.values()]
-        cells = [f"{np.mean([end[key] for end in ends]) / unit:.4g}" for key, unit in COSTS.values()]
+        ends = [history[-1] for history in histories.values() if history]
+        totals = [(np.mean([end[key] for end in ends]) / unit, key) for key, unit in COSTS.values() if ends]
+        cells = [f"{total:.4g}" for total, _ in totals] or [MISSING] * len(COSTS)
         seconds = spread([sum(record["seconds"] for record in history) for history in histories.values()], 1)
         lost = sum(len(record["excluded"]) for history in histories.values() for record in history)
         rows.append([label, *cells, seconds, str(lost)])
     return Grid("Cost of a run", ["method", *COSTS, "seconds", "left out"], rows)
+
+
+def events(runs: Runs) -> Grid | None:
+    """What the methods had to do to stay in the domain, counted over all rounds and seeds; None where nothing."""
+    counts = {
+        label: sum((Counter(record["events"]) for history in histories.values() for record in history), Counter[str]())
+        for label, histories in runs.items()
+    }
+    names = sorted({name for own in counts.values() for name in own})
+    rows = [[label, *(str(own[name]) for name in names)] for label, own in counts.items() if own]
+    header = ["method", *(name.replace("_", " ") for name in names)]
+    return Grid("To stay in the domain, all rounds and seeds", header, rows) if rows else None
+
+
+def unfinished(failures: Sequence[Mapping[str, Any]]) -> Grid | None:
+    """The runs that could not go on, and why; None where all ended."""
+    rows = [[entry["label"], str(entry["seed"]), entry["failure"]] for entry in failures]
+    return Grid("Could not go on", ["method", "seed", "why"], rows) if rows else None
 
 
 @dataclass(frozen=True)
@@ -211,8 +231,15 @@ class Summary:
             console.print(grid.rich())
 
 
-def summarise(name: str, runs: Runs, rounds: Sequence[int], reference: str, scored_on: str) -> Summary:
-    """The summary of histories that all end in the same round; `reference` is one of the labels."""
+def summarise(
+    name: str,
+    runs: Runs,
+    rounds: Sequence[int],
+    reference: str,
+    scored_on: str,
+    failures: Sequence[Mapping[str, Any]] = (),
+) -> Summary:
+    """The summary of histories that all end in the same round, but for `failures`; `reference` is one of the labels."""
     seeds = sorted({seed for histories in runs.values() for seed in histories})
     last = max(record["round"] for histories in runs.values() for history in histories.values() for record in history)
     chosen = rounds_to_report(rounds, last)
@@ -225,6 +252,7 @@ def summarise(name: str, runs: Runs, rounds: Sequence[int], reference: str, scor
         + f" Differences are seed by seed to {reference}. The worst client and its metrics are at the server's mean; "
         "MB and TFLOP are all clients' over all rounds."
     )
-    whole = [grid for grid in (*tables, *differences, end, costs) if grid is not None]
-    shown = [grid for grid in (tables[0], tables[1], differences[0], end, costs) if grid is not None]
+    notes = (events(runs), unfinished(failures))
+    whole = [grid for grid in (*tables, *differences, end, costs, *notes) if grid is not None]
+    shown = [grid for grid in (tables[0], tables[1], differences[0], end, costs, *notes) if grid is not None]
     return Summary(name, note, whole, shown)

@@ -83,7 +83,7 @@ def from_file(
     out = out or Path("runs") / f"{config.name}-tuning"
     console = Console(quiet=quiet)
     console.print(f"{config.name}: {_budget(config.tune, trials, plan)}", highlight=False)
-    summaries = running.play(plan, out / "points", resume=resume, console=console, forgive=True)
+    summaries = running.play(plan, out / "points", resume=resume, console=console)
     trials = _scored(config.tune, trials, plan, out, summaries)
     chosen = _write_grid(config, config.tune, plan, trials, out)
     tuned = _write_tuned(

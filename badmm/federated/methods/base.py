@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from badmm.federated.federation import Federation, Task
+from badmm.federated.federation import Federation, LocalSettings, Task
 from badmm.federated.training import LocalSolver, PenalizedDescent, Penalty, train
 
 Tensors = dict[str, Tensor]
@@ -60,12 +60,12 @@ class Method(ABC):
     broadcast: ClassVar[tuple[str, ...]] = ("mean",)
     """The tensors of `State.server` that a client receives."""
 
+    def check(self, settings: LocalSettings) -> None:  # noqa: B027
+        """ValueError where the local optimizer's settings do not suit the method; by default all do."""
+
     @abstractmethod
     def start(self, federation: Federation, initial: Tensor) -> State:
-        """The state before the first round; `initial` (P,) is the network's initialisation.
-
-        ValueError where the local optimizer's settings do not suit the method.
-        """
+        """The state before the first round; `initial` (P,) is the network's initialisation. ValueError as `check`."""
 
     @abstractmethod
     def solver(self, state: State, task: Task) -> LocalSolver:

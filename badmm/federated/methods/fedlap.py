@@ -40,6 +40,7 @@ class FedLap(PointMethod):
 
     def start(self, federation: Federation, initial: Tensor) -> State:
         """θ_g = 0, the prior's mean, duals 0; the first round's clients start at the network's initialisation."""
+        Lines("isotropic_gaussian", initial.device)  # RuntimeError before any training where the device has no kernels
         duals = initial.new_zeros(federation.num_clients, len(initial))
         return State({"mean": torch.zeros_like(initial), "initial": initial.clone()}, {"dual": duals})
 

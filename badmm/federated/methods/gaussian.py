@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from badmm.federated.federation import Federation, Task
+from badmm.federated.federation import Federation, LocalSettings, Task
 from badmm.federated.methods.base import Events, Method, Reply, State, Tensors, rows
 from badmm.federated.natural import Lines, Slots
 
@@ -40,6 +40,7 @@ class GaussianMethod(Method):
 
     def first(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the network's initialisation is where the first round's clients start."""
+        Lines(FAMILY, initial.device)  # RuntimeError before any training where the device has no kernels
         precision = torch.full_like(initial, self.prior_precision(federation))
         zeros = initial.new_zeros(federation.num_clients, len(initial))
         server = {"precision_mean": torch.zeros_like(initial), "precision": precision, "initial": initial.clone()}
@@ -80,6 +81,12 @@ class GaussianMethod(Method):
             state.server[name] = torch.where(outside, before, after)
         count = int(outside.sum())
         return {"coordinates_kept": count} if count else {}
+
+
+def refuse_weight_decay(settings: LocalSettings) -> None:
+    """ValueError for a `weight_decay`: the prior is the method's, and variables of a posterior are trained."""
+    if settings.weight_decay != 0:
+        raise ValueError(f"local.weight_decay: expected 0, as the method has a prior, got {settings.weight_decay!r}")
 
 
 def server_natural(state: State) -> Slots:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from badmm.checks import positive_integer, positive_number
-from badmm.federated.federation import Federation, Task
+from badmm.federated.federation import Federation, LocalSettings, Task
 from badmm.federated.ivon_descent import IvonDescent, IvonSettings
 from badmm.federated.methods.base import State, Tensors, rows
-from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, server_natural
+from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, refuse_weight_decay, server_natural
 from badmm.federated.natural import Lines
 from badmm.federated.training import LocalSolver
 
@@ -80,12 +80,17 @@ class IvonADMM(GaussianMethod):
         """`precision`, or δ in units of the average ess."""
         return self.precision or self.delta * self.average_ess(federation)
 
+    def check(self, settings: LocalSettings) -> None:
+        """Refuses local `clip` and `weight_decay`."""
+        refuse_weight_decay(settings)
+        if settings.clip is not None:
+            raise ValueError(
+                f"local.clip: expected none (or inf), as IVON has a clip of its own, got {settings.clip!r}"
+            )
+
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g by `origin`; duals, momenta and step counts 0."""
-        settings = federation.settings
-        for name, value, none in (("clip", settings.clip, None), ("weight_decay", settings.weight_decay, 0.0)):
-            if value != none:
-                raise ValueError(f"{name}: expected {none}, as IVON has a prior and a clip of its own, got {value!r}")
+        self.check(federation.settings)
         state = self.first(federation, initial)
         if self.origin == "initial":
             precision = state.server["precision"] + self.hess_init * self.average_ess(federation)

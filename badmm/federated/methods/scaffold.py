@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from badmm.checks import positive_number
-from badmm.federated.federation import Federation, Task
+from badmm.federated.federation import Federation, LocalSettings, Task
 from badmm.federated.methods.base import Events, PointMethod, State, Tensors, average, rows
 from badmm.federated.training import Penalty
 
@@ -34,14 +34,17 @@ class Scaffold(PointMethod):
         if self.control not in ("gradient", "steps"):
             raise ValueError(f'control: expected "gradient" or "steps", got {self.control!r}')
 
-    def start(self, federation: Federation, initial: Tensor) -> State:
-        """All control variates are 0; option II recovers a gradient from plain SGD's steps only."""
-        local = federation.settings
-        plain = local.optimizer == "sgd" and local.momentum == 0 and local.clip is None
+    def check(self, settings: LocalSettings) -> None:
+        """Option II recovers a gradient from plain SGD's steps only."""
+        plain = settings.optimizer == "sgd" and settings.momentum == 0 and settings.clip is None
         if self.control == "steps" and not plain:
             raise ValueError(
                 'control: expected "gradient" unless the optimizer is sgd without momentum and clip, got "steps"'
             )
+
+    def start(self, federation: Federation, initial: Tensor) -> State:
+        """All control variates are 0."""
+        self.check(federation.settings)
         zeros = initial.new_zeros(federation.num_clients, len(initial))
         return State({"mean": initial.clone(), "control": initial.new_zeros(len(initial))}, {"control": zeros})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from badmm.federated.federation import Federation, Task
+from badmm.federated.federation import Federation, LocalSettings, Task
 from badmm.federated.methods.base import State, Tensors, rows
-from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, server_natural
+from badmm.federated.methods.gaussian import DUALS, FAMILY, GaussianMethod, refuse_weight_decay, server_natural
 from badmm.federated.natural import Lines
 from badmm.federated.streams import Purpose
 from badmm.federated.training import Descent, LocalSolver
@@ -75,8 +75,13 @@ class VariationalMethod(GaussianMethod):
     initial_sd: float
     samples: int
 
+    def check(self, settings: LocalSettings) -> None:
+        """Refuses `weight_decay`."""
+        refuse_weight_decay(settings)
+
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0."""
+        self.check(federation.settings)
         return self.first(federation, initial)
 
     def solver(self, state: State, task: Task) -> GaussianDescent:

@@ -92,7 +92,8 @@ def _draw(g: ir.Generator, single: bool) -> str:
     real = Printer(single)
     half = g.lanes // 2
     tiles = [f"    for start in range(lo, hi, {count * g.lanes}):", "        at = start - lo"]
-    lines = [JIT, f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
+    inlined = f"{JIT[:-1]}, forceinline=True)"  # a call a chunk would form and spread the rounds' keys each time
+    lines = [inlined, f"def _{g.name}_{_suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
     lines += [f"        first = start // {count}", f"        for lane in range({half}):"]
     lines += [f"{LOOP}{block}{b} = u64(first{_plus(half * k)} + lane)" for k, b in enumerate(BLOCKS)]
     lines += Printer(single, dict.fromkeys([seed, step, *(block + b for b in BLOCKS)], "word")).statements(

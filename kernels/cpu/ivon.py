@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _normals_f32(seed, step, lo, hi, out):
     for start in range(lo, hi, 128):
         at = start - lo
@@ -248,7 +248,7 @@ def _normals_f32(seed, step, lo, hi, out):
             store(out, at + 96 + lane, e_3, 9)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def _normals_f64(seed, step, lo, hi, out):
     for start in range(lo, hi, 64):
         at = start - lo

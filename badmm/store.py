@@ -11,7 +11,8 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +58,27 @@ def save_tensors(path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapp
     write_atomic(path, safetensors_bytes(whole, metadata={_METADATA: json.dumps(dict(metadata))}))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what `save_tensors` wrote; raises ValueError for anything else."""
+@contextmanager
+def _stored(path: Path) -> Iterator[Any]:
+    """What `save_tensors` wrote, opened; ValueError for anything else."""
     try:
         with safe_open(path, framework="numpy") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(stored.metadata()[_METADATA])  # noqa: SIM118
+            yield stored
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read what `save_tensors` wrote; raises ValueError for anything else."""
+    with _stored(path) as stored:
+        return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(stored.metadata()[_METADATA])  # noqa: SIM118
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """The metadata alone of what `save_tensors` wrote; raises ValueError for anything else."""
-    try:
-        with safe_open(path, framework="numpy") as stored:
-            found: dict[str, Any] = json.loads(stored.metadata()[_METADATA])
-            return found
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a file written by this program, got: {error}") from None
+    with _stored(path) as stored:
+        found: dict[str, Any] = json.loads(stored.metadata()[_METADATA])
+        return found
 
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:

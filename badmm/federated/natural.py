@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.dlpack import from_dlpack
 
 import kernels
 
@@ -14,14 +13,15 @@ Slots = tuple[Tensor, ...]
 
 
 class Lines:
-    """A family's kernels for tensors of one device; CPU tensors share their memory with the kernels' arrays."""
+    """A family's kernels for tensors of one device, which they take and return without a copy."""
 
     def __init__(self, family: str, device: torch.device) -> None:
         self.ns: Any = kernels.load(family, "gpu" if device.type == "cuda" else "cpu")
 
     def call(self, name: str, *arguments: Any, **keywords: Any) -> Slots:
-        """The kernel `name`; tensors and tuples of tensors are passed as arrays, results come back as tensors."""
-        return _tensors(getattr(self.ns, name)(*(_arrays(value) for value in arguments), **keywords))
+        """The kernel `name` of tensors, tuples of tensors and numbers."""
+        found: Slots = getattr(self.ns, name)(*arguments, **keywords)
+        return found
 
     def server(self, prior: Slots, clients: Slots, duals: Slots, taking_part: Tensor, alpha: float) -> Slots:
         """λ_g ← α λ_0 + Σ_{k∈S} [(1 − α)/|S| λ_k − α η_k] − α Σ_{k∉S} η_k.
@@ -41,19 +41,3 @@ class Lines:
             away = self.call("server_total", absent, absent, 1.0)
             total = tuple(here + alpha * there for here, there in zip(total, away, strict=True))
         return self.call("server_update", prior, total, alpha)
-
-
-def _arrays(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_arrays(item) for item in value)
-    if not isinstance(value, Tensor):
-        return value
-    if value.device.type == "cuda":
-        import cupy
-
-        return cupy.from_dlpack(value.contiguous())
-    return value.contiguous().numpy()
-
-
-def _tensors(value: Any) -> Slots:
-    return tuple(from_dlpack(slot) for slot in value)

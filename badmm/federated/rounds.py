@@ -86,6 +86,7 @@ def play(
     members = torch.tensor(outcome.used, device=federation.device)
     try:
         outcome.events = method.server(state, federation, members, stacked)
+        _wait(federation.device)
     except ValueError as error:
         raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
     outcome.loss = sum(losses) / len(losses)
@@ -104,7 +105,9 @@ class _Attempt:
 def _attempt(method: Method, state: State, task: Task) -> _Attempt:
     """The reply of a stack; where it raises, those of its halves, down to the client that does."""
     try:
-        return _Attempt([(task, method.client(state, task))])
+        reply = method.client(state, task)
+        _wait(task.federation.device)
+        return _Attempt([(task, reply)])
     except Exception as error:
         if len(task.members) == 1:
             return _Attempt(raised={task.members[0]: f"raised {type(error).__name__}: {error}"})
@@ -114,6 +117,12 @@ def _attempt(method: Method, state: State, task: Task) -> _Attempt:
         whole.replies += half.replies
         whole.raised |= half.raised
     return whole
+
+
+def _wait(device: torch.device) -> None:
+    """Have a GPU's kernels tell now of values outside their domain, not in the work of whoever comes next."""
+    if device.type == "cuda":
+        kernels.synchronize(device.index)
 
 
 def _each(workers: int, work: Callable[[Task], _Attempt], tasks: Sequence[Task]) -> Iterator[_Attempt]:

@@ -183,8 +183,7 @@ def cost(runs: Runs) -> Grid:
     rows = []
     for label, histories in runs.items():
         ends = [history[-1] for history in histories.values() if history]
-        totals = [(np.mean([end[key] for end in ends]) / unit, key) for key, unit in COSTS.values() if ends]
-        cells = [f"{total:.4g}" for total, _ in totals] or [MISSING] * len(COSTS)
+        cells = [f"{np.mean([e[key] for e in ends]) / unit:.4g}" if ends else MISSING for key, unit in COSTS.values()]
         seconds = spread([sum(record["seconds"] for record in history) for history in histories.values()], 1)
         lost = sum(len(record["excluded"]) for history in histories.values() for record in history)
         rows.append([label, *cells, seconds, str(lost)])

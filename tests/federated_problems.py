@@ -55,7 +55,7 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     return np.concatenate(designs), np.concatenate(responses), rows
 
 
-def federation(kind: str = "squares", **settings: Any) -> Federation:
+def federation(kind: str = "squares", device: str = "cpu", **settings: Any) -> Federation:
     """All points a step; float64; the start is at zero."""
     X, y, rows = data()
     chosen: dict[str, Any] = {"optimizer": "sgd", "lr": 0.9, "epochs": 25, "batch_size": None, **settings}
@@ -63,13 +63,14 @@ def federation(kind: str = "squares", **settings: Any) -> Federation:
     torch.nn.init.zeros_(network.get_parameter("layers.0.weight"))
     loss: Loss = squared_error() if kind == "squares" else CROSS_ENTROPY
     targets = torch.tensor(y) if kind == "squares" else torch.tensor((y > 0).astype(np.int64))
-    points = ClientData(torch.tensor(X), targets, tuple(torch.tensor(part) for part in rows))
-    return Federation(points, Stacked(network, loss), LocalSettings(**chosen), seed=0, dtype=torch.float64)
+    own = tuple(torch.tensor(part, device=device) for part in rows)
+    points = ClientData(torch.tensor(X, device=device), targets.to(device), own)
+    return Federation(points, Stacked(network.to(device), loss), LocalSettings(**chosen), seed=0, dtype=torch.float64)
 
 
 def solve(method: Method, fed: Federation, count: int, **options: Any) -> State:
     """The state after `count` rounds."""
-    state = method.start(fed, fed.stack.initial(fed.dtype))
+    state = method.start(fed, fed.stack.initial(fed.dtype, fed.device))
     for index in range(count):
         rounds.play(method, fed, state, lr=fed.settings.lr_in_round(index, count), **options)
     return state
@@ -135,7 +136,7 @@ def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | No
 
 
 def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, rounds.Outcome]:
-    state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
+    state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64, device=fed.device))
     return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest, workers=workers)
 
 

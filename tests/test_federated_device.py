@@ -78,6 +78,23 @@ def train(device: torch.device, samples: int, hess_approx: Any, dtype: torch.dty
     return [*optimizer.mean, *optimizer.precision, *optimizer.sample()]
 
 
+@pytest.mark.parametrize("name", REGISTRY)
+def test_clients_train_as_one_stack(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that raises is trained in parts, which would hide an error of stacks; it is counted."""
+    method, fed = REGISTRY[name](), federation("squares", place, epochs=2, lr=0.05)
+    assert rounds.PARTED not in one_round(method, fed)[1].events
+    work = type(method).client
+
+    def client(self: Any, state: State, task: Task) -> Reply:
+        if len(task.members) > 2:
+            raise MemoryError
+        return work(self, state, task)
+
+    monkeypatch.setattr(type(method), "client", client)
+    _, outcome = one_round(method, fed)
+    assert outcome.events[rounds.PARTED] == 1 and len(outcome.used) == len(SIZES) and not outcome.excluded
+
+
 @pytest.mark.parametrize("name", ["ivon_admm", "pvi", "fedlap"])
 def test_a_client_outside_the_domain_is_left_out_by_itself(name: str, place: str) -> None:
     broken, fed = 2, federation("squares", place, epochs=2, lr=0.05)

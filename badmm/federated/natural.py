@@ -13,14 +13,14 @@ Slots = tuple[Tensor, ...]
 
 
 class Lines:
-    """A family's kernels for tensors of one device, which they take and return without a copy."""
+    """A family's kernels for tensors of one device, which they take (where contiguous) and return without a copy."""
 
     def __init__(self, family: str, device: torch.device) -> None:
         self.ns: Any = kernels.load(family, "gpu" if device.type == "cuda" else "cpu")
 
     def call(self, name: str, *arguments: Any, **keywords: Any) -> Slots:
         """The kernel `name` of tensors, tuples of tensors and numbers."""
-        found: Slots = getattr(self.ns, name)(*arguments, **keywords)
+        found: Slots = getattr(self.ns, name)(*map(_contiguous, arguments), **keywords)
         return found
 
     def server(self, prior: Slots, clients: Slots, duals: Slots, taking_part: Tensor, alpha: float) -> Slots:
@@ -41,3 +41,9 @@ class Lines:
             away = self.call("server_total", absent, absent, 1.0)
             total = tuple(here + alpha * there for here, there in zip(total, away, strict=True))
         return self.call("server_update", prior, total, alpha)
+
+
+def _contiguous(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_contiguous, value))
+    return value.contiguous() if isinstance(value, Tensor) else value

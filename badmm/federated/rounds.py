@@ -15,6 +15,9 @@ from badmm.federated.federation import Federation, Task
 from badmm.federated.methods import Method, Reply, State
 from badmm.federated.streams import Purpose, generator
 
+PARTED = "stacks_trained_in_parts"
+"""The event of a stack that raised though none of its clients does: memory, or an error of its own."""
+
 
 @dataclass
 class Outcome:
@@ -66,8 +69,10 @@ def play(
     tasks = [Task(federation, members, state.round, lr) for members in federation.stacks(outcome.asked, largest)]
     sent: dict[str, dict[int, Tensor]] = {}
     losses: list[float] = []
+    parted = 0
     for attempt in _each(workers, lambda task: _attempt(method, state, task), tasks):
         outcome.excluded |= attempt.raised
+        parted += attempt.parted
         for task, reply in attempt.replies:
             outcome.point_gradients += task.tally.gradients
             good = _screen(method, task, reply, outcome)
@@ -89,6 +94,8 @@ def play(
         _wait(federation.device)
     except ValueError as error:
         raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
+    if parted:
+        outcome.events = {**outcome.events, PARTED: parted}
     outcome.loss = sum(losses) / len(losses)
     state.round += 1
     return outcome
@@ -96,10 +103,11 @@ def play(
 
 @dataclass
 class _Attempt:
-    """What became of a stack: replies, and the clients that raised."""
+    """What became of a stack: replies, the clients that raised, and how many stacks did though none of theirs does."""
 
     replies: list[tuple[Task, Reply]] = field(default_factory=list)
     raised: dict[int, str] = field(default_factory=dict)
+    parted: int = 0
 
 
 def _attempt(method: Method, state: State, task: Task) -> _Attempt:
@@ -116,6 +124,9 @@ def _attempt(method: Method, state: State, task: Task) -> _Attempt:
         half = _attempt(method, state, Task(task.federation, members, task.round, task.lr))
         whole.replies += half.replies
         whole.raised |= half.raised
+        whole.parted += half.parted
+    if not whole.raised and not whole.parted:
+        whole.parted = 1
     return whole
 
 

@@ -161,7 +161,7 @@ def test_the_smallest_index_wins_among_many(device: Any) -> None:
 
 def test_a_call_does_not_wait(device: Any) -> None:
     if not isinstance(device, HostDevice):
-        pytest.skip("on a GPU this is test_gpu_streams.py's")
+        pytest.skip("on a GPU this is test_gpu_hardware.py's")
     xp, ns, full = device.memory.xp, kernels.load("gamma", "gpu"), kernels.load("full_gaussian", "gpu")
     a = xp.ones(5)
     before = device.waits

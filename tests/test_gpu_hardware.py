@@ -195,6 +195,28 @@ def test_an_interface_names_its_stream_and_whether_it_may_be_written() -> None:
         ns.natural_from_standard(mean, precision, out=out)
 
 
+def test_outputs_on_another_stream_are_ordered_there() -> None:
+    cp = cupy()
+    ns = kernels.load("diagonal_gaussian", device="gpu")
+    mean, precision = arrays(2)
+    expected = cp.asnumpy(mean * precision)
+    stream = cp.cuda.Stream(non_blocking=True)
+    out = [cp.empty_like(mean), cp.empty_like(mean)]
+    cp.cuda.get_current_stream().synchronize()
+    keep_busy(stream)
+    with stream:
+        for array in out:
+            array[...] = 0.0  # must not come after the call
+    keep_busy(cp.cuda.get_current_stream())
+    ns.natural_from_standard(mean, precision, out=tuple(ByInterface(array, stream.ptr) for array in out))
+    with stream:
+        seen = out[0].copy()  # must not come before it
+    stream.synchronize()
+    np.testing.assert_array_equal(cp.asnumpy(seen), expected)
+    cp.cuda.get_current_stream().synchronize()
+    np.testing.assert_array_equal(cp.asnumpy(out[0]), expected)
+
+
 def test_arrays_elsewhere_are_refused_by_name() -> None:
     cp = cupy()
     ns = kernels.load("diagonal_gaussian", device="gpu")
@@ -208,7 +230,9 @@ def test_arrays_elsewhere_are_refused_by_name() -> None:
         other = cp.ones(3)
     with pytest.raises(ValueError, match="precision: expected device 0 like mean, got device 1"):
         ns.natural_from_standard(cp.ones(3), other)
-    ns.natural_from_standard(other, -other)
+    with cp.cuda.Device(1):
+        negative = -other
+    ns.natural_from_standard(other, negative)
     with pytest.raises(ValueError, match="precision: expected positive"):
         kernels.synchronize(1)
 

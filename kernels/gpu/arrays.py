@@ -7,7 +7,8 @@ for it on the device. Loaded with the first GPU namespace, never before.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 
 from kernels import arrays as ar
 from kernels import exchange
+
+# What a call that has begun does with the library of an array that it meets then: one of `out`.
+viewed: ContextVar[Callable[[Ready], None] | None] = ContextVar("viewed", default=None)
 
 GPU_KINDS = (2, 13)  # DLPack's names for CUDA memory and CUDA managed memory
 LEGACY = 1  # the array interface's name for the default stream, whose handle is 0
@@ -135,7 +139,10 @@ class DeviceMemory(ar.Memory):
 
     def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
         """(CuPy view, library)."""
-        return view(name, value)
+        array, library = view(name, value)
+        if (behind := viewed.get()) is not None:
+            behind(library)
+        return array, library
 
     def address(self, array: Any) -> int:
         """Where an array's memory begins."""

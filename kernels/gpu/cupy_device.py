@@ -14,7 +14,7 @@ import numpy as np
 
 from kernels import arrays as ar
 from kernels import exchange
-from kernels.gpu.arrays import DeviceMemory, Ready, stream_handle
+from kernels.gpu.arrays import DeviceMemory, Ready, stream_handle, viewed
 from kernels.gpu.device import OPTIONS, UNUSABLE, source_text
 from kernels.gpu.launch import STATUS
 
@@ -37,6 +37,29 @@ def _stream(handle: int) -> Any:
     if hasattr(cupy.cuda.Stream, "from_external"):
         return cupy.cuda.Stream.from_external(_Handle(handle))
     return cupy.cuda.ExternalStream(handle)
+
+
+class _Order:
+    """The stream that a call runs on, and the others that its arrays are ready on."""
+
+    def __init__(self, chosen: Any, current: int, only_carried: bool) -> None:
+        self.chosen, self._current, self._only_carried = chosen, current, only_carried
+        self._others: dict[int, Any] = {}
+
+    def behind(self, library: Ready) -> None:
+        """The call waits for the library's stream."""
+        handle = self._current if library.stream is None else library.stream
+        if handle == self.chosen.ptr or handle in self._others or (self._only_carried and not library.carried):
+            return
+        self._others[handle] = other = _stream(handle)
+        self.chosen.wait_event(other.record())
+
+    def release(self) -> None:
+        """The other streams wait for the call: what it wrote may be theirs."""
+        if self._others:
+            done = self.chosen.record()
+            for other in self._others.values():
+                other.wait_event(done)
 
 
 class CuPyLapack:
@@ -80,21 +103,26 @@ class CuPyDevice:
 
     @contextmanager
     def on(self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any) -> Iterator[None]:
-        """The arrays' device; the given stream, or that on which the first library's arrays are ready.
+        """The arrays' device; the given stream, or that of the first library: torch's current one, else CuPy's.
 
-        Arrays that are ready on other streams are waited for, on the device. With `stream` given, the caller has
-        ordered them, except those that carry a stream themselves.
+        Arrays that are ready on other streams, `out` among them, are waited for, on the device, and their streams wait
+        for the call. With `stream` given, the caller has ordered them, except those that carry a stream themselves.
         """
         with cupy.cuda.Device(arrays[0].device.id):
             current = cupy.cuda.get_current_stream().ptr
             known = [lib for lib in libraries if isinstance(lib, Ready)]
-            ready = [(current if lib.stream is None else lib.stream, lib.carried) for lib in known]
-            handle = ready[0][0] if stream is None else stream_handle(stream)
-            chosen = _stream(handle)
-            for other in {h for h, carried in ready if h != handle and (stream is None or carried)}:
-                chosen.wait_event(_stream(other).record())
-            with chosen:
-                yield
+            home = None if known[0].carried else known[0].stream
+            handle = stream_handle(stream) if stream is not None else current if home is None else home
+            order = _Order(_stream(handle), current, only_carried=stream is not None)
+            for library in known:
+                order.behind(library)
+            token = viewed.set(order.behind)
+            try:
+                with order.chosen:
+                    yield
+            finally:
+                viewed.reset(token)
+                order.release()
 
     def processors(self) -> int:
         """Multiprocessors of the current device."""

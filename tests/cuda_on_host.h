@@ -27,6 +27,7 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 
+#ifndef CUDA_ON_HOST_HAS_TYPES  // CUDA's own headers are not there
 struct dim3 {
     unsigned x, y, z;
 };
@@ -38,6 +39,7 @@ struct alignas(16) double2 {
 };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline double2 make_double2(double x, double y) { return {x, y}; }
+#endif
 
 namespace cuda_on_host {
 
@@ -69,6 +71,8 @@ struct Block {
     Fiber *running;
     void (*kernel)(const void *, const void *);
     const void *entry, *call;
+    unsigned arrived = 0;  // at the barrier
+    long barriers = 0;
 };
 
 inline thread_local Block *here = nullptr;
@@ -168,16 +172,29 @@ template <class T> inline T __shfl_down_sync(unsigned, T value, unsigned apart)
     return other;
 }
 
-inline unsigned long long atomicCAS(unsigned long long *at, unsigned long long expected, unsigned long long desired)
+// All threads of the block take part.
+inline void __syncthreads()
 {
-    __atomic_compare_exchange_n(at, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    return expected;
+    cuda_on_host::Block &block = *cuda_on_host::here;
+    const long now = block.barriers;
+    if (++block.arrived == block.size.x * block.size.y * block.size.z) {
+        block.arrived = 0;
+        ++block.barriers;
+    }
+    while (block.barriers == now) cuda_on_host::wait_for_others();
 }
 
-inline unsigned long long atomicExch(unsigned long long *at, unsigned long long value)
-{
-    return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);
-}
+#define CUDA_ON_HOST_ATOMIC(T)                                                                      \
+    inline T atomicCAS(T *at, T expected, T desired)                                                \
+    {                                                                                               \
+        __atomic_compare_exchange_n(at, &expected, desired, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); \
+        return expected;                                                                            \
+    }                                                                                               \
+    inline T atomicExch(T *at, T value) { return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST); }
+CUDA_ON_HOST_ATOMIC(unsigned short)
+CUDA_ON_HOST_ATOMIC(int)
+CUDA_ON_HOST_ATOMIC(unsigned)
+CUDA_ON_HOST_ATOMIC(unsigned long long)
 
 template <class T> inline void __stwb(T *to, T value) { *to = value; }
 

@@ -48,7 +48,8 @@ def test_what_nobody_waits_for_is_not_there_yet() -> None:
     cp = cupy()
     first, second = cp.cuda.Stream(non_blocking=True), cp.cuda.Stream(non_blocking=True)
     array = cp.zeros(10)
-    array += array.copy().sum()  # compiled
+    array += 1.0  # compiled
+    array -= array.copy()
     keep_busy(first)
     cp.cuda.runtime.deviceSynchronize()
     keep_busy(first)

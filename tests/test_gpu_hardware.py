@@ -237,6 +237,31 @@ def test_arrays_elsewhere_are_refused_by_name() -> None:
         kernels.synchronize(1)
 
 
+def test_a_call_runs_where_its_arrays_are() -> None:
+    cp = cupy()
+    if cp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("needs two GPUs")
+    ns, full, ivon = (kernels.load(n, "gpu") for n in ("diagonal_gaussian", "full_gaussian", "ivon"))
+    for index in (1, 0, 1):
+        with cp.cuda.Device(index):
+            a, vector, matrix = arrays(4, 1000), cp.ones((3, 5)), cp.stack([cp.eye(5)] * 3)
+            stream = cp.cuda.Stream(non_blocking=True)
+            stream.synchronize()
+        for call in (ns.natural_from_standard, ns.expectation_from_natural, ns.standard_from_natural):
+            assert {part.device.id for part in call(a[0], a[1])} == {index}
+        assert full.entropy(vector, matrix, axis=-1).device.id == index
+        assert isinstance(ns.entropy(a[0], a[1], stream=stream), float)
+        noise = (a[0].reshape(4, -1), [1, 2, 3, 4])  # seeds, one a row, go to the device as a table
+        assert ivon.noise(noise[1], 0, out=noise[0]).device.id == index
+        assert cp.cuda.runtime.getDevice() == 0
+    with cp.cuda.Device(0):
+        here = arrays(2, 1000)
+        out = (ByInterface(a[0], stream.ptr), ByInterface(a[1], stream.ptr))
+    with pytest.raises(ValueError, match=r"out\[0\]: expected device 0 like mean, got device 1"):
+        ns.natural_from_standard(*here, out=out)
+    kernels.synchronize()
+
+
 def test_sums_are_the_same_on_every_run() -> None:
     ns = kernels.load("diagonal_gaussian", device="gpu")
     a = arrays(4, 10_000_019)

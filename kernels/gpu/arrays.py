@@ -18,8 +18,8 @@ import numpy as np
 from kernels import arrays as ar
 from kernels import exchange
 
-# What a call that has begun does with the library of an array that it meets then: one of `out`.
-viewed: ContextVar[Callable[[Ready], None] | None] = ContextVar("viewed", default=None)
+# What a call that has begun does with an array that it meets then: one of `out`.
+viewed: ContextVar[Callable[[Any, Ready], None] | None] = ContextVar("viewed", default=None)
 
 GPU_KINDS = (2, 13)  # DLPack's names for CUDA memory and CUDA managed memory
 LEGACY = 1  # the array interface's name for the default stream, whose handle is 0
@@ -140,8 +140,8 @@ class DeviceMemory(ar.Memory):
     def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
         """(CuPy view, library)."""
         array, library = view(name, value)
-        if (behind := viewed.get()) is not None:
-            behind(library)
+        if (meet := viewed.get()) is not None:
+            meet(array, library)
         return array, library
 
     def address(self, array: Any) -> int:

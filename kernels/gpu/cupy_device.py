@@ -54,6 +54,11 @@ class _Order:
         self._others[handle] = other = _stream(handle)
         self.chosen.wait_event(other.record())
 
+    def meet(self, array: Any, library: Ready) -> None:
+        """The call waits for an array that it meets late; one on another device will be refused by name."""
+        if array.device.id == cupy.cuda.runtime.getDevice():
+            self.behind(library)
+
     def release(self) -> None:
         """The other streams wait for the call: what it wrote may be theirs."""
         if self._others:
@@ -116,7 +121,7 @@ class CuPyDevice:
             order = _Order(_stream(handle), current, only_carried=stream is not None)
             for library in known:
                 order.behind(library)
-            token = viewed.set(order.behind)
+            token = viewed.set(order.meet)
             try:
                 with order.chosen:
                     yield

@@ -18,15 +18,18 @@ thread_local cudaError_t last_error = cudaSuccess;
 cudaError_t said(cudaError_t error) { return last_error = error; }
 
 struct Event {
+    int device;
     Pending operation;
 };
 
 struct Function {
+    int device;
     void (*launch)(const unsigned *grid, const unsigned *block, void **arguments);
     std::vector<std::size_t> sizes;  // of its arguments
 };
 
 struct Module {
+    int device;
     void *library;
     std::map<std::string, Function> functions;
 };
@@ -175,11 +178,12 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void 
 {
     return enqueue(stream_of(stream), [=] { function(argument); }), cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = (cudaEvent_t) new Event, cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) { return *event = (cudaEvent_t) new Event{current, nullptr}, cudaSuccess; }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete (Event *)event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    if (((Event *)event)->device != stream_of(stream)->device) return said(cudaErrorInvalidResourceHandle);
     return ((Event *)event)->operation = enqueue(stream_of(stream), nullptr), cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event)
@@ -211,7 +215,7 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     void *library = dlopen((const char *)image, RTLD_NOW | RTLD_LOCAL);
     if (!library) return std::fprintf(stderr, "%s\n", dlerror()), CUDA_ERROR_INVALID_IMAGE;
-    return *module = (CUmodule) new Module{library, {}}, CUDA_SUCCESS;
+    return *module = (CUmodule) new Module{current, library, {}}, CUDA_SUCCESS;
 }
 CUresult cuModuleUnload(CUmodule) { return CUDA_SUCCESS; }  // functions of it may be enqueued
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
@@ -220,7 +224,7 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     const auto launch = symbol<decltype(Function::launch)>(in.library, std::string("launch_") + name);
     if (!launch) return CUDA_ERROR_NOT_FOUND;
     const auto arguments = symbol<std::vector<std::size_t> (*)()>(in.library, std::string("arguments_") + name);
-    return *function = (CUfunction) & (in.functions[name] = Function{launch, arguments()}), CUDA_SUCCESS;
+    return *function = (CUfunction) & (in.functions[name] = Function{in.device, launch, arguments()}), CUDA_SUCCESS;
 }
 CUresult cuFuncGetAttribute(int *value, CUfunction_attribute which, CUfunction)
 {
@@ -234,6 +238,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
         threads > 1024 || z > 64)
         return CUDA_ERROR_INVALID_VALUE;
     const Function called = *(Function *)function;
+    if (called.device != current || stream_of(stream)->device != current) return CUDA_ERROR_INVALID_HANDLE;
     auto values = std::make_shared<std::vector<std::vector<std::uint64_t>>>();  // arguments are copied now
     for (std::size_t k = 0; k < called.sizes.size(); ++k) {
         values->emplace_back((called.sizes[k] + 7) / 8);

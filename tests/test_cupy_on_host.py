@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+import kernels
 from tests.test_gpu_hardware import ROOT, SMALL_CASE, keep_busy
 
 pytestmark = [
@@ -117,3 +119,69 @@ def test_kernels_stay_inside_their_memory() -> None:
 def test_a_kernel_outside_its_memory_ends_the_process(code: str) -> None:
     assert guarded(code).returncode == -signal.SIGSEGV
     assert guarded(OUTSIDE.replace("SIZE", "5")).stdout == "went on\n"
+
+
+@pytest.fixture
+def on_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(torch tensors that say they are on a GPU, as a function of NumPy arrays; torch's current stream, busy)."""
+    cp, torch = cupy(), pytest.importorskip("torch")
+    stream = cp.cuda.Stream(non_blocking=True)
+    empty, kept = torch.empty, list[Any]()
+
+    class OnGPU(torch.Tensor):  # type: ignore[name-defined]
+        is_cuda, device = True, torch.device("cuda:0")
+
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            kind = {torch.float32: "<f4", torch.float64: "<f8"}[self.dtype]
+            return {"shape": tuple(self.shape), "typestr": kind, "data": (self.data_ptr(), False), "version": 2}
+
+    def made(*args: Any, device: str, **options: Any) -> Any:
+        assert device == "cuda:0"
+        kept.append(empty(*args, **options).as_subclass(OnGPU))
+        return kept[-1]
+
+    monkeypatch.setattr(torch, "empty", made)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=stream.ptr))
+
+    def sent(*values: Any) -> list[Any]:
+        found = [torch.from_numpy(np.full_like(v, np.nan)).as_subclass(OnGPU) for v in values]
+        kept.append((found, values))  # torch's allocator reuses memory in its stream's order
+        keep_busy(stream)
+        for tensor, value in zip(found, values, strict=True):
+            cp.cuda.runtime.memcpyAsync(tensor.data_ptr(), value.ctypes.data, value.nbytes, 0, stream.ptr)
+        return found
+
+    return sent, stream
+
+
+def test_torchs_tensors_are_used_on_torchs_stream(on_torchs_stream: Any) -> None:
+    cp, (sent, stream) = cupy(), on_torchs_stream
+    ns, full, ivon = (kernels.load(n, "gpu") for n in ("diagonal_gaussian", "full_gaussian", "ivon"))
+    rng = np.random.default_rng(0)
+    mean, precision = rng.uniform(0.5, 2.0, (2, 1001))
+    # late arrays in, torch's own out, on torch's stream: nothing waits, and nothing is read too early
+    results = ns.natural_from_standard(*sent(mean, precision))
+    assert {type(r).__name__ for r in results} == {"OnGPU"} and not stream.done
+    stream.synchronize()
+    np.testing.assert_array_equal(results[0].numpy(), mean * precision)
+    # CuPy's arrays out: its stream waits as well
+    tensors, out = sent(mean, precision), (cp.zeros(1001), cp.zeros(1001))
+    assert ns.natural_from_standard(*tensors, out=out)[0] is out[0]
+    np.testing.assert_array_equal(cp.asnumpy(out[0]), mean * precision)
+    # CuPy's arrays in, torch's out: written after torch's own work, which comes before them on torch's stream
+    tensors = sent(np.zeros(1001), np.zeros(1001))
+    ns.natural_from_standard(cp.asarray(mean), cp.asarray(precision), out=tuple(tensors))
+    stream.synchronize()
+    np.testing.assert_array_equal(tensors[0].numpy(), mean * precision)
+    # matrices, and a sweep in place
+    vector, matrix = rng.standard_normal((3, 4)), np.stack([np.eye(4)] * 3)
+    entropy = full.entropy(*sent(vector, matrix), axis=-1)
+    given = (precision, *(np.ones(1001) for _ in range(3)))
+    rest = ((0.0, 1e-3), 1e3, 0.1, 0.9, 0.999)
+    state = ivon.update(*sent(*given), *rest, seed=1, step=2)
+    stream.synchronize()
+    np.testing.assert_allclose(entropy.numpy(), kernels.load("full_gaussian").entropy(vector, matrix, axis=-1))
+    expected = kernels.load("ivon").update(*given, *rest, seed=1, step=2)
+    for ours, cpus in zip(state, expected, strict=True):
+        np.testing.assert_allclose(ours.numpy(), cpus, rtol=1e-12)

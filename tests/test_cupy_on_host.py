@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 import kernels
-from tests.test_gpu_hardware import ROOT, SMALL_CASE, keep_busy
+from tests.test_gpu_hardware import ROOT, SMALL_CASE, ByDLPack, keep_busy
 
 pytestmark = [
     pytest.mark.gpu,
@@ -144,6 +146,22 @@ def on_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(torch, "empty", made)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=stream.ptr))
 
+    @contextmanager
+    def current(handle: int) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=handle))
+            yield
+
+    allocated: list[int] = []
+
+    def external(handle: int, device: str) -> int:
+        allocated.append(handle)
+        return handle
+
+    monkeypatch.setattr(torch.cuda, "ExternalStream", external)
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(OnGPU, "record_stream", lambda self, other: allocated.append(other.cuda_stream), raising=False)
+
     def sent(*values: Any) -> list[Any]:
         found = [torch.from_numpy(np.full_like(v, np.nan)).as_subclass(OnGPU) for v in values]
         kept.append((found, values))  # torch's allocator reuses memory in its stream's order
@@ -152,11 +170,11 @@ def on_torchs_stream(monkeypatch: pytest.MonkeyPatch) -> Any:
             cp.cuda.runtime.memcpyAsync(tensor.data_ptr(), value.ctypes.data, value.nbytes, 0, stream.ptr)
         return found
 
-    return sent, stream
+    return sent, stream, allocated
 
 
 def test_torchs_tensors_are_used_on_torchs_stream(on_torchs_stream: Any) -> None:
-    cp, (sent, stream) = cupy(), on_torchs_stream
+    cp, (sent, stream, allocated) = cupy(), on_torchs_stream
     ns, full, ivon = (kernels.load(n, "gpu") for n in ("diagonal_gaussian", "full_gaussian", "ivon"))
     rng = np.random.default_rng(0)
     mean, precision = rng.uniform(0.5, 2.0, (2, 1001))
@@ -174,7 +192,19 @@ def test_torchs_tensors_are_used_on_torchs_stream(on_torchs_stream: Any) -> None
     ns.natural_from_standard(cp.asarray(mean), cp.asarray(precision), out=tuple(tensors))
     stream.synchronize()
     np.testing.assert_array_equal(tensors[0].numpy(), mean * precision)
-    # matrices, and a sweep in place
+    # the same by DLPack, which knows no stream but CuPy's current one
+    out = (cp.zeros(1001), cp.zeros(1001))
+    ns.natural_from_standard(*sent(mean, precision), out=tuple(ByDLPack(array) for array in out))
+    np.testing.assert_array_equal(cp.asnumpy(out[0]), mean * precision)
+    # on a stream of its own: what torch allocates is free there
+    own, tensors = cp.cuda.Stream(non_blocking=True), sent(mean, precision)
+    own.wait_event(stream.record())
+    assert allocated == []
+    results = ns.natural_from_standard(*tensors, stream=own)
+    assert allocated == [own.ptr, stream.ptr] * 2
+    own.synchronize()
+    np.testing.assert_array_equal(results[0].numpy(), mean * precision)
+    # matrices, and a sweep
     vector, matrix = rng.standard_normal((3, 4)), np.stack([np.eye(4)] * 3)
     entropy = full.entropy(*sent(vector, matrix), axis=-1)
     given = (precision, *(np.ones(1001) for _ in range(3)))

@@ -54,6 +54,7 @@ def everything(ns: Any, full: Any, ivon: Any, a: list[Any], matrix: Any, vector:
     ns.kl(pair, (a[2], a[3]), axis=-1)
     full.expectation_from_natural(vector, matrix)
     full.kl((vector, matrix), (vector, matrix), axis=-1)
+    full.kl((vector[0], matrix[0]), (vector[1], matrix[1]), axis=-1)  # not batched
     ivon.update_sample(a[0], a[1], a[2], a[3], (0.0, 1e-3), 1e3, 0.1, 0.9, 0.999, seed=1, step=2, next_step=3)
 
 
@@ -88,10 +89,12 @@ def test_work_is_ordered_on_the_stream_it_is_given(kind: str) -> None:
     ns = kernels.load("diagonal_gaussian", device="gpu")
     mean, precision = arrays(2)
     expected = cp.asnumpy(mean * precision)
-    cp.cuda.get_current_stream().synchronize()
     stream = cp.cuda.Stream(non_blocking=True)
     late = [cp.zeros_like(mean), cp.zeros_like(precision)]
-    cp.cuda.get_current_stream().synchronize()
+    with stream:
+        ns.natural_from_standard(mean, precision)  # loaded: that may wait for the device
+        late[0][...], late[1][...] = mean * 0.0, precision * 0.0
+    kernels.synchronize()
     keep_busy(stream)
     with stream:
         late[0][...], late[1][...] = mean, precision

@@ -176,7 +176,7 @@ class TestCuPyWithoutAGPU:
         assert "supports batches" in text
 
     def test_streams_and_their_handles(self) -> None:
-        from kernels.gpu.arrays import stream_handle
+        from kernels.gpu.streams import stream_handle
 
         class Torch:
             cuda_stream = 12

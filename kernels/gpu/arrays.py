@@ -7,8 +7,8 @@ for it on the device. Loaded with the first GPU namespace, never before.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,9 @@ import numpy as np
 
 from kernels import arrays as ar
 from kernels import exchange
-
-# What a call that has begun does with an array that it meets then: one of `out`.
-viewed: ContextVar[Callable[[Any, Ready], None] | None] = ContextVar("viewed", default=None)
+from kernels.gpu.streams import meeting, stream_handle
 
 GPU_KINDS = (2, 13)  # DLPack's names for CUDA memory and CUDA managed memory
-LEGACY = 1  # the array interface's name for the default stream, whose handle is 0
 
 
 @dataclass(frozen=True)
@@ -38,18 +35,6 @@ class Ready(exchange.Library):
         """A CuPy result in the caller's library, sharing memory."""
         own = next((given for view, given in self.made if view is value), None)
         return super().array(value) if own is None else own
-
-
-def stream_handle(stream: Any) -> int:
-    """A stream as an integer handle."""
-    if not isinstance(stream, (bool, str)):
-        for number in (stream, getattr(stream, "ptr", None), getattr(stream, "cuda_stream", None)):
-            if isinstance(number, (int, np.integer)) and number >= 0:
-                return 0 if int(number) == LEGACY else int(number)
-    raise TypeError(
-        "stream: expected a CuPy stream, an object with .cuda_stream or .ptr, or an integer handle, "
-        f"got {type(stream).__name__}"
-    )
 
 
 def _refuse_place(name: str, place: Any) -> TypeError:
@@ -105,7 +90,8 @@ def _wrapped(owner: Any, interface: dict[str, Any], device: int = -1) -> Any:
         extent = dtype.itemsize + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     address = interface["data"][0] or 0
     if not address:  # an empty array
-        return cupy.empty(shape, dtype)
+        with cupy.cuda.Device(device) if device >= 0 else nullcontext():
+            return cupy.empty(shape, dtype)
     memory = cupy.cuda.UnownedMemory(address, max(extent, 1), owner, device)
     return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0), strides)
 
@@ -127,7 +113,10 @@ def _exchange(name: str, value: Any) -> tuple[Any, Ready]:
     exchange.check_gradient(name, value)
     module = exchange.exchanging_module(name, value)
     try:
-        return cupy.from_dlpack(value), Ready(module, cupy.cuda.get_current_stream().ptr, True)
+        array = cupy.from_dlpack(value)
+        return array, Ready(module, cupy.cuda.get_current_stream(array.device.id).ptr, True)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        raise
     except (RuntimeError, BufferError, TypeError) as error:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {getattr(value, 'dtype', error)}") from error
 
@@ -140,7 +129,7 @@ class DeviceMemory(ar.Memory):
     def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
         """(CuPy view, library)."""
         array, library = view(name, value)
-        if (meet := viewed.get()) is not None:
+        if (meet := meeting.get()) is not None:
             meet(array, library)
         return array, library
 
@@ -153,8 +142,15 @@ class DeviceMemory(ar.Memory):
         torch = sys.modules.get("torch")
         if not isinstance(library, Ready) or library.module is None or library.module is not torch:
             return cupy.empty(shape, dtype)
+        device = f"cuda:{cupy.cuda.runtime.getDevice()}"
+        chosen, torchs = cupy.cuda.get_current_stream().ptr, torch.cuda.current_stream(device)
         kind = getattr(torch, dtype.name)
-        tensor = torch.empty(shape, dtype=kind, device=f"cuda:{cupy.cuda.runtime.getDevice()}")
+        if torchs.cuda_stream == chosen:
+            tensor = torch.empty(shape, dtype=kind, device=device)
+        else:  # memory that is free on the stream that the call runs on, and stays until torch's own has read it
+            with torch.cuda.stream(torch.cuda.ExternalStream(chosen, device=device)):
+                tensor = torch.empty(shape, dtype=kind, device=device)
+            tensor.record_stream(torchs)
         made = _wrapped(tensor, tensor.__cuda_array_interface__, tensor.device.index)
         library.made.append((made, tensor))
         return made

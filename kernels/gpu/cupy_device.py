@@ -1,12 +1,14 @@
-"""GPUs through CuPy: streams, compiled modules, the record of domain errors, cuSOLVER and cuBLAS.
+"""GPUs through CuPy: compiled modules, the record of domain errors, cuSOLVER and cuBLAS.
 
-The only module, beside arrays.py, that imports CuPy. Nothing here waits for a device but `read` and `take_status`.
+Beside arrays.py and streams.py the only module that imports CuPy. Nothing here waits for a device but `read` and
+`take_status`, and once a device `status`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import cupy
@@ -14,57 +16,12 @@ import numpy as np
 
 from kernels import arrays as ar
 from kernels import exchange
-from kernels.gpu.arrays import DeviceMemory, Ready, stream_handle, viewed
-from kernels.gpu.device import OPTIONS, UNUSABLE, source_text
+from kernels.gpu.arrays import DeviceMemory, Ready
+from kernels.gpu.device import MISSING, OPTIONS, UNUSABLE, source_text
 from kernels.gpu.launch import STATUS
+from kernels.gpu.streams import running
 
-
-class _Handle:
-    """A stream handle in the form of the CUDA stream protocol."""
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.handle
-
-
-def _stream(handle: int) -> Any:
-    """CuPy's object for a stream handle."""
-    current = cupy.cuda.get_current_stream()
-    if handle == current.ptr:
-        return current
-    if hasattr(cupy.cuda.Stream, "from_external"):
-        return cupy.cuda.Stream.from_external(_Handle(handle))
-    return cupy.cuda.ExternalStream(handle)
-
-
-class _Order:
-    """The stream that a call runs on, and the others that its arrays are ready on."""
-
-    def __init__(self, chosen: Any, current: int, only_carried: bool) -> None:
-        self.chosen, self._current, self._only_carried = chosen, current, only_carried
-        self._others: dict[int, Any] = {}
-
-    def behind(self, library: Ready) -> None:
-        """The call waits for the library's stream."""
-        handle = self._current if library.stream is None else library.stream
-        if handle == self.chosen.ptr or handle in self._others or (self._only_carried and not library.carried):
-            return
-        self._others[handle] = other = _stream(handle)
-        self.chosen.wait_event(other.record())
-
-    def meet(self, array: Any, library: Ready) -> None:
-        """The call waits for an array that it meets late; one on another device will be refused by name."""
-        if array.device.id == cupy.cuda.runtime.getDevice():
-            self.behind(library)
-
-    def release(self) -> None:
-        """The other streams wait for the call: what it wrote may be theirs."""
-        if self._others:
-            done = self.chosen.record()
-            for other in self._others.values():
-                other.wait_event(done)
+OLDEST = 14  # the first whose triangular solves take stacks
 
 
 class CuPyLapack:
@@ -92,6 +49,8 @@ class CuPyDevice:
     """Every NVIDIA GPU that the driver shows; `text` gives the source of a name. RuntimeError where there is none."""
 
     def __init__(self, text: Callable[[str], str] = source_text) -> None:
+        if int(cupy.__version__.split(".")[0]) < OLDEST:
+            raise RuntimeError(MISSING.format(error=f"CuPy {cupy.__version__}, older than {OLDEST}"))
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -105,29 +64,14 @@ class CuPyDevice:
         self._functions: dict[tuple[str, str], Any] = {}
         self._processors: dict[int, int] = {}
         self._status: dict[int, Any] = {}
+        self._making = threading.Lock()
 
-    @contextmanager
-    def on(self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any) -> Iterator[None]:
-        """The arrays' device; the given stream, or that of the first library: torch's current one, else CuPy's.
-
-        Arrays that are ready on other streams, `out` among them, are waited for, on the device, and their streams wait
-        for the call. With `stream` given, the caller has ordered them, except those that carry a stream themselves.
-        """
-        with cupy.cuda.Device(arrays[0].device.id):
-            current = cupy.cuda.get_current_stream().ptr
-            known = [lib for lib in libraries if isinstance(lib, Ready)]
-            home = None if known[0].carried else known[0].stream
-            handle = stream_handle(stream) if stream is not None else current if home is None else home
-            order = _Order(_stream(handle), current, only_carried=stream is not None)
-            for library in known:
-                order.behind(library)
-            token = viewed.set(order.meet)
-            try:
-                with order.chosen:
-                    yield
-            finally:
-                viewed.reset(token)
-                order.release()
+    def on(
+        self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any
+    ) -> AbstractContextManager[None]:
+        """The arrays' device, and the stream that streams.py chooses."""
+        known = [library for library in libraries if isinstance(library, Ready)]
+        return running(known, arrays[0].device.id, stream)
 
     def processors(self) -> int:
         """Multiprocessors of the current device."""
@@ -152,10 +96,18 @@ class CuPyDevice:
         """Address of the current device's record, made on first use."""
         index = cupy.cuda.runtime.getDevice()
         if index not in self._status:
-            record = cupy.zeros(STATUS.itemsize, cupy.uint8)
-            cupy.cuda.get_current_stream().synchronize()  # once a device: other streams must find zeros
-            self._status[index] = record
+            with self._making:
+                if index not in self._status:
+                    self._status[index] = self._record()
         return int(self._status[index].data.ptr)
+
+    def _record(self) -> Any:
+        """Zeros that every stream finds; once a device, the host waits for them, and for nothing else."""
+        apart = cupy.cuda.Stream(non_blocking=True)
+        with apart:
+            record = cupy.zeros(STATUS.itemsize, cupy.uint8)
+        apart.synchronize()
+        return record
 
     def read(self, array: Any) -> np.ndarray[Any, Any]:
         """A copy on the host, after the current stream's work."""

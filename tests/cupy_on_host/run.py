@@ -7,7 +7,8 @@ CuPy's own code runs unchanged: its arrays, memory pool, streams, compiler cache
 it stand cuda.cpp for the CUDA runtime and driver, nvrtc.cpp for the compiler and libraries.cpp for cuBLAS, cuSOLVER and
 cuRAND. Kernels, CuPy's and ours, are compiled by g++; operations are asynchronous, each stream a thread, each operation
 a moment late, and fresh memory is not zero. It shows that calls are right and rightly ordered. It shows nothing of
-speed, of NVIDIA's compilers and libraries, or of races between the threads of a block.
+speed, of NVIDIA's compilers and libraries (CuPy's sums take its own kernels, not CUB's), of what these wait for inside,
+or of races between the threads of a block.
 
 CuPy's wheels link the CUDA runtime statically; so its module `runtime` is built from CuPy's source, against cuda.cpp.
 What is built, and what is downloaded for it, lies in build/cupy-on-host. Needs g++ and Linux on x86-64.
@@ -15,12 +16,13 @@ What is built, and what is downloaded for it, lies in build/cupy-on-host. Needs 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -30,6 +32,7 @@ CUPY = "14.2.0"  # its sources are compiled here against CUDA 13
 HEADERS = ("nvidia-cuda-runtime==13.0.*", "nvidia-cuda-crt==13.0.*", "nvidia-cuda-profiler-api==13.0.*")
 PACKAGES = (f"cupy-cuda13x=={CUPY}", "cuda-pathfinder==1.*", *HEADERS)
 CYTHON = "cython==3.2.*"
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
 DEVICES = 2
 LIBRARIES = ("libcublas.so.13", "libcusolver.so.12", "libcurand.so.10")
 REST = "librest.so"
@@ -97,52 +100,70 @@ def libraries(folder: Path, site: Path) -> None:
 
 def runtime(folder: Path, site: Path, scratch: Path) -> None:
     """CuPy's module `runtime`, from its source, in the place of the wheel's."""
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
     stub = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else CuPy's metadata wants a CUDA toolkit
-    run(*pip, "download", "--no-deps", "--no-binary", "cupy", "-d", scratch, f"cupy=={CUPY}", env=stub)
-    with tarfile.open(scratch / f"cupy-{CUPY}.tar.gz") as archive:
-        archive.extractall(scratch, filter="data")
+    run(*PIP, "download", "--no-deps", "--no-binary", "cupy", "-d", scratch, f"cupy=={CUPY}", env=stub)
+    shutil.unpack_archive(scratch / f"cupy-{CUPY}.tar.gz", scratch)
     source = scratch / f"cupy-{CUPY}"
     (source / "pyproject.toml").unlink()  # the whole of CuPy is not what is built
-    run(*pip, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
+    run(*PIP, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
     (scratch / "build_runtime.py").write_text(BUILD_RUNTIME)
     arguments = (sys.executable, scratch / "build_runtime.py", folder / "cuda", site)
     run(*arguments, cwd=source, env=os.environ | {"PYTHONPATH": str(scratch / "tools")})
 
 
+def check_machine() -> None:
+    """Say what is missing before anything is downloaded."""
+    missing = [tool for tool in ("gcc", "g++", "nm") if shutil.which(tool) is None]
+    if missing or sys.platform != "linux" or platform.machine() != "x86_64":
+        here = f"{sys.platform} on {platform.machine()}" + "".join(f", no {tool}" for tool in missing)
+        raise SystemExit(f"error: expected Linux on x86_64 with gcc, g++ and nm, got {here}")
+    if set(str(ROOT)) & set(" :;'"):
+        raise SystemExit(f"error: expected a folder without spaces, quotes, colons and semicolons, got {ROOT}")
+
+
 def built() -> Path:
     """The folder of everything, made once."""
-    digest = hashlib.sha256(b"\0".join([sys.version.encode(), *(p.read_bytes() for p in (*SOURCES, Path(__file__)))]))
-    done = ROOT / "build" / "cupy-on-host" / digest.hexdigest()[:16]
-    if done.exists():
-        return done
-    print("building a CUDA whose device is the host (about a minute)", file=sys.stderr, flush=True)
-    folder = done.with_name(f".{done.name}-{os.getpid()}")
+    check_machine()
+    texts = [p.read_bytes() for p in (*SOURCES, Path(__file__))]
+    digest = hashlib.sha256(b"\0".join([sys.version.encode(), *texts])).hexdigest()[:16]
+    python = sys.implementation.cache_tag
+    done = ROOT / "build" / "cupy-on-host" / f"{python}-{digest}"
+    done.parent.mkdir(parents=True, exist_ok=True)
+    with open(done.parent / f"{python}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one builds, the others wait for it
+        if done.exists():
+            return done
+        print("building a CUDA whose device is the host (about a minute)", file=sys.stderr, flush=True)
+        for old in done.parent.glob(f"{python}-*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=done.parent) as scratch:
+            folder = Path(scratch) / "made"
+            build(folder, Path(scratch))
+            folder.rename(done)
+    return done
+
+
+def build(folder: Path, scratch: Path) -> None:
+    """CuPy, the headers of CUDA, the fakes, and CuPy's module `runtime`."""
     site = folder / "site"
     site.mkdir(parents=True)
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    run(*pip, "install", "--no-deps", "--target", site, *PACKAGES)
+    run(*PIP, "install", "--no-deps", "--target", site, *PACKAGES)
     (folder / "cuda").symlink_to("site/nvidia/cu13/include")
     for header in SOURCES:
         if header.suffix == ".h":
             shutil.copy(header, folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        runtime(folder, site, Path(scratch))
+    runtime(folder, site, scratch)
     libraries(folder, site)
-    folder.rename(done)
-    for other in done.parent.iterdir():
-        if other != done and not other.name.startswith("."):  # those are being made
-            shutil.rmtree(other)
-    return done
 
 
 def main() -> None:
     """Python, with the rest of the command line, where CuPy finds the host."""
     folder = built()
     loaded = ["libcuda.so.1", "libnvrtc.so.13", *LIBRARIES, *UNUSED, REST]  # before CuPy looks for NVIDIA's
+    before = [name for name in os.environ.get("LD_PRELOAD", "").split(":") if name]
     path = [str(folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {
-        "LD_PRELOAD": ":".join(str(folder / name) for name in loaded),
+        "LD_PRELOAD": ":".join([*(str(folder / name) for name in loaded), *before]),
         "PYTHONPATH": os.pathsep.join(p for p in path if p),
         "CUPY_ON_HOST": str(folder),
         "CUPY_ON_HOST_DEVICES": os.environ.get("CUPY_ON_HOST_DEVICES", str(DEVICES)),

@@ -123,10 +123,15 @@ inline void close_stream(Stream *stream)
     changed.notify_all();
 }
 
-// The stream of a handle: 0 and 1 (legacy) are the current device's default stream.
+// The stream of a handle: 0 and 1 are the current device's default stream, 2 is the thread's own.
 inline Stream *stream_of(const void *handle)
 {
-    return reinterpret_cast<std::uintptr_t>(handle) > 2 ? (Stream *)handle : device(current).standard;
+    static thread_local std::map<int, Stream *> own;
+    const auto number = reinterpret_cast<std::uintptr_t>(handle);
+    if (number > 2) return (Stream *)handle;
+    if (number < 2) return device(current).standard;
+    Stream *&found = own[current];
+    return found ? found : found = open_stream(true);
 }
 
 inline Pending enqueue(Stream *stream, std::function<void()> run)
@@ -153,6 +158,13 @@ inline bool is_done(const Pending &operation)
 {
     std::lock_guard<std::mutex> lock(gate);
     return !operation || operation->done;
+}
+
+inline bool is_idle(const Stream *stream)
+{
+    for (const Pending &event : stream->events)
+        if (!is_done(event)) return false;
+    return is_done(stream->last);
 }
 
 inline void wait_for(const Pending &operation)

@@ -34,7 +34,6 @@ from badmm.federated.methods import REGISTRY, Method
 from badmm.federated.stacked import Stacked
 from badmm.ivon import IVON
 from benchmarks import machine
-from benchmarks.rounds import write
 
 CLIENTS, POINTS, EPOCHS, BATCH = 100, 600, 10, 64
 SIZES = (784, 200, 100, 10)
@@ -220,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n".join(lines).rstrip() + "\n"
     print(text)
     if chosen.out:
-        write(chosen.out, text)
+        machine.write(chosen.out, text)
     return 0
 
 

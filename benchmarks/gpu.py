@@ -10,6 +10,7 @@ the same memory; a library that is missing has an empty column. Needs a GPU; wri
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import statistics
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import kernels
+from benchmarks.machine import write
 
 Call = Callable[[], Any]
 RHO, DAMPING, ALPHA, CLIENTS = 0.5, 0.5, 0.25, 10
@@ -225,6 +227,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def versions(cupy: Any) -> str:
+    """CuPy's, CUDA's, and those of the libraries compared with."""
+    found = {"CUDA runtime": cupy.cuda.runtime.runtimeGetVersion(), "driver": cupy.cuda.runtime.driverGetVersion()}
+    cuda = [f"{name} {number // 1000}.{number % 1000 // 10}" for name, number in found.items()]
+    torch = f", torch {importlib.metadata.version('torch')}" if importlib.util.find_spec("torch") else ""
+    return f"CuPy {cupy.__version__}, {', '.join(cuda)}{torch}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 2 where there is no GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
@@ -241,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     command = f"python -m benchmarks.gpu --coordinates {options.coordinates} --repeats {options.repeats}"
-    parts = [f"# CUDA kernels on {name}\n\n`{command}`, CuPy {cupy.__version__}. Bytes are those of one coordinate."]
+    parts = [f"# CUDA kernels on {name}\n\n`{command}`, {versions(cupy)}. Bytes are those of one coordinate."]
     for dtype in ("float32", "float64"):
         print(f"{dtype} ...", file=sys.stderr)
         rows = list(measure(cupy, events(options.repeats), options.coordinates, dtype))
@@ -252,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(parts) + "\n"
     print(text)
     if options.out:
-        options.out.write_text(text, encoding="utf-8")
+        write(options.out, text)
     return 0
 
 

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import kernels
-from benchmarks.machine import describe, times, update_bandwidth
+from benchmarks.machine import describe, times, update_bandwidth, write
 
 Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).resolve().parent.parent
@@ -257,9 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     lines += ["", "## Beside other optimizers", "", *peer_rows(found)]
     print("\n".join(lines))
     if args.out:
-        temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(temporary, args.out)
+        write(args.out, "\n".join(lines) + "\n")
     return 0
 
 

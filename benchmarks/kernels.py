@@ -26,7 +26,7 @@ import numpy as np
 from scipy import special
 
 import kernels
-from benchmarks.machine import best, describe, read_bandwidth, same_reads, update_bandwidth
+from benchmarks.machine import best, describe, read_bandwidth, same_reads, update_bandwidth, write
 
 Array = np.ndarray[Any, Any]
 CLIENTS = 100
@@ -283,9 +283,7 @@ def main(argv: list[str] | None = None) -> int:
             print(row, flush=True)
             lines.append(row)
     if args.out:
-        temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(temporary, args.out)
+        write(args.out, "\n".join(lines) + "\n")
     return 0
 
 

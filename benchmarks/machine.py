@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -103,3 +104,11 @@ def describe(more: Sequence[str] = ()) -> str:
         model = f"{lines[0]}, {len(lines)} cores" if lines else model
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (*PACKAGES, *more))
     return f"{model}; Python {platform.python_version()}, {versions}"
+
+
+def write(path: Path, text: str) -> None:
+    """Write to a temporary name first, so that an interrupted run leaves the old page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

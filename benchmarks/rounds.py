@@ -18,6 +18,7 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from benchmarks.machine import write  # noqa: E402
 from validation.problems import Problem, problem, problems, stress_problems  # noqa: E402
 from validation.rounds import (  # noqa: E402
     CAP,
@@ -153,14 +154,6 @@ def document(chosen: Sequence[Problem], beyond: Sequence[Problem], outcomes: Seq
             lines += family_section(family, [p.name for p in beyond], outcomes)
     lines += ["## The problems", "", *problem_table((*chosen, *beyond))]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Write to a temporary name first, so that an interrupted run leaves the old page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +123,64 @@ def test_kernels_stay_inside_their_memory() -> None:
 def test_a_kernel_outside_its_memory_ends_the_process(code: str) -> None:
     assert guarded(code).returncode == -signal.SIGSEGV
     assert guarded(OUTSIDE.replace("SIZE", "5")).stdout == "went on\n"
+
+
+def test_every_thread_finds_the_same_record_of_errors() -> None:
+    from kernels.gpu.cupy_device import CuPyDevice
+
+    device, found = CuPyDevice(), list[int]()
+    threads = [threading.Thread(target=lambda: found.append(device.status())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8 and len(set(found)) == 1
+
+
+def test_an_old_cupy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kernels.gpu.cupy_device import CuPyDevice
+
+    monkeypatch.setattr(cupy(), "__version__", "13.6.0")
+    with pytest.raises(RuntimeError, match=r"got CuPy 13\.6\.0, older than 14; install the extra"):
+        CuPyDevice()
+
+
+PER_THREAD = """
+import cupy as cp, numpy as np, kernels
+from tests.test_gpu_hardware import ByInterface, arrays, keep_busy
+ns = kernels.load("diagonal_gaussian", device="gpu")
+mean, precision = arrays(2)
+expected = cp.asnumpy(mean * precision)
+other = cp.cuda.Stream(non_blocking=True)
+late = cp.zeros_like(mean)
+late[...] = mean * 0.0
+ns.natural_from_standard(late, precision)  # compiled
+cp.cuda.runtime.deviceSynchronize()
+keep_busy(other)
+with other:
+    late[...] = mean
+assert cp.cuda.get_current_stream().ptr == 2
+xi, _ = ns.natural_from_standard(ByInterface(late, other.ptr), precision, stream=0)
+cp.cuda.runtime.streamSynchronize(1)  # the legacy default stream, by its own name
+np.testing.assert_array_equal(cp.asnumpy(xi), expected)
+"""
+
+
+def test_handle_0_where_every_thread_has_a_default_stream() -> None:
+    environment = os.environ | {"CUPY_CUDA_PER_THREAD_DEFAULT_STREAM": "1"}
+    command = [sys.executable, "-c", PER_THREAD]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    from benchmarks import gpu
+
+    assert gpu.main(["--coordinates", "4096", "--repeats", "2", "--out", str(tmp_path / "gpu.md")]) == 0
+    text = (tmp_path / "gpu.md").read_text()
+    assert text.startswith("# CUDA kernels on the host\n") and ", CUDA runtime 13.0, driver 13.0, torch " in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ivon update_sample, normals stored")]
+    assert len(rows) == 2 and all(float(row[-2]) > 0 for row in rows)  # CuPy's own step beside ours
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +13,6 @@ import numpy as np
 from kernels import exchange
 
 LEGACY = 1  # CUDA's other name for the default stream, whose handle is 0
-PER_THREAD = os.environ.get("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "0") != "0"
 # What a call that has begun does with an array that it meets then: one of `out`.
 meeting: ContextVar[Callable[[Any, exchange.Library], None] | None] = ContextVar("meeting", default=None)
 
@@ -46,8 +44,7 @@ def _stream(handle: int) -> Any:
     current = cupy.cuda.get_current_stream()
     if handle == current.ptr:
         return current
-    # where every thread has a default stream, CuPy takes the handle 0 for the thread's
-    return cupy.cuda.Stream.from_external(_Handle(LEGACY if handle == 0 and PER_THREAD else handle))
+    return cupy.cuda.Stream.from_external(_Handle(handle))
 
 
 class _Order:

@@ -165,14 +165,11 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
-    return is_idle(stream_of(stream)) ? cudaSuccess : cudaErrorNotReady;
+    return is_done(stream_of(stream)->last) ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
-    Stream *waiting = stream_of(stream);
-    std::lock_guard<std::mutex> lock(gate);
-    if (const Pending &operation = ((Event *)event)->operation) waiting->events.push_back(operation);
-    return cudaSuccess;
+    return enqueue(stream_of(stream), nullptr, ((Event *)event)->operation), cudaSuccess;
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *argument)
 {

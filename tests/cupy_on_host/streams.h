@@ -43,7 +43,6 @@ struct Stream {
     const bool blocking;  // ordered against the default stream
     std::deque<Pending> queue;
     Pending last;
-    std::vector<Pending> events;  // for the next operation to wait for
     bool closed = false;
 
     Stream(int device, bool blocking) : device(device), blocking(blocking)
@@ -134,14 +133,13 @@ inline Stream *stream_of(const void *handle)
     return found ? found : found = open_stream(true);
 }
 
-inline Pending enqueue(Stream *stream, std::function<void()> run)
+inline Pending enqueue(Stream *stream, std::function<void()> run, const Pending &event = nullptr)
 {
     Device &here = device(stream->device);
     std::lock_guard<std::mutex> lock(gate);
     const Pending operation = std::make_shared<Operation>();
     operation->run = std::move(run);
-    operation->after = std::move(stream->events);
-    stream->events.clear();
+    if (event) operation->after.push_back(event);
     if (stream == here.standard) {
         for (const Stream *other : here.streams)
             if (other != stream && other->blocking && other->last) operation->after.push_back(other->last);
@@ -158,13 +156,6 @@ inline bool is_done(const Pending &operation)
 {
     std::lock_guard<std::mutex> lock(gate);
     return !operation || operation->done;
-}
-
-inline bool is_idle(const Stream *stream)
-{
-    for (const Pending &event : stream->events)
-        if (!is_done(event)) return false;
-    return is_done(stream->last);
 }
 
 inline void wait_for(const Pending &operation)

@@ -118,8 +118,10 @@ inline void run_block(Block &block)
         fiber.shuffles = 0;
         fiber.done = false;
     }
-    for (unsigned left = count; left > 0;)
-        for (Fiber &fiber : block.fibers) {
+    bool forward = true;  // by turns, so that nothing rests on the order of threads
+    for (unsigned left = count; left > 0; forward = !forward)
+        for (unsigned k = 0; k < count; ++k) {
+            Fiber &fiber = block.fibers[forward ? k : count - 1 - k];
             if (fiber.done) continue;
             advance(block, fiber);
             if (fiber.done) --left;

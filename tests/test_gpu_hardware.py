@@ -55,7 +55,10 @@ def everything(ns: Any, full: Any, ivon: Any, a: list[Any], matrix: Any, vector:
     full.expectation_from_natural(vector, matrix)
     full.kl((vector, matrix), (vector, matrix), axis=-1)
     full.kl((vector[0], matrix[0]), (vector[1], matrix[1]), axis=-1)  # not batched
-    ivon.update_sample(a[0], a[1], a[2], a[3], (0.0, 1e-3), 1e3, 0.1, 0.9, 0.999, seed=1, step=2, next_step=3)
+    rest = ((0.0, 1e-3), 1e3, 0.1, 0.9, 0.999)
+    ivon.update_sample(*a, *rest, seed=1, step=2, next_step=3)
+    rows = [x.reshape(4, -1) for x in a]  # with numbers a row each, which go to the device as tables
+    ivon.update_sample(*rows, rest[0], [1e3, 2e3, 3e3, 4e3], *rest[2:], seed=[1, 2, 3, 4], step=2, next_step=3)
 
 
 def test_calls_do_not_wait_for_the_device() -> None:

@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 #include <time.h>
+#include <unistd.h>
 #include <vector_functions.h>
 
 #undef __align__
@@ -38,9 +39,11 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 template <class T> inline T __ldg(const T *pointer) { return *pointer; }
 
+// Nanoseconds; whoever waits for them to pass leaves the processor to others.
 inline long long clock64()
 {
     timespec now;
+    usleep(50);
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000LL + now.tv_nsec;
 }

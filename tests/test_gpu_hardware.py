@@ -252,7 +252,7 @@ def test_a_call_runs_where_its_arrays_are() -> None:
         with cp.cuda.Device(index):
             a, vector, matrix = arrays(4, 1000), cp.ones((3, 5)), cp.stack([cp.eye(5)] * 3)
             stream = cp.cuda.Stream(non_blocking=True)
-            stream.synchronize()
+            cp.cuda.get_current_stream().synchronize()
         for call in (ns.natural_from_standard, ns.expectation_from_natural, ns.standard_from_natural):
             assert {part.device.id for part in call(a[0], a[1])} == {index}
         assert full.entropy(vector, matrix, axis=-1).device.id == index

@@ -223,6 +223,28 @@ def test_outputs_on_another_stream_are_ordered_there() -> None:
     np.testing.assert_array_equal(cp.asnumpy(out[0]), expected)
 
 
+class Broken(ByDLPack):
+    """An array whose library meets an error of CUDA's."""
+
+    def __dlpack__(self, **_options: Any) -> Any:
+        raise cupy().cuda.runtime.CUDARuntimeError(400)
+
+
+def test_cudas_errors_are_told_as_they_are() -> None:
+    ns = kernels.load("diagonal_gaussian", device="gpu")
+    with pytest.raises(cupy().cuda.runtime.CUDARuntimeError):
+        ns.natural_from_standard(*(Broken(a) for a in arrays(2, 10)))
+
+
+def test_an_empty_tensor_stays_on_its_device() -> None:
+    cp = cupy()
+    from kernels.gpu.arrays import _wrapped
+
+    last = cp.cuda.runtime.getDeviceCount() - 1
+    empty = _wrapped(None, {"shape": (3, 0), "typestr": "<f4", "data": (0, False)}, last)
+    assert (empty.device.id, empty.shape, empty.dtype) == (last, (3, 0), np.float32)
+
+
 def test_arrays_elsewhere_are_refused_by_name() -> None:
     cp = cupy()
     ns = kernels.load("diagonal_gaussian", device="gpu")
@@ -259,6 +281,8 @@ def test_a_call_runs_where_its_arrays_are() -> None:
         assert isinstance(ns.entropy(a[0], a[1], stream=stream), float)
         noise = (a[0].reshape(4, -1), [1, 2, 3, 4])  # seeds, one a row, go to the device as a table
         assert ivon.noise(noise[1], 0, out=noise[0]).device.id == index
+        with cp.cuda.Stream(non_blocking=True):  # of device 0, which is no stream of the arrays' device
+            assert ns.natural_from_standard(ByDLPack(a[0]), ByDLPack(a[1]))[0].device.id == index
         assert cp.cuda.runtime.getDevice() == 0
     with cp.cuda.Device(0):
         here = arrays(2, 1000)

@@ -46,6 +46,13 @@ def arrays(count: int, size: int = SIZE) -> list[Any]:
     return [cp.asarray(rng.uniform(0.5, 2.0, size)) for _ in range(count)]
 
 
+def product() -> tuple[Any, Any, Any, Any, Any]:
+    """(CuPy; a family; a mean and a precision on the GPU; their product, natural_from_standard's first result)."""
+    cp = cupy()
+    mean, precision = arrays(2)
+    return cp, kernels.load("diagonal_gaussian", device="gpu"), mean, precision, cp.asnumpy(mean * precision)
+
+
 def everything(ns: Any, full: Any, ivon: Any, a: list[Any], matrix: Any, vector: Any) -> None:
     """One call of every kind that does not return a float."""
     pair, stack = (a[0], a[1]), tuple(x.reshape(4, -1) for x in a[:2])
@@ -88,10 +95,7 @@ def test_calls_do_not_wait_for_the_device() -> None:
 
 @pytest.mark.parametrize("kind", ["current", "stream", "handle", "object"])
 def test_work_is_ordered_on_the_stream_it_is_given(kind: str) -> None:
-    cp = cupy()
-    ns = kernels.load("diagonal_gaussian", device="gpu")
-    mean, precision = arrays(2)
-    expected = cp.asnumpy(mean * precision)
+    cp, ns, mean, precision, expected = product()
     stream = cp.cuda.Stream(non_blocking=True)
     late = [cp.zeros_like(mean), cp.zeros_like(precision)]
     with stream:
@@ -184,9 +188,7 @@ def test_interface_and_dlpack_without_a_copy(wrap: Any) -> None:
 
 
 def test_an_interface_names_its_stream_and_whether_it_may_be_written() -> None:
-    cp = cupy()
-    ns = kernels.load("diagonal_gaussian", device="gpu")
-    mean, precision = arrays(2)
+    cp, ns, mean, precision, expected = product()
     stream = cp.cuda.Stream(non_blocking=True)
     late = cp.zeros_like(mean)
     cp.cuda.get_current_stream().synchronize()
@@ -195,17 +197,14 @@ def test_an_interface_names_its_stream_and_whether_it_may_be_written() -> None:
         late[...] = mean
     xi, _ = ns.natural_from_standard(ByInterface(late, stream.ptr), precision)
     cp.cuda.get_current_stream().synchronize()
-    np.testing.assert_array_equal(cp.asnumpy(cp.asarray(xi)), cp.asnumpy(mean * precision))
+    np.testing.assert_array_equal(cp.asnumpy(cp.asarray(xi)), expected)
     out = (ByInterface(late, read_only=True), precision.copy())
     with pytest.raises(ValueError, match=r"out\[0\]: expected a writable array, got a read-only one"):
         ns.natural_from_standard(mean, precision, out=out)
 
 
 def test_outputs_on_another_stream_are_ordered_there() -> None:
-    cp = cupy()
-    ns = kernels.load("diagonal_gaussian", device="gpu")
-    mean, precision = arrays(2)
-    expected = cp.asnumpy(mean * precision)
+    cp, ns, mean, precision, expected = product()
     stream = cp.cuda.Stream(non_blocking=True)
     out = [cp.empty_like(mean), cp.empty_like(mean)]
     cp.cuda.get_current_stream().synchronize()

@@ -25,7 +25,7 @@ test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 cupy-on-host: $(VENV)/.ready-test
-	$(BIN)/python tests/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
+	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

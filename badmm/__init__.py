@@ -2,9 +2,10 @@
 
 from badmm import likelihoods
 from badmm.checks import ClientError, LostClientError, ServerDomainError
-from badmm.distributions import Gamma, Gaussian
-from badmm.history import Result, RoundRecord, SolverState
+from badmm.families.distributions import Gamma, Gaussian
+from badmm.rounds.history import Result, RoundRecord, SolverState
 from badmm.solve import solve
+from badmm_kernels import __version__
 
 __all__ = [
     "ClientError",
@@ -15,6 +16,7 @@ __all__ = [
     "RoundRecord",
     "ServerDomainError",
     "SolverState",
+    "__version__",
     "likelihoods",
     "solve",
 ]

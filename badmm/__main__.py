@@ -1,5 +1,7 @@
-"""The command line: `python -m badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, and
-`demo` compares on real data.
+"""The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `demo` compares
+on real data, `derive` and `validate` are the commands of badmm_derive and badmm_validation. `python -m badmm` is the
+same.
+Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,12 +12,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from badmm import __version__, companions
+from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
+
+COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
+GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
+"""Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of the commands."""
-    top = argparse.ArgumentParser(
-        prog="python -m badmm", description="Bayesian ADMM on data that stay with their clients."
-    )
+    top = argparse.ArgumentParser(prog="badmm", description="Bayesian ADMM on data that stay with their clients.")
+    top.add_argument("--version", action="version", version=f"badmm {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 
     run = commands.add_parser("run", help="solve the problem, or play the federated rounds, that a TOML file describes")
@@ -47,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the splits (default: 0 1 2)")
     demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
     demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
+    # only named here: their own parsers read what follows
+    commands.add_parser("derive", add_help=False, help="derive families, prove their claims, write their kernels")
+    commands.add_parser("validate", add_help=False, help="check every kernel against independent oracles")
     return top
 
 
@@ -59,47 +70,49 @@ def _overrides(options: argparse.Namespace) -> list[str]:
     return [*options.overrides, *extra]
 
 
-def _reported() -> tuple[type[Exception], ...]:
-    """Errors whose text is for the user; others are defects and keep their traceback."""
-    from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
+def _run(options: argparse.Namespace) -> None:
+    from badmm.experiments import run
 
-    return ValueError, OSError, ClientError, ServerDomainError, UnfinishedRunError
+    methods = None if options.methods is None else options.methods.split(",")
+    chosen = {"methods": methods, "resume": options.resume, "quiet": options.quiet}
+    run.from_file(options.config, _overrides(options), options.out, **chosen)
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from badmm.experiments import tune
+
+    chosen = {"resume": options.resume, "quiet": options.quiet, "then_run": options.run}
+    tune.from_file(options.config, _overrides(options), options.out, **chosen)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from badmm.demo import command
+
+    command.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
+
+
+COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 on success, 2 with one line on standard error for a bad argument or configuration."""
-    options = parser().parse_args(arguments)
+    """Run a command; its exit status, with one line on standard error where it is 2 or 3."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if options.command == "run":
-            from badmm import run
-
-            run.from_file(
-                options.config,
-                _overrides(options),
-                options.out,
-                methods=None if options.methods is None else options.methods.split(","),
-                resume=options.resume,
-                quiet=options.quiet,
-            )
-        elif options.command == "tune":
-            from badmm.federated import tune
-
-            chosen = {"resume": options.resume, "quiet": options.quiet, "then_run": options.run}
-            tune.from_file(options.config, _overrides(options), options.out, **chosen)
-        else:
-            from badmm.demo import command
-
-            command.main(
-                options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture
-            )
-    except _reported() as error:
+        if given and given[0] in COMPANIONS:
+            return companions.command(COMPANIONS[given[0]])(given[1:])
+        options = parser().parse_args(given)
+        COMMANDS[options.command](options)
+    except GAVE_UP as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; a run continues with --resume", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        extra = "run,torch" if error.name == "torch" else "run"
+        extra = {"torch": "run,torch", "sympy": "derive", "mpmath": "derive"}.get(error.name or "", "run")
         print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
         return 2
     return 0

@@ -64,8 +64,8 @@ class IVON(torch.optim.Optimizer):
 
     Parameters and their gradients become views of one buffer a group, device and dtype; float32 and float64. A normal
     depends on seed, draw and place in the group alone. A gradient that is not finite is a ValueError in `step` (on a
-    GPU, whose kernels do not wait to tell, in `kernels.synchronize`), after which the state is lost, except under a
-    GradScaler, whose skipped step changes nothing; with several samples a step leave unscaling to `GradScaler.step`.
+    GPU, whose kernels do not wait to tell, in `badmm_kernels.synchronize`), after which the state is lost, except under
+    a GradScaler, whose skipped step changes nothing; with several samples a step leave unscaling to `GradScaler.step`.
     State is saved between steps.
 
     Raises ValueError for settings and dtypes, RuntimeError for a step without a sample and for moved parameters.

@@ -6,7 +6,7 @@ import importlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import kernels
+import badmm_kernels
 
 if TYPE_CHECKING:
     import torch
@@ -24,5 +24,5 @@ def load(name: str, device: torch.device, backend: str = "auto") -> Any:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     compiler = "cupy" if device.type == "cuda" else "numba"
     if backend == "torch" or (backend == "auto" and find_spec(compiler) is None):
-        return importlib.import_module(f"kernels.torch.{name}")
-    return kernels.load(name, "gpu" if device.type == "cuda" else "cpu")
+        return importlib.import_module(f"badmm_kernels.torch.{name}")
+    return badmm_kernels.load(name, "gpu" if device.type == "cuda" else "cpu")

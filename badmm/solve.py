@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import Array, ClientError, ServerDomainError, positive_integer, positive_number, real_array
-from badmm.client import BoundClient, ClientProblem
-from badmm.client_solver import ClientSolution, solve_client
-from badmm.distributions import Distribution
-from badmm.family import Family, Natural
-from badmm.history import Result, RoundRecord, SolverState
+from badmm.clients.exact import ClientSolution, solve_client
+from badmm.clients.problem import BoundClient, ClientProblem
+from badmm.families.distributions import Distribution
+from badmm.families.family import Family, Natural
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import REGISTRY
 from badmm.methods.base import Method
-from badmm.mixing import DualMixing
-from badmm.policy import Setting, Steps
+from badmm.rounds.history import Result, RoundRecord, SolverState
+from badmm.rounds.mixing import DualMixing
+from badmm.rounds.policy import Setting, Steps
 
 MEMORY, FULL_MEMORY = 20, 8
 """Rounds whose dual lines are remembered: a full Gaussian's are large, and it needs fewer."""
@@ -54,9 +54,10 @@ def solve(
         dual     η_k ← η_k + γρ(λ_g − λ_k)
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
-    clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `kernels.FAMILIES`; a scalar
-    precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi" or "bregman_admm". rho > 0, alpha and
-    damping in (0, 1], or "auto" (see `badmm.policy`). temperature τ > 0. expectation: how the package's likelihoods
+    clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
+    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi" or "bregman_admm". rho > 0,
+    alpha and
+    damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
     take E_q. tol: stop at this `gap`. client_tol: relative residual of a client's solution; client_max_iterations:
     its evaluations. seed: for `monte_carlo`. callbacks: called with the `SolverState` after every round. start, duals:
     other than the prior and zero. state: go on from the state of an earlier run with the same arguments; `rounds` then

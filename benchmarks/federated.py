@@ -26,13 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import kernels
-from badmm.federated import dense, models, rounds
-from badmm.federated.federation import ClientData, Federation, LocalSettings, Task
-from badmm.federated.losses import CROSS_ENTROPY
-from badmm.federated.methods import REGISTRY, Method
-from badmm.federated.stacked import Stacked
+import badmm_kernels
+from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
 from badmm.ivon import IVON
+from badmm.methods.networks import REGISTRY
+from badmm.networks import dense, models
+from badmm.networks.losses import CROSS_ENTROPY
+from badmm.networks.stacked import Stacked
+from badmm.rounds import network_round as rounds
+from badmm.rounds.network_method import Method
 from benchmarks import machine
 
 CLIENTS, POINTS, EPOCHS, BATCH = 100, 600, 10, 64
@@ -214,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     for count in dict.fromkeys(int(part) for part in chosen.threads.split(",")):
         torch.set_num_threads(count)
-        kernels.set_num_threads(count)
+        badmm_kernels.set_num_threads(count)
         lines.append(report(plan))
     text = "\n".join(lines).rstrip() + "\n"
     print(text)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-import kernels
+import badmm_kernels
 from benchmarks.machine import write
 
 Call = Callable[[], Any]
@@ -101,7 +101,9 @@ def cases(xp: Any, count: int, dtype: Any) -> Iterator[Case]:
     half = max(1, count // 2)  # two slots together have the coordinates asked for
     p, q, r, _, x, y, z, _ = draw(xp, half, dtype)
     out = (xp.empty_like(x), xp.empty_like(x))
-    diagonal, isotropic, gamma = (kernels.load(n, "gpu") for n in ("diagonal_gaussian", "isotropic_gaussian", "gamma"))
+    diagonal, isotropic, gamma = (
+        badmm_kernels.load(n, "gpu") for n in ("diagonal_gaussian", "isotropic_gaussian", "gamma")
+    )
     slots, both = ((x, p), (y, q), (z, r)), (out, (xp.empty_like(x), xp.empty_like(x)))
     second = -0.5 * (x * x + p)
     yield Case("natural_from_standard", 1, 1, lambda: diagonal.natural_from_standard(x, p, out=out))
@@ -140,7 +142,7 @@ def cases(xp: Any, count: int, dtype: Any) -> Iterator[Case]:
 
 def ivon_cases(xp: Any, whole: list[Any]) -> Iterator[Case]:
     """The steps of the optimizer: normals drawn again, or stored."""
-    ivon, state = kernels.load("ivon", "gpu"), tuple(whole)
+    ivon, state = badmm_kernels.load("ivon", "gpu"), tuple(whole)
     out = (*state[1:], xp.empty_like(state[0]))
     noise = xp.zeros_like(state[0])
     drawn = {"seed": 1, "step": 2}
@@ -243,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     try:
-        kernels.load("diagonal_gaussian", device="gpu")
+        badmm_kernels.load("diagonal_gaussian", device="gpu")
     except RuntimeError as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 2
@@ -257,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = list(measure(cupy, events(options.repeats), options.coordinates, dtype))
         parts.append(f"## {dtype}\n\n{table(rows)}")
         cupy.get_default_memory_pool().free_all_blocks()
-    kernels.synchronize()
+    badmm_kernels.synchronize()
     parts.append("Columns of libraries: their time over the kernel's, for the same step on the same memory.")
     text = "\n\n".join(parts) + "\n"
     print(text)

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-import kernels
+import badmm_kernels
 from benchmarks.machine import describe, times, update_bandwidth, write
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ class Variant:
 
 def variants(count: int) -> Iterator[Variant]:
     """The five ways, with a tilt of numbers and of arrays."""
-    ns, rng = kernels.load("ivon"), np.random.default_rng(0)
+    ns, rng = badmm_kernels.load("ivon"), np.random.default_rng(0)
     # gradients so small that thousands of steps with one set of normals leave the precision where it is
     g, m = ((scale * rng.normal(size=count)).astype(np.float32) for scale in (1e-3, 1.0))
     s, v = rng.uniform(0.1, 1.0, count).astype(np.float32), np.zeros(count, np.float32)
@@ -147,7 +147,7 @@ def measure(repeats: int) -> Times:
         ours, more = list(variants(size)), max(1, 4_000_000 // size)
         for _ in range(2):
             for threads in THREADS:
-                kernels.set_num_threads(threads)
+                badmm_kernels.set_num_threads(threads)
                 for variant in ours:
                     key = (variant.name, variant.tilt, variant.bytes, size, threads)
                     found.add(("ceiling", *key), times(update_bandwidth(buffer), 2))

@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from badmm.federated.summary import Grid, interval, spread
+from badmm.experiments.predictive import class_scores
+from badmm.experiments.store import write_atomic
+from badmm.experiments.summary import Grid, interval, spread
 from badmm.ivon import IVON
-from badmm.predictive import class_scores
-from badmm.store import write_atomic
 from benchmarks.machine import describe
 
 EPOCHS, BATCH, SAMPLES = 30, 64, 32

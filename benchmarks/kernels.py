@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-import kernels
+import badmm_kernels
 from benchmarks.machine import best, describe, read_bandwidth, same_reads, update_bandwidth, write
 
 Array = np.ndarray[Any, Any]
@@ -66,7 +66,7 @@ def streamed(count: int, dtype: Any) -> Iterator[Streamed]:
     """Every elementwise kernel without transcendental functions."""
     p, q, r, x, y, z = draw(count, dtype)
     out = (np.empty_like(x), np.empty_like(x))
-    diagonal, gamma, isotropic = (kernels.load(n) for n in ("diagonal_gaussian", "gamma", "isotropic_gaussian"))
+    diagonal, gamma, isotropic = (badmm_kernels.load(n) for n in ("diagonal_gaussian", "gamma", "isotropic_gaussian"))
     second = (-0.5 * (x * x + p)).astype(dtype)
     d, i = "diagonal_gaussian", "isotropic_gaussian"
     yield Streamed(d, "natural_from_standard", 2, 2, lambda: diagonal.natural_from_standard(x, p, out=out))
@@ -98,7 +98,7 @@ def computed(count: int) -> Iterator[Computed]:
     """Kernels with transcendental functions, float64."""
     p, q, r, x, y, _ = draw(count, np.float64)
     s = r + 0.25
-    diagonal, gamma = kernels.load("diagonal_gaussian"), kernels.load("gamma")
+    diagonal, gamma = badmm_kernels.load("diagonal_gaussian"), badmm_kernels.load("gamma")
     d = "diagonal_gaussian"
     constant = 0.5 * (1.0 + math.log(2.0 * math.pi))
     yield Computed(
@@ -165,7 +165,7 @@ def bandwidth_rows(count: int, repeats: int) -> Iterator[str]:
         buffer = np.ones(4 * count, dtype)
         pieces = [np.ones(count, dtype) for _ in range(3)]
         for threads in (1, 2):
-            kernels.set_num_threads(threads)
+            badmm_kernels.set_num_threads(threads)
             for k in streamed(count, dtype):
                 slots = 2 if k.reads > 3 else 1
                 reads = k.reads // slots
@@ -189,7 +189,7 @@ def compute_rows(count: int, repeats: int) -> Iterator[str]:
     for k in computed(count):
         times = []
         for threads in (1, 2):
-            kernels.set_num_threads(threads)
+            badmm_kernels.set_num_threads(threads)
             times.append(best(k.call, repeats) / count * 1e9)
         peer = best(k.peer, max(2, repeats // 2)) / count * 1e9
         yield f"| {k.family}.{k.name} | {times[0]:.1f} | {times[1]:.1f} | {peer:.1f} | {peer / times[0]:.1f} |"
@@ -197,7 +197,7 @@ def compute_rows(count: int, repeats: int) -> Iterator[str]:
 
 def aggregation_rows(repeats: int, width: int = 1_000_000) -> Iterator[str]:
     """server_total over 100 clients, both slots, against a sum that reads as much."""
-    diagonal = kernels.load("diagonal_gaussian")
+    diagonal = badmm_kernels.load("diagonal_gaussian")
     rng = np.random.default_rng(1)
     lam = tuple(np.tile(rng.normal(size=width).astype(np.float32), (CLIENTS, 1)) for _ in range(2))
     dual = tuple(np.tile(rng.normal(size=width).astype(np.float32), (CLIENTS, 1)) for _ in range(2))
@@ -206,7 +206,7 @@ def aggregation_rows(repeats: int, width: int = 1_000_000) -> Iterator[str]:
     yield "| threads | server_total ms | GB/s read | plain sum GB/s | ratio |"
     yield "| --- | --- | --- | --- | --- |"
     for threads in (1, 2):
-        kernels.set_num_threads(threads)
+        badmm_kernels.set_num_threads(threads)
         sums = [read_bandwidth(a.reshape(-1)) for a in (*lam, *dual)]
         pairs = [
             (best(lambda: diagonal.server_total(lam, dual, 0.5, out=out), 1), sum(best(call, 1) for call in sums))
@@ -220,10 +220,10 @@ def aggregation_rows(repeats: int, width: int = 1_000_000) -> Iterator[str]:
 STARTUP = """
 import sys, time
 t0 = time.perf_counter()
-import kernels
+import badmm_kernels
 t1 = time.perf_counter()
 loaded = [m for m in ("sympy", "torch", "cupy", "numba") if m in sys.modules]
-ns = kernels.load("diagonal_gaussian")
+ns = badmm_kernels.load("diagonal_gaussian")
 t2 = time.perf_counter()
 import numpy as np
 x = np.ones(1000)
@@ -246,8 +246,8 @@ def startup_rows(repeats: int = 5) -> Iterator[str]:
     imported, loaded, first = (min(float(r[k]) for r in rows[1:]) for k in range(3))
     yield "| step | seconds |"
     yield "| --- | --- |"
-    yield f"| `import kernels` (of SymPy, torch, CuPy, Numba it loads: {rows[-1][3]}) | {imported:.3f} |"
-    yield f'| `kernels.load("diagonal_gaussian")` (imports Numba) | {loaded:.3f} |'
+    yield f"| `import badmm_kernels` (of SymPy, torch, CuPy, Numba it loads: {rows[-1][3]}) | {imported:.3f} |"
+    yield f'| `badmm_kernels.load("diagonal_gaussian")` (imports Numba) | {loaded:.3f} |'
     yield f"| first call, Numba's cache warm | {first:.3f} |"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from kernels.cpu import threads
+from badmm_kernels.cpu import threads
 
 Array = np.ndarray[Any, Any]
 PACKAGES = ("numpy", "numba", "scipy")

@@ -19,19 +19,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
     os.environ.setdefault(_name, "1")
 
 from benchmarks.machine import write  # noqa: E402
+from validation.oracles.textbook import CLASSIC_LIMIT, PENALTY_GRID  # noqa: E402
 from validation.problems import Problem, problem, problems, stress_problems  # noqa: E402
-from validation.rounds import (  # noqa: E402
-    CAP,
-    FAMILIES,
-    LEVELS,
-    LIMITS,
-    VARIANTS,
-    Outcome,
-    meets,
-    run,
-    run_classic,
-)
-from validation.textbook import CLASSIC_LIMIT, PENALTY_GRID  # noqa: E402
+from validation.runs.rounds import CAP, FAMILIES, LEVELS, LIMITS, VARIANTS, Outcome, meets, run, run_classic  # noqa: E402
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rounds.md"
 CLASSIC = "classic ADMM"
@@ -129,14 +119,14 @@ HEAD = f"""# Rounds to the central solution
 
 Written by `python -m benchmarks.rounds`; the problems are those of `validation/problems.py`, every run is deterministic
 and starts at the prior with zero duals. Cells are the rounds to come within 1e-3 / 1e-8 of the solution that
-`validation/central.py` computes from the pooled data (– : not within {CAP} rounds). The distance is the largest over
-the slots of ‖λ − λ*‖₂ / ‖λ*‖₂, Frobenius for the precision matrix. † : some round violated the existence condition
+`validation/oracles/central.py` computes from the pooled data (– : not within {CAP} rounds). The distance is the largest
+over the slots of ‖λ − λ*‖₂ / ‖λ*‖₂, Frobenius for the precision matrix. † : some round violated the existence condition
 ρ S_g + η_S ≻ 0.
 
 - *defaults*: `badmm.solve` as it is. *ρ = 1/K*: α = 1/(1 + ρK) = ½, exact in one round on quadratics. *PVI*:
   ρ = α = 1. *Bregman*: `bregman_admm` with its automatic step sizes.
-- *classic ADMM* is `validation/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate: its distance is that
-  of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)},
+- *classic ADMM* is `validation/oracles/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate: its distance
+  is that of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)},
   then 10^±¼ times the best; each level is given the penalty that reaches it first (– : none within {CLASSIC_LIMIT}
   rounds), while the other columns use one setting for all problems.
 - Softmax is taken by the delta method (expectations at the mean) in every family.

@@ -15,13 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from derive import generate
-from derive.claims import Verdict, check, every_claim
-from derive.family import Family, load_families
-from derive.functions import build_module
-from derive.ir import MatrixMap, Optimizer
-from derive.report import document
-from derive.show import show
+from . import generate
+from .calculus.family import Family
+from .claims.claim import Verdict, check
+from .claims.every import every_claim
+from .families import load_families
+from .ir.nodes import MatrixMap, Optimizer
+from .ir.show import show
+from .lower.families import build_module
+from .report import document
 
 STAGES = ("family", "calculus", "ir", "source", "claims")
 
@@ -68,7 +70,7 @@ def _print_family(stage: str, family: Family) -> None:
         ):
             print(f"{field}: {getattr(family, field)}")
     elif stage == "calculus":
-        from derive.report import family_section
+        from .report import family_section
 
         print("\n".join(family_section(family)))
     else:

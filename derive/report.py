@@ -8,12 +8,13 @@ from typing import Any
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
-from derive import stable
-from derive.calculus import Calculus, ScalarRoot, calculus
-from derive.claims import Verdict
-from derive.family import Family, load_families
-from derive.matrix_calculus import MatrixCalculus
-from derive.special import FUNCTION_NAMES, ratio_divergence
+from .calculus import stable
+from .calculus.elementwise import Calculus, ScalarRoot, calculus
+from .calculus.family import Family
+from .calculus.matrix import MatrixCalculus
+from .calculus.special import FUNCTION_NAMES, ratio_divergence
+from .claims.claim import Verdict
+from .families import load_families
 
 NAMES = {
     "x_minus_log1p": r"\phi",
@@ -140,7 +141,7 @@ def document(verdicts: list[Verdict]) -> str:
 
 
 def _section_formulas(key: str) -> list[str]:
-    from derive import admm, ivon
+    from .updates import admm, ivon
 
     if key == "round":
         return [

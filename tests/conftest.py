@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @cache
 def gpu_missing() -> str:
     """Why there is no GPU to test on, or nothing."""
-    from kernels.gpu.device import current
+    from badmm_kernels.gpu.device import current
 
     try:
         current()
@@ -49,11 +49,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def device(request: pytest.FixtureRequest) -> Iterator[object]:
     """What the CUDA kernels run on: the host (the same text, compiled by g++), and a GPU where there is one."""
     if request.param == "gpu":
-        from kernels.gpu.device import current
+        from badmm_kernels.gpu.device import current
 
         yield current()
         return
-    from tests.host_device import on_host
+    from tests.kernels.host_device import on_host
 
     with on_host() as found:
         yield found

@@ -19,10 +19,10 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from validation.check import Check  # noqa: E402
-from validation.points import FAMILIES, OPTIMIZERS  # noqa: E402
-from validation.suite import Load, Task, run, tasks  # noqa: E402
-from validation.table import progress, show  # noqa: E402
+from .check import Check  # noqa: E402
+from .points import FAMILIES, OPTIMIZERS  # noqa: E402
+from .report.table import progress, show  # noqa: E402
+from .suite import Load, Task, run, tasks  # noqa: E402
 
 SOLVER_MODULES = ("family_rounds", "one_round", "recovery")
 
@@ -44,9 +44,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def kernels_load(family: str, device: str = "cpu") -> object:
-    """`kernels.load`, imported late so that `--help` costs nothing; on a GPU for NumPy's arrays."""
-    namespace: object = importlib.import_module("kernels").load(family, device=device)
-    return importlib.import_module("validation.on_device").OnDevice(namespace) if device == "gpu" else namespace
+    """`badmm_kernels.load`, imported late so that `--help` costs nothing; on a GPU for NumPy's arrays."""
+    namespace: object = importlib.import_module("badmm_kernels").load(family, device=device)
+    return importlib.import_module(".on_device", __package__).OnDevice(namespace) if device == "gpu" else namespace
 
 
 def refusal(load: Load, family: str) -> str:
@@ -62,7 +62,9 @@ def solver_tasks(families: Sequence[str]) -> list[Task]:
     """Families that agree round by round, one-round convergence, recovery of classic ADMM; they need the solver."""
 
     def checks_of(module: str) -> Callable[[], Iterable[Check]]:
-        return lambda: [c for c in importlib.import_module(f"validation.{module}").checks() if c.family in families]
+        return lambda: [
+            c for c in importlib.import_module(f".runs.{module}", __package__).checks() if c.family in families
+        ]
 
     return [Task(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
 
@@ -117,7 +119,7 @@ def main(
 def save(options: argparse.Namespace, found: list[Check], seconds: float, notes: list[str]) -> None:
     """Write what was asked for."""
     if options.json or options.report:
-        from validation import report  # matplotlib only where a page is made
+        from .report import page as report  # matplotlib only where a page is made
 
         if options.json:
             report.write(options.json, report.as_json(found, seconds, notes))

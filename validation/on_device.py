@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-import kernels
-from kernels.gpu.device import current
+import badmm_kernels
+from badmm_kernels.gpu.device import current
 
 WRITTEN = ("out", "noise", "next_noise")  # keywords whose arrays a function may write
 
@@ -48,7 +48,7 @@ class OnDevice:
                         copy_back(part)
 
             result = function(*send(args), **{k: send(v) for k, v in kwargs.items()})
-            kernels.synchronize()
+            badmm_kernels.synchronize()
             for name in WRITTEN:
                 if kwargs.get(name) is not None:
                     copy_back(kwargs[name])

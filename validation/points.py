@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from validation.calls import Call
-from validation.ulps import epsilon
+from .calls import Call
+from .ulps import epsilon
 
 Array = NDArray[Any]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from badmm import data
+from badmm.data import tables as data
 
 Array = NDArray[np.float64]
 Rows = Sequence[NDArray[np.intp]]
@@ -65,7 +65,7 @@ class Problem:
 
     def prior(self, family: str) -> Any:
         """The prior as a member of the family."""
-        from badmm.distributions import Gaussian
+        from badmm.families.distributions import Gaussian
 
         shape: dict[str, Any] = {
             "isotropic_gaussian": 1.0,

@@ -9,28 +9,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from validation import (
-    checks_agreement,
-    checks_autograd,
-    checks_device,
-    checks_domain,
-    checks_elementwise,
-    checks_full,
-    checks_full_reductions,
-    checks_ivon,
-    checks_layout,
-    checks_reductions,
-    checks_rounds,
-    checks_special,
-)
-from validation.check import Check, failed
-from validation.points import DTYPES, ELEMENTWISE, FAMILIES, OPTIMIZERS
+from .check import Check, failed
+from .checks import agreement as checks_agreement
+from .checks import autograd as checks_autograd
+from .checks import device as checks_device
+from .checks import domain as checks_domain
+from .checks import elementwise as checks_elementwise
+from .checks import full as checks_full
+from .checks import full_reductions as checks_full_reductions
+from .checks import ivon as checks_ivon
+from .checks import layout as checks_layout
+from .checks import reductions as checks_reductions
+from .checks import rounds as checks_rounds
+from .checks import special as checks_special
+from .points import DTYPES, ELEMENTWISE, FAMILIES, OPTIMIZERS
 
 Scalars = Mapping[str, Callable[[float], float]]
 
 
 class Load(Protocol):
-    """What hands out kernel namespaces: `kernels.load`, or a test's own."""
+    """What hands out kernel namespaces: `badmm_kernels.load`, or a test's own."""
 
     def __call__(self, family: str, device: str = "cpu") -> Any: ...
 
@@ -56,7 +54,7 @@ class Outcome:
 
 def gamma_scalars() -> Scalars:
     """The scalar functions that kernels export for a user's own compiled code."""
-    module = importlib.import_module("kernels.cpu.gamma")
+    module = importlib.import_module("badmm_kernels.cpu.gamma")
     return {name: getattr(module, name) for name in ("lgamma", "digamma", "trigamma")}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from badmm import store
 from badmm.demo import pictures, report
 from badmm.demo.contest import PENALTIES
 from badmm.demo.ellipses import pair_of
 from badmm.demo.outcome import Outcome, play
 from badmm.demo.problems import CLIENTS, COMPONENTS, TEST_FRACTION, TITLES
+from badmm.experiments import store
 
 SEEDS = (0, 1, 2)
 ROUNDS, QUICK_ROUNDS = 200, 50

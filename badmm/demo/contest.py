@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import badmm
-from badmm import plots
 from badmm.checks import Array
 from badmm.demo.problems import Problem
+from badmm.experiments import plots
 
 PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 2.01, 0.5))
 """The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""

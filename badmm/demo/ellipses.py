@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from badmm import plots
 from badmm.checks import Array
 from badmm.demo import exact
 from badmm.demo.problems import Problem
+from badmm.experiments import plots
 
 Moments = tuple[Array, Array]
 """Mean (2,) and covariance (2, 2)."""

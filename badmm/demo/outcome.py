@@ -13,18 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from badmm.demo.contest import (
-    CONTENDERS,
-    PENALTIES,
-    TARGETS,
-    Contender,
-    Trace,
-    central_solution,
-    compete,
-    distance,
-)
+from badmm.demo.contest import CONTENDERS, PENALTIES, TARGETS, Contender, Trace, central_solution, compete, distance
 from badmm.demo.problems import Problem, make
-from badmm.predictive import Scores
+from badmm.experiments.predictive import Scores
 
 FAMILIES = {"isotropic_gaussian": "isotropic", "diagonal_gaussian": "diagonal", "full_gaussian": "full"}
 TUNING_ROUNDS = 40

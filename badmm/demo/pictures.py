@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from badmm import plots
 from badmm.demo.contest import CONTENDERS, TARGETS, Trace
 from badmm.demo.ellipses import Pair
+from badmm.experiments import plots
 
 Traces = Mapping[str, Trace]
 """One trace for each contender's label."""

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import badmm
-from badmm import data, predictive
 from badmm.checks import Array
+from badmm.data import tables as data
+from badmm.experiments import predictive
+from badmm.experiments.predictive import Scores
 from badmm.likelihoods import Expectation
-from badmm.predictive import Scores
 
 CLIENTS = 10
 TEST_FRACTION = 0.2

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from badmm.demo.contest import CONTENDERS, TARGETS, Contender
 from badmm.demo.outcome import FAMILIES, Outcome, spread
-from badmm.predictive import Scores
+from badmm.experiments.predictive import Scores
 
 WAYS = ("averaged", "plug-in")
 NOTES = (

@@ -23,7 +23,7 @@ from typing import Literal, Self
 import numpy as np
 
 from badmm.checks import Array
-from badmm.distributions import Gaussian
+from badmm.families.distributions import Gaussian
 
 Expectation = Literal["auto", "quadrature", "delta", "monte_carlo"]
 EXPECTATIONS: tuple[Expectation, ...] = ("auto", "quadrature", "delta", "monte_carlo")

@@ -10,9 +10,9 @@ from scipy.special import expit, gammaln
 
 from badmm import checks
 from badmm.checks import Array
-from badmm.distributions import Gaussian
-from badmm.expectations import Moments, exponential_moments, softplus, softplus_moments
+from badmm.families.distributions import Gaussian
 from badmm.likelihoods.base import Expectation, Expected, GaussianLikelihood
+from badmm.likelihoods.expectations import Moments, exponential_moments, softplus, softplus_moments
 
 
 class GeneralizedLinear(GaussianLikelihood):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from badmm.checks import Array, design, positive_number, real_array, require
-from badmm.distributions import Gaussian
+from badmm.families.distributions import Gaussian
 from badmm.likelihoods.base import Expected, GaussianLikelihood
 
 

@@ -8,7 +8,7 @@ from scipy.special import digamma, gammaln
 
 from badmm import checks
 from badmm.checks import Array
-from badmm.distributions import Gamma
+from badmm.families.distributions import Gamma
 
 
 class ConjugateRate:

@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from badmm import checks
 from badmm.checks import Array
-from badmm.distributions import Gaussian
+from badmm.families.distributions import Gaussian
 from badmm.likelihoods.base import Expectation, Expected, GaussianLikelihood
 
 

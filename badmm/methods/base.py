@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from badmm.family import Family, Natural
-from badmm.policy import Policy, Setting, Steps
+from badmm.families.family import Family, Natural
+from badmm.rounds.policy import Policy, Setting, Steps
 
 
 class Method(ABC):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from badmm.family import Natural
+from badmm.families.family import Natural
 from badmm.methods.base import Method
-from badmm.policy import Policy, Setting, Steps
+from badmm.rounds.policy import Policy, Setting, Steps
 
 
 class BayesADMM(Method):

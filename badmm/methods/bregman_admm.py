@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from badmm.family import Natural
+from badmm.families.family import Natural
 from badmm.methods.base import Method
-from badmm.policy import Policy, Setting, Steps, setting
+from badmm.rounds.policy import Policy, Setting, Steps, setting
 
 
 class BregmanPolicy(Policy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from badmm.methods.bayes_admm import BayesADMM
-from badmm.policy import Policy, Setting
+from badmm.rounds.policy import Policy, Setting
 
 
 class PVI(BayesADMM):

@@ -2,7 +2,7 @@
 
 import sympy as sp
 
-from derive.family import Family, Slot
+from ..calculus.family import Family, Slot
 
 theta, xi, m, mu1, mu2 = sp.symbols("theta xi m mu1 mu2", real=True)
 S = sp.Symbol("S", positive=True)

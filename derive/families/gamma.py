@@ -2,7 +2,7 @@
 
 import sympy as sp
 
-from derive.family import Family, Slot
+from ..calculus.family import Family, Slot
 
 theta, a, b = sp.symbols("theta a b", positive=True)
 mu1 = sp.Symbol("mu1", real=True)

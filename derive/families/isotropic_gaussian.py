@@ -2,7 +2,7 @@
 
 import sympy as sp
 
-from derive.family import Family, Slot
+from ..calculus.family import Family, Slot
 
 theta, xi, m, mu = sp.symbols("theta xi m mu", real=True)
 s = sp.Symbol("s", positive=True)

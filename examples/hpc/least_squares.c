@@ -1,6 +1,6 @@
 /* Federated least squares in one round of Bayesian ADMM, from C with OpenMP.
  *
- *     cc -std=c99 -O2 -fopenmp $(python -m kernels --includes) least_squares.c -o least_squares_c -lm
+ *     cc -std=c99 -O2 -fopenmp $(python -m badmm_kernels --includes) least_squares.c -o least_squares_c -lm
  *
  * With a full Gaussian the natural gradient of a client's quadratic loss is the constant (-b, -H). One round with
  * rho = 1/K, alpha = 1/(1 + rho K), gamma = 1 from lambda_g = lambda_0 and dual = 0 is then exact: the result has to be the

@@ -1,6 +1,6 @@
 // Federated least squares in one round of Bayesian ADMM, from C++17; what it computes is said in least_squares.c.
 //
-//     c++ -std=c++17 -O2 $(python -m kernels --includes) least_squares.cpp -o least_squares_cpp
+//     c++ -std=c++17 -O2 $(python -m badmm_kernels --includes) least_squares.cpp -o least_squares_cpp
 //
 // Here the lines are called one by one, and the server adds its clients' terms in double.
 #include <cstddef>

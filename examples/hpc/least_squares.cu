@@ -1,6 +1,6 @@
 // Federated least squares in one round of Bayesian ADMM, from CUDA C++; what it computes is said in least_squares.c.
 //
-//     nvcc -O2 $(python -m kernels --includes) least_squares.cu -o least_squares_cuda
+//     nvcc -O2 $(python -m badmm_kernels --includes) least_squares.cu -o least_squares_cuda
 //
 // The header's functions are __host__ __device__: the kernels below call them, one thread an entry of lambda.
 #include <cstdio>

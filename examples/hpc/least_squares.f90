@@ -1,6 +1,6 @@
 ! Federated least squares in one round of Bayesian ADMM, from Fortran; what it computes is said in least_squares.c.
 !
-!     dir=$(python -m kernels --includedir)
+!     dir=$(python -m badmm_kernels --includedir)
 !     gcc -O2 -c -I$dir $dir/badmm_kernels.c
 !     gfortran -O2 $dir/badmm_kernels.f90 least_squares.f90 badmm_kernels.o -o least_squares_fortran -lm
 program least_squares

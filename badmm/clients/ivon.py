@@ -1,0 +1,117 @@
+"""The IVON local solver of k clients at once, on the generated kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from badmm import optimizer_kernels
+from badmm.clients.federation import Task
+from badmm.clients.training import LocalSolver
+from badmm.streams import Purpose, sequence
+
+
+@dataclass(frozen=True)
+class IvonSettings:
+    """β₁, β₂, the clip of the mean's direction (inf: none), and Monte Carlo samples a step."""
+
+    beta1: float = 0.9
+    beta2: float = 0.9999
+    clip: float = 0.05
+    samples: int = 1
+
+
+class IvonDescent(LocalSolver):
+    """IVON steps on rows (k, P): argmin_q E_q[f_k] + (τ/N_k) [ρ KL(q‖q_g) − ⟨η_k, μ⟩] (arXiv:2506.13150, IVON-ADMM).
+
+    `mean` and `precision` (k, P) are m and s = h + δ, the posterior's precision is ess · s with ess = N_k/(τρ), `ess`
+    (k, 1); `tilt` holds (τ/N_k)(ρλ_g + η_k), (k, P) a slot; `momentum` (k, P) after `steps` (k,) earlier steps, which
+    count for its debiasing. All are updated in place. The normals of a client come from its own stream of the round and
+    the number of the draw in it, whatever trains beside it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        settings: IvonSettings,
+        mean: Tensor,
+        precision: Tensor,
+        momentum: Tensor,
+        steps: Tensor,
+        tilt: tuple[Tensor, Tensor],
+        ess: Tensor,
+        backend: str = "auto",
+    ) -> None:
+        self.settings, self.samples, self.lr = settings, settings.samples, task.lr
+        self.mean, self.precision, self.momentum, self.tilt = mean, precision, momentum, tilt
+        self.kernels = optimizer_kernels.load("ivon", mean.device, backend)
+        self.theta, self.noise = (torch.empty_like(mean) for _ in range(2))
+        self.gradient = self.theta  # a gradient takes the place of the parameters it was wanted at
+        self.totals = tuple(torch.zeros_like(mean) for _ in range(2)) if self.samples > 1 else ()
+        self.ess = ess.double().reshape(-1).cpu().numpy()
+        self.before = steps.cpu().numpy().astype(np.int64)
+        seed, index = task.federation.seed, task.round
+        streams = [sequence(seed, Purpose.NOISE, index, client) for client in task.members]
+        self.seeds = [int(stream.generate_state(1, np.uint64)[0]) for stream in streams]
+        self.done, self.drawn, self.ready = 0, 0, False
+        self.rows = self._slices(len(mean))
+
+    def point(self, active: int) -> Tensor:
+        """θ = m + ε/√(ess s); the first of a step is already there where the last step drew it."""
+        at = self._first(active)
+        if not self.ready:
+            seeds, ess = self.seeds[:active], self.ess[:active]
+            out, noise = (at.theta,), at.noise
+            self.kernels.sample(at.mean, at.precision, ess, seed=seeds, step=self.drawn, noise=noise, out=out)
+            self.drawn += 1
+        self.ready = False
+        return at.theta
+
+    def observe(self, active: int) -> None:
+        """Add this sample to the sums, where a step takes several."""
+        if self.samples > 1:
+            at = self._first(active)
+            self.kernels.accumulate(at.gradient, *at.totals, noise=at.noise, out=at.totals)
+
+    def step(self, active: int) -> None:
+        """One step of IVON, in one pass with the next sample where there is one sample a step."""
+        self.done += 1
+        at = self._first(active)
+        s, state = self.settings, (at.mean, at.precision, at.momentum)
+        debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
+        hyper = (self.ess[:active], self.lr, s.beta1, s.beta2, debias, s.clip)
+        if self.samples > 1:
+            self.kernels.update_averaged(*at.totals, *state, at.tilt, self.samples, *hyper, out=state)
+            for total in at.totals:
+                total.zero_()
+            return
+        address = {"seed": self.seeds[:active], "next_step": self.drawn, "noise": at.noise, "next_noise": at.noise}
+        self.kernels.update_sample(at.gradient, *state, at.tilt, *hyper, **address, out=(*state, at.theta))
+        self.drawn, self.ready = self.drawn + 1, True
+
+    def _first(self, active: int) -> _Rows:
+        """The first rows of everything, sliced once for all steps with as many."""
+        if len(self.rows.mean) != active:
+            self.rows = self._slices(active)
+        return self.rows
+
+    def _slices(self, active: int) -> _Rows:
+        tilt, totals = (tuple(t[:active] for t in several) for several in (self.tilt, self.totals))
+        whole = (self.mean, self.precision, self.momentum, self.gradient, self.theta, self.noise)
+        mean, precision, momentum, gradient, theta, noise = (t[:active] for t in whole)
+        return _Rows(mean, precision, momentum, gradient, theta, noise, tilt, totals)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    mean: Tensor
+    precision: Tensor
+    momentum: Tensor
+    gradient: Tensor
+    theta: Tensor
+    noise: Tensor
+    tilt: tuple[Tensor, ...]
+    totals: tuple[Tensor, ...]

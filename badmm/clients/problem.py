@@ -1,0 +1,209 @@
+"""One client's problem in one round: what the user's object returned, checked, and the residual of its solution.
+
+λ_k = λ_g + (η_k − ∇L_k(μ(λ_k))) / ρ        argmin L_k(μ) − ⟨η_k, μ⟩ + ρ KL(q‖q_g)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from badmm.checks import Array, ClientError
+from badmm.families.distributions import Distribution, Gaussian
+from badmm.families.family import Family, Natural
+
+MATRIX_LIMIT = 1024
+"""Largest d for which a whole Hessian is asked for where the family itself needs only its diagonal."""
+OVERFLOW = 1e100
+"""Derivatives beyond this are refused like infinities: their products with means and 1/ρ would be."""
+
+
+class NotFiniteError(ClientError):
+    """A client returned an infinity or a NaN: refused at a trial point, an error at every start."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A client's loss and derivatives at one λ, divided by the temperature.
+
+    `gradient` E[∇ℓ] (d,) and `hessian` E[∇²ℓ] ((d, d) or (d,)) are None for clients that give natural gradients;
+    `natural_gradient` is ∇_μ L.
+    """
+
+    natural: Natural
+    posterior: Distribution
+    loss: float
+    gradient: Array | None
+    hessian: Array | None
+    natural_gradient: Natural
+
+
+class BoundClient:
+    """A user's client together with its index, the family and the temperature; every output is checked."""
+
+    def __init__(self, index: int, client: Any, family: Family, temperature: float) -> None:
+        self.index, self.client, self.family, self.temperature = index, client, family, temperature
+        self.gives_expectations = family.gaussian and callable(getattr(client, "expectations", None))
+        if not self.gives_expectations and not callable(getattr(client, "natural_gradient", None)):
+            needed = "expectations(posterior) or natural_gradient(posterior)"
+            needed = needed if family.gaussian else "natural_gradient(posterior)"
+            raise ValueError(
+                f"clients: expected objects with {needed} for family {family.name!r}, "
+                f"got {type(client).__name__} at index {index}"
+            )
+        dim = getattr(client, "dim", None)
+        if dim is not None and dim != family.dim:
+            raise ValueError(
+                f"clients: expected parameters of length {family.dim} (the prior's), got {dim} at index {index}"
+            )
+        self.constant = self._constant()
+        self.growth = self._growth()
+
+    def _constant(self) -> Natural | None:
+        give = getattr(self.client, "constant_natural_gradient", None)
+        value = give(self.family.name, self.family.dim) if give is not None else None
+        return None if value is None else self._natural(value)
+
+    def _growth(self) -> Natural | Array | None:
+        """What the existence condition may add to ρ λ_g + η for this client, over the temperature."""
+        if self.constant is not None and self.family.fixed_precision is None:
+            return tuple(-slot for slot in self.constant)
+        give = getattr(self.client, "growth", None)
+        value = give(self.family.name, self.family.dim) if give is not None else None
+        return None if value is None else np.asarray(value, dtype=np.float64) / self.temperature
+
+    def required_rho(self, natural_global: Natural, dual: Natural) -> float:
+        """The infimum of the penalties at which this client's problem meets the existence condition."""
+        return self.family.required_rho(natural_global, dual, self.growth)
+
+    def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
+        """Call the client at λ; raises `ClientError` with its index for what is wrong with the answer."""
+        q = self.family.posterior(natural) if posterior is None else posterior
+        if self.constant is None and self.gives_expectations:
+            return self._from_expectations(natural, q)
+        gradient = self.constant
+        if gradient is None:
+            gradient = self._natural(self._call("natural_gradient", q))
+        return Evaluation(natural, q, self.loss(q), None, None, gradient)
+
+    def loss(self, posterior: Distribution) -> float:
+        """E[ℓ]/τ; NaN where the client gives no loss."""
+        if self.gives_expectations:
+            return float(self._call("expectations", posterior)[0]) / self.temperature
+        if hasattr(self.client, "expected_loss"):
+            return float(self._call("expected_loss", posterior)) / self.temperature
+        return float("nan")
+
+    def _from_expectations(self, natural: Natural, q: Distribution) -> Evaluation:
+        assert isinstance(q, Gaussian)
+        whole = self.family.name == "diagonal_gaussian" and hasattr(self.client, "curvature") and q.dim <= MATRIX_LIMIT
+        name = "curvature" if whole else "expectations"
+        answer = self._call(name, q)
+        if not isinstance(answer, tuple) or len(answer) != 3:
+            raise ClientError(self.index, f"{name}: expected (loss, gradient, hessian), got {type(answer).__name__}")
+        d = q.dim
+        loss = self._finite(answer[0], f"{name}: expected_loss", [()])
+        gradient = self._finite(answer[1], f"{name}: expected_gradient", [(d,)])
+        hessian = self._hessian(answer[2], name, d, whole)
+        own = hessian
+        if self.family.name == "diagonal_gaussian" and hessian is not None and hessian.ndim == 2:
+            own = np.diag(hessian).copy()
+        if max(float(np.abs(gradient).max()), 0.0 if own is None else float(np.abs(own).max())) > OVERFLOW:
+            raise NotFiniteError(self.index, f"{name}: expected values below {OVERFLOW:g}, got larger ones")
+        natural_gradient = self.family.natural_gradient(q, gradient, own)
+        return Evaluation(natural, q, float(loss), gradient, hessian, natural_gradient)
+
+    def _hessian(self, value: Any, name: str, d: int, whole: bool) -> Array | None:
+        if self.family.name == "isotropic_gaussian":
+            return None if value is None else self._finite(value, f"{name}: expected_hessian", [(d, d)])
+        shape = (d, d) if whole or self.family.name == "full_gaussian" else (d,)
+        hessian = self._finite(value, f"{name}: expected_hessian", [shape])
+        if hessian.ndim == 2:
+            if np.abs(hessian - hessian.T).max() > 1e-8 * np.abs(hessian).max():
+                raise ClientError(self.index, f"{name}: expected_hessian: expected a symmetric matrix")
+            hessian = 0.5 * (hessian + hessian.T)
+        return hessian
+
+    def _natural(self, value: Any) -> Natural:
+        shapes = self.family.shapes
+        if not isinstance(value, tuple | list) or len(value) != len(shapes):
+            got = f"{len(value)} slots" if isinstance(value, tuple | list) else type(value).__name__
+            raise ClientError(self.index, f"natural_gradient: expected a tuple of {len(shapes)} arrays, got {got}")
+        return tuple(
+            self._finite(slot, f"natural_gradient[{i}]", [shape])
+            for i, (slot, shape) in enumerate(zip(value, shapes, strict=True))
+        )
+
+    def _finite(self, value: Any, name: str, shapes: list[tuple[int, ...]]) -> Array:
+        try:
+            array = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ClientError(self.index, f"{name}: expected real numbers, got {type(value).__name__}") from error
+        if array.shape not in shapes:
+            raise ClientError(self.index, f"{name}: expected shape {shapes[0]}, got {array.shape}")
+        if not np.isfinite(array).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise NotFiniteError(self.index, f"{name}: expected finite values, got {array[index]} at index {index}")
+        return array / self.temperature
+
+    def _call(self, name: str, posterior: Distribution) -> Any:
+        try:
+            return getattr(self.client, name)(posterior)
+        except Exception as error:
+            raise ClientError(self.index, f"{name} raised {type(error).__name__}: {error}") from error
+
+
+class ClientProblem:
+    """The fixed-point equation of one client in one round, counting its evaluations."""
+
+    def __init__(self, bound: BoundClient, natural_global: Natural, dual: Natural, rho: float) -> None:
+        self.bound, self.family = bound, bound.family
+        self.natural_global, self.dual, self.rho = natural_global, dual, rho
+        self.evaluations = 0
+        self._unit = self._standard_unit()
+        # λ_c = λ_g + η/ρ, where a client without a loss would go; its precision may be indefinite
+        self.cavity: Natural = tuple(g + e / rho for g, e in zip(natural_global, dual, strict=True))
+
+    def _standard_unit(self) -> float:
+        if not self.family.gaussian:
+            return 0.0
+        fixed = self.family.fixed_precision
+        return float(np.sqrt(np.linalg.norm(self.natural_global[1]) if fixed is None else fixed))
+
+    def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
+        """The client at λ, counted."""
+        self.evaluations += 1
+        return self.bound.evaluate(natural, posterior)
+
+    def try_evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation | None:
+        """The client at a trial λ, or None outside the domain and where its answer is not finite."""
+        if posterior is None and not self.family.in_domain(natural):
+            return None
+        try:
+            return self.evaluate(natural, posterior)
+        except NotFiniteError:
+            return None
+
+    def target(self, at: Evaluation) -> Natural:
+        """λ_g + (η − ∇L)/ρ: the map whose fixed point is the solution; may lie outside the domain."""
+        slots = self.family.ns.client_map(self.natural_global, self.dual, at.natural_gradient, self.rho)
+        return tuple(np.asarray(slot) for slot in slots)
+
+    def residual(self, at: Evaluation, target: Natural) -> float:
+        """‖map(λ) − λ‖ over ‖λ_g‖ + (‖η‖ + ‖∇L‖)/ρ, the largest slot: zero at the solution.
+
+        For the Gaussians' first slot, √‖S_g‖ is added: the change that moves the mean by one standard deviation.
+        """
+        worst, unit = 0.0, self._unit
+        slots = zip(target, at.natural, self.natural_global, self.dual, at.natural_gradient, strict=True)
+        for goal, here, start, eta, slope in slots:
+            with np.errstate(over="ignore"):
+                size = unit + np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho
+                scale, unit = float(size), 0.0
+                miss = float(np.linalg.norm(goal - here))
+            if not np.isfinite(scale + miss):
+                return float("inf")
+            worst = max(worst, miss / scale if miss else 0.0)
+        return worst

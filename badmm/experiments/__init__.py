@@ -1,0 +1,1 @@
+"""Runs from a configuration file: settings, folder, history, checkpoints, reports, plots."""

@@ -1,0 +1,294 @@
+"""The file of a federated run: data, split, network, local training, and the methods to play it with.
+
+It is TOML like the files of config.py and is told from them by its section `model`. A table `methods.NAME` holds the
+settings
+of a method (`badmm.methods.networks`); NAME is the method unless its key `method` says so, and its table `local`
+overrides the section `local` for this method.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+
+from badmm.experiments import config as base
+from badmm.experiments.config import Positive, Section
+
+if TYPE_CHECKING:
+    from badmm.clients.federation import LocalSettings
+    from badmm.rounds.network_method import Method
+
+
+class Data(Section):
+    """Which images, and what part of them."""
+
+    source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
+    root: str | None = None
+    """Folder laid out as torchvision does, relative to the configuration; else the variable BADMM_DATA_ROOT."""
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Part of the training images to use, drawn at random."""
+    validation_fraction: float = Field(0.0, ge=0, lt=1)
+    """Part of those to keep from the clients."""
+    evaluate: Literal["test", "validation"] = "test"
+    """What to score on; "validation" never looks at the test images."""
+
+    @model_validator(mode="after")
+    def _validation(self) -> Data:
+        if self.evaluate == "validation" and self.validation_fraction == 0:
+            raise ValueError('validation_fraction: expected more than 0 (evaluate = "validation"), got 0')
+        return self
+
+
+class Split(Section):
+    """How the training images are dealt to the clients; see `badmm.data.splits`."""
+
+    clients: int = Field(ge=1)
+    kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    size_concentration: Positive = 1.0
+    class_concentration: Positive = 0.5
+    minimum: int = Field(1, ge=1)
+    classes: int = Field(2, ge=1)
+    points: int = Field(600, ge=1)
+    reuse: bool = False
+
+
+class Model(Section):
+    """The network; `hidden` and `activation` are for the MLP."""
+
+    name: Literal["mlp", "linear", "cifarnet", "acarnet", "resnet20"]
+    hidden: list[int] = [200, 100]
+    activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
+
+
+class Local(Section):
+    """Local training in a round; see `badmm.clients.federation.LocalSettings`. `batch_size` 0: all points at once;
+    `clip` inf: none, where the section `local` has one."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Positive = 1e-3
+    epochs: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: Positive | None = None
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _clip(cls, value: Any) -> Any:
+        return None if value == math.inf else value
+
+
+class Run(Section):
+    """How long, with which seeds, where, and what is scored."""
+
+    rounds: int = Field(100, ge=1)
+    horizon: int | None = Field(None, ge=1)
+    """Rounds that a decaying step size is made for; `rounds` where left out. A run may stop before."""
+    seeds: list[int] = Field([0], min_length=1)
+    checkpoint_every: int = Field(1, ge=1)
+    participation: float = Field(1.0, gt=0, le=1)
+    """Part of the clients that is asked in a round."""
+    posterior_samples: int = Field(32, ge=0)
+    """Draws that predictions are averaged over, for methods with a posterior; 0: none."""
+    stack: int = Field(8, ge=1)
+    """Clients that train together, at most; results depend on it by rounding only. A stack is one core's work."""
+    threads: int | None = Field(None, ge=1)
+    """Cores to use: so many stacks train at once, and scoring uses as many. No result of training depends on it. Small
+    networks are quickest with 1; all cores where left out."""
+    device: str = "cpu"
+    """"cpu", "cuda" or "cuda:N"."""
+    dtype: Literal["float32", "float64"] = "float32"
+    tensorboard: bool = False
+    """Write TensorBoard event files too; needs the package."""
+
+    @model_validator(mode="after")
+    def _horizon(self) -> Run:
+        if self.horizon is not None and self.horizon < self.rounds:
+            raise ValueError(f"horizon: expected at least rounds = {self.rounds}, got {self.horizon}")
+        return self
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError(f'"cpu", "cuda" or "cuda:N", got {value!r}')
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int]) -> list[int]:
+        if min(value) < 0 or len(set(value)) < len(value):
+            raise ValueError(f"different integers of at least 0, got {value}")
+        return value
+
+
+class Report(Section):
+    """What the summary shows."""
+
+    rounds: list[int] = [10, 25, 50]
+    """Rounds to show beside the last one."""
+    reference: str | None = None
+    """The label that differences are taken to; the first method where it is left out."""
+
+    @field_validator("rounds")
+    @classmethod
+    def _rounds(cls, value: list[int]) -> list[int]:
+        if any(index < 1 for index in value):
+            raise ValueError(f"integers of at least 1, got {value}")
+        return value
+
+
+class Tune(Section):
+    """What `python -m badmm tune` tries: for every method all combinations of the values in its grid.
+
+    `grid.LABEL` mirrors `methods.LABEL` (keys of its table `local` included), with a list of values for each key.
+    """
+
+    score: Literal["accuracy", "nll", "prediction_nll"] = "accuracy"
+    """Chosen by the mean over seeds after the last round: accuracy or NLL at the mean, or NLL of the prediction."""
+    rounds: int | None = Field(None, ge=1)
+    """`run.rounds` where it is left out."""
+    seeds: list[int] | None = Field(None, min_length=1)
+    """`run.seeds` where it is left out."""
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Part of the training images to keep from the clients and to choose on."""
+    unequal: bool = False
+    """Allow grids of different sizes."""
+    grid: dict[str, dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: list[int] | None) -> list[int] | None:
+        return None if value is None else Run(seeds=value).seeds
+
+    @field_validator("grid")
+    @classmethod
+    def _grid(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for label, table in value.items():
+            for key, values in base.flat(table).items():
+                if not isinstance(values, list) or not values or len({repr(v) for v in values}) < len(values):
+                    raise ValueError(f"{label}.{key}: expected a list of different values, got {values!r}")
+        return value
+
+
+class FederatedConfig(Section):
+    """One federated problem and the methods to compare on it; `methods` is resolved, every default written out."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: Data = Data()
+    split: Split
+    model: Model
+    local: Local = Local()
+    run: Run = Run()
+    report: Report = Report()
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    tune: Tune | None = None
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+        shared = info.data.get("local", Local())
+        return {label: resolve(label, table, shared) for label, table in value.items()}
+
+    @model_validator(mode="after")
+    def _labels(self) -> FederatedConfig:
+        for label in self.tune.grid if self.tune else ():
+            if label not in self.methods:
+                raise ValueError(f"tune.grid.{label}: expected one of {', '.join(self.methods)}, got an unknown method")
+        if self.report.reference is not None and self.report.reference not in self.methods:
+            labels = ", ".join(self.methods)
+            raise ValueError(f"report.reference: expected one of {labels}, got {self.report.reference!r}")
+        return self
+
+    def with_methods(self, labels: Iterable[str]) -> FederatedConfig:
+        """The configuration of some of the methods; `ConfigError` for one that it does not have."""
+        chosen = list(labels)
+        for label in chosen or [""]:
+            if label not in self.methods:
+                raise base.ConfigError(f"--methods: expected some of {', '.join(self.methods)}, got {label!r}")
+        tables = {label: table for label, table in self.methods.items() if label in chosen}
+        reference = self.report.reference if self.report.reference in tables else None
+        return self.model_copy(
+            update={"methods": tables, "report": self.report.model_copy(update={"reference": reference})}
+        )
+
+    def only(self, label: str, seed: int) -> FederatedConfig:
+        """The configuration of one method and one seed; how results are reported and tuned is no part of it."""
+        run, table = self.run.model_copy(update={"seeds": [seed]}), self.methods[label]
+        return self.model_copy(update={"methods": {label: table}, "run": run, "report": Report(), "tune": None})
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> FederatedConfig:
+    """Read a configuration with overrides; `ConfigError` as `badmm.experiments.config.load` raises it."""
+    config = base.check(FederatedConfig, base.read(path, overrides), str(path))
+    if config.data.root is None:
+        return config
+    root = str((path.parent / config.data.root).resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
+
+
+class _Named(Section):
+    """Where a method's table `local` is found by the error messages."""
+
+    local: Local
+
+
+def make_method(table: dict[str, Any]) -> Method:
+    """The method of a resolved table."""
+    from badmm.methods.networks import REGISTRY
+
+    return REGISTRY[table["method"]](**{key: value for key, value in table.items() if key not in ("method", "local")})
+
+
+def local_settings(table: dict[str, Any]) -> LocalSettings:
+    """The local training of a resolved table."""
+    from badmm.clients.federation import LocalSettings
+
+    local = table["local"]
+    return LocalSettings(**{**local, "batch_size": local["batch_size"] or None})
+
+
+def resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
+    """A method's table with every default; ValueError whose text starts at the label."""
+    from badmm.methods.networks import REGISTRY
+
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+        raise ValueError(f"{label}: expected a name of letters, digits, - and _, got {label!r}")
+    kind = table.get("method", label)
+    if kind not in REGISTRY:
+        raise ValueError(f"{label}.method: expected one of {', '.join(REGISTRY)}, got {kind!r}")
+    hints = get_type_hints(REGISTRY[kind])
+    known = [field.name for field in fields(REGISTRY[kind])]  # type: ignore[arg-type]
+    settings: dict[str, Any] = {}
+    try:
+        for key, value in table.items():
+            if key in ("method", "local"):
+                continue
+            if key not in known:
+                raise ValueError(f"{key}: expected one of {', '.join([*known, 'local'])}, got an unknown key")
+            settings[key] = _checked(key, hints[key], value)
+        method = REGISTRY[kind](**settings)
+        override = _checked("local", dict[str, Any], table.get("local", {}))
+        local = _checked("local", Local, {**shared.model_dump(), **override})
+        values = {key: value for key, value in asdict(method).items() if value is not None}  # type: ignore[call-overload]
+        resolved = {"method": kind, **values, "local": local.model_dump(exclude_none=True)}
+        method.check(local_settings(resolved))
+    except ValueError as error:
+        raise ValueError(f"{label}.{error}") from None
+    return resolved
+
+
+def _checked(key: str, kind: Any, value: Any) -> Any:
+    """A value of that type, strictly; ValueError `key: expected ..., got ...`."""
+    try:
+        return TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ValueError(base.describe({**problem, "loc": (key, *problem["loc"])}, _Named)) from None

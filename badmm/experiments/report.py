@@ -1,0 +1,71 @@
+"""What a finished federated run leaves beside its folders: summary.json, summary.md and pictures; a table to look at.
+
+Everything is made from the folders' histories and summaries, so that a resumed run reports what an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from badmm.experiments import config as base
+from badmm.experiments import network_plots as pictures
+from badmm.experiments import store
+from badmm.experiments.network_config import FederatedConfig
+from badmm.experiments.summary import ACCURACY, Runs, summarise
+
+HISTORY, SUMMARY = "history.jsonl", "summary.json"
+TABLES, CURVES, RELIABILITY, EFFECT = "summary.md", "curves.png", "reliability.png", "effect.png"
+
+
+def folder(out: Path, label: str, seed: int) -> Path:
+    """Where a method's run with a seed lies."""
+    return out / label / f"seed-{seed}"
+
+
+def histories(config: FederatedConfig, out: Path) -> Runs:
+    """The history of every method and seed."""
+    return {
+        label: {seed: store.History(folder(out, label, seed) / HISTORY).read() for seed in config.run.seeds}
+        for label in config.methods
+    }
+
+
+def write(config: FederatedConfig, out: Path, summaries: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Write the summary and the pictures into `out`, and print what is most asked for."""
+    store.write_atomic(out / SUMMARY, json.dumps(list(summaries), indent=1).encode())
+    runs = histories(config, out)
+    reference = config.report.reference or next(iter(config.methods))
+    if not any(history for own in runs.values() for history in own.values()):
+        return  # no run has ended its first round
+    failures = [entry for entry in summaries if "failure" in entry]
+    summary = summarise(config.name, runs, config.report.rounds, reference, config.data.evaluate, failures)
+    store.write_atomic(out / TABLES, summary.markdown().encode())
+    seeds = ", ".join(map(str, config.run.seeds))
+    title = f"{config.name}, seeds {seeds}"
+    store.save_figure(out / CURVES, pictures.curves(runs, title))
+    diagrams: dict[str, list[Any]] = {}
+    for entry in summaries:
+        if "reliability" in entry:
+            diagrams.setdefault(entry["label"], []).append(entry["reliability"])
+    after = f"{title}, round {config.run.rounds}"
+    if diagrams:
+        store.save_figure(out / RELIABILITY, pictures.reliability(diagrams, after))
+    drawn = pictures.effect(_swept(config, runs), ACCURACY.name, True, after)
+    if drawn is not None:
+        store.save_figure(out / EFFECT, drawn)
+    summary.print(console)
+
+
+def _swept(config: FederatedConfig, runs: Runs) -> dict[str, list[pictures.Point]]:
+    """The methods that are there under several labels, as points of a sweep."""
+    groups: dict[str, list[pictures.Point]] = {}
+    for label, table in config.methods.items():
+        last = [ACCURACY.at(history, config.run.rounds) for history in runs[label].values()]
+        scores = [value for value in last if value is not None]
+        groups.setdefault(table["method"], []).append(pictures.Point(base.flat(table), scores))
+    return groups

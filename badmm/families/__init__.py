@@ -1,0 +1,1 @@
+"""What the solver needs of a family beside its kernels."""

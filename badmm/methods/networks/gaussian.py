@@ -1,0 +1,94 @@
+"""What methods with a diagonal Gaussian posterior share: natural parameters at the server, duals, the server line."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from badmm.clients.federation import Federation, LocalSettings, Task
+from badmm.rounds.lines import Lines, Slots
+from badmm.rounds.network_method import Events, Method, Reply, State, Tensors, rows
+
+FAMILY = "diagonal_gaussian"
+SLOTS = ("precision_mean", "precision")
+DUALS = ("dual_precision_mean", "dual_precision")
+
+
+class GaussianMethod(Method):
+    """λ_g = (S_g m_g, S_g) at the server, duals (η_ξ, η_S) at the clients; the prior is N(0, 1/precision).
+
+    A client sends λ_k; the server mirrors its dual line. A coordinate whose new precision at the server is not positive
+    keeps its old λ_g, and is counted; a client whose λ_k has a precision that is not positive is left out of the round.
+    """
+
+    broadcast = SLOTS
+    precision: float
+
+    @abstractmethod
+    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
+        """ρ, α, γ of the round."""
+
+    def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:
+        """η_k ← η_k + γρ (λ_g − λ_k), by the kernel."""
+        return lines.call("dual_update", duals, server, clients, rho, damping)
+
+    def prior_precision(self, federation: Federation) -> float:
+        """The prior's precision, of every coordinate."""
+        return self.precision
+
+    def first(self, federation: Federation, initial: Tensor) -> State:
+        """λ_g = λ_0, duals 0; the network's initialisation is where the first round's clients start."""
+        Lines(FAMILY, initial.device)  # RuntimeError before any training where the device has no kernels
+        precision = torch.full_like(initial, self.prior_precision(federation))
+        zeros = initial.new_zeros(federation.num_clients, len(initial))
+        server = {"precision_mean": torch.zeros_like(initial), "precision": precision, "initial": initial.clone()}
+        return State(server, {name: zeros.clone() for name in DUALS})
+
+    def mean(self, state: State) -> Tensor:
+        """m_g."""
+        return state.server["precision_mean"] / state.server["precision"]
+
+    def sample(self, state: State, count: int, generator: torch.Generator) -> Tensor:
+        """Draws from N(m_g, 1/S_g)."""
+        mean, precision = self.mean(state), state.server["precision"]
+        noise = torch.empty(count, len(mean), dtype=mean.dtype, device=mean.device).normal_(generator=generator)
+        return mean + noise * precision.rsqrt()
+
+    def exchange(self, state: State, task: Task, natural: Slots) -> tuple[Tensors, Tensors]:
+        """(sent, kept) of clients that ended at λ_k: it is sent, the dual line's result is kept."""
+        rho, _, damping = self.steps(state, task.federation)
+        lines = Lines(FAMILY, natural[0].device)
+        old = tuple(rows(state.clients, name, task) for name in DUALS)
+        new = self.dual(lines, old, server_natural(state), natural, rho, damping)
+        return dict(zip(SLOTS, natural, strict=True)), dict(zip(DUALS, new, strict=True))
+
+    def acceptable(self, reply: Reply) -> Tensor:
+        """Rows with a positive precision."""
+        return (reply.sent["precision"] > 0).all(dim=1)
+
+    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+        """The server line; coordinates outside the domain keep their λ_g."""
+        _, alpha, _ = self.steps(state, federation)
+        lines = Lines(FAMILY, members.device)
+        old = server_natural(state)
+        prior = (torch.zeros_like(old[0]), torch.full_like(old[1], self.prior_precision(federation)))
+        clients = tuple(sent[name] for name in SLOTS)
+        new = lines.server(prior, clients, tuple(state.clients[name] for name in DUALS), members, alpha)
+        outside = ~(new[1] > 0)
+        for name, before, after in zip(SLOTS, old, new, strict=True):
+            state.server[name] = torch.where(outside, before, after)
+        count = int(outside.sum())
+        return {"coordinates_kept": count} if count else {}
+
+
+def refuse_weight_decay(settings: LocalSettings) -> None:
+    """ValueError for a `weight_decay`: the prior is the method's, and variables of a posterior are trained."""
+    if settings.weight_decay != 0:
+        raise ValueError(f"local.weight_decay: expected 0, as the method has a prior, got {settings.weight_decay!r}")
+
+
+def server_natural(state: State) -> Slots:
+    """λ_g."""
+    return tuple(state.server[name] for name in SLOTS)

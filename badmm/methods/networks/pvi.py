@@ -1,0 +1,40 @@
+"""Partitioned variational inference (Ashman et al., arXiv:2202.12275), diagonal Gaussians, synchronous, damped.
+
+    client   q_k ← argmin E_q[ℓ_k]/τ − ⟨η_k, μ⟩ + KL(q‖q_g)       (the tilted distribution p(y_k|θ) q_g/t_k)
+    dual     η_k ← η_k + γ (λ_g − λ_k)                            (t_k ← t_k (q_k/q_g)^γ, t_k ∝ exp⟨−η_k, T(θ)⟩)
+    server   λ_g ← λ_0 − Σ_k η_k                                  (q_g ∝ p_0 Π_k t_k)
+
+Bayesian ADMM at ρ = α = 1. The client's problem is solved by sampled gradients. On quadratics the fixed point has the
+posterior's mean and its diagonal of the precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from badmm.checks import positive_integer, positive_number
+from badmm.clients.federation import Federation
+from badmm.methods.networks.variational import VariationalMethod
+from badmm.rounds.network_method import State
+
+
+@dataclass(frozen=True)
+class PVI(VariationalMethod):
+    """Prior precision δ (1/θ²), damping γ in (0, 1], temperature τ, samples a step."""
+
+    name = "pvi"
+    precision: float = 1.0
+    damping: float = 0.1
+    temperature: float = 1.0
+    initial_sd: float = 0.05
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        positive_number(self.damping, "damping", 1.0)
+        for name in ("precision", "temperature", "initial_sd"):
+            positive_number(getattr(self, name), name)
+        positive_integer(self.samples, "samples")
+
+    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
+        """ρ = α = 1, γ."""
+        return 1.0, 1.0, self.damping

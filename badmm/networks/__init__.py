@@ -1,0 +1,1 @@
+"""Networks that run stacked along a client axis."""

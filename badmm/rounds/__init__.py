@@ -1,0 +1,1 @@
+"""The round: step sizes, mixing, who takes part, history."""

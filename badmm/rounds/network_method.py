@@ -1,0 +1,144 @@
+"""What makes one federated method differ from another: its client's objective, what it sends, its server line."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from badmm.clients.federation import Federation, LocalSettings, Task
+from badmm.clients.training import LocalSolver, PenalizedDescent, Penalty, train
+
+Tensors = dict[str, Tensor]
+Events = dict[str, int]
+
+
+@dataclass
+class State:
+    """All that goes on to the next round: the server's tensors, the clients' rows (K, ...), and the rounds played."""
+
+    server: Tensors
+    clients: Tensors
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What k clients give back: `sent` to the server, `kept` as their new rows of `State.clients`; all (k, ...).
+
+    `losses` (k,) are the mean losses of their minibatches.
+    """
+
+    sent: Tensors
+    kept: Tensors
+    losses: Tensor
+
+    def finite(self) -> Tensor:
+        """Which rows hold nothing but finite numbers, (k,)."""
+        good = self.losses.isfinite()
+        for rows in (*self.sent.values(), *self.kept.values()):
+            sums = rows.flatten(1).sum(dim=1).isfinite()  # at once; a sum may overflow where no term is infinite
+            good = good & (sums if sums.all() else rows.flatten(1).isfinite().all(dim=1))
+        return good
+
+
+class Method(ABC):
+    """A federated method. Its settings are the fields of a frozen dataclass, checked where it is made.
+
+    A round: every stack of clients runs `client` (a local solver trained by `training.train`, then `reply`); the rows
+    that pass `Reply.finite` and `acceptable` are kept, and `server` gets what those clients sent. To add a method,
+    subclass, name it and list it in `badmm.methods.networks`. A client with an optimizer of its own (IVON) returns
+    its own `LocalSolver` from `solver`. Stacks may train in several threads, so that `client` reads `State.server` and
+    the rows of its own members only.
+    """
+
+    name: ClassVar[str]
+    broadcast: ClassVar[tuple[str, ...]] = ("mean",)
+    """The tensors of `State.server` that a client receives."""
+
+    def check(self, settings: LocalSettings) -> None:  # noqa: B027
+        """ValueError where the local optimizer's settings do not suit the method; by default all do."""
+
+    @abstractmethod
+    def start(self, federation: Federation, initial: Tensor) -> State:
+        """The state before the first round; `initial` (P,) is the network's initialisation. ValueError as `check`."""
+
+    @abstractmethod
+    def solver(self, state: State, task: Task) -> LocalSolver:
+        """The local solver of the task's clients."""
+
+    @abstractmethod
+    def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
+        """(sent, kept) of the trained clients; must not change `state`."""
+
+    @abstractmethod
+    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+        """Update `state.server` from what the clients `members` (sorted) sent; their rows are already stored.
+
+        Returns counts of what had to be done to stay in the domain.
+        """
+
+    def client(self, state: State, task: Task) -> Reply:
+        """One round of the task's clients."""
+        solver = self.solver(state, task)
+        losses = train(task, solver)
+        sent, kept = self.reply(state, task, solver)
+        return Reply(sent, kept, losses)
+
+    def acceptable(self, reply: Reply) -> Tensor:
+        """Which finite replies the server can use, (k,)."""
+        return torch.ones_like(reply.losses, dtype=torch.bool)
+
+    def mean(self, state: State) -> Tensor:
+        """The server's parameters (P,), at which it is evaluated."""
+        return state.server["mean"]
+
+    def sample(self, state: State, count: int, generator: torch.Generator) -> Tensor | None:
+        """Draws (count, P) from the server's posterior; None for a method without one."""
+        return None
+
+
+class PointMethod(Method):
+    """A method whose clients descend on f_k(θ) + penalty, starting at the server's mean unless `begin` says else."""
+
+    def penalty(self, state: State, task: Task) -> Penalty | None:
+        """What is added to the client's mean loss."""
+        return None
+
+    def begin(self, state: State, task: Task) -> Tensor:
+        """Where the clients start, (k, P): at `initial` in the first round where the server keeps one."""
+        first = state.round == 0 and "initial" in state.server
+        start = state.server["initial"] if first else self.mean(state)
+        return start.expand(len(task.members), -1)
+
+    def solver(self, state: State, task: Task) -> PenalizedDescent:
+        """Descent with the penalty."""
+        return PenalizedDescent(self.begin(state, task), task, self.penalty(state, task))
+
+    def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
+        """From the end points (k, P)."""
+        assert isinstance(solver, PenalizedDescent)
+        return self.conclude(state, task, solver.variables)
+
+    @abstractmethod
+    def conclude(self, state: State, task: Task, theta: Tensor) -> tuple[Tensors, Tensors]:
+        """(sent, kept) from where the clients ended, θ (k, P)."""
+
+
+def average(rows: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The weighted mean over the first axis, summed in float64 in the order of the rows."""
+    shares = torch.ones(len(rows)) if weights is None else weights
+    shares = shares.double() / shares.double().sum()
+    total = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
+    for row, share in zip(rows, shares.tolist(), strict=True):
+        total.add_(row, alpha=share)
+    return total.to(rows.dtype)
+
+
+def rows(tensors: Mapping[str, Tensor], name: str, task: Task) -> Tensor:
+    """The members' rows of a client tensor, (k, ...)."""
+    return tensors[name][task.index]

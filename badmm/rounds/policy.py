@@ -1,0 +1,103 @@
+"""Step sizes: `rho`, `alpha` and `damping` of each round, from explicit values or from what the server sees.
+
+Explicit values are used as they are. "auto" is
+
+* ρ = 1/K in the first round: with duals at zero the existence condition holds for every ρ > 0, and K clients that each
+  weigh the prior fully would each count the uncertainty that the others resolve. Then ρ = 1, where the client's problem
+  is that of its cavity λ_0 − Σ_{j≠k} η_j, or 1.5 times what the existence condition needs if that is more.
+* α = 1: with γ = 1 one round is exact for losses linear in μ, whatever ρ and the start (one-round theorem).
+* γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
+  by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
+  parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
+
+The server uses only λ_g, the sums it receives, and the clients' required penalties (one number a client and round).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from badmm.checks import positive_number
+
+Setting = float | str
+MARGIN = 1.5
+"""The automatic ρ over the infimum that the existence condition allows."""
+
+
+class Steps(NamedTuple):
+    """ρ, α, γ of one round, and whether earlier dual lines may be mixed in."""
+
+    rho: float
+    alpha: float
+    damping: float
+    mixing: bool = False
+
+
+def setting(value: Setting, name: str, upper: float = float("inf")) -> float | None:
+    """An explicit value checked, or None for "auto"."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f'{name}: expected "auto" or a number, got {value!r}')
+        return None
+    return positive_number(value, name, upper)
+
+
+class Policy:
+    """Step sizes for K clients; where `damping` is "auto", dual lines are mixed at γ = `mixed_damping` (0: never)."""
+
+    def __init__(
+        self, num_clients: int, rho: Setting, alpha: Setting, damping: Setting, *, mixed_damping: float = 0.0
+    ) -> None:
+        self.num_clients = num_clients
+        self.rho = setting(rho, "rho")
+        self.alpha = setting(alpha, "alpha", 1.0)
+        self.damping = setting(damping, "damping", 1.0)
+        self.mixed_damping = mixed_damping
+        self.mixes = mixed_damping > 0 and self.damping is None and self.alpha in (None, 1.0)
+        self._damping, self._size, self._round = 1.0, float("inf"), 0
+
+    @property
+    def safeguarded(self) -> bool:
+        """Whether the server may shorten a step that leaves the domain: only where no explicit γ asks for it."""
+        return self.damping is None
+
+    @property
+    def scalars_up(self) -> int:
+        """Numbers a client sends beside its λ: its required penalty, where ρ depends on it."""
+        return int(self.rho is None)
+
+    @property
+    def scalars_down(self) -> int:
+        """Numbers the server sends beside λ, without mixing weights: ρ and γ where they are automatic."""
+        return int(self.rho is None) + int(self.damping is None)
+
+    def steps(self, required_rho: Callable[[], float]) -> Steps:
+        """The next round's step sizes; `required_rho` asks the clients for the largest of their required penalties."""
+        rho = self.automatic_rho(required_rho()) if self.rho is None else self.rho
+        alpha = 1.0 if self.alpha is None else self.alpha
+        if self.damping is not None:
+            return Steps(rho, alpha, self.damping)
+        mixing = self.mixes and self._round > 0 and self._size < 1.0
+        return Steps(rho, alpha, self.mixed_damping if mixing else self._damping, mixing)
+
+    def automatic_rho(self, required: float) -> float:
+        """ρ where it is "auto"."""
+        return max(1.0 / self.num_clients if self._round == 0 else 1.0, MARGIN * required)
+
+    def observe(self, size: float) -> None:
+        """`size`: how far the round moved λ_g at γ = 1, relative to λ_g."""
+        if size > self._size:
+            self._damping = max(0.5 * self._damping, 1 / (4 * self.num_clients))
+        else:
+            self._damping = min(1.0, 1.3 * self._damping)
+        self._size = size
+        self._round += 1
+
+    def state(self) -> dict[str, float]:
+        """The numbers that the next round depends on."""
+        return {"damping": self._damping, "size": self._size, "round": float(self._round)}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from `state`."""
+        self._damping, self._size, self._round = float(state["damping"]), float(state["size"]), int(state["round"])

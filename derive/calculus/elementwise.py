@@ -1,0 +1,237 @@
+"""The only mathematics of families: from T, A and b to everything else, in scalar coordinates.
+
+Parameters are tuples of slots; the inner product of two is ⟨λ, μ⟩ = Σ_slots tr(λᵀμ), so an off-diagonal entry of a
+symmetric slot counts twice and a gradient with respect to it is half the partial derivative. Notation:
+q_λ(θ) = b(θ) exp(⟨λ, T(θ)⟩ − A(λ)), Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import sympy as sp
+
+from .family import Coordinates, Family
+
+Slots = tuple[sp.Matrix, ...]
+Entry = tuple[int, int, int]
+
+
+def inner(left: Sequence[sp.Matrix], right: Sequence[sp.Matrix]) -> sp.Expr:
+    """⟨λ, μ⟩ = Σ_slots tr(λᵀμ)."""
+    return sum(((a.T * b).trace() for a, b in zip(left, right, strict=True)), sp.S.Zero)
+
+
+def entries(slots: Sequence[sp.Matrix]) -> list[Entry]:
+    """(slot, i, j) of the independent entries: i ≤ j of a symmetric slot, all of a vector."""
+    return [
+        (k, i, j) for k, m in enumerate(slots) for i in range(m.rows) for j in range(m.cols) if m.cols == 1 or i <= j
+    ]
+
+
+def weight(slots: Sequence[sp.Matrix], entry: Entry) -> int:
+    """How often an independent entry counts in the inner product: 2 off the diagonal of a symmetric slot."""
+    k, i, j = entry
+    return 2 if slots[k].cols > 1 and i != j else 1
+
+
+def gradient(expr: sp.Expr, slots: Sequence[sp.Matrix]) -> Slots:
+    """∇ of a scalar with respect to every slot, dual to `inner`."""
+
+    def entry(k: int, i: int, j: int) -> sp.Expr:
+        low, high = (i, j) if slots[k].cols == 1 else (min(i, j), max(i, j))
+        return sp.diff(expr, slots[k][low, high]) / weight(slots, (k, low, high))
+
+    return tuple(sp.Matrix(m.rows, m.cols, lambda i, j, k=k: entry(k, i, j)) for k, m in enumerate(slots))
+
+
+def substitute(slots: Sequence[sp.Matrix], old: Sequence[sp.Matrix], new: Sequence[sp.Matrix]) -> Slots:
+    """Slots with the entries of `old` replaced, all at once, by those of `new`."""
+    table = {old[k][i, j]: new[k][i, j] for k, i, j in entries(old)}
+    return tuple(sp.Matrix(m.rows, m.cols, [e.xreplace(table) for e in m]) for m in slots)
+
+
+def fresh(slots: Sequence[sp.Matrix], suffix: str) -> Slots:
+    """The same slots with every symbol renamed, assumptions kept: a second member of the family."""
+
+    def rename(symbol: sp.Symbol) -> sp.Symbol:
+        return sp.Symbol(symbol.name + suffix, **symbol.assumptions0)
+
+    return tuple(m.applyfunc(rename) for m in slots)
+
+
+@dataclass(frozen=True)
+class ScalarRoot:
+    """An inverse map without closed form, reduced to one equation in one unknown.
+
+    `residual(unknown) = 0` fixes the first parameter; `others` gives the remaining ones from it.
+    """
+
+    unknown: sp.Symbol
+    residual: sp.Expr
+    others: dict[sp.Symbol, sp.Expr]
+
+
+@dataclass(frozen=True)
+class Calculus:
+    """Everything that follows from one `Coordinates`; each property is derived on first use."""
+
+    family: Family
+    at: Coordinates
+
+    @cached_property
+    def expectation_of_natural(self) -> Slots:
+        """μ(λ) = ∇A(λ)."""
+        return gradient(self.at.log_partition, self.at.natural)
+
+    @cached_property
+    def expectation_of_standard(self) -> Slots:
+        """μ in the standard parameters: the form the kernels use, free of needless divisions."""
+        composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
+        if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
+            return composed
+        return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e))) for m in composed)
+
+    @cached_property
+    def fisher(self) -> sp.Matrix:
+        """F(λ) = ∂μ/∂λ in independent entries; at an off-diagonal column the partial derivative, so that dμ = F dλ."""
+        return self.jacobian(self.expectation_of_natural, self.at.natural)
+
+    @staticmethod
+    def jacobian(values: Slots, variables: Slots) -> sp.Matrix:
+        """∂(independent entries of values) / ∂(independent entries of variables)."""
+        rows = [values[k][i, j] for k, i, j in entries(values)]
+        return sp.Matrix([[sp.diff(row, variables[k][i, j]) for k, i, j in entries(variables)] for row in rows])
+
+    @cached_property
+    def standard_of_natural(self) -> Slots:
+        """The standard parameters from λ (matrix families: see matrix_calculus)."""
+        flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
+        target = fresh(self.at.natural, "_")
+        equations = [self.at.natural_of_standard[k][i, j] - target[k][i, j] for k, i, j in entries(target)]
+        (solution,) = sp.solve(equations, flat, dict=True)
+        return substitute(tuple(m.subs(solution) for m in self.at.standard), target, self.at.natural)
+
+    @cached_property
+    def natural_of_expectation(self) -> Slots | ScalarRoot:
+        """λ(μ): closed form where SymPy finds one, otherwise the equation left after eliminating all unknowns but
+        one."""
+        flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
+        given = self.at.expectation
+        equations = [self.expectation_of_standard[k][i, j] - given[k][i, j] for k, i, j in entries(given)]
+        transcendental = any(e.has(sp.polygamma, sp.log, sp.loggamma) for e in equations)
+        if not transcendental:
+            (solution,) = sp.solve(equations, flat, dict=True)
+            standard = tuple(m.subs(solution) for m in self.at.standard)
+            return tuple(
+                m.applyfunc(sp.factor) for m in substitute(self.at.natural_of_standard, self.at.standard, standard)
+            )
+        algebraic = [e for e in equations if not e.has(sp.polygamma, sp.log, sp.loggamma)]
+        unknown, eliminated = flat[0], flat[1:]
+        (others,) = sp.solve(algebraic, eliminated, dict=True)
+        (left,) = [e for e in equations if e not in algebraic]
+        residual = left.subs(others)
+        signs = {e: -sp.Symbol(f"minus_{e}", positive=True) for e in residual.free_symbols if e.is_negative}
+        back = {-v: -k for k, v in signs.items()}
+        return ScalarRoot(unknown, sp.expand_log(residual.xreplace(signs)).xreplace(back), others)
+
+    @cached_property
+    def kl(self) -> tuple[Slots, Slots, sp.Expr]:
+        """(λ_q, λ_p, KL(q‖p)) with KL = A(λ_p) − A(λ_q) − ⟨μ_q, λ_p − λ_q⟩."""
+        q, p = fresh(self.at.natural, "_q"), fresh(self.at.natural, "_p")
+        (a_q,) = substitute((sp.Matrix([[self.at.log_partition]]),), self.at.natural, q)
+        (a_p,) = substitute((sp.Matrix([[self.at.log_partition]]),), self.at.natural, p)
+        mu_q = substitute(self.expectation_of_natural, self.at.natural, q)
+        return q, p, a_p[0, 0] - a_q[0, 0] - inner(mu_q, tuple(b - a for a, b in zip(q, p, strict=True)))
+
+    @cached_property
+    def entropy(self) -> sp.Expr:
+        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; E[log b] from μ where log b is linear in T, else by its second
+        moment."""
+        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
+        return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - self.expected(log_b)
+
+    def expected(self, expr: sp.Expr) -> sp.Expr:
+        """E_q of a function that is a combination of 1, T(θ) and, for a location family, θ²."""
+        expr, remainder = sp.expand(expr), sp.S.Zero
+        table = {
+            self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)
+        }
+        for statistic, value in table.items():
+            unit = sp.Wild("unit", exclude=list(self.at.theta))
+            match = expr.match(unit * statistic + sp.Wild("rest", exclude=[statistic]))
+            if match and not expr.is_constant(*self.at.theta):
+                coefficient = match[unit]
+                expr, remainder = sp.expand(expr - coefficient * statistic), remainder + coefficient * value
+        if set(self.at.theta) & expr.free_symbols:
+            # Var[θ] = ∂²A/∂λ² for the slot whose statistic is θ itself gives the one moment that T may lack.
+            (theta,) = self.at.theta
+            xi = self.at.natural[0][0, 0]
+            second = sp.diff(self.at.log_partition, xi, 2) + self.expectation_of_natural[0][0, 0] ** 2
+            expr = sp.expand(expr).subs(theta**2, second)
+        return expr + remainder
+
+    @property
+    def density(self) -> sp.Expr:
+        """q(θ) in the standard parameters."""
+        exponent = inner(self.at.natural_of_standard, self.at.statistics)
+        (a,) = substitute((sp.Matrix([[self.at.log_partition]]),), self.at.natural, self.at.natural_of_standard)
+        return self.at.base_measure * sp.exp(exponent - a[0, 0])
+
+    @cached_property
+    def is_gaussian(self) -> bool:
+        """Whether log q is quadratic in θ on the whole line: then Bonnet and Price apply."""
+        log_q = sp.expand(sp.expand_log(sp.log(self.density), force=True))
+        theta = tuple(self.at.theta)
+        whole_line = self.at.support == (-sp.oo, sp.oo)
+        return whole_line and log_q.is_polynomial(*theta) and sp.Poly(log_q, *theta).total_degree() == 2
+
+    @cached_property
+    def loss_derivatives(self) -> dict[str, sp.Matrix]:
+        """What a client supplies: g = E[∇ℓ], H = E[∇²ℓ] for Gaussians; ∂L/∂standard for the others (one matrix a
+        slot)."""
+        if not self.is_gaussian:
+            slots = self.family.standard
+            return {f"gradient_{s.name}": sp.Matrix([[sp.Symbol(f"d_{s.symbol}", real=True)]]) for s in slots}
+        d = self.at.theta.rows
+        g = sp.Matrix(d, 1, lambda i, _: sp.Symbol("g" if d == 1 else f"g{i + 1}", real=True))
+        h = sp.Matrix(d, d, lambda i, j: sp.Symbol("H" if d == 1 else f"H{min(i, j) + 1}{max(i, j) + 1}", real=True))
+        return {"expected_gradient": g, "expected_hessian": h}
+
+    @cached_property
+    def gradient_in_standard(self) -> list[sp.Expr]:
+        """∂L/∂(independent entries of the standard parameters), by Bonnet (∂/∂m = g) and Price (∂/∂Σ = ½H, Σ = S⁻¹)."""
+        given = list(self.loss_derivatives.values())
+        if not self.is_gaussian:
+            return [m[0, 0] for m in given]
+        g, h = given
+        out = list(g)
+        for k, i, j in entries(self.at.standard):
+            if k == 0:
+                continue
+            covariance = self.at.standard[k].inv()
+            slope = (h * sp.diff(covariance, self.at.standard[k][i, j])).trace() / 2
+            out.append(sp.simplify(slope) if self.at.theta.rows == 1 else slope)
+        return out
+
+    @cached_property
+    def natural_gradient(self) -> Slots:
+        """∇_μ L in the standard parameters, from ∂L/∂standard = (∂μ/∂standard)ᵀ ∇_μ L. No Fisher matrix is inverted
+        by a kernel."""
+        mu = self.expectation_of_standard
+        transport = self.jacobian(mu, self.at.standard).T * sp.diag(*[weight(mu, e) for e in entries(mu)])
+        solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(sp.simplify)
+        out = [sp.zeros(m.rows, m.cols) for m in mu]
+        for value, (k, i, j) in zip(solution, entries(mu), strict=True):
+            out[k][i, j] = value
+            if mu[k].cols > 1:
+                out[k][j, i] = value
+        return tuple(out)
+
+
+@cache
+def calculus(family: Family, dimension: int = 1) -> Calculus:
+    """The calculus of a family at one dimension (1 for families that factorise)."""
+    return Calculus(family, family.coordinates(dimension))

@@ -1,0 +1,1 @@
+"""What is proved before anything is written: claims about families, rounds, optimizers and special functions."""

@@ -1,0 +1,341 @@
+"""Claims about one family: that calculus.py follows from T, A and b."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import mpmath as mp
+import sympy as sp
+
+from ..calculus import stable
+from ..calculus.elementwise import (
+    Calculus,
+    ScalarRoot,
+    Slots,
+    calculus,
+    entries,
+    fresh,
+    gradient,
+    inner,
+    substitute,
+    weight,
+)
+from ..calculus.family import Family
+from . import integrate
+from .claim import (
+    DIGITS,
+    EXACT,
+    POINTS,
+    Claim,
+    ClaimError,
+    domain_points,
+    numeric,
+    rational_points,
+    zero,
+    zero_at_digits,
+    zero_at_rationals,
+)
+from .directional import DirectionalDerivatives
+
+RULE = "Khan & Rue, arXiv:2107.04562"
+QUADRATURE_POINTS = 3
+EPSILON = sp.Symbol("epsilon", real=True)
+Prover = Callable[[Calculus], str]
+
+
+def by_dimension(family: Family, prove: Prover, dimensions: tuple[int, ...] = (1, 2, 3)) -> str:
+    """A proof at d = 1, or elementwise at several d for a matrix family."""
+    if not family.is_matrix:
+        return prove(calculus(family))
+    methods = {d: prove(calculus(family, d)) for d in dimensions}
+    shown = "; ".join(f"d = {d}: {m}" for d, m in methods.items())
+    return (
+        f"elementwise: {shown}"
+        if len(set(methods.values())) > 1
+        else f"elementwise at d = {', '.join(map(str, methods))}: {shown.split(': ', 1)[1].split(';')[0]}"
+    )
+
+
+def vanish(c: Calculus, *exprs: sp.Expr, what: str) -> str:
+    """Symbolic where it is quick (d = 1), exact rational arithmetic for larger matrices."""
+    if c.at.theta.rows == 1:
+        return zero(*exprs, what=what)
+    matrices = [m for slots in (c.at.natural, c.at.standard) for m in slots if m.cols > 1]
+    return zero_at_rationals(*exprs, positive_definite=matrices, what=what)
+
+
+def natural_symbols(c: Calculus) -> set[sp.Symbol]:
+    """The free symbols of λ."""
+    return set().union(*(m.free_symbols for m in c.at.natural))
+
+
+def gaussian_means(c: Calculus, pairs: list[tuple[sp.Expr, sp.Expr]], what: str) -> str:
+    """E_q[polynomial] = value for several pairs, by integration: symbolic at d = 1, exact at rational points above."""
+    if c.at.theta.rows == 1:
+        return zero(*[integrate.expectation_symbolic(c, left)[1] - right for left, right in pairs], what=what)
+    for point in rational_points(natural_symbols(c), [m for m in c.at.natural if m.cols > 1]):
+        for left, right in pairs:
+            gap = sp.simplify(integrate.expectation_symbolic(c, left, point)[1] - right.xreplace(point))
+            if gap != 0:
+                raise ClaimError(f"{what} leaves {gap} at {point}")
+    return EXACT
+
+
+def numeric_means(c: Calculus, pairs: list[tuple[sp.Expr, sp.Expr]], what: str, seed: int) -> str:
+    """E_q[function] = value for several pairs, by quadrature at 50 digits."""
+    with mp.workdps(DIGITS):
+        for point in islice(domain_points(natural_symbols(c), seed), QUADRATURE_POINTS):
+            for left, right in pairs:
+                mean = integrate.expectation_numeric(c, left, point)
+                miss = abs(mean - numeric(right, point)) / max(1, abs(mean))
+                if miss > mp.mpf(10) ** -33:
+                    raise ClaimError(f"{what} leaves {mp.nstr(miss, 5)}")
+    return f"mpmath quadrature, {DIGITS} digits at {QUADRATURE_POINTS} random points"
+
+
+def means(c: Calculus, pairs: list[tuple[sp.Expr, sp.Expr]], what: str, seed: int) -> str:
+    """E_q[function] = value for several pairs, by integration."""
+    return gaussian_means(c, pairs, what) if integrate.is_quadratic(c) else numeric_means(c, pairs, what, seed)
+
+
+def normalisation(c: Calculus) -> str:
+    """∫ q = 1."""
+    if not integrate.is_quadratic(c):
+        return numeric_means(c, [(sp.S.One, sp.S.One)], "integral - 1", 0)
+    if c.at.theta.rows == 1:
+        total, _ = integrate.expectation_symbolic(c, sp.S.One)
+        return zero(sp.expand_log(sp.log(total), force=True) - c.at.log_partition, what="log of the integral")
+    for point in rational_points(natural_symbols(c), [m for m in c.at.natural if m.cols > 1]):
+        total, _ = integrate.expectation_symbolic(c, sp.S.One, point)
+        if abs(sp.N(total * sp.exp(-c.at.log_partition.xreplace(point)) - 1, DIGITS)) > sp.Float(10) ** -40:
+            raise ClaimError(f"integral misses 1 at {point}")
+    return f"{DIGITS} digits at {POINTS} random points"
+
+
+def mean_is_gradient(c: Calculus) -> str:
+    """∇A = E[T]."""
+    pairs = [(c.at.statistics[k][i, j], c.expectation_of_natural[k][i, j]) for k, i, j in entries(c.at.natural)]
+    return means(c, pairs, "E[T] - grad A", 1)
+
+
+def fisher_is_covariance(c: Calculus) -> str:
+    """F = Cov[T]."""
+    names = entries(c.at.natural)
+    mu = {e: c.expectation_of_natural[e[0]][e[1], e[2]] for e in names}
+    pairs = []
+    for a, ea in enumerate(names):
+        for b, eb in enumerate(names):
+            product = c.at.statistics[ea[0]][ea[1], ea[2]] * c.at.statistics[eb[0]][eb[1], eb[2]]
+            pairs.append((product, c.fisher[a, b] / weight(c.at.natural, eb) + mu[ea] * mu[eb]))
+    return means(c, pairs, "Cov[T] - F", 2)
+
+
+def entropy_is_mean_log_density(c: Calculus) -> str:
+    """H = −E[log q], by integration."""
+    log_q = sp.expand(integrate.log_unnormalised(c) - c.at.log_partition)
+    if c.at.theta.rows > 1:
+        # The logarithms of λ cancel against the same ones in H; what is left is polynomial in θ and rational in λ.
+        logs = dict.fromkeys(log_q.atoms(sp.log) | sp.expand(c.entropy).atoms(sp.log), sp.S.Zero)
+        rest = sp.expand(c.entropy) + log_q
+        if any(sp.simplify(rest.coeff(log)) != 0 for log in logs):
+            raise ClaimError("the logarithms of H and log q do not cancel")
+        return means(c, [(-log_q.xreplace(logs), sp.expand(c.entropy).xreplace(logs))], "H + E[log q]", 3)
+    return means(c, [(-log_q, c.entropy)], "H + E[log q]", 3)
+
+
+def inverse_map(c: Calculus) -> str:
+    """λ(μ(λ)) = λ."""
+    inverse = c.natural_of_expectation
+    mu = c.expectation_of_standard
+    if isinstance(inverse, ScalarRoot):
+        table = {c.at.expectation[k][i, j]: mu[k][i, j] for k, i, j in entries(mu)}
+        left = sp.expand_log(inverse.residual.subs(table), force=True)
+        rest = [v.subs(table) - k for k, v in inverse.others.items()]
+        return zero(left, *rest, what="the equation at μ(λ)")
+    composed = substitute(inverse, c.at.expectation, mu)
+    return zero(*[a - b for a, b in zip(composed, c.at.natural_of_standard, strict=True)], what="λ(μ(λ)) - λ")
+
+
+def shifted(base: Slots, direction: Slots, step: Any) -> Slots:
+    """base + step · direction."""
+    return tuple(a + step * v for a, v in zip(base, direction, strict=True))
+
+
+def directional(c: Calculus, suffixes: tuple[str, ...], miss: Callable[[dict[str, Slots]], Any], what: str) -> str:
+    """A matrix identity tested along a random direction at each of several random rational points, in exact
+    arithmetic."""
+    named = {x: fresh(c.at.natural, x) for x in suffixes}
+    symbols = set().union(*(m.free_symbols for slots in named.values() for m in slots))
+    for point in rational_points(symbols, [m for slots in named.values() for m in slots if m.cols > 1]):
+        gap = miss({x: tuple(m.xreplace(point) for m in slots) for x, slots in named.items()})
+        if gap != 0:
+            raise ClaimError(f"{what} leaves {gap} at {point}")
+    return EXACT
+
+
+def kl_gradient(c: Calculus) -> str:
+    """∇_μ KL(q‖p) = λ_q − λ_p, through ∇_{λ_q} KL = F(λ_q)(λ_q − λ_p)."""
+    what = "grad KL - F (λ_q - λ_p)"
+    if c.at.theta.rows == 1:
+        q, p, kl = c.kl
+        moved = shifted(q, shifted(q, p, sp.S.NegativeOne), EPSILON)
+        along = substitute(c.expectation_of_natural, c.at.natural, moved)
+        carried = [sp.diff(m[0, 0], EPSILON).subs(EPSILON, 0) for m in along]
+        return zero(*[a[0, 0] - f for a, f in zip(gradient(kl, q), carried, strict=True)], what=what)
+    steps = DirectionalDerivatives(c)
+
+    def miss(at: dict[str, Slots]) -> Any:
+        q, p, v = at["_q"], at["_p"], at["_v"]
+        return steps.kl_slope(q, p, v) - steps.fisher(q, shifted(q, p, sp.S.NegativeOne), v)
+
+    return directional(c, ("_q", "_p", "_v"), miss, what)
+
+
+def fisher_carries(c: Calculus) -> str:
+    """F ∇_μ L = ∇_λ L, the right side from the standard parameters: ∂L/∂standard = (∂λ/∂standard)ᵀ W ∇_λ L."""
+    if c.at.theta.rows == 1:
+        grads = c.natural_gradient
+    else:
+        g, h = c.loss_derivatives.values()
+        grads = (g - h * c.at.standard[0], -h)
+    names = entries(c.at.natural)
+    flat = sp.Matrix([grads[k][i, j] for k, i, j in names])
+    (fisher,) = substitute((c.fisher,), c.at.natural, c.at.natural_of_standard)
+    weights = sp.diag(*[weight(c.at.natural, e) for e in names])
+    carried = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
+    return vanish(c, carried - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
+
+
+def bonnet(c: Calculus) -> str:
+    """∂q/∂m = −∂q/∂θ; by parts ∇_m E[ℓ] = E[∇ℓ]."""
+    log_q = sp.expand_log(sp.log(c.density), force=True)
+    mean = c.at.standard[0]
+    return zero(
+        *[sp.diff(log_q, mean[i, 0]) + sp.diff(log_q, c.at.theta[i, 0]) for i in range(mean.rows)], what="∂q/∂m + ∂q/∂θ"
+    )
+
+
+def price(c: Calculus) -> str:
+    """∂q/∂Σ = ½∇²_θ q (the heat equation); by parts twice ∇_Σ E[ℓ] = ½E[∇²ℓ]. Checked in S = Σ⁻¹: dΣ = −Σ dS Σ."""
+    log_q = integrate.log_unnormalised(c) - c.at.log_partition
+    (shifted,) = substitute((sp.Matrix([[log_q]]),), c.at.natural, c.at.natural_of_standard)
+    density_log, theta, s = shifted[0, 0], c.at.theta, c.at.standard[-1]
+    first = sp.Matrix([sp.diff(density_log, x) for x in theta])
+    hessian_over_q = first * first.T + sp.hessian(density_log, list(theta))
+    gaps = []
+    for k, i, j in entries(c.at.standard):
+        if k == 1:
+            moved = sp.diff(s.inv(), s[i, j])
+            gaps.append(sp.diff(density_log, s[i, j]) - (hessian_over_q * moved).trace() / 2)
+    return vanish(c, *gaps, what="heat equation")
+
+
+def stable_forms(c: Calculus) -> str:
+    """The forms the kernels compute equal the derived ones."""
+    _, _, kl = c.kl
+    methods = {
+        zero_at_digits(stable.divergence(kl) - kl, what="stable KL - KL"),
+        zero_at_digits(stable.entropy(c.entropy) - c.entropy, what="stable H - H", seed=1),
+    }
+    if not c.is_gaussian:
+        for m in c.natural_gradient:
+            methods.add(
+                zero_at_digits(stable.natural_gradient(m[0, 0]) - m[0, 0], what="stable gradient - gradient", seed=2)
+            )
+    return "; ".join(sorted(methods))
+
+
+def client_condition(c: Calculus) -> str:
+    """The client's Lagrangian is stationary in μ exactly at λ = λ_g + (η − ∇L)/ρ, for this family's own KL."""
+    from ..updates import admm
+
+    rho, what = admm.rho, "gradient of the client's Lagrangian"
+    if c.at.theta.rows == 1:
+        q, p, kl = c.kl
+        eta, loss = fresh(c.at.natural, "_eta"), fresh(c.at.natural, "_G")
+        mu_q = substitute(c.expectation_of_natural, c.at.natural, q)
+        lagrangian = inner(loss, mu_q) - inner(eta, mu_q) + rho * kl
+        solution = tuple(a + (b - g) / rho for a, b, g in zip(p, eta, loss, strict=True))
+        return zero(*substitute(gradient(lagrangian, q), q, solution), what=what)
+
+    steps, penalty = DirectionalDerivatives(c), sp.Rational(7, 3)
+
+    def miss(at: dict[str, Slots]) -> Any:
+        p, pull, v = at["_p"], at["_eta"], at["_v"]  # `pull` is η − ∇L
+        q = shifted(p, pull, 1 / penalty)
+        return steps.number(penalty) * steps.kl_slope(q, p, v) - steps.fisher(q, pull, v)
+
+    return directional(c, ("_p", "_eta", "_v"), miss, what)
+
+
+def claims(family: Family) -> Iterator[Claim]:
+    """Every claim about one family, in the order of the derivation."""
+    name = family.name
+
+    def claim(
+        label: str,
+        statement: str,
+        prove: Prover,
+        source: str = f"{RULE}, section 2",
+        dimensions: tuple[int, ...] = (1, 2, 3),
+    ) -> Claim:
+        return Claim(label, name, statement, partial(by_dimension, family, prove, dimensions), source)
+
+    yield claim(
+        "normalisation", r"\int b(\theta)\,e^{\langle\lambda,T(\theta)\rangle-A(\lambda)}\,d\theta = 1", normalisation
+    )
+    yield claim("gradient of A is E[T]", r"\mu = \nabla A(\lambda) = \mathbb{E}_q[T(\theta)]", mean_is_gradient)
+    yield claim(
+        "Fisher is the covariance of T",
+        r"F(\lambda) = \nabla^2 A(\lambda) = \mathrm{Cov}_q[T]",
+        fisher_is_covariance,
+        dimensions=(1, 2),
+    )
+    yield claim(
+        "entropy",
+        r"H(q) = A(\lambda)-\langle\lambda,\mu\rangle-\mathbb{E}[\log b] = -\mathbb{E}_q[\log q]",
+        entropy_is_mean_log_density,
+    )
+    if not family.is_matrix:
+        yield claim("inverse map", r"\lambda(\mu(\lambda)) = \lambda", inverse_map)
+    yield claim(
+        "gradient of KL in mu", r"\nabla_\mu \mathrm{KL}(q_\lambda\|q_{\lambda'}) = \lambda-\lambda'", kl_gradient
+    )
+    if calculus(family).is_gaussian:
+        yield claim(
+            "Bonnet",
+            r"\nabla_m \mathbb{E}_q[\ell] = \mathbb{E}_q[\nabla\ell]",
+            bonnet,
+            f"{RULE}, appendix C",
+            (1, 2, 3),
+        )
+        if len(family.natural) > 1:
+            yield claim(
+                "Price",
+                r"\nabla_\Sigma \mathbb{E}_q[\ell] = \tfrac12\mathbb{E}_q[\nabla^2\ell]",
+                price,
+                f"{RULE}, appendix C",
+            )
+    yield claim(
+        "Fisher times natural gradient",
+        r"F(\lambda)\,\nabla_\mu L = \nabla_\lambda L",
+        fisher_carries,
+        f"{RULE}, equation 5",
+    )
+    yield claim(
+        "client stationarity",
+        r"\nabla_\mu\left[L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}(q\|q_g)\right]=0"
+        r" \text{ at } \lambda=\lambda_g+(\eta-\nabla_\mu L)/\rho",
+        client_condition,
+        "arXiv:2506.13150, client line",
+    )
+    if not family.is_matrix:
+        yield claim(
+            "stable forms",
+            r"\text{the rewritten KL, entropy and gradient equal the derived ones}",
+            stable_forms,
+            "derive/calculus/stable.py",
+        )

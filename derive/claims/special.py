@@ -1,0 +1,198 @@
+"""Claims about special.py and about the lowered IR: what the kernels compute is what was derived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import mpmath as mp
+import sympy as sp
+
+from ..calculus import special
+from ..calculus.elementwise import ScalarRoot
+from ..calculus.family import Family
+from ..families import load_families
+from ..ir.evaluate import Evaluator
+from ..ir.nodes import MatrixMap
+from ..lower import families as functions
+from ..updates import admm
+from .claim import DIGITS, Claim, ClaimError, domain_points, numeric, zero
+
+x = sp.Symbol("x", positive=True)
+CROSSING_ZERO = ("lgamma", "digamma", "stirling_remainder")
+TRUNCATION = (
+    mp.mpf(10) ** -14
+)  # literals are float64 and series end below its rounding: exact arithmetic leaves about 1e-16
+
+
+def recurrences() -> str:
+    """R(x) = R(x+1) + (x+1) log(1+1/x) − 1, and its first two derivatives, from Γ(x+1) = xΓ(x)."""
+    r = special.stirling_remainder(x) - special.stirling_remainder(x + 1) - ((x + 1) * sp.log(1 + 1 / x) - 1)
+    left = sp.expand_func(special.define(r))
+    left = left.replace(sp.loggamma, lambda a: sp.log(sp.gamma(a))).rewrite(sp.gamma)
+    zero(sp.expand_log(sp.simplify(sp.expand_func(left)), force=True), what="R")
+    phi = 1 / x - sp.log(1 + 1 / x)
+    first = special.define(special.stirling_remainder_1(x) - special.stirling_remainder_1(x + 1) + phi)
+    second = special.define(
+        special.stirling_remainder_2(x) - special.stirling_remainder_2(x + 1) - 1 / (x**2 * (x + 1))
+    )
+    return zero(sp.expand_func(first), sp.expand_func(second), what="R', R''")
+
+
+def log_ratio() -> str:
+    """φ(x) = x s − 2 (atanh s − s) with s = x/(2 + x)."""
+    s = x / (2 + x)
+    form = x * s - 2 * (sp.log((1 + s) / (1 - s)) / 2 - s)
+    return zero(sp.expand_log(sp.simplify(form - (x - sp.log(1 + x))), force=True))
+
+
+def bregman_integral() -> str:
+    """R(p) − R(q) − R′(q)h = h² ∫₀¹ (1 − s) R″(q + sh) ds: by parts, for any twice differentiable R."""
+    q, h, s = sp.symbols("q h s", positive=True)
+    r = sp.Function("R")
+    point = q + s * h
+    first, second = (sp.diff(r(x), x, k) for k in (1, 2))
+    primitive = (1 - s) * h * first.subs(x, point) + r(point)
+    integrand = h**2 * (1 - s) * second.subs(x, point)
+    ends = primitive.subs(s, 1).doit() - primitive.subs(s, 0).doit()
+    zero((sp.diff(primitive, s) - integrand).doit(), what="the integrand's primitive")
+    return zero(ends - (r(q + h) - r(q) - h * first.subs(x, q)).doit(), what="the primitive's ends")
+
+
+def expected_value(name: str, args: tuple[mp.mpf, ...]) -> mp.mpf:
+    """A special function from mpmath, by its definition."""
+    if name in ("digamma", "trigamma"):
+        return mp.psi(0 if name == "digamma" else 1, args[0])
+    definitions = {v: k for k, v in special.FUNCTION_NAMES.items()}
+    symbols = sp.symbols("x y", positive=True)[: len(args)]
+    return numeric(definitions[name](*symbols), dict(zip(symbols, args, strict=True)))
+
+
+def series(name: str) -> str:
+    """A lowered special function, run in exact arithmetic, equals its definition: relative error, absolute near a
+    zero."""
+    library = special.library()
+    evaluator = Evaluator(tuple(library.values()))
+    with mp.workdps(2 * DIGITS):
+        points = [mp.mpf(10) ** (mp.mpf(k) / 4) for k in range(-16, 33)]
+        ratios = [1 + sign * mp.mpf(10) ** -k for k in range(1, 12) for sign in (1, -1)] + [mp.mpf(3), mp.mpf("0.2")]
+        pairs = {
+            "stirling_bregman": [(r * q, q) for q in points[::4] for r in ratios],
+            "ratio_divergence": [(r - 1, r) for r in ratios],
+        }
+        for args in pairs.get(name, [(p,) for p in points]):
+            expected = expected_value(name, args)
+            floor = mp.mpf(1) if name in CROSSING_ZERO else mp.mpf(0)
+            miss = abs(evaluator.call(name, list(args)) - expected) / max(abs(expected), floor)
+            if miss > TRUNCATION:
+                raise ClaimError(f"{name} misses its definition by {mp.nstr(miss, 5)} at {mp.nstr(args[0], 8)}")
+    return f"mpmath, {2 * DIGITS} digits, relative 1e-14, arguments 1e-4 to 1e8"
+
+
+def newton() -> str:
+    """The lowered Newton iteration inverts ln a − ψ(a) for a from 1e-4 to 1e8 within its bound on the steps."""
+    (module,) = [functions.build_module(f) for f in load_families().values() if f.name == "gamma"]
+    evaluator = Evaluator(module.functions)
+    with mp.workdps(DIGITS):
+        for exponent in [mp.mpf(k) / 2 for k in range(-8, 17)]:
+            shape = mp.mpf(10) ** exponent
+            gap = mp.log(shape) - mp.psi(0, shape)
+            miss = abs(evaluator.call("shape_from_gap", [gap]) / shape - 1)
+            if miss > mp.mpf(10) ** -12:
+                raise ClaimError(f"Newton misses shape {mp.nstr(shape, 5)} by {mp.nstr(miss, 5)}")
+    return f"mpmath, {DIGITS} digits at 25 shapes, 1e-4 to 1e8"
+
+
+def lowered(family: Family) -> str:
+    """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
+    module = functions.build_module(family)
+    builder = functions.Builder(family)
+    c = builder.calculus
+    evaluator = Evaluator(module.functions)
+    inverse = c.natural_of_expectation
+    _, _, kl = c.kl
+    targets: dict[str, list[sp.Expr]] = {
+        "natural_from_standard": [m[0, 0] for m in c.at.natural_of_standard],
+        "standard_from_natural": [m[0, 0] for m in c.standard_of_natural],
+        "expectation_from_natural": [m[0, 0] for m in c.expectation_of_natural],
+        "natural_gradient": [m[0, 0] for m in c.natural_gradient],
+        "log_partition": [c.at.log_partition],
+        "entropy": [c.entropy],
+        "kl": [kl],
+        "client_map": [admm.client_map()],
+        "dual_update": [admm.dual_update()],
+        "server_contribution": [admm.server_contribution()],
+        "server_total": [admm.server_contribution()],
+        "server_update": [admm.server_update()],
+    }
+    if not isinstance(inverse, ScalarRoot):
+        targets["natural_from_expectation"] = [m[0, 0] for m in inverse]
+    with mp.workdps(DIGITS):
+        for kernel in module.kernels:
+            if isinstance(kernel, MatrixMap) or kernel.name not in targets:
+                continue
+            exprs = targets[kernel.name]
+            symbols = set().union(*(e.free_symbols for e in exprs)) | {s.symbol for s in family.fixed}
+            for point in domain_points(symbols, seed=7):
+                if kernel.name == "natural_from_expectation" and len(point) > 1:
+                    mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
+                    point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
+                env = {str(s): v for s, v in point.items()}
+                env |= {o.variable: mp.mpf(0) for o in kernel.operands if o.variable not in env}
+                for got, want in zip(evaluator.kernel(kernel, env), exprs, strict=True):
+                    expected = numeric(want, point)
+                    if abs(got - expected) > TRUNCATION * max(1, abs(expected)):
+                        raise ClaimError(f"{kernel.name} gives {mp.nstr(got, 12)}, derived {mp.nstr(expected, 12)}")
+    return f"mpmath, {DIGITS} digits at 5 random points a kernel"
+
+
+def claims() -> Iterator[Claim]:
+    """Claims about special functions, then about the lowered kernels."""
+    source = "derive/special.py"
+    yield Claim(
+        "recurrences of R",
+        "special",
+        r"R(x)=R(x+1)+(x+1)\log(1+\tfrac1x)-1 \text{ and derivatives}",
+        recurrences,
+        source,
+    )
+    yield Claim(
+        "form of phi", "special", r"x-\log(1+x)=xs-2(\mathrm{artanh}\,s-s),\ s=\tfrac{x}{2+x}", log_ratio, source
+    )
+    yield Claim(
+        "Bregman integral", "special", r"R(p)-R(q)-R'(q)h=h^2\int_0^1(1-s)R''(q+sh)\,ds", bregman_integral, source
+    )
+    for name in (
+        "x_minus_log1p",
+        "ratio_divergence",
+        "stirling_bregman",
+        "stirling_remainder",
+        "stirling_remainder_1",
+        "stirling_remainder_2",
+        "lgamma",
+        "digamma",
+        "trigamma",
+    ):
+        yield Claim(
+            f"lowered {name}",
+            "special",
+            rf"\text{{{name}: the lowered algorithm equals its definition}}".replace("_", r"\_"),
+            partial(series, name),
+            source,
+        )
+    yield Claim(
+        "Newton for the gamma's inverse map",
+        "special",
+        r"\ln a-\psi(a)=c,\ a\in[10^{-4},10^8]",
+        newton,
+        "derive/lower/families.py",
+    )
+    for family in load_families().values():
+        if not family.is_matrix:
+            yield Claim(
+                f"lowered {family.name}",
+                "special",
+                rf"\text{{IR of {family.name} equals the derived expressions}}".replace("_", r"\_"),
+                partial(lowered, family),
+                "derive/lower.py",
+            )

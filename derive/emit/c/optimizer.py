@@ -1,0 +1,120 @@
+"""Optimizer IR → C: one header with the steps of one coordinate and the generator of their normals."""
+
+from __future__ import annotations
+
+from ...ir import nodes as ir
+from ..docs import OPERAND_TEXT, SWEEP_SCALAR_TEXT
+from . import interface as ci
+from .family import BITS, TYPE, Printer, assigned_names, body, comment, define, file, returning
+
+INTRINSIC = {
+    ("bits", "f64"): "(unsigned long long)__double_as_longlong(value)",
+    ("bits", "f32"): "__float_as_uint(value)",
+    ("from_bits", "f64"): "__longlong_as_double((long long)value)",
+    ("from_bits", "f32"): "__uint_as_float(value)",
+}
+INCLUDES = """\
+#if !defined(__CUDACC_RTC__)
+#include <string.h>
+#endif
+
+#include "badmm/special.h\""""
+
+
+def comments(optimizer: ir.Optimizer) -> dict[str, list[str]]:
+    """What stands above each function: purpose, formula, arguments, source."""
+    g = optimizer.generator
+    single, double = len(g.single.results), len(g.double.results)
+    found = {
+        g.name: [
+            f"Standard normals of one block: {single} in float, {double} in double.",
+            f"Formula: {g.formula}.",
+            f"Arguments: {', '.join(g.params)}: words of 64 bits; out: where the numbers go.",
+            f"Source: {g.source}.",
+        ],
+        "normal": [
+            "The standard normal of one coordinate; many are drawn faster by whole blocks.",
+            f"Formula: coordinates come in tiles of {single * g.lanes} (float) or {double * g.lanes} (double); "
+            f"number j of the tile's block l is coordinate {g.lanes} j + l.",
+            f"Source: {g.source}.",
+        ],
+    }
+    for sweep in optimizer.sweeps:
+        names = dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands)
+        texts = [OPERAND_TEXT[n].replace("; each an array, a number, or (K, 1) with one a row", "") for n in names]
+        texts += [f"{n.argument}: a standard normal." for n in sweep.normals]
+        texts += [SWEEP_SCALAR_TEXT[s.argument].replace("None: no limit", "infinity: no limit") for s in sweep.scalars]
+        lines = [sweep.purpose, f"Formula: {sweep.formula}", *(f"  {t}" for t in texts), f"Source: {sweep.source}."]
+        found[sweep.name] = lines
+    return {name: [ci.ascii_text(line) for line in lines] for name, lines in found.items()}
+
+
+def cast(name: str, precision: str) -> str:
+    """The bits of a real, or the real with some bits; device code has functions of its own for it."""
+    taken, given = TYPE[precision], BITS[precision]
+    if name == "from_bits":
+        taken, given = given, taken
+    return f"""BADMM_INLINE {given} badmm_{name}_{precision}({taken} value)
+{{
+#if defined(__CUDA_ARCH__)
+    return {INTRINSIC[name, precision]};
+#else
+    {given} result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+#endif
+}}"""
+
+
+def normals(optimizer: ir.Optimizer, precision: str) -> str:
+    """The numbers of one block."""
+    g = optimizer.generator
+    draw = g.single if precision == "f32" else g.double
+    printer = Printer(precision, kinds=dict.fromkeys(g.params, "word"))
+    lines = printer.statements(draw.body, "    ", set(g.params), assigned_names(draw.body))
+    lines += [f"    out[{k}] = {printer.expr(e)};" for k, e in enumerate(draw.results)]
+    return define(ci.normals_signature(optimizer, precision), lines)
+
+
+def normal(optimizer: ir.Optimizer, precision: str) -> str:
+    """One coordinate's number."""
+    g = optimizer.generator
+    seed, step, _ = g.params
+    count = len((g.single if precision == "f32" else g.double).results)
+    tile = count * g.lanes
+    block = f"coordinate / {tile}u * {g.lanes}u + coordinate % {g.lanes}u"
+    lines = [
+        f"    {TYPE[precision]} numbers[{count}];",
+        f"    badmm_{optimizer.name}_{g.name}_{precision}({seed}, {step}, {block}, numbers);",
+        f"    return numbers[coordinate % {tile}u / {g.lanes}u];",
+    ]
+    return define(ci.normal_signature(optimizer, precision), lines)
+
+
+def step(optimizer: ir.Optimizer, sweep: ir.Sweep, precision: str) -> str:
+    """A sweep at one coordinate."""
+    lines, results = body(sweep, [r.value for r in sweep.results], precision)
+    return returning(ci.sweep_signature(optimizer, sweep, precision), lines, results)
+
+
+def emit(optimizer: ir.Optimizer) -> str:
+    """kernels/badmm_kernels/include/badmm/<optimizer>.h."""
+    texts = comments(optimizer)
+    both = {
+        optimizer.generator.name: [normals(optimizer, p) for p in ci.PRECISIONS],
+        "normal": [normal(optimizer, p) for p in ci.PRECISIONS],
+        **{s.name: [step(optimizer, s, p) for p in ci.PRECISIONS] for s in optimizer.sweeps},
+    }
+    casts = {
+        text: "\n\n".join(cast(name, p) for p in ci.PRECISIONS)
+        for name, text in (("bits", "The bits of a number."), ("from_bits", "The number with these bits."))
+    }
+    parts = [f"{comment([text])}\n{code}" for text, code in casts.items()]
+    parts += [comment(texts[name]) + "\n" + "\n\n".join(codes) for name, codes in both.items()]
+    notes = [
+        f"Source: {ci.ascii_text(optimizer.citation)}.",
+        "Functions ending in _f32 and _f64 compute one coordinate. Nothing is checked: the new precision has to be "
+        "positive and finite, everything else finite (badmm/special.h has the tests).",
+    ]
+    title = f"{ci.ascii_text(optimizer.title)}, for C99, C11, C++17 and CUDA."
+    return file(f"badmm/{optimizer.name}.h", title, optimizer.origin, notes, parts, INCLUDES)

@@ -1,0 +1,1 @@
+"""The Fortran interface of the C functions."""

@@ -1,0 +1,1 @@
+"""What the Python faces of all devices share."""

@@ -1,0 +1,100 @@
+"""IR → the Python face of a family's kernels, the same on every device: the record of a kernel, and the typed and
+documented function that a person calls."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+
+from ...ir import nodes as ir
+from ..docs import docstring, result_groups, returns_float, signature
+
+WIDTH = 120
+RECORDS: dict[type, str] = {
+    ir.Map: "MapKernel",
+    ir.Reduction: "ReductionKernel",
+    ir.ClientSum: "ClientSumKernel",
+    ir.MatrixMap: "MatrixKernel",
+}
+
+
+def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
+    """head(items)tail on one line if it fits, else the items on a line of their own, else one a line: as formatters
+    do."""
+    flat = f"{indent}{head}({', '.join(items)}){tail}"
+    if len(flat) <= WIDTH:
+        return flat
+    inner = f"{indent}    {', '.join(items)}"
+    if len(inner) <= WIDTH and not any(i == "*" for i in items[-1:]):
+        return f"{indent}{head}(\n{inner}\n{indent}){tail}"
+    return "\n".join([f"{indent}{head}(", *[f"{indent}    {i}," for i in items], f"{indent}){tail}"])
+
+
+def python_tuple(items: tuple[object, ...]) -> str:
+    """A tuple as formatters write it."""
+    shown = [json.dumps(i) if isinstance(i, str) else str(i) for i in items]
+    return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
+
+
+def constants(module: ir.Module) -> str:
+    """What a namespace says of its family."""
+    slots = "\n".join(f"{kind.upper()} = {python_tuple(names)}" for kind, names in module.slots.items())
+    return f'NAME = "{module.family}"\n{slots}\nFIXED = {python_tuple(module.fixed)}'
+
+
+def exported(names: Sequence[str]) -> str:
+    """__all__."""
+    listed = "\n".join(f'    "{n}",' for n in sorted(names))
+    return f"__all__ = [\n{listed}\n]"
+
+
+def _operand_lines(kernel: ir.Kernel) -> list[str]:
+    rows = [f'("{o.argument}", "{o.domain}"),' for o in kernel.operands]
+    if len(rows) == 1:
+        return [f"    operands=({rows[0]}),"]
+    return ["    operands=(", *[f"        {r}" for r in rows], "    ),"]
+
+
+def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) -> str:
+    """The record that a runtime drives: operands, scalars, uniforms, results, and `fields` of the device's own."""
+    lines = [f"_{kernel.name.upper()} = {RECORDS[type(kernel)]}(", f'    name="{kernel.name}",']
+    lines += _operand_lines(kernel)
+    if not isinstance(kernel, ir.MatrixMap):
+        scalars = python_tuple(tuple(python_tuple((s.argument, s.domain)) for s in kernel.scalars))
+        lines.append(f"    scalars={_unquoted(scalars)},")
+        names = ", ".join(s.variable for s in kernel.scalars) if uniforms else "*_"
+        lines.append(f"    uniforms=lambda {names}: ({', '.join(uniforms)}{',' if len(uniforms) == 1 else ''}),")
+    lines += [f"    {f}," for f in fields]
+    if isinstance(kernel, ir.Map):
+        domains = kernel.result_domains or ("real",) * len(kernel.results)
+        lines += [f"    results={python_tuple(domains)},", f"    depends={_depends(kernel)},"]
+    return "\n".join([*lines, ")"])
+
+
+def _unquoted(text: str) -> str:
+    """A tuple of tuples that were printed as strings."""
+    return text.replace('"(', "(").replace(')"', ")").replace('\\"', '"')
+
+
+def _depends(kernel: ir.Map) -> str:
+    """For each result the operands it is computed from: those whose memory its output may be."""
+    origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
+    for s in kernel.body:
+        if isinstance(s, ir.Let):
+            origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
+    sets = [sorted(set().union(*(origin.get(v, set()) for v in ir.reads(r)))) for r in kernel.results]
+    return _unquoted(python_tuple(tuple(python_tuple(tuple(x)) for x in sets)))
+
+
+def public_function(kernel: ir.Kernel, module: ir.Module, stream: bool = False) -> str:
+    """The typed, documented function a person calls; a device's has the keyword `stream`."""
+    parameters, method, values = signature(kernel, module)
+    if stream:
+        parameters, values = [*parameters, "stream: Any = None"], [*values, "stream"]
+    result = "Any" if returns_float(kernel) else "tuple[Any, ...]"
+    if result_groups(kernel) > 1:
+        result = f"tuple[{result}, ...]"
+    head = wrapped(f"def {kernel.name}", parameters, f" -> {result}:")
+    doc = textwrap.indent(docstring(kernel, module, on_device=stream), "    ")
+    return f"{head}\n{doc}\n{wrapped(f'return _{kernel.name.upper()}{method}', values, '', '    ')}"

@@ -1,0 +1,1 @@
+"""The intermediate representation that every emitter reads: nodes, an evaluator, a printer."""

@@ -1,0 +1,400 @@
+"""The one intermediate representation: small expression trees, straight-line statements, a few kinds of kernel.
+
+Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Int`, `Op`. Operations are + − × ÷, negation, an explicit
+`fma`, square root, exp, log, log1p, comparisons, `select` (both values are computed, so that it vectorises) and calls
+of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and integers are bit-identical
+wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+
+Values are of four kinds (`kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64 bits)
+and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
+    select(truth, a, b)      a or b of one kind
+    iadd isub imul iand ixor ishl ishr    on two words or two bits
+    low(word)                the bits at its lower end
+    real(bits)               the real nearest to the two's complement integer with these bits
+    bits(real), from_bits(bits)           the representation of a real, unchanged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
+CAST_OPS = ("low", "real", "bits", "from_bits")
+COMPARISONS = ("lt", "le", "ge")
+REAL_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs")
+SCALAR_OPS = (*REAL_OPS, *COMPARISONS, "select", "call", *INTEGER_OPS, *CAST_OPS)
+MATRIX_OPS = (
+    "cholesky",
+    "dot",
+    "inverse",
+    "log_det",
+    "matvec",
+    "mean_gap",
+    "outer",
+    "ratio_divergence",
+    "size",
+    "solve",
+    "solve_lower",
+    "whitened_eigenvalues",
+    "wide",
+)
+
+
+@dataclass(frozen=True)
+class Var:
+    """A named value."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Lit:
+    """A typed literal; `text` is the shortest decimal that reads back as the intended float64."""
+
+    text: str
+
+
+Kind = Literal["real", "truth", "word", "bits"]
+
+
+@dataclass(frozen=True)
+class Int:
+    """An unsigned literal of kind `word` (64 bits) or `bits` (the width of a real)."""
+
+    value: int
+    kind: Literal["word", "bits"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
+    speaks of in errors."""
+
+    op: str
+    args: tuple[Expr, ...]
+    target: str = ""
+
+    def __post_init__(self) -> None:
+        if self.op not in SCALAR_OPS + MATRIX_OPS:
+            raise ValueError(f"op: expected one of {SCALAR_OPS + MATRIX_OPS}, got {self.op!r}")
+
+
+Expr = Var | Lit | Int | Op
+
+
+@dataclass(frozen=True)
+class Let:
+    """name = value (a new name, or a new value of one inside a loop)."""
+
+    name: str
+    value: Expr
+
+
+@dataclass(frozen=True)
+class If:
+    """if condition: body, else: orelse."""
+
+    condition: Expr
+    body: tuple[Stmt, ...]
+    orelse: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loop:
+    """At most `count` passes over body; leaves before a pass in which `until` already holds."""
+
+    count: int
+    until: Expr
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Return:
+    """Return from a scalar function."""
+
+    values: tuple[Expr, ...]
+
+
+Stmt = Let | If | Loop | Return
+
+
+@dataclass(frozen=True)
+class Function:
+    """A scalar function in the kernel's own precision; `body` ends in Return."""
+
+    name: str
+    params: tuple[str, ...]
+    body: tuple[Stmt, ...]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input array: its public argument name, the variable that holds an element, its domain.
+
+    `scalar`: a number, or one a row, may stand for the array.
+    """
+
+    argument: str
+    variable: str
+    domain: str
+    scalar: bool = False
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A public scalar argument: name, variable and domain (`positive`, `fraction` = (0, 1], `count` = 1, 2, ...)."""
+
+    argument: str
+    variable: str
+    domain: str
+
+
+@dataclass(frozen=True)
+class Map:
+    """One output a slot, elementwise: one pass, domain checked inside it.
+
+    `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
+    in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
+    turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
+    maps); the inputs' own domains then follow from the results' and are not tested beside them. `result_names` name
+    several results that are not the slots of one parameter.
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    results: tuple[Expr, ...]
+    formula: str
+    source: str
+    promote: bool = False
+    slotwise: bool = False
+    result_domains: tuple[str, ...] = ()
+    result_names: tuple[str, ...] = ()
+
+    @property
+    def tested(self) -> tuple[Operand, ...]:
+        """The operands whose domain the kernel tests: every real one shows in a result that is not finite."""
+        return () if self.result_domains else tuple(o for o in self.operands if o.domain in ("positive", "negative"))
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Σ over coordinates of one float64 term; inputs are widened on load."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    term: Expr
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ClientSum:
+    """Σ over the leading client axis of one term a coordinate, float64 accumulators, slotwise."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    term: Expr
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class MatrixMap:
+    """A function of one matrix-family member, written in calls to LAPACK; `reduction` returns a float64."""
+
+    name: str
+    operands: tuple[Operand, ...]
+    body: tuple[Let, ...]
+    results: tuple[Expr, ...]
+    formula: str
+    source: str
+    reduction: bool = False
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A standard normal a coordinate: read from the array `argument`, or drawn by the module's generator.
+
+    `variable` holds it in the body; `step` is the public argument that names the counter it is drawn at, beside `seed`.
+    `kept`: a drawn one is also written to `argument` where the caller gives that array. A kernel that reads one
+    normal and draws another may be given one array for both: it is read before it is written.
+    """
+
+    argument: str
+    variable: str
+    step: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output of a sweep: its name, its value, the domain it must lie in, and the operand whose memory it may be."""
+
+    name: str
+    value: Expr
+    domain: str
+    replaces: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over coordinates that may draw normals and update state in place.
+
+    Rows are the leading axis (clients). Every public scalar, the seed and the counters may differ between rows;
+    `uniforms` are formed from the scalars in float64, a row, then rounded to the arrays' type. The results' domains are
+    tested inside the pass. `purpose` is the first line of the docstring.
+    """
+
+    name: str
+    operands: tuple[Operand, ...]
+    normals: tuple[Normal, ...]
+    scalars: tuple[Scalar, ...]
+    uniforms: tuple[tuple[str, Expr], ...]
+    body: tuple[Stmt, ...]
+    results: tuple[Result, ...]
+    purpose: str
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One counter's normals in one precision: straight-line code over the words `params` of the generator.
+
+    `words` is integer code whose last statements name as many random words as there are normals, each as wide as a
+    real; `normals` turns those into the results. An emitter may run the two as one or, word k kept in place of normal
+    k, one after the other.
+    """
+
+    words: tuple[Let, ...]
+    normals: tuple[Let, ...]
+    results: tuple[Expr, ...]
+
+    @property
+    def body(self) -> tuple[Let, ...]:
+        """Both parts."""
+        return self.words + self.normals
+
+    @property
+    def word_names(self) -> tuple[str, ...]:
+        """The names of the random words."""
+        return tuple(s.name for s in self.words[-len(self.results) :])
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Normals by counter: number j of block l of a tile is coordinate j·lanes + l of the tile.
+
+    `params` are words: the seed (a row's), the step, and the block; a tile has len(results)·lanes coordinates and
+    `lanes` consecutive blocks, so coordinate i of a row is number (i mod tile) div lanes of block
+    (i div tile)·lanes + i mod lanes. For consecutive l, loads and stores of every number are contiguous.
+    """
+
+    name: str
+    params: tuple[str, str, str]
+    lanes: int
+    single: Draw
+    double: Draw
+    formula: str
+    source: str
+
+
+Kernel = Map | Reduction | ClientSum | MatrixMap
+
+
+@dataclass(frozen=True)
+class Module:
+    """All kernels of one family, with the scalar functions they call, callees first."""
+
+    family: str
+    title: str
+    citation: str
+    digest: str
+    slots: dict[str, tuple[str, ...]]
+    fixed: tuple[str, ...]
+    functions: tuple[Function, ...]
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def origin(self) -> str:
+        """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
+        return f"families/{self.family}.py (sha256 {self.digest})"
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """All kernels of one optimizer: sweeps, and the generator whose normals they draw; `files` are what it is derived
+    from."""
+
+    name: str
+    title: str
+    citation: str
+    files: tuple[str, ...]
+    digest: str
+    generator: Generator
+    sweeps: tuple[Sweep, ...]
+
+    @property
+    def origin(self) -> str:
+        """What a generated file says it is made from."""
+        return f"{', '.join(self.files)} (sha256 {self.digest})"
+
+
+def kind(node: Expr, names: Mapping[str, Kind]) -> Kind:
+    """The kind of an expression; variables missing from `names` are real."""
+    if isinstance(node, Var):
+        return names.get(node.name, "real")
+    if isinstance(node, Int):
+        return node.kind
+    if isinstance(node, Lit) or node.op in REAL_OPS:
+        return "real"
+    if node.op in COMPARISONS:
+        return "truth"
+    if node.op == "select":
+        return kind(node.args[1], names)
+    if node.op in INTEGER_OPS:
+        return kind(node.args[0], names)
+    return "bits" if node.op in ("low", "bits") else "real"
+
+
+def calls(node: Expr | Stmt) -> Iterator[str]:
+    """Names of the functions a node calls, first use first."""
+    if isinstance(node, Op):
+        for arg in node.args:
+            yield from calls(arg)
+        if node.op in ("call", "ratio_divergence"):
+            yield node.target
+    elif isinstance(node, Let):
+        yield from calls(node.value)
+    elif isinstance(node, If):
+        for part in (node.condition, *node.body, *node.orelse):
+            yield from calls(part)
+    elif isinstance(node, Loop):
+        for part in (node.until, *node.body):
+            yield from calls(part)
+    elif isinstance(node, Return):
+        for value in node.values:
+            yield from calls(value)
+
+
+def reads(node: Expr | Stmt) -> Iterator[str]:
+    """Names of the variables a straight-line node reads, with repetition."""
+    if isinstance(node, Var):
+        yield node.name
+    elif isinstance(node, Op):
+        for arg in node.args:
+            yield from reads(arg)
+    elif isinstance(node, Let):
+        yield from reads(node.value)

@@ -1,0 +1,1 @@
+"""From derived expressions to the intermediate representation."""

@@ -1,0 +1,271 @@
+"""What a family's namespace contains: each public function with its derived expression, lowered to one IR kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import sympy as sp
+
+from ..calculus import special, stable
+from ..calculus.elementwise import Calculus, ScalarRoot, calculus
+from ..calculus.family import Family, Slot
+from ..calculus.matrix import matrix_kernels
+from ..ir.nodes import (
+    ClientSum,
+    Expr,
+    Function,
+    Kernel,
+    Let,
+    Map,
+    Module,
+    Op,
+    Operand,
+    Reduction,
+    Scalar,
+    Stmt,
+    Var,
+    calls,
+    reads,
+)
+from .admm import admm_kernels
+from .expressions import Quotients, hoist, lower, uniform_ir
+from .newton import newton
+
+RULE = "Khan & Rue, arXiv:2107.04562"
+
+
+def operands(
+    slots: Sequence[Slot], prefix: str = "", symbols: Sequence[sp.Symbol] | None = None
+) -> tuple[Operand, ...]:
+    """Input arrays for the slots of one argument; `prefix` names a tuple argument."""
+    symbols = symbols or [s.symbol for s in slots]
+    return tuple(
+        Operand(f"{prefix}.{s.name}" if prefix else s.name, str(v), s.domain)
+        for s, v in zip(slots, symbols, strict=True)
+    )
+
+
+def text(exprs: Sequence[sp.Expr]) -> str:
+    """A one-line formula for a docstring."""
+    return ", ".join(str(e) for e in exprs)
+
+
+def inline_single_uses(body: list[Stmt], results: list[Expr]) -> tuple[list[Stmt], list[Expr]]:
+    """Statements that only name one result are folded into it."""
+    for statement in list(body):
+        if not isinstance(statement, Let):
+            continue
+        name = Var(statement.name)
+        uses = sum(list(reads(s)).count(statement.name) for s in body) + sum(
+            list(reads(r)).count(statement.name) for r in results
+        )
+        if uses == 1 and name in results:
+            results = [statement.value if r == name else r for r in results]
+            body.remove(statement)
+    return body, results
+
+
+class Builder:
+    """Lowers the calculus of one factorising family."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.calculus: Calculus = calculus(family)
+        self.fixed = tuple(Scalar(s.name, str(s.symbol), s.domain) for s in family.fixed)
+        self.functions: dict[str, Function] = special.library()
+
+    def map(
+        self,
+        name: str,
+        inputs: tuple[Operand, ...],
+        stages: Sequence[tuple[Sequence[sp.Symbol], Sequence[sp.Expr]]],
+        source: str,
+    ) -> Map:
+        """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the
+        results."""
+        symbols = {s.symbol for s in self.family.fixed}
+        promote = any(
+            e.has(sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS) for _, exprs in stages for e in exprs
+        )
+        body: list[Stmt] = []
+        uniforms: dict[sp.Symbol, sp.Expr] = {}
+        results: list[Expr] = []
+        quotients: Quotients = {}
+        for names, exprs in stages:
+            hoisted = []
+            for e in exprs:
+                h, table = hoist(e, symbols)
+                hoisted.append(h)
+                uniforms.update(table)
+            statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
+            body += statements
+            parts = [h.as_numer_denom() for h in hoisted]
+            quotients |= {n: nd for n, nd in zip(names, parts, strict=False) if all(x.is_Symbol for x in nd)}
+            if names:
+                body += [Let(str(n), v) for n, v in zip(names, values, strict=True) if v != Var(str(n))]
+            else:
+                results = values
+        used = self.used_scalars(uniforms)
+        body, results = inline_single_uses(body, results)
+        return Map(
+            name,
+            inputs,
+            used,
+            uniform_ir(uniforms),
+            tuple(body),
+            tuple(results),
+            text(stages[-1][1]),
+            source,
+            promote,
+        )
+
+    @property
+    def natural_domains(self) -> tuple[str, ...]:
+        """Where an inverse map's results must lie."""
+        return tuple(s.domain for s in self.family.natural)
+
+    def used_scalars(self, uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[Scalar, ...]:
+        free = {str(s) for e in uniforms.values() for s in e.free_symbols}
+        return tuple(s for s in self.fixed if s.variable in free)
+
+    def reduction(
+        self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr
+    ) -> Reduction:
+        hoisted, uniforms = hoist(expr, {s.symbol for s in self.family.fixed})
+        statements, (term,) = lower([hoisted], accurate=True)
+        return Reduction(
+            name,
+            inputs,
+            self.used_scalars(uniforms),
+            uniform_ir(uniforms),
+            tuple(statements),
+            term,
+            f"sum of {formula}",
+            source,
+        )
+
+    def conversions(self) -> list[Kernel]:
+        """The four maps between natural, standard and expectation parameters."""
+        c, f = self.calculus, self.family
+        standard, natural, expectation = (
+            tuple(s.symbol for s in slots) for slots in (f.standard, f.natural, f.expectation)
+        )
+        forward = [m[0, 0] for m in c.at.natural_of_standard]
+        back = [m[0, 0] for m in c.standard_of_natural]
+        mean = [m[0, 0] for m in c.expectation_of_standard]
+        return [
+            self.map("natural_from_standard", operands(f.standard), [((), forward)], f"{RULE}, section 2"),
+            self.map("standard_from_natural", operands(f.natural), [((), back)], f"{RULE}, section 2"),
+            self.map(
+                "expectation_from_natural",
+                operands(f.natural),
+                [(standard, back), ((), mean)],
+                f"{RULE}, section 2: mu = grad A",
+            ),
+            self.inverse(natural, expectation),
+        ]
+
+    def inverse(self, natural: tuple[sp.Symbol, ...], expectation: tuple[sp.Symbol, ...]) -> Map:
+        """λ(μ): the closed form, or a Newton iteration for the one equation that elimination leaves."""
+        root, name, source = (
+            self.calculus.natural_of_expectation,
+            "natural_from_expectation",
+            f"{RULE}, section 2: inverse of grad A",
+        )
+        inputs = operands(self.family.expectation)
+        if not isinstance(root, ScalarRoot):
+            closed = self.map(name, inputs, [((), [m[0, 0] for m in root])], source)
+            return replace(closed, result_domains=self.natural_domains)
+        solver, gap = newton(root)
+        self.functions[solver.name] = solver
+        statements, (value,) = lower([gap], share=False)
+        first = str(root.unknown)
+        body = [*statements, Let("gap", value), Let(first, Op("call", (Var("gap"),), solver.name))]
+        rest = {str(k): lower([v], share=False)[1][0] for k, v in root.others.items()}
+        results = tuple(Var(first) if str(n) == first else rest[str(n)] for n in natural)
+        formula = f"{first} from {root.residual} = 0 by Newton, then {text(list(root.others.values()))}"
+        return Map(name, inputs, (), (), tuple(body), results, formula, source, True, False, self.natural_domains)
+
+    def gradient(self) -> Map:
+        """∇_μ L from what a client computes."""
+        c, f = self.calculus, self.family
+        given = [Operand(name, str(m[0, 0]), "real") for name, m in c.loss_derivatives.items()]
+        exprs = [m[0, 0] for m in c.natural_gradient]
+        if c.is_gaussian:
+            read = set().union(*(e.free_symbols for e in exprs))
+            given = [o for o in given if sp.Symbol(o.variable, real=True) in read]
+            inputs, source = (
+                [*operands(f.standard[:1]), *given],
+                "Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11",
+            )
+        else:
+            inputs, source = [*operands(f.standard), *given], f"{RULE}, equation 5: F^-1 grad = grad in mu"
+            exprs = [stable.natural_gradient(e) for e in exprs]
+        return self.map("natural_gradient", tuple(inputs), [((), exprs)], source)
+
+    def reductions(self) -> list[Kernel]:
+        """A, entropy and KL, in their stable forms."""
+        c, f = self.calculus, self.family
+        q, p, kl = c.kl
+        pair = operands(f.natural, "natural_q", [m[0, 0] for m in q]) + operands(
+            f.natural, "natural_p", [m[0, 0] for m in p]
+        )
+        entropy = stable.entropy(c.entropy)
+        divergence = stable.divergence(kl)
+        return [
+            self.reduction(
+                "log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2", c.at.log_partition
+            ),
+            self.reduction("entropy", operands(f.natural), entropy, "H = A - <lambda, mu> - E[log b]", entropy),
+            self.reduction("kl", pair, divergence, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", divergence),
+        ]
+
+
+def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str] = ()) -> tuple[Function, ...]:
+    """The functions reachable from `roots`, callees first."""
+    out: dict[str, Function] = {}
+
+    def visit(name: str) -> None:
+        if name in out:
+            return
+        for statement in functions[name].body:
+            for callee in calls(statement):
+                visit(callee)
+        out[name] = functions[name]
+
+    for name in [*[n for n in functions if n in roots], *[n for n in always if n in functions]]:
+        visit(name)
+    return tuple(out.values())
+
+
+def build_module(family: Family) -> Module:
+    """All kernels of one family as IR."""
+    slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
+    fixed = tuple(s.name for s in family.fixed)
+    if family.is_matrix:
+        functions = special.library()
+        kernels: list[Kernel] = [*matrix_kernels(family), *admm_kernels()]
+    else:
+        builder = Builder(family)
+        functions = builder.functions
+        kernels = [*builder.conversions(), builder.gradient(), *builder.reductions(), *admm_kernels()]
+    used: set[str] = set()
+    for kernel in kernels:
+        nodes = [
+            *getattr(kernel, "body", ()),
+            *getattr(kernel, "results", ()),
+            *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else []),
+        ]
+        used |= {name for node in nodes for name in calls(node)}
+    polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
+    return Module(
+        family.name,
+        family.title,
+        family.citation,
+        family.digest,
+        slots,
+        fixed,
+        needed(functions, used, polygamma),
+        tuple(kernels),
+    )

@@ -1,0 +1,233 @@
+"""The IVON step as sweeps: the derived lines, lowered, with the momentum, the clip and the normals around them."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import sympy as sp
+
+from ..ir.nodes import Expr, Let, Lit, Normal, Op, Operand, Optimizer, Result, Scalar, Stmt, Sweep, Var
+from ..updates import ivon
+from . import noise
+from .expressions import lower
+
+PAPER = "Shen et al., arXiv:2402.17641, algorithm 1"
+PRIOR = "Möllenhoff et al., arXiv:2506.13150, IVON-ADMM"
+FILES = ("updates/ivon.py", "lower/ivon.py", "lower/noise.py")
+
+root_ess, inverse_root_ess, gain, keep, enter, unbias, rate, share = sp.symbols(
+    "root_ess inverse_root_ess gain keep enter unbias rate share", real=True
+)
+v, momentum, curvature, direction = sp.symbols("v momentum curvature direction", real=True)
+g, m, s, eps, t_s, w = ivon.g, ivon.m, ivon.s, ivon.eps, ivon.t_s, ivon.w
+
+SCALARS = {
+    "ess": Scalar("ess", "ess", "positive"),
+    "lr": Scalar("lr", "lr", "nonnegative"),
+    "beta1": Scalar("beta1", "beta_1", "unit"),
+    "beta2": Scalar("beta2", "beta_2", "unit"),
+    "debias": Scalar("debias", "debias", "fraction"),
+    "clip": Scalar("clip", "clip", "radius"),
+    "samples": Scalar("samples", "samples", "count"),
+}
+UNIFORMS: dict[str, tuple[str, Expr]] = {
+    "root_ess": ("ess", Op("sqrt", (Var("ess"),))),
+    "inverse_root_ess": ("ess", Op("div", (Lit("1.0"), Op("sqrt", (Var("ess"),))))),
+    "gain": ("beta2", Op("sub", (Lit("1.0"), Var("beta_2")))),
+    "keep": ("beta1", Var("beta_1")),
+    "enter": ("beta1", Op("sub", (Lit("1.0"), Var("beta_1")))),
+    "unbias": ("debias", Op("div", (Lit("1.0"), Var("debias")))),
+    "rate": ("lr", Var("lr")),
+    "radius": ("clip", Var("clip")),
+    "share": ("samples", Op("div", (Lit("1.0"), Var("samples")))),
+}
+OPERANDS = {
+    "gradient": Operand("gradient", "g", "real"),
+    "mean": Operand("mean", "m", "real"),
+    "precision": Operand("precision", "s", "positive"),
+    "momentum": Operand("momentum", "v", "real"),
+    "total_gradient": Operand("total_gradient", "total_g", "real"),
+    "total_price": Operand("total_price", "total_q", "real"),
+    "total_square": Operand("total_square", "total_q", "real"),
+}
+TILT = (
+    Operand("tilt.precision_mean", "t_xi", "real", scalar=True),
+    Operand("tilt.precision", "t_S", "real", scalar=True),
+)
+DRAWN = Normal("noise", "eps", "step", kept=True)
+GIVEN = Normal("noise", "eps", "step", kept=False)
+NEXT = Normal("next_noise", "eps_next", "next_step", kept=True)
+
+
+def lines(*named: tuple[str, sp.Expr]) -> list[Stmt]:
+    """One statement an expression, lowered with explicit fma."""
+    body: list[Stmt] = []
+    for name, expr in named:
+        statements, (value,) = lower([expr], prefix=f"{name}_", share=False)
+        body += [*statements, Let(name, value)]
+    return body
+
+
+def clipped(value: Expr, radius: Expr) -> list[Stmt]:
+    """`direction` = value within ±radius; a NaN stays one, as neither comparison holds."""
+    whole, capped = Var("whole"), Var("capped")
+    least = Op("neg", (radius,))
+    return [
+        Let("whole", value),
+        Let("capped", Op("select", (Op("lt", (radius, whole)), radius, whole))),
+        Let("direction", Op("select", (Op("lt", (capped, least)), least, capped))),
+    ]
+
+
+def step_body(estimate: sp.Expr) -> list[Stmt]:
+    """The new momentum, precision and mean from g and the estimate of f + δ."""
+    retracted = s + w * (1 + w / (2 * s))  # claimed to be the derived retraction; the fma keeps a small w's digits
+    residual = sp.expand(ivon.tilted().direction * s).subs(g, momentum * unbias)
+    _, (numerator,) = lower([residual], share=False)
+    return [
+        *lines(
+            ("curvature", estimate),
+            ("w", gain * (curvature - s)),
+            ("s_new", retracted),
+            ("momentum", keep * v + enter * g),
+        ),
+        *clipped(Op("div", (numerator, Var("s_new"))), Var("radius")),
+        *lines(("m_new", m - rate * direction)),
+    ]
+
+
+def sampled(mean: str, precision: str, normal: str) -> Expr:
+    """θ of a mean, a precision over ess and a standard normal."""
+    over = Op("div", (Var("inverse_root_ess"), Op("sqrt", (Var(precision),))))
+    return Op("fma", (Var(normal), over, Var(mean)))
+
+
+STATE = (
+    Result("mean", Var("m_new"), "real", "mean"),
+    Result("precision", Var("s_new"), "positive", "precision"),
+    Result("momentum", Var("momentum"), "real", "momentum"),
+)
+STATE_OPERANDS = (OPERANDS["mean"], OPERANDS["precision"], OPERANDS["momentum"], *TILT)
+HYPER = ("ess", "lr", "beta1", "beta2", "debias", "clip")
+STEP_UNIFORMS = ("root_ess", "keep", "enter", "gain", "unbias", "rate", "radius")
+PRICE = g * eps * sp.sqrt(s) * root_ess + t_s
+FORMULA = (
+    "f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), "
+    "v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s')"
+)
+SAMPLE_FORMULA = "m + noise/sqrt(ess*s)"
+
+
+def sweep(
+    name: str,
+    operands: tuple[Operand, ...],
+    normals: tuple[Normal, ...],
+    scalars: tuple[str, ...],
+    uniforms: tuple[str, ...],
+    body: list[Stmt],
+    results: tuple[Result, ...],
+    texts: tuple[str, str, str],
+) -> Sweep:
+    """A sweep from the tables above."""
+    formed = tuple((u, UNIFORMS[u][1]) for u in uniforms)
+    return Sweep(name, operands, normals, tuple(SCALARS[n] for n in scalars), formed, tuple(body), results, *texts)
+
+
+def sampling() -> Sweep:
+    """θ alone."""
+    return sweep(
+        "sample",
+        (OPERANDS["mean"], OPERANDS["precision"]),
+        (DRAWN,),
+        ("ess",),
+        ("inverse_root_ess",),
+        [],
+        (Result("sample", sampled("m", "s", "eps"), "real", "mean"),),
+        ("One sample of the posterior.", SAMPLE_FORMULA, PAPER),
+    )
+
+
+def updates() -> list[Sweep]:
+    """The step of one sample, alone and with the next sample."""
+    operands = (OPERANDS["gradient"], *STATE_OPERANDS)
+    source = f"{PAPER}; {PRIOR}"
+    return [
+        sweep(
+            "update", operands, (GIVEN,), HYPER, STEP_UNIFORMS, step_body(PRICE), STATE,
+            ("The IVON step from one sample's gradient.", FORMULA, source),
+        ),
+        sweep(
+            "update_sample", operands, (GIVEN, NEXT), HYPER, (*STEP_UNIFORMS, "inverse_root_ess"), step_body(PRICE),
+            (*STATE, Result("sample", sampled("m_new", "s_new", "eps_next"), "real", "gradient")),
+            ("The IVON step and the next sample, in one pass.", f"{FORMULA}, sample m' + noise'/sqrt(ess*s')", source),
+        ),
+    ]  # fmt: skip
+
+
+def averages() -> list[Sweep]:
+    """Several samples a step: running sums, and the step of their averages."""
+    total_g, total_q = OPERANDS["total_gradient"], sp.Symbol("total_q", real=True)
+    sums = (Result("total_gradient", Op("add", (Var("total_g"), Var("g"))), "real", "total_gradient"),)
+    found = []
+    for suffix, quantity, added, curvature_of, normals in (
+        ("", "total_price", eps, share * total_q * sp.sqrt(s) * root_ess + t_s, (GIVEN,)),
+        ("_squares", "total_square", g, share * total_q + t_s, ()),
+    ):
+        estimate = "gradient*noise" if normals else "gradient^2"
+        scaled = "sqrt(ess*s)" if normals else "1"
+        operand = OPERANDS[quantity]
+        (product,) = lower([total_q + g * added], share=False)[1]
+        found.append(
+            sweep(
+                f"accumulate{suffix}",
+                (OPERANDS["gradient"], total_g, operand),
+                normals,
+                (),
+                (),
+                [],
+                (*sums, Result(quantity, product, "real", quantity)),
+                (
+                    "Add one sample's gradient to the sums of a step.",
+                    f"total_gradient + gradient, {quantity} + {estimate}",
+                    PAPER,
+                ),
+            )
+        )
+        mean_gradient = lines(("g", share * sp.Symbol("total_g", real=True)))
+        uniforms = tuple(u for u in STEP_UNIFORMS if normals or u != "root_ess")
+        hyper = tuple(h for h in HYPER if normals or h != "ess")
+        found.append(
+            sweep(
+                f"update_averaged{suffix}",
+                (total_g, operand, *STATE_OPERANDS),
+                (),
+                ("samples", *hyper),
+                ("share", *uniforms),
+                [*mean_gradient, *step_body(curvature_of)],
+                STATE,
+                (
+                    f"The IVON step from the sums of several samples, with the mean of {estimate} for its curvature.",
+                    f"update with gradient = total_gradient/samples, f + delta = {quantity}/samples*{scaled} + t_S",
+                    f"{PAPER}; {PRIOR}",
+                ),
+            )
+        )
+    return found
+
+
+@cache
+def optimizer() -> Optimizer:
+    """The namespace `ivon`."""
+    folder = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()[:16]
+    return Optimizer(
+        "ivon",
+        "improved variational online Newton, with prior and duals",
+        f"{PAPER}; {PRIOR}",
+        FILES,
+        digest,
+        noise.generator(),
+        (sampling(), *updates(), *averages()),
+    )

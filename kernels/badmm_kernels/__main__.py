@@ -1,0 +1,41 @@
+"""python -m badmm_kernels: where a C, C++, Fortran or CUDA build finds the header.
+
+python -m badmm_kernels --includes      compiler flags: cc $(python -m badmm_kernels --includes) program.c -lm
+python -m badmm_kernels --includedir    the folder with badmm_kernels.h, badmm_kernels.c and badmm_kernels.f90
+python -m badmm_kernels --cmakedir      cmake -Dbadmm-kernels_DIR=$(python -m badmm_kernels --cmakedir) ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print what was asked for, one line an option; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m badmm_kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--includes", action="store_true", help="flags that let a compiler find the header")
+    parser.add_argument("--includedir", action="store_true", help="the folder of the header")
+    parser.add_argument("--cmakedir", action="store_true", help="the folder of the CMake package")
+    options = parser.parse_args(argv)
+    wanted = {
+        f"-I{ROOT / 'include'}": options.includes,
+        str(ROOT / "include"): options.includedir,
+        str(ROOT / "cmake"): options.cmakedir,
+    }
+    if not any(wanted.values()):
+        parser.print_usage(sys.stderr)
+        return 2
+    for text, asked in wanted.items():
+        if asked:
+            print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

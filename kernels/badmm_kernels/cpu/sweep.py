@@ -1,0 +1,194 @@
+"""What stands between a caller's arrays and an optimizer's loops: checks, rows and their scalars, normals, threads.
+
+The generated module holds records of the classes below. Shapes, dtypes, layout and scalars are checked before a call;
+the domains of the results inside its own pass, and only when that reports a miss are the arrays scanned to name one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from badmm_kernels.cpu import threads
+from badmm_kernels.cpu.plain import Look, look
+from badmm_kernels.face import arrays as ar
+from badmm_kernels.face import rows
+from badmm_kernels.face.outputs import checked_out
+from badmm_kernels.face.sweeps import Normal, SweepCall, pair
+
+__all__ = ["NoiseKernel", "SweepKernel", "pair"]
+
+Array = np.ndarray[Any, Any]
+GRAIN = 1 << 15  # fewest coordinates worth a thread: a step does several times a map's work
+NOTHING = {np.dtype(t): np.empty(0, t) for t in ("float32", "float64")}
+
+
+@dataclass(frozen=True)
+class SweepKernel(SweepCall):
+    """A sweep in compiled loops."""
+
+    single: Callable[..., Any]
+    double: Callable[..., Any]
+
+    def __call__(
+        self,
+        values: Sequence[Any],
+        scalars: Sequence[Any],
+        seed: Any,
+        steps: Sequence[Any],
+        noise: Sequence[Any],
+        out: Any,
+    ) -> tuple[Any, ...]:
+        """Run the sweep; returns the tuple of results in the callers' array library."""
+        seen = self._look(values, steps, noise, out)
+        if seen is None:
+            return self._checked(values, scalars, seed, steps, noise, out)
+        count, width = rows.extent(seen.shape)
+        sources = self._seen_sources(seen, values, steps, count, width)
+        address = self.address(seed, steps, count)
+        _, uniforms = self.coefficients(scalars, seen.dtype, count)
+        given = seen.flat[len(values) + len(noise) :]
+        results = [np.empty(seen.shape, seen.dtype) for _ in self.results] if out is None else given
+        outputs = [result.reshape(-1) for result in results]
+        if self._run(seen.dtype, count, width, [address, uniforms, *sources, *outputs]):
+            batch, arrays = self.inputs(values)
+            whole = [output.reshape(seen.shape) for output in outputs]
+            self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
+        return seen.library.wrap(results, out)
+
+    def _checked(
+        self,
+        values: Sequence[Any],
+        scalars: Sequence[Any],
+        seed: Any,
+        steps: Sequence[Any],
+        noise: Sequence[Any],
+        out: Any,
+    ) -> tuple[Any, ...]:
+        """The same for any call, or its error."""
+        batch, arrays = self.inputs(values)
+        count, width = rows.extent(batch.shape)
+        normals = self.read_normals(batch, steps, noise)
+        address = self.address(seed, steps, count)
+        _, uniforms = self.coefficients(scalars, batch.dtype, count)
+        outputs = self.outputs(batch, arrays, normals, out)
+        sources = self._sources(batch, arrays, normals, count, width)
+        if self._run(batch.dtype, count, width, [address, uniforms, *sources, *map(rows.flat, outputs)]):
+            self._refuse(arrays, normals, outputs)
+        return batch.library.wrap(outputs, out)
+
+    def _run(self, dtype: np.dtype[Any], count: int, width: int, arguments: Sequence[Any]) -> int:
+        """The loop over all rows and coordinates; not 0 where a value was outside its domain."""
+        loop = self.single if dtype == np.float32 else self.double
+
+        def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
+            return int(loop(row_lo, row_hi, lo, hi, width, *arguments))
+
+        return threads.over(run, count, width, GRAIN)
+
+    def _look(self, values: Sequence[Any], steps: Sequence[Any], noise: Sequence[Any], out: Any) -> Look | None:
+        """The arrays of a usual call: operands (numbers as None), then normals, then outputs. None for another."""
+        arrays, kept = list(values), []
+        needed, optional = self.places
+        for k in optional:
+            if rows.is_number(values[k]):
+                arrays[k] = None
+            elif values[k] is None:
+                return None
+        for (_, _, keeps), step, value in zip(self.normals, steps, noise, strict=True):
+            if step is not None and value is not None:
+                if not keeps:
+                    return None
+                kept.append(len(arrays))
+            elif step is value:
+                return None
+            arrays.append(value)
+        inputs = len(arrays)
+        if out is not None:
+            if not isinstance(out, (tuple, list)) or len(out) != len(self.results):
+                return None
+            arrays += out
+        seen = look(arrays)
+        if seen is None or seen.shape[-1:] in ((), (1,)):  # where a number and an array could be mistaken
+            return None
+        outs = range(inputs, len(arrays))
+        if 0 in seen.begins[inputs:] or 0 in [seen.begins[k] for k in needed]:
+            return None
+        normals = range(len(values), inputs)
+        allowed = [*(self.replaced if outs else ()), *[normals] * len(kept)]
+        return seen if seen.apart([*outs, *kept], allowed) else None
+
+    def _seen_sources(
+        self, seen: Look, values: Sequence[Any], steps: Sequence[Any], count: int, width: int
+    ) -> list[Any]:
+        """`_sources` of a usual call."""
+        found: list[Any] = []
+        for k, (name, _, scalar) in enumerate(self.operands):
+            flat = seen.flat[k]
+            if flat is None:
+                found += [self.number(rows.number(name, values[k], seen.dtype)), int(count == 1), True]
+            else:
+                found += [flat, width, False] if scalar else [flat, width]
+        for flat, step, (_, _, keeps) in zip(seen.flat[len(values) :], steps, self.normals, strict=False):
+            drawn = step is not None
+            found += [NOTHING[seen.dtype], 0, drawn] if flat is None else [flat, width, drawn]
+            found += [drawn and flat is not None] if keeps else []
+        return found
+
+    def _sources(
+        self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[Normal], count: int, width: int
+    ) -> list[Any]:
+        """The loop's arguments for its inputs: memory, step between rows, and whether scratch stands for it."""
+        found: list[Any] = []
+        for array, (_, _, scalar) in zip(arrays, self.operands, strict=True):
+            whole = array.shape == batch.shape
+            alone = scalar and rows.is_alone(array, batch)
+            found += [rows.flat(array), width if whole else 1 if alone and array.size == count else 0]
+            found += [alone] if scalar else []
+        for normal, (_, _, keeps) in zip(normals, self.normals, strict=True):
+            array = NOTHING[batch.dtype] if normal.array is None else normal.array
+            found += [rows.flat(array), width if array.shape == batch.shape else 0, normal.drawn]
+            found += [normal.kept] if keeps else []
+        return found
+
+    def _refuse(self, arrays: Sequence[Array], normals: Sequence[Normal], outputs: Sequence[Array]) -> None:
+        """Name the first input outside its domain, or the first result where the inputs were overwritten."""
+        written = {ar.address(o) for o in outputs}
+        inputs = [(n, domain, a) for (n, domain, _), a in zip(self.operands, arrays, strict=True)]
+        inputs += [(n.name, "real", n.array) for n in normals if n.array is not None and not n.drawn]
+        for name, domain, array in inputs:
+            if ar.address(array) not in written:
+                ar.refuse(name, domain, array)
+        for k in self.in_order():
+            array, domain = outputs[k], self.results[k][1]
+            index = ar.first_outside(array, domain)
+            if index is not None:
+                overwritten = any(ar.address(array) == ar.address(a) for a in arrays)
+                self.refuse_result(k, array.reshape(-1)[index], ar.where(index, array.shape), overwritten)
+
+
+@dataclass(frozen=True)
+class NoiseKernel:
+    """Normals alone."""
+
+    name: str
+    single: Callable[..., Any]
+    double: Callable[..., Any]
+
+    def __call__(self, seed: Any, step: Any, out: Any) -> Any:
+        """Fill `out` and return it."""
+        views = ar.Views(ar.HOST)
+        array, _ = views.view("out", out)
+        array = checked_out("out", out, array.shape, array.dtype, views)
+        count, width = rows.extent(array.shape)
+        address = rows.table([rows.integer("seed", seed, count), rows.integer("step", step, count)], count, np.uint64)
+        loop, flat = self.single if array.dtype == np.float32 else self.double, rows.flat(array)
+
+        def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
+            return int(loop(row_lo, row_hi, lo, hi, width, address, flat))
+
+        threads.over(run, count, width, GRAIN)
+        return out

@@ -1,0 +1,145 @@
+"""Rows of an optimizer's arrays: the leading axis of (K, ...) is K clients, and scalars may differ between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from badmm_kernels.face import arrays as ar
+from badmm_kernels.face import exchange
+
+Array = np.ndarray[Any, Any]
+# domain → (what is expected, whether a number is inside)
+DOMAINS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "positive": ("a positive finite number", lambda x: 0 < x < math.inf),
+    "nonnegative": ("a finite number >= 0", lambda x: 0 <= x < math.inf),
+    "unit": ("a number in [0, 1]", lambda x: 0 <= x <= 1),
+    "fraction": ("a number in (0, 1]", lambda x: 0 < x <= 1),
+    "radius": ("a positive number or None", lambda x: x > 0),
+    "count": ("a positive integer", lambda x: 1 <= x < math.inf and x == int(x)),
+}
+SEVERAL = (list, np.ndarray)
+PLAIN = (float, int, np.float64)
+WORDS = 1 << 64
+LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in exchange.DTYPES}
+
+
+def extent(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(rows, coordinates a row): one row unless there is a leading axis beside others."""
+    return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+
+
+def _listed(name: str, value: Any, count: int, expected: str) -> list[Any]:
+    """The numbers of a one-dimensional array or sequence of one a row."""
+    shape = getattr(value, "shape", None)
+    if shape is None and not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name}: expected {expected}, or one a row, got {type(value).__name__}")
+    shape = (len(value),) if shape is None else tuple(shape)
+    if shape != (count,):
+        raise ValueError(f"{name}: expected {expected}, or an array of shape ({count},), one a row, got {shape}")
+    return list(value.tolist()) if hasattr(value, "tolist") else list(value)
+
+
+def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float]:
+    """A public scalar, or one a row, checked."""
+    if value is None and domain == "radius":
+        return math.inf
+    expected, inside = DOMAINS[domain]
+    if type(value) in PLAIN and inside(value):
+        return float(value)
+    single = isinstance(value, (float, int, np.floating, np.integer))
+    numbers = [value] if single else _listed(name, value, count, "a number")
+    if {*map(type, numbers)} == {float} and all(map(inside, numbers)):
+        return numbers
+    for row, number in enumerate(numbers):
+        if isinstance(number, bool) or not isinstance(number, (float, int, np.floating, np.integer)):
+            raise TypeError(f"{name}: expected a number, got {type(number).__name__}")
+        if not inside(float(number)):
+            raise ValueError(f"{name}: expected {expected}, got {number}{'' if single else f' at row {row}'}")
+    return float(value) if single else [float(x) for x in numbers]
+
+
+def integer(name: str, value: Any, count: int) -> int | list[int]:
+    """A seed or a counter from 0 to 2⁶⁴ − 1, or one a row, checked."""
+    if type(value) is int and 0 <= value < WORDS:
+        return value
+    single = isinstance(value, (int, np.integer))
+    numbers = [value] if single else _listed(name, value, count, "an integer of 64 bits")
+    if {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < WORDS:
+        return numbers
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+            raise TypeError(f"{name}: expected an integer of 64 bits, got {type(number).__name__}")
+        if not 0 <= number < WORDS:
+            raise ValueError(f"{name}: expected an integer from 0 to 2**64 - 1, got {number}")
+    return int(value) if single else [int(x) for x in numbers]
+
+
+def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:
+    """Numbers, or one a row, as rows of a table, flattened."""
+    if [c for c in columns if type(c) in SEVERAL]:
+        filled = np.empty((count, len(columns)), dtype)
+        for k, column in enumerate(columns):
+            filled[:, k] = column
+        return filled.reshape(-1)
+    return np.array(columns, dtype) if count == 1 else np.tile(np.array(columns, dtype), count)
+
+
+def is_number(value: Any) -> bool:
+    """Whether an operand is one number for all coordinates."""
+    return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+
+
+def number(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
+    """An operand that is a number, checked, in the arrays' type."""
+    if not abs(value) <= LARGEST[dtype]:
+        raise ValueError(f"{name}: expected a finite number that {dtype} can hold, got {value}")
+    return dtype.type(value)
+
+
+def operand(name: str, value: Any, batch: ar.Batch) -> Array:
+    """An operand that may be an array like the others, or (K, 1) with one number a row."""
+    array, _ = batch.views.view(name, value)
+    batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
+    count, _ = extent(batch.shape)
+    if array.shape not in (batch.shape, batch.shape[1:], (count, 1)):
+        shapes = f"{batch.shape}" + (f", {batch.shape[1:]} or ({count}, 1)" if len(batch.shape) > 1 else "")
+        raise ValueError(f"{name}: expected a number, or an array of shape {shapes}, got {array.shape}")
+    if array.dtype != batch.dtype:
+        raise TypeError(f"{name}: expected dtype {batch.dtype} like {batch.names[0]}, got {array.dtype}")
+    ar.check_contiguous(name, array)
+    return array
+
+
+def like(name: str, value: Any, batch: ar.Batch) -> Array:
+    """An array read beside the others of a call: of their shape or, shared by all rows, without its leading axis."""
+    array, _ = batch.views.view(name, value)
+    batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
+    ar.check_contiguous(name, array)
+    if array.dtype != batch.dtype:
+        raise TypeError(f"{name}: expected dtype {batch.dtype} like {batch.names[0]}, got {array.dtype}")
+    ar.check_shape(name, array, batch.shape)
+    return array
+
+
+def is_alone(array: Array, batch: ar.Batch) -> bool:
+    """Whether an operand is one number a row, or one for all."""
+    count, _ = extent(batch.shape)
+    return array.shape in ((1,), (count, 1)) and array.shape not in (batch.shape, batch.shape[1:])
+
+
+class _Alias:
+    """An array's memory without its read-only flag, for loops that only read it."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (ar.address(array), False)}
+
+
+def flat(array: Array) -> Array:
+    """The array in one dimension, of the one type that loops are compiled for (so not read-only)."""
+    writable = array if array.flags.writeable else np.asarray(_Alias(array))
+    return writable if writable.ndim == 1 else writable.reshape(-1)

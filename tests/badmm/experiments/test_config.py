@@ -1,0 +1,118 @@
+"""The run configuration: what it accepts, how overrides are read, errors that name key, expectation and value."""
+
+from pathlib import Path
+
+import pytest
+
+from badmm.experiments import config
+from badmm.experiments import network_config as federated
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
+MINIMAL = """
+name = "small"
+family = "full_gaussian"
+[data]
+source = "diabetes"
+[split]
+clients = 3
+[likelihood]
+kind = "linear_regression"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "small.toml"
+    file.write_text(MINIMAL)
+    return file
+
+
+def schema_of(path: Path):
+    """The module that reads this kind of file."""
+    return federated if "model" in config.read(path) else config
+
+
+@pytest.mark.parametrize("example", CONFIGS, ids=lambda path: path.stem)
+def test_examples_are_valid(example: Path) -> None:
+    assert schema_of(example).load(example).name
+
+
+def test_what_is_written_reads_back(path: Path, tmp_path: Path) -> None:
+    first = config.load(path, ["method.rho=0.25", "name=a-b", "run.tol=1e-12"])
+    (tmp_path / "again.toml").write_text(config.dump(first))
+    assert config.load(tmp_path / "again.toml") == first
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("method.rho=0.5", lambda c: c.method.rho == 0.5),
+        ("method.rho=auto", lambda c: c.method.rho == "auto"),
+        ("run.rounds=7", lambda c: c.run.rounds == 7),
+        ("data.standardize=false", lambda c: c.data.standardize is False),
+        ('split.kind="iid"', lambda c: c.split.kind == "iid"),
+    ],
+)
+def test_overrides(path: Path, override: str, read) -> None:
+    assert read(config.load(path, [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.rho=-1", ["method.rho", '"auto" or a number > 0', "-1"]),
+        ("method.rho=nan", ["method.rho", '"auto" or a number > 0', "nan"]),
+        ("method.alpha=1.5", ["method.alpha", "(0, 1]", "1.5"]),
+        ("method.damping=0", ["method.damping", '"auto" or a number > 0', "0"]),
+        ("method.damping=1.5", ["method.damping", "(0, 1]", "1.5"]),
+        ("method.name=sgd", ["method.name", "'bayes_admm', 'pvi' or 'bregman_admm'", "sgd"]),
+        ("family=cauchy", ["family", "isotropic_gaussian", "cauchy"]),
+        ("family=gamma", ["family", "a Gaussian family", "gamma"]),
+        ("split.clients=0", ["split.clients", "greater than or equal to 1", "0"]),
+        ("split.kind=column", ["split.column", "the name of a column", "none"]),
+        ("prior.precision=-2.0", ["prior.precision", "greater than 0", "-2.0"]),
+        ('prior.precision="3"', ["prior.precision", "number", "'3'"]),
+        ("run.rounds=2.5", ["run.rounds", "integer", "2.5"]),
+        ("run.speed=9", ["run.speed", "rounds, tol, seed", "unknown key"]),
+        ("name=../up", ["name", "matches", "../up"]),
+        ("data=3", ["data", "dictionary", "3"]),
+        ("nonsense", ["--set", "section.key=value", "nonsense"]),
+        ("name.x=3", ["--set", "a section", "small"]),
+    ],
+)
+def test_errors_name_key_expectation_and_value(path: Path, override: str, words: list[str]) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path, [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert "expected" in str(caught.value)
+    assert "got" in str(caught.value)
+
+
+def test_a_missing_key_is_named(path: Path) -> None:
+    path.write_text(MINIMAL.replace('kind = "linear_regression"', ""))
+    with pytest.raises(config.ConfigError, match=r"likelihood\.kind: expected a value, got none"):
+        config.load(path)
+
+
+def test_every_problem_is_reported_at_once(path: Path) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(path, ["run.rounds=0", "method.rho=0"])
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_malformed_toml_is_located_in_one_line(path: Path) -> None:
+    path.write_text(MINIMAL + "\nrounds = = 3\n")
+    with pytest.raises(
+        config.ConfigError, match=r"small\.toml: expected valid TOML, got .*line 11, column 10"
+    ) as caught:
+        config.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "gone.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(config.ConfigError, match=r"gone\.toml: expected a readable TOML file"):
+        config.load(file)

@@ -1,0 +1,65 @@
+"""The one-round theorem on whole runs, and that the checks of it can fail."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from validation.check import Check
+from validation.runs import one_round
+
+
+@pytest.mark.parametrize(
+    ("group", "least"),
+    [(one_round.one_round_checks, 8), (one_round.factor_checks, 60), (one_round.any_start_checks, 3)],
+)
+def test_checks_pass(group: Callable[[], Iterator[Check]], least: int) -> None:
+    found = list(group())
+    assert len(found) >= least
+    assert [c for c in found if not c.passed] == []
+    assert all(c.tolerance <= 1e-12 for c in found)
+
+
+def test_a_start_off_the_prior_needs_more_rounds() -> None:
+    observed, predicted, rounds = one_round.broken_start()
+    assert observed == pytest.approx(predicted, rel=1e-12)
+    assert observed > 0.01
+    # the error halves a round: from about 0.1 to 1e-12
+    assert 35 <= rounds <= 42
+    assert one_round.broken_start_check().passed
+
+
+def test_problems_cover_the_range_asked_for() -> None:
+    problems = [one_round.quadratic_problem(seed) for seed in range(60)]
+    sizes = [(p.num_clients, len(p.prior.mean)) for p in problems]
+    assert {(50, 200), (1, 200), (50, 1), (1, 1)} <= set(sizes)
+    assert len({K for K, _ in sizes}) > 20
+    conditions = [np.linalg.cond(p.solution[1]) for p in problems]
+    assert 9e6 < max(conditions) < 1.1e7
+    assert sorted(conditions)[30] > 100
+
+
+@pytest.mark.parametrize("problem", one_round.small_problems(), ids=["quadratic", "diabetes", "gamma"])
+def test_one_round_is_not_exact_at_another_penalty(problem: one_round.LinearProblem) -> None:
+    rho = 2.0 / problem.num_clients
+    result = problem.solve(rho=rho, alpha=1 / (1 + rho * problem.num_clients), damping=1.0, rounds=1)
+    assert one_round.backward_error(problem, result) > 0.01
+    # and the closed form for the wrong step sizes is not what the run does
+    assert one_round.factor_error(problem, rho, 1.0) < 1e-12
+    wrong = (rho * problem.num_clients - 0.9) / (rho * problem.num_clients + 1) - 1 / 3
+    assert abs(wrong) > 1e-2
+
+
+def test_backward_error_sees_each_part() -> None:
+    problem = one_round.quadratic_problem(9)
+    result = problem.solve(rounds=1)
+    assert one_round.backward_error(problem, result) < 1e-14
+    # the solution of other data is off by what the data are off by
+    scaled = one_round.gaussian_problem(
+        list(-problem.gradients[1] * (1 + 1e-6)),
+        list(-problem.gradients[0]),
+        problem.prior.mean,
+        problem.prior.precision,
+    )
+    error = one_round.backward_error(scaled, result)
+    assert 1e-8 < error < 1e-5

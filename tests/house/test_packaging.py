@@ -1,0 +1,107 @@
+"""What an installation holds: the header, the Fortran interface and the CMake package, and where it says they are."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import badmm
+import badmm_kernels
+import derive
+import validation
+from badmm_kernels.__main__ import main
+from tests.kernels.header_backend import INCLUDE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_command_says_where_things_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--includes", "--includedir", "--cmakedir"]) == 0
+    flag, include, cmake = capsys.readouterr().out.splitlines()
+    assert flag == f"-I{include}" and Path(include) == INCLUDE
+    assert {p.name for p in Path(include).iterdir()} >= {
+        "badmm_kernels.h",
+        "badmm_kernels.c",
+        "badmm_kernels.f90",
+        "badmm",
+    }
+    assert (Path(cmake) / "badmm-kernels-config.cmake").is_file()
+    assert main([]) == 2
+    assert "usage: python -m badmm_kernels" in capsys.readouterr().err
+
+
+def test_the_command_loads_nothing_heavy() -> None:
+    heavy = ("numpy", "numba", "scipy", "sympy", "torch", "cupy")
+    code = f"import sys, badmm_kernels.__main__; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_cmake_package_has_the_projects_version() -> None:
+    text = (ROOT / "kernels" / "badmm_kernels" / "cmake" / "badmm-kernels-config-version.cmake").read_text(
+        encoding="utf-8"
+    )
+    assert re.findall(r'PACKAGE_VERSION "(.*?)"', text)[0] == badmm_kernels.__version__
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """The files of a wheel and of a source distribution, built from this checkout by the project's own back end."""
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(folder)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        whole = set(wheel.namelist())
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as source:
+        listed = {name.split("/", 1)[1] for name in source.getnames() if "/" in name}
+    return whole, listed
+
+
+def tracked(*folders: str) -> set[str]:
+    """What a checkout holds below these folders, without what running it leaves there."""
+    found = {p for folder in folders for p in (ROOT / folder).rglob("*") if p.is_file()}
+    return {str(p.relative_to(ROOT)) for p in found if "__pycache__" not in p.parts}
+
+
+def test_a_wheel_has_four_names_at_its_top_and_everything_below_them(archives: tuple[set[str], set[str]]) -> None:
+    wheel, _ = archives
+    top = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
+    assert top == {"badmm", "badmm_kernels", "badmm_derive", "badmm_validation"}
+    moved = {"kernels/badmm_kernels": "badmm_kernels", "derive": "badmm_derive", "validation": "badmm_validation"}
+    for name in tracked("badmm", *moved):
+        folder = next((f for f in moved if name.startswith(f + "/")), None)
+        assert (name if folder is None else moved[folder] + name.removeprefix(folder)) in wheel, name
+    assert {f"{package}/py.typed" for package in top} <= wheel
+
+
+def test_a_source_distribution_holds_what_a_reader_needs(archives: tuple[set[str], set[str]]) -> None:
+    _, source = archives
+    assert tracked("configs", "docs", "examples", "tests", "benchmarks") <= source
+    assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "Makefile", "CITATION.cff"} <= source
+
+
+def test_every_package_says_its_version() -> None:
+    for package in (badmm, badmm_kernels, derive, validation):
+        assert package.__version__ == badmm_kernels.__version__
+
+
+@pytest.mark.parametrize("folder", ["derive", "validation"])
+def test_what_an_installation_renames_names_itself_nowhere(folder: str) -> None:
+    """derive/ is badmm_derive where it is installed: its files import each other by relative names alone."""
+    wrong = []
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [node.module] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            wrong += [f"{path}: {m}" for m in modules if m and m.split(".")[0] == folder]
+    assert not wrong

@@ -1,0 +1,115 @@
+"""The header as text: every compiler takes it without a warning, in every standard, and no macro outlives it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import badmm_kernels
+from tests.kernels.header_backend import INCLUDE, STRICT, missing, run
+
+HEADERS = (
+    "badmm_kernels.h",
+    "badmm/special.h",
+    *(f"badmm/{name}.h" for name in badmm_kernels.FAMILIES + badmm_kernels.OPTIMIZERS),
+)
+FORTRAN = ("-std=f2018", "-Wall", "-Wextra", "-pedantic", "-Werror")
+
+
+def needs(compiler: str) -> pytest.MarkDecorator:
+    """Skip, with the reason, where a compiler is missing."""
+    return pytest.mark.skipif(bool(missing(compiler)), reason=missing(compiler))
+
+
+STANDARDS = [
+    pytest.param(compiler, language, standard, id=f"{compiler} {standard}", marks=needs(compiler))
+    for compiler, language, standards in (
+        ("gcc", "c", ("c99", "c11")),
+        ("clang", "c", ("c99", "c11")),
+        ("g++", "c++", ("c++17",)),
+        ("clang++", "c++", ("c++17",)),
+    )
+    for standard in standards
+]
+
+
+@pytest.mark.parametrize(("compiler", "language", "standard"), STANDARDS)
+def test_it_compiles_without_a_warning(compiler: str, language: str, standard: str, tmp_path: Path) -> None:
+    for header in HEADERS:
+        source = tmp_path / "one.c"
+        source.write_text(f'#include "{header}"\n#include "{header}"\nint main(void) {{ return 0; }}\n')
+        options = ["-x", language, f"-std={standard}", *STRICT, f"-I{INCLUDE}", "-fsyntax-only"]
+        done = run([compiler, *options, str(source)])
+        assert done.returncode == 0, done.stderr
+    if language == "c":  # every function is translated, not only parsed
+        done = run([compiler, f"-std={standard}", "-O2", *STRICT, "-c", INCLUDE / "badmm_kernels.c", f"-I{INCLUDE}",
+                    "-o", tmp_path / "all.o"])  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+@needs("gfortran")
+def test_the_fortran_interface_compiles_without_a_warning(tmp_path: Path) -> None:
+    source = INCLUDE / "badmm_kernels.f90"
+    done = run(["gfortran", *FORTRAN, f"-J{tmp_path}", "-c", source, "-o", tmp_path / "interface.o"])
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "badmm_kernels.mod").exists()
+
+
+@needs("nvcc")
+@pytest.mark.slow
+def test_nvcc_takes_every_function_for_host_and_device(tmp_path: Path) -> None:
+    source = tmp_path / "all.cu"
+    source.write_text('#include "badmm_kernels.h"\n__global__ void one(double *x)\n'
+                      "{ x[0] = badmm_gamma_kl_term(x[0], x[1], x[2], x[3]) + badmm_outside_f64(x[0], 0.0); }\n"
+                      "double host(double x) { return badmm_lgamma(x); }\n")  # fmt: skip
+    done = run(["nvcc", "-Werror", "all-warnings", f"-I{INCLUDE}", "-c", source, "-o", tmp_path / "all.o"])
+    assert done.returncode == 0, done.stderr
+
+
+def macros(text: str, path: Path) -> set[str]:
+    """The macros defined at the end of a translation unit."""
+    path.write_text(text)
+    done = run(["gcc", "-dM", "-E", f"-I{INCLUDE}", path])
+    assert done.returncode == 0, done.stderr
+    return {line.split()[1].split("(")[0] for line in done.stdout.splitlines()}
+
+
+@needs("gcc")
+@pytest.mark.parametrize("header", HEADERS)
+def test_no_macro_leaks(header: str, tmp_path: Path) -> None:
+    before = macros("#include <math.h>\n#include <string.h>\n", tmp_path / "without.c")
+    after = macros(f'#include <math.h>\n#include <string.h>\n#include "{header}"\n', tmp_path / "with.c")
+    assert before <= after
+    leaked = after - before
+    assert leaked
+    assert all(re.fullmatch(r"BADMM_[A-Z_]+_H", name) for name in leaked), leaked
+
+
+def definitions(text: str) -> list[str]:
+    """The functions that a header defines."""
+    return re.findall(r"^BADMM_INLINE [\w ]+ (\w+)\(", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("header", HEADERS[1:])
+def test_every_function_is_prefixed_and_explained(header: str) -> None:
+    text = (INCLUDE / header).read_text(encoding="utf-8")
+    assert text.isascii()
+    names = definitions(text)
+    assert len(names) > 5
+    assert all(name.startswith("badmm_") for name in names)
+    explained = [definitions(part) for part in text.split("/* ")[1:]]
+    for group in (g for g in explained if g):
+        assert len({name.removesuffix("_f32").removesuffix("_f64") for name in group}) == 1, group
+    assert [name for group in explained for name in group] == names
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+def test_c_and_fortran_have_the_same_functions() -> None:
+    c = {name for header in HEADERS[1:] for name in definitions((INCLUDE / header).read_text(encoding="utf-8"))}
+    text = (INCLUDE / "badmm_kernels.f90").read_text(encoding="utf-8")
+    casts = {name for name in c if re.fullmatch(r"badmm_(from_)?bits_f(32|64)", name)}  # Fortran has transfer()
+    assert len(casts) == 4
+    assert set(re.findall(r'name="(\w+)"', text)) == c - casts
+    assert max(len(line) for line in text.splitlines()) <= 132

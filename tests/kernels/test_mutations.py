@@ -1,0 +1,51 @@
+"""Planted errors in the generated kernels are caught by the validation's checks (no digest is looked at)."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from tests.kernels.mutant_table import MUTANTS
+from tests.kernels.mutants import ROOT, planted, source
+
+FAMILIES = ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma", "ivon")
+
+
+def kernel_of(where):
+    """The kernel that a definition belongs to: loops in either type, matrix functions and records are one kernel."""
+    return where.strip("_").lower().removesuffix("_f32").removesuffix("_f64").removesuffix("_one")
+
+
+def test_there_are_enough_errors_of_every_sort():
+    assert len(MUTANTS) >= 25
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    for family in FAMILIES:
+        assert len({kernel_of(mutant.where) for mutant in MUTANTS if mutant.family == family}) >= 3
+    kinds = Counter(mutant.kind.split()[0] for mutant in MUTANTS)
+    for sort in ("sign", "factor", "swap", "index", "drop", "use"):
+        assert kinds[sort] >= 2, sort
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_error_changes_the_generated_text(mutant):
+    _, change = planted(source(mutant.family), mutant)
+    before, after = change.split("  ->  ")
+    assert before != after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_error_is_caught_and_the_unchanged_module_passes(family):
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests" / "kernels" / "mutants.py"), family]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert results["baseline"] == []
+    names = {mutant.name for mutant in MUTANTS if mutant.family == family}
+    assert results["mutants"].keys() == names
+    survivors = {name: result["change"] for name, result in results["mutants"].items() if not result["caught_by"]}
+    assert survivors == {}

@@ -1,0 +1,15 @@
+"""The defaults on every problem of the suite, diagonal family: 1e-3 within 40 rounds, never outside the condition."""
+
+import pytest
+
+from validation.problems import Problem, problems
+from validation.runs.rounds import VARIANTS, meets, run
+
+
+@pytest.mark.parametrize("problem", [pytest.param(p, id=p.name) for p in problems()])
+def test_diagonal_family_reaches_the_solution(problem: Problem) -> None:
+    outcome = run(problem, "diagonal_gaussian", VARIANTS[0], cap=40)
+    assert outcome.failure == ""
+    assert outcome.margin > 0
+    assert outcome.rounds[0] is not None, f"distance {outcome.distances[-1]:.2e} after 40 rounds"
+    assert meets(outcome)

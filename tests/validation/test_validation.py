@@ -1,0 +1,294 @@
+"""The validation: its units, its command, its files, and that every group of its checks can fail."""
+
+import ast
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+import badmm_kernels
+from validation import __main__ as command
+from validation import check as records
+from validation import suite, ulps
+from validation.checks import agreement as checks_agreement
+from validation.checks import autograd as checks_autograd
+from validation.checks import device as checks_device
+from validation.checks import domain as checks_domain
+from validation.checks import elementwise as checks_elementwise
+from validation.checks import full as checks_full
+from validation.checks import full_reductions as checks_full_reductions
+from validation.checks import layout as checks_layout
+from validation.checks import reductions as checks_reductions
+from validation.checks import rounds as checks_rounds
+from validation.checks import special as checks_special
+from validation.report import page as report
+from validation.report import table
+
+ROOT = Path(__file__).resolve().parents[2]
+ARRAY_FUNCTIONS = (
+    "natural_from_standard",
+    "standard_from_natural",
+    "expectation_from_natural",
+    "natural_from_expectation",
+    "natural_gradient",
+    "dual_update",
+    "server_contribution",
+    "client_map",
+    "server_total",
+    "server_update",
+    "round_update",
+)
+REDUCTIONS = ("log_partition", "entropy", "kl")
+
+
+def wrong_by(factor):
+    """A loader whose kernels give every number times ``factor``, and refuse nothing when it is NaN."""
+
+    def load(family, device="cpu"):
+        right = badmm_kernels.load(family, device)
+
+        def spoil(slots, out):
+            wrong = tuple((slot * np.asarray(factor, slot.dtype)) for slot in slots)
+            if out is None:
+                return wrong
+            for target, slot in zip(out, wrong, strict=True):
+                target[...] = slot
+            return out
+
+        def spoiled(name):
+            def call(*args, out=None, **kwargs):
+                result = getattr(right, name)(*args, **kwargs)
+                if not isinstance(result, tuple):
+                    return result * factor
+                if isinstance(result[0], tuple):
+                    return tuple(spoil(group, None if out is None else out[g]) for g, group in enumerate(result))
+                return spoil(result, out)
+
+            return call
+
+        functions = {name: spoiled(name) for name in ARRAY_FUNCTIONS + REDUCTIONS}
+        scalars = {name: getattr(right, name) for name in dir(right) if name.endswith(("_f32", "_f64"))}
+        return SimpleNamespace(**scalars, **functions)
+
+    return load
+
+
+def no_more(families):
+    return []
+
+
+class TestCheck:
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_value_that_is_not_a_number_never_passes(self, value):
+        assert not records.check("a", "b", "c", "d", value, math.inf).passed
+
+    def test_the_tolerance_itself_passes_and_more_does_not(self):
+        assert records.check("a", "b", "c", "d", 2.0, 2.0).passed
+        assert not records.check("a", "b", "c", "d", np.nextafter(2.0, 3.0), 2.0).passed
+
+    def test_many_samples_are_thinned_and_keep_the_largest(self):
+        item = records.check("a", "b", "c", "d", 0.0, 1.0, samples=np.arange(100_000.0))
+        assert len(item.samples) == records.SAMPLE_LIMIT
+        assert max(item.samples) == 99_999.0
+
+    def test_infinite_errors_are_valid_json(self):
+        text = json.dumps(records.failed("a", "b", "c", "d", "why").as_dict(), allow_nan=False)
+        assert json.loads(text)["value"] == "inf"
+
+
+class TestUlps:
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("value", [1.0, 1.5, 3.0, 2.0**-20, 2.0**20])
+    def test_the_next_number_is_one_ulp_away(self, value, dtype):
+        start = np.array(value, dtype)
+        after = np.nextafter(start, np.array(np.inf, dtype))
+        assert ulps.ulp_error(float(after), [mpmath.mpf(value)], dtype) == 1.0
+
+    def test_the_unit_is_that_of_the_largest_term(self):
+        terms = [mpmath.mpf(2) ** 60, -(mpmath.mpf(2) ** 60), mpmath.mpf(1)]
+        assert ulps.ulp_error(0.0, terms, "float64") == pytest.approx(2.0**-8)
+
+    def test_below_the_normal_numbers_the_unit_is_the_smallest_number(self):
+        assert ulps.ulp_error(5e-324, [mpmath.mpf(0)], "float64") == 1.0
+
+    def test_what_is_not_finite_is_infinitely_wrong(self):
+        assert ulps.ulp_error(math.nan, [mpmath.mpf(1)], "float64") == math.inf
+        assert ulps.scaled_error(math.inf, [mpmath.mpf(1)]) == math.inf
+
+
+MODULES = {
+    "elementwise": (checks_elementwise, "diagonal_gaussian"),
+    "reductions": (checks_reductions, "gamma"),
+    "autograd": (checks_autograd, "full_gaussian"),
+    "rounds": (checks_rounds, "gamma"),
+    "full": (checks_full, "full_gaussian"),
+    "full reductions": (checks_full_reductions, "full_gaussian"),
+    "device functions": (checks_device, "diagonal_gaussian"),
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "elementwise": {"count": 16, "map_count": 16},
+    "reductions": {"count": 4, "large": False},
+    "full": {"sizes": (1, 3)},
+    "full reductions": {"sizes": (2,), "large": False},
+    "device functions": {"count": 5},
+}
+
+
+class TestChecksCanFail:
+    @pytest.mark.parametrize("name", MODULES)
+    def test_numbers_wrong_by_a_millionth_are_missed_by_no_group(self, name):
+        module, family = MODULES[name]
+        right = module.checks(badmm_kernels.load(family), family, "float64", **QUICK.get(name, {}))
+        assert [item for item in right if not item.passed] == []
+        wrong = module.checks(wrong_by(1.0 + 1e-6)(family), family, "float64", **QUICK.get(name, {}))
+        missed = [item.name for item in wrong if not item.passed]
+        assert len(missed) > len(wrong) // 2, missed
+
+    def test_a_result_that_depends_on_size_is_caught_by_layout(self):
+        right = badmm_kernels.load("isotropic_gaussian")
+
+        def uneven(dual, *rest, out=None):
+            (slot,) = right.dual_update(dual, *rest)
+            slot.flat[0] = np.nextafter(slot.flat[0], 0.0) if slot.size % 2 else slot.flat[0]
+            return (slot,)
+
+        wrong = SimpleNamespace(dual_update=uneven)
+        call = next(
+            c for c in checks_layout.sample_calls("isotropic_gaussian", "float64", 33) if c.function == "dual_update"
+        )
+        assert not checks_layout.size_check(wrong, "isotropic_gaussian", "float64", call).passed
+        assert not checks_layout.client_axis_check(wrong, "isotropic_gaussian", "float64", call).passed
+        assert not checks_layout.out_check(wrong, "isotropic_gaussian", "float64", call).passed
+
+    def test_accepting_what_is_outside_the_domain_is_caught(self):
+        accepting = SimpleNamespace(**{name: lambda *a, **k: None for name in ARRAY_FUNCTIONS + REDUCTIONS})
+        for family in ("gamma", "full_gaussian"):
+            assert not any(item.passed for item in checks_domain.checks(accepting, family, "float64"))
+
+    def test_disagreeing_families_are_caught(self):
+        diagonal, full = badmm_kernels.load("diagonal_gaussian"), wrong_by(1.0 + 1e-6)("full_gaussian")
+        found = checks_agreement.full_as_diagonal(full, diagonal, "float64")
+        assert not any(item.passed for item in found)
+        isotropic = wrong_by(1.0 + 1e-6)("isotropic_gaussian")
+        assert not any(item.passed for item in checks_agreement.diagonal_as_isotropic(diagonal, isotropic, "float64"))
+
+    def test_special_functions_wrong_in_the_fourteenth_digit_are_caught(self):
+        scalars = suite.gamma_scalars()
+        wrong = {name: lambda x, f=f: f(x) * (1.0 + 1e-13) for name, f in scalars.items()}
+        assert not any(item.passed for item in checks_special.scalar_checks(wrong, count=40))
+
+    def test_an_inverse_map_wrong_in_the_twelfth_digit_is_caught(self):
+        right = badmm_kernels.load("gamma")
+        wrong = SimpleNamespace(
+            natural_from_expectation=lambda *mu: tuple(s * (1.0 + 1e-12) for s in right.natural_from_expectation(*mu))
+        )
+        assert not checks_special.inverse_check(wrong, "float64", count=40).passed
+
+
+class TestCommand:
+    @pytest.fixture
+    def light(self, monkeypatch):
+        """The real tasks of the lightest modules, so that the command is quick."""
+        chosen = ("rounds", "autograd", "domain")
+        everything = suite.tasks
+        monkeypatch.setattr(command, "tasks", lambda *a: [task for task in everything(*a) if task.name in chosen])
+
+    def test_it_passes_and_writes_json_and_a_page(self, light, tmp_path, capsys):
+        paths = tmp_path / "new" / "checks.json", tmp_path / "new" / "page.html"
+        arguments = ["--family", "isotropic_gaussian", "gamma", "--json", str(paths[0]), "--report", str(paths[1])]
+        assert command.main(arguments, extra=no_more) == 0
+        record = json.loads(paths[0].read_text())
+        assert record["passed"] is True
+        assert {item["family"] for item in record["checks"]} == {"isotropic_gaussian", "gamma"}
+        assert all(item["value"] <= item["tolerance"] for item in record["checks"])
+        page = paths[1].read_text()
+        assert "data:image/png;base64," in page
+        assert "http" not in page.replace("http-equiv", "")
+        assert sorted(path.name for path in paths[0].parent.iterdir()) == ["checks.json", "page.html"]
+        assert f"{len(record['checks'])} checks, 0 missed" in capsys.readouterr().out
+
+    def test_a_planted_error_makes_it_fail_and_say_where(self, light, tmp_path, capsys):
+        path = tmp_path / "checks.json"
+        arguments = ["--family", "isotropic_gaussian", "--json", str(path)]
+        assert command.main(arguments, load=wrong_by(1.0 + 1e-6), extra=no_more) == 1
+        assert "MISS isotropic_gaussian float64 [closed form] round with linear losses" in capsys.readouterr().out
+        assert json.loads(path.read_text())["passed"] is False
+
+    def test_a_kernel_that_raises_is_a_miss_and_the_run_goes_on(self, light, capsys):
+        def load(family, device="cpu"):
+            raise ImportError("no such kernels")
+
+        assert command.main(["--family", "gamma"], load=load, extra=no_more) == 1
+        text = capsys.readouterr().out
+        assert text.count("ImportError: no such kernels") == 6
+
+    def test_gpu_without_kernels_fails_in_one_line(self, capsys):
+        assert command.main(["--device", "gpu"], extra=no_more) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert captured.err.startswith("validation: --device gpu: ")
+
+    def test_all_devices_without_a_gpu_checks_the_cpu_and_says_what_was_skipped(self, light, capsys):
+        assert command.main(["--device", "all", "--family", "isotropic_gaussian"], extra=no_more) == 0
+        assert "GPU skipped: " in capsys.readouterr().out
+
+    def test_an_unknown_family_and_a_directory_are_refused(self, tmp_path, capsys):
+        with pytest.raises(SystemExit) as refused:
+            command.main(["--family", "poisson"])
+        assert refused.value.code == 2
+        assert "poisson" in capsys.readouterr().err
+        assert command.main(["--json", str(tmp_path)]) == 2
+        assert str(tmp_path) in capsys.readouterr().err
+
+    def test_the_command_line_of_the_package_runs(self):
+        run = [sys.executable, "-m", "validation"]
+        done = subprocess.run([*run, "--device", "gpu"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert "--device gpu" in done.stderr
+
+    def test_the_solver_parts_are_among_the_tasks(self):
+        names = [task.name for task in command.solver_tasks(["full_gaussian"])]
+        assert names == ["family rounds", "one round", "recovery"]
+
+
+class TestReport:
+    def test_misses_are_shown_and_text_is_escaped(self):
+        good = records.check("fine", "ulp", "gamma", "float64", 0.5, 2.0, samples=[0.1, 0.5])
+        bad = records.check("<wrong>", "one round", "gamma", "float64", 3.0, 2.0, "a & b", curve=[1.0, 0.1, 0.0])
+        page = report.as_html([good, bad], 1.0, ["GPU skipped: none"])
+        assert "1 missed" in page
+        assert "&lt;wrong&gt;" in page
+        assert "<wrong>" not in page
+        assert "GPU skipped: none" in page
+        assert page.count("data:image/png;base64,") == 3
+
+    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path):
+        path = tmp_path / "report.html"
+        report.write(path, "old")
+        with pytest.raises(UnicodeEncodeError):
+            report.write(path, "\ud800")
+        assert path.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_the_table_is_plain_without_rich(self, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "rich.console", None)
+        table.show([records.check("a", "ulp", "gamma", "float64", 3.0, 2.0, "ulp")], 1.0)
+        text = capsys.readouterr().out
+        assert "1 MISSED" in text
+        assert "MISS gamma float64 [ulp] a: 3 (tolerance 2) ulp" in text
+
+
+def test_no_oracle_shares_code_with_the_derivation():
+    for path in (ROOT / "validation").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in ("derive", "sympy") for name in names), path.name

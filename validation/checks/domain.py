@@ -1,0 +1,141 @@
+"""Values outside the domain are refused, by the index of the first one, and never turn into a silent NaN.
+
+A check plants one bad number in otherwise good arguments and counts the calls that did not raise ValueError naming its
+index; the tolerance is 0. Positive slots get 0, a negative number, NaN and infinity; real slots NaN and infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..calls import Array, Call, invoke
+from ..check import Check, check
+from ..oracles import full as oracles_full
+from ..points import generator
+from .reductions import keywords
+
+GROUP = "domain"
+SIZE = 13
+PLACE = 4
+NOT_POSITIVE = (0.0, -0.5, np.nan, np.inf)
+NOT_FINITE = (np.nan, np.inf, -np.inf)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A bad value for one array of a call: which array, which value."""
+
+    array: int
+    value: float
+
+
+def planted(call: Call, fault: Fault) -> Call:
+    """The call with the fault at index `PLACE` of one of its arrays."""
+    copies = [array.copy() for array in call.arrays()]
+    copies[fault.array][PLACE] = fault.value
+    remaining = iter(copies)
+    return call.mapped(lambda _array: next(remaining))
+
+
+def complaint(namespace: Any, call: Call, index: str) -> str:
+    """What went wrong with a refusal, or nothing."""
+    try:
+        invoke(namespace, call)
+    except ValueError as error:
+        return "" if index in str(error) else f"does not name {index}: {error}"
+    except Exception as error:  # any other type is the finding
+        return f"{type(error).__name__}: {error}"
+    return "was accepted"
+
+
+def positive_slots(family: str) -> tuple[bool, ...]:
+    """Which slots of a natural parameter must be positive."""
+    return {"isotropic_gaussian": (False,), "gamma": (True, True)}.get(family, (False, True))
+
+
+def natural_faults(family: str, first: int = 0) -> Iterator[Fault]:
+    """Every bad value for the slots of one natural (or standard) parameter, which start at array ``first``."""
+    for slot, positive in enumerate(positive_slots(family)):
+        for value in NOT_POSITIVE if positive else NOT_FINITE:
+            yield Fault(first + slot, value)
+
+
+def good(family: str, dtype: str, salt: int = 0) -> tuple[Array, ...]:
+    """A parameter inside the domain, standard or natural."""
+    rng = generator("domain", family, dtype, salt)
+    return tuple(rng.uniform(0.5, 2.0, SIZE).astype(dtype) for _ in positive_slots(family))
+
+
+def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
+    """Calls inside the domain and the faults to plant in them."""
+    natural, other, kwargs = good(family, dtype), good(family, dtype, 1), keywords(family)
+    everywhere = list(natural_faults(family))
+    for function in ("natural_from_standard", "standard_from_natural", "expectation_from_natural"):
+        yield Call(function, natural, kwargs=kwargs), everywhere
+    for function in ("log_partition", "entropy"):
+        yield Call(function, natural, kwargs=kwargs), everywhere
+    both = everywhere + list(natural_faults(family, len(natural)))
+    yield Call("kl", (natural, other), kwargs=kwargs), both
+    if family == "diagonal_gaussian":
+        mu = (natural[0], -0.5 * (1 + natural[0] ** 2))
+        boundary = float(-0.5 * natural[0][PLACE] ** 2)
+        faults = [Fault(1, value) for value in (0.0, 0.5, boundary / 2, *NOT_FINITE)]
+        faults += [Fault(0, value) for value in (np.nan, 1e4)]
+        yield Call("natural_from_expectation", mu), faults
+    if family == "gamma":
+        mu = (np.log(natural[0]) - np.asarray(1.0, dtype), -natural[0])
+        faults = [Fault(1, value) for value in (0.0, 0.5, *NOT_FINITE)] + [Fault(0, value) for value in (np.nan, 5.0)]
+        yield Call("natural_from_expectation", mu), faults
+
+
+def elementwise(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
+    """Faults in the arrays of an elementwise family."""
+    for call, faults in cases(family, dtype):
+        found = []
+        for fault in faults:
+            wrong = complaint(namespace, planted(call, fault), f"index {PLACE}")
+            if wrong:
+                found.append(f"{fault.value} in array {fault.array} {wrong}")
+        detail = "; ".join(found) or f"{len(faults)} faults refused"
+        yield check(f"{call.function}: refuses faults", GROUP, family, dtype, len(found), 0.0, detail)
+
+
+def full_cases(dtype: str) -> Iterator[tuple[str, Call, str]]:
+    """Stacks of three matrices whose second is outside the domain, and what the refusal must name."""
+    xi, matrix = oracles_full.natural(5, 10.0, dtype, "domain")
+    matrices = np.stack([matrix] * 3)
+    vectors = np.stack([xi] * 3)
+    indefinite, asymmetric, missing = matrices.copy(), matrices.copy(), matrices.copy()
+    indefinite[1, 2, 2] = -0.5
+    asymmetric[1, 0, 3] += np.asarray(0.5, dtype)
+    missing[1, 2, 2] = np.nan
+    for label, bad in (("indefinite", indefinite), ("asymmetric", asymmetric), ("NaN", missing)):
+        for function in ("standard_from_natural", "expectation_from_natural", "log_partition", "entropy"):
+            yield label, Call(function, (vectors, bad)), "1"
+        yield label, Call("kl", ((vectors, matrices), (vectors, bad))), "1"
+        yield label, Call("kl", ((vectors, bad), (vectors, matrices))), "1"
+    mean = vectors.copy()
+    outer = mean[:, :, None] * mean[:, None, :]
+    inside = (-0.5 * (outer + np.eye(5))).astype(dtype)
+    inside[1] = (-0.5 * (outer[1] - np.eye(5))).astype(dtype)
+    yield "indefinite covariance", Call("natural_from_expectation", (mean, inside)), "1"
+
+
+def full(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
+    """Matrices outside the domain, by function."""
+    found: dict[str, list[str]] = {}
+    for label, call, index in full_cases(dtype):
+        wrong = complaint(namespace, call, index)
+        found.setdefault(call.function, []).extend([f"{label} {wrong}"] if wrong else [])
+    for function, wrongs in found.items():
+        detail = "; ".join(wrongs) or "faults refused"
+        yield check(f"{function}: refuses faults", GROUP, family, dtype, len(wrongs), 0.0, detail)
+
+
+def checks(namespace: Any, family: str, dtype: str) -> list[Check]:
+    """Every domain check of one family and one type."""
+    return list((full if family == "full_gaussian" else elementwise)(namespace, family, dtype))

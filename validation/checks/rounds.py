@@ -1,0 +1,175 @@
+"""A whole round put together from the kernels alone, and the sum over clients.
+
+With losses linear in mu (gradients G_k) one round of the four lines has a closed form: the client lands on lambda_g +
+(eta_k - G_k)/rho, the dual on G_k at damping 1, and the server at
+
+    lambda_g - lambda* = (rho K - gamma)/(rho K + 1) * sum_k (G_k - eta_k),     alpha = 1/(1 + rho K),
+
+from a start with lambda_g = lambda_0 - sum_k eta_k (one-round theorem). The sum over clients is checked on its own
+against mpmath, in ulps of the sum of its terms' magnitudes: max(2, sqrt(K)) in float64, whose rounding errors add up
+like a random walk, and 2 in float32, whose accumulators are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import mpmath
+import numpy as np
+
+from ..calls import Array
+from ..check import Check, check
+from ..oracles import full as oracles_full
+from ..points import generator
+from ..ulps import DIGITS, epsilon, exact, rounded, unit
+
+CLIENTS = (1, 5, 100)
+SETTINGS = ((1.0, 1.0), (0.2, 1.0), (0.7, 0.5), (3.0, 0.25))
+Slots = tuple[Array, ...]
+
+
+def natural_sum_of(family: str, rng: np.random.Generator, size: int, rows: int) -> Slots:
+    """Curvature-like gradients: subtracting them from a natural parameter keeps it in the domain."""
+    first = rng.normal(size=(rows, size))
+    if family == "isotropic_gaussian":
+        return (first,)
+    if family == "gamma":
+        return -rng.uniform(0.1, 3.0, (rows, size)), -rng.uniform(0.1, 3.0, (rows, size))
+    if family == "diagonal_gaussian":
+        return first, -rng.uniform(0.1, 3.0, (rows, size))
+    return first, -np.stack([oracles_full.spd(rng, size, 20.0, "float64", 0.1) for _ in range(rows)])
+
+
+def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int) -> Check:
+    """server_total against mpmath."""
+    rng = generator("total", family, dtype, clients)
+    client = tuple(np.abs(slot).astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    if family == "full_gaussian":
+        client = client[0], natural_matrices(rng, size, clients, dtype)
+    dual = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    alpha = 1.0 / (1.0 + 0.3 * clients)
+    got = namespace.server_total(client, dual, alpha)
+    errors: list[float] = []
+    for sums, naturals, duals in zip(got, client, dual, strict=True):
+        flat = naturals.reshape(clients, -1), duals.reshape(clients, -1)
+        for column, value in enumerate(sums.ravel().tolist()):
+            errors.append(total_error(value, flat[0][:, column], flat[1][:, column], alpha, dtype))
+    tolerance = max(2.0, math.sqrt(clients)) if dtype == "float64" else 2.0
+    detail = "ulp of the sum of the terms' magnitudes"
+    return check(f"server_total: {clients} clients", "ulp", family, dtype, max(errors), tolerance, detail, errors)
+
+
+def natural_matrices(rng: np.random.Generator, size: int, rows: int, dtype: str) -> Array:
+    """A stack of positive definite matrices."""
+    return np.stack([oracles_full.spd(rng, size, 20.0, dtype) for _ in range(rows)])
+
+
+def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype: str) -> float:
+    """Error of one coordinate of the sum over clients."""
+    if not math.isfinite(value):
+        return math.inf
+    mean = rounded((1.0 - alpha) / len(naturals), dtype)
+    terms = [mean * x for x in exact(naturals.tolist())] + [-rounded(alpha, dtype) * x for x in exact(duals.tolist())]
+    scale = mpmath.fsum(abs(term) for term in terms)
+    return float(abs(mpmath.mpf(value) - mpmath.fsum(terms)) / unit(scale, dtype))
+
+
+def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Check:
+    """server_total equals the sum of server_contribution over clients, in spacings of the sum of magnitudes."""
+    rng, clients = generator("contribution", family, dtype), 6
+    client = tuple(np.abs(slot).astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    if family == "full_gaussian":
+        client = client[0], natural_matrices(rng, size, clients, dtype)
+    dual = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    total = namespace.server_total(client, dual, 0.4)
+    parts = namespace.server_contribution(client, dual, 0.4, clients)
+    worst = 0.0
+    for sums, terms in zip(total, parts, strict=True):
+        wide = terms.astype("float64")
+        difference = np.abs(sums.astype("float64") - wide.sum(axis=0)) / np.abs(wide).sum(axis=0)
+        worst = max(worst, float(np.max(difference)) / epsilon(dtype))
+    detail = "relative spacings of the sum of magnitudes"
+    return check("server_total: sum of contributions", "ulp", family, dtype, worst, 4.0, detail)
+
+
+def round_values(namespace: Any, family: str, dtype: str, clients: int, rho: float, damping: float) -> dict[str, float]:
+    """One round with linear losses: errors of client, dual and server against the closed form, in relative spacings."""
+    rng, size = generator("round", family, dtype, clients, rho, damping), 4
+    gradient = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    dual = tuple((0.25 * slot).astype(dtype) for slot in gradient)
+    prior = tuple(np.abs(slot[0]) + 1.0 for slot in natural_sum_of(family, rng, size, 1))
+    if family == "full_gaussian":
+        prior = prior[0], np.eye(size) * 2.0
+    prior = tuple(slot.astype(dtype) for slot in prior)
+    server = tuple((a - b.astype("float64").sum(axis=0)).astype(dtype) for a, b in zip(prior, dual, strict=True))
+    alpha = 1.0 / (1.0 + rho * clients)
+
+    client = namespace.client_map(server, dual, gradient, rho)
+    moved = namespace.dual_update(dual, server, client, rho, damping)
+    new = namespace.server_update(prior, namespace.server_total(client, moved, alpha), alpha)
+
+    factor = (rho * clients - damping) / (rho * clients + 1.0)
+    values = {"client": 0.0, "dual": 0.0, "server": 0.0}
+    for s, g, e, p, k, m, n in zip(server, gradient, dual, prior, client, moved, new, strict=True):
+        s, g, e, p = (array.astype("float64") for array in (s, g, e, p))
+        size_of = np.abs(g).sum(axis=0) + np.abs(e).sum(axis=0) + np.abs(p) + np.abs(s)
+        wanted = p - g.sum(axis=0) + factor * (g - e).sum(axis=0)
+        values["client"] = max(values["client"], gap(k, s + (e - g) / rho, (size_of + size_of / rho) * epsilon(dtype)))
+        values["dual"] = max(values["dual"], gap(m, e + damping * (g - e), (1.0 + rho) * size_of * epsilon(dtype)))
+        values["server"] = max(values["server"], gap(n, wanted, (1.0 + 1.0 / rho) * size_of * epsilon(dtype)))
+    return values
+
+
+def gap(got: Array, wanted: Array, scale: Array) -> float:
+    """Largest difference in units of ``scale``."""
+    return float(np.max(np.abs(got.astype("float64") - wanted) / scale))
+
+
+def round_checks(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
+    """Every setting of penalty and damping, with and without clients that are many."""
+    for rho, damping in SETTINGS:
+        worst: dict[str, list[float]] = {}
+        for clients in (1, 7):
+            for name, value in round_values(namespace, family, dtype, clients, rho, damping).items():
+                worst.setdefault(name, []).append(value)
+        for name, values in worst.items():
+            label = f"round with linear losses, {name}: penalty {rho}, damping {damping}"
+            detail = "relative spacings of the sum of magnitudes"
+            yield check(label, "closed form", family, dtype, np.max(values), 4.0, detail, values)
+
+
+def path_checks(namespace: Any, family: str, dtype: str, rounds: int = 12, clients: int = 4) -> Iterator[Check]:
+    """Twelve rounds at damping 1: the first leaves the theorem's error, each later one 1 - alpha of it."""
+    rng = generator("path", family, dtype)
+    gradient = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, 4, clients))
+    prior = tuple(np.abs(slot[0]) + 1.0 for slot in natural_sum_of(family, rng, 4, 1))
+    if family == "full_gaussian":
+        prior = prior[0], np.eye(4) * 2.0
+    prior = tuple(slot.astype(dtype) for slot in prior)
+    total = tuple(slot.astype("float64").sum(axis=0) for slot in gradient)
+    for penalty in (0.3, 1.0, 3.0):
+        rho, alpha = penalty / clients, 1.0 / (1.0 + penalty)
+        server, dual, curve, worst = prior, tuple(np.zeros_like(slot) for slot in gradient), [], 0.0
+        for step in range(rounds):
+            client = namespace.client_map(server, dual, gradient, rho)
+            dual = namespace.dual_update(dual, server, client, rho, 1.0)
+            server = namespace.server_update(prior, namespace.server_total(client, dual, alpha), alpha)
+            left = (penalty - 1.0) / (penalty + 1.0) * (1.0 - alpha) ** step
+            sizes = [np.linalg.norm(p) + np.linalg.norm(t) for p, t in zip(prior, total, strict=True)]
+            away = [s - (p.astype("float64") - t) for s, p, t in zip(server, prior, total, strict=True)]
+            curve.append(max(float(np.linalg.norm(a) / n) for a, n in zip(away, sizes, strict=True)))
+            gaps = [np.linalg.norm(a - left * t) / n for a, t, n in zip(away, total, sizes, strict=True)]
+            worst = max(worst, float(np.max(gaps)) / epsilon(dtype))
+        name, detail = f"rounds with linear losses: rho K = {penalty}", "relative spacings of prior and gradients"
+        yield check(name, "closed form", family, dtype, worst, 4.0, detail, curve=curve)
+
+
+def checks(namespace: Any, family: str, dtype: str, size: int = 9) -> list[Check]:
+    """Sum over clients and whole rounds of one family and type."""
+    with mpmath.workdps(DIGITS):
+        found = [total_check(namespace, family, dtype, clients, size) for clients in CLIENTS]
+    found.append(contribution_check(namespace, family, dtype, size))
+    found += path_checks(namespace, family, dtype)
+    return found + list(round_checks(namespace, family, dtype))

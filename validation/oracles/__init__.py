@@ -1,0 +1,1 @@
+"""Independent oracles: closed forms, automatic differentiation, central solutions, textbook iterations."""

@@ -1,0 +1,1 @@
+"""Checks on whole runs of the solver."""

@@ -1,0 +1,119 @@
+"""Classic consensus ADMM recovered: the isotropic family against the textbook's iteration, iterate for iterate.
+
+With fixed precision s = the prior's and α = 1/(1 + ρK), the rounds of `badmm.solve` are those of `oracles.textbook`
+with penalty r = ρ s: λ_g = s z, λ_k = s x_k and η_k = −r u_k, the round's global block being the server's of the round
+before. Differences are relative 2-norms in every round: of the server ‖z‖, of all clients together ‖x‖, and of all
+duals together ‖u‖; the largest over the rounds counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import badmm
+
+from ..check import Check, check
+from ..oracles.textbook import ConsensusADMM, Losses, QuadraticLosses, losses_of
+from ..problems import problem
+
+Array = NDArray[np.float64]
+GROUP = "classic ADMM"
+FAMILY = "isotropic_gaussian"
+ROUNDS = 50
+QUADRATIC_TOLERANCE, LOGISTIC_TOLERANCE = 1e-12, 1e-8
+LOGISTIC = ("logistic/cancer/iid-5", "logistic/cancer/label-10", "logistic/cancer/one-class-12")
+PENALTIES = (0.3, 3.0)
+"""ρ; the penalty is ρ times the prior's precision."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Largest relative difference over the rounds of the server, of the clients and of the duals."""
+
+    server: tuple[float, ...]
+    clients: tuple[float, ...]
+    duals: tuple[float, ...]
+
+    @property
+    def parts(self) -> dict[str, tuple[float, ...]]:
+        """By name, one difference a round."""
+        return {"server": self.server, "clients": self.clients, "duals": self.duals}
+
+
+def _relative(got: Array, want: Array) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+def compare(
+    clients: list[Any], losses: Losses, prior_mean: Array, precision: float, rho: float, rounds: int, **settings: Any
+) -> Differences:
+    """Run both for the given rounds and compare every iterate; `settings` are passed on to the solver."""
+    K = len(clients)
+    states: list[Any] = []
+    settings = {"rho": rho, "alpha": 1.0 / (1.0 + rho * K), "damping": 1.0, "rounds": rounds, "tol": 0.0, **settings}
+    prior = badmm.Gaussian(prior_mean, precision)
+    badmm.solve(clients, family=FAMILY, prior=prior, callbacks=[states.append], **settings)
+    # the solver stops at a residual of exactly 0, from where every round is the same
+    states += [states[-1]] * (rounds - len(states))
+    penalty = rho * precision
+    admm = ConsensusADMM(losses, K, prior_mean, precision, penalty)
+    triples = [
+        (
+            _relative(state.natural[0] / precision, iterate.global_next),
+            _relative(state.clients[0] / precision, iterate.local),
+            _relative(-state.duals[0] / penalty, iterate.dual),
+        )
+        for state, iterate in zip(states, itertools.islice(admm, rounds), strict=True)
+    ]
+    server, local, dual = zip(*triples, strict=True)
+    return Differences(server, local, dual)
+
+
+def quadratic_case(seed: int) -> tuple[list[Any], QuadraticLosses, Array, float]:
+    """Clients, the same losses for the textbook, prior mean and precision: K in 1..20, d in 1..30."""
+    rng = np.random.default_rng([711, seed])
+    num_clients, dim = int(rng.integers(1, 21)), int(rng.integers(1, 31))
+    H, b = np.empty((num_clients, dim, dim)), np.empty((num_clients, dim))
+    for k in range(num_clients):
+        rows = int(rng.integers(1, 2 * dim + 2))
+        X = rng.normal(size=(rows, dim)) * np.logspace(0, -1, dim)
+        H[k] = X.T @ X
+        b[k] = X.T @ rng.normal(1.0, 1.0, size=rows)
+    clients = [badmm.likelihoods.Quadratic(*pair) for pair in zip(H, b, strict=True)]
+    return clients, QuadraticLosses(H, b), rng.normal(size=dim), float(rng.uniform(0.5, 5.0))
+
+
+def quadratic_differences(seed: int, rho: float, rounds: int = ROUNDS) -> Differences:
+    """Both iterations on random quadratics, the solver's local steps to rounding as the textbook's are."""
+    clients, losses, mean, precision = quadratic_case(seed)
+    return compare(clients, losses, mean, precision, rho, rounds, client_tol=1e-15)
+
+
+def logistic_differences(name: str, rho: float, rounds: int = ROUNDS) -> Differences:
+    """Both iterations on a logistic problem of the suite, the solver with the delta method."""
+    case = problem(name)
+    mean = np.zeros(case.dim)
+    return compare(case.clients(), losses_of(case), mean, case.prior_precision, rho, rounds, expectation="delta")
+
+
+def checks(count: int = 10, rounds: int = ROUNDS) -> Iterator[Check]:
+    """`count` random quadratics and the logistic problems, at every penalty, over the given rounds."""
+    for rho in PENALTIES:
+        cases = [quadratic_differences(seed, rho, rounds) for seed in range(count)]
+        for part in ("server", "clients", "duals"):
+            worst = [max(case.parts[part]) for case in cases]
+            detail = f"relative 2-norm, largest over {rounds} rounds of {count} problems"
+            name = f"{part}, quadratics, rho = {rho:g}"
+            yield check(name, GROUP, FAMILY, "float64", max(worst), QUADRATIC_TOLERANCE, detail, samples=worst)
+        for title in LOGISTIC:
+            differences = logistic_differences(title, rho, rounds)
+            for part, curve in differences.parts.items():
+                detail = f"relative 2-norm, largest over {rounds} rounds, delta method"
+                name = f"{part}, {title}, rho = {rho:g}"
+                yield check(name, GROUP, FAMILY, "float64", max(curve), LOGISTIC_TOLERANCE, detail, curve=curve)

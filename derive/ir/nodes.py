@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
 CAST_OPS = ("low", "real", "bits", "from_bits")
@@ -326,6 +326,8 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
+    facts: tuple[tuple[str, Any], ...] = ()
+    """What a namespace says of its family beside the slots' names: constant → value, in the order written."""
 
     @property
     def origin(self) -> str:

@@ -99,7 +99,7 @@ def exact_calls(family: str, dtype: str) -> Iterator[Call]:
     """The validation's points, cancelling and extreme ones included, of the exact kernels; sums over clients too."""
     count = 1025
     oracle = coordinates(family)
-    calls = lines.calls(oracle, dtype, count) + oracle.map_calls(dtype, count)
+    calls = lines.calls(oracle, dtype, count) + oracle.calls(dtype, count)
     rng = generator("bits", family, dtype)
     client = tuple(a.reshape(5, count) for a in oracle.natural_points(rng, 5 * count, 3.0, dtype))
     dual = tuple(a.reshape(5, count) for a in oracle.duals(rng, 5 * count, 3.0, dtype))

@@ -137,8 +137,8 @@ class TestNothingIsOverlooked:
     def test_a_planted_kernel_that_no_check_knows_fails_by_name(self) -> None:
         right = badmm_kernels.load("isotropic_gaussian")
         planted = SimpleNamespace(**vars(right))
-        planted.whiten = planted.whiten_f32 = right.dual_update
-        planted.__all__ = [*right.__all__, "whiten"]
+        planted.blend = planted.blend_f32 = right.dual_update
+        planted.__all__ = [*right.__all__, "blend"]
         found = [
             check(f"{name}: generic", group, "isotropic_gaussian", "float64", 0.0, 1.0)
             for group, names in (("ulp", right.__all__), ("device functions", suite.exported(right, "cpu")))
@@ -147,8 +147,8 @@ class TestNothingIsOverlooked:
         load = lambda family, device="cpu": planted  # noqa: E731
         misses = list(suite.without_oracle(load, ["isotropic_gaussian"], "cpu", found))
         assert [item.name for item in misses] == [
-            "kernel isotropic_gaussian.whiten: no oracle",
-            "kernel isotropic_gaussian.whiten_f32: no oracle",
+            "kernel isotropic_gaussian.blend: no oracle",
+            "kernel isotropic_gaussian.blend_f32: no oracle",
         ]
         assert not any(item.passed for item in misses)
 

@@ -77,6 +77,12 @@ def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
         yield Call(function, natural, kwargs=kwargs), faults
     both = faults + list(faults_of(oracle.domains, len(natural)))
     yield Call("kl", (natural, other), kwargs=kwargs), both
+    # the metric need not depend on a slot of the whole line
+    half_lines = [fault for fault in faults if oracle.domains[fault.array] == "positive"]
+    yield Call("whiten", (natural, other), kwargs=kwargs), half_lines
+    theta = good(family, ("positive",), dtype, 2)
+    domain = "real" if oracle.real_line else "positive"
+    yield Call("log_density", (*theta, *natural), kwargs=kwargs), [*faults_of([domain]), *faults_of(oracle.domains, 1)]
     mu, planted = oracle.expectation_faults(natural, PLACE)
     yield Call("natural_from_expectation", mu, kwargs=kwargs), [Fault(*fault) for fault in planted]
 

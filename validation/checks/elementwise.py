@@ -100,7 +100,7 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     errors: list[float] = []
     for index, got in enumerate(slots):
         errors += slot_errors(got, [point[index] for point in points], dtype, scaled)
-    tolerance = oracle.tolerances[call.function] if scaled else ULPS
+    tolerance = oracle.tolerances[call.function] if scaled else oracle.ulps.get(call.function, ULPS)
     detail = "relative to the largest term" if scaled else "ulp of the largest term"
     return check(name, group, family, dtype, max(errors), tolerance, detail, errors)
 
@@ -134,5 +134,5 @@ def checks(namespace: Any, family: str, dtype: str, count: int = 400, map_count:
     oracle = coordinates(family)
     with mpmath.workdps(DIGITS):
         found = [linear_check(namespace, family, dtype, call) for call in lines.calls(oracle, dtype, count)]
-        found += [map_check(namespace, family, dtype, call) for call in oracle.map_calls(dtype, map_count)]
+        found += [map_check(namespace, family, dtype, call) for call in oracle.calls(dtype, map_count)]
     return found if oracle.has_inverse else [*found, inverse_check(namespace, family, dtype, min(map_count, 1500))]

@@ -46,7 +46,7 @@ def sample_calls(family: str, dtype: str, count: int) -> list[Call]:
     """One ordinary call of every array-valued elementwise kernel, at ``count`` coordinates."""
     chosen: dict[str, Call] = {}
     oracle = coordinates(family)
-    for call in lines.calls(oracle, dtype, count) + oracle.map_calls(dtype, count):
+    for call in lines.calls(oracle, dtype, count) + oracle.calls(dtype, count):
         chosen.setdefault(call.function, call)
     if not oracle.has_inverse:
         mu = oracle.inverse_points(dtype, count + 40)  # a few may lie outside the domain once rounded

@@ -102,6 +102,8 @@ class Coordinates(Family):
     domains: ClassVar[tuple[str, ...]]  # of the natural slots: "real" or "positive"
     standard_domains: ClassVar[tuple[str, ...]]
     tolerances: ClassVar[Mapping[str, float]] = {}  # of transcendental maps in float64; other maps: 2 ulp
+    ulps: ClassVar[Mapping[str, float]] = {}  # of maps that round more than four times, where 2 ulp are too few
+    real_line: ClassVar[bool] = False  # whether theta is any real number, or positive
     decades: ClassVar[float] = 4.0  # magnitudes of test points run over 10**-decades .. 10**decades
     ratios: ClassVar[tuple[float, ...]] = (1.0,)  # a mean in standard deviations, for the pairs of KL
 
@@ -124,6 +126,23 @@ class Coordinates(Family):
     @abstractmethod
     def expectation_from_natural(self, natural: Point) -> SlotTerms:
         """mu = grad A(lambda)."""
+
+    def log_density(self, point: Point) -> SlotTerms:
+        """log q(theta) at (theta, *lambda); a family whose kernels have it states it."""
+        raise NotImplementedError
+
+    def whiten(self, point: Point) -> SlotTerms:
+        """L^T v at (*lambda, *v), L the Cholesky factor of A's second derivative, by differences at 100 digits."""
+        count = len(self.domains)
+        natural, direction = tuple(point[:count]), point[count:]
+        with mpmath.workdps(100):
+            second = mpmath.matrix(count, count)
+            for row in range(count):
+                for column in range(count):
+                    order = tuple(int(k == row) + int(k == column) for k in range(count))
+                    second[row, column] = mpmath.diff(lambda *x: mpmath.fsum(self.log_partition(x)), natural, order)
+            factor = mpmath.cholesky(second)
+        return [[factor[j, i] * direction[j] for j in range(i, count)] for i in range(count)]
 
     def natural_from_expectation(self, mu: Point) -> SlotTerms:
         """lambda of mu where that is a closed form; elsewhere the kernel is judged by its backward error."""
@@ -206,6 +225,23 @@ class Coordinates(Family):
                 mu = self.image(self.expectation_from_natural, natural, dtype)
                 calls.append(Call("natural_from_expectation", mu, label, self.fixed))
         return calls
+
+    def density_calls(self, dtype: str, count: int) -> list[Call]:
+        """The log-density at draws of any size, and the metric along directions of the parameter's own size."""
+        rng = generator(self.name, "density", dtype, count)
+        few = min(count, max(count // 20, 8))  # the metric's oracle differentiates numerically
+        natural = self.ordinary(rng, (count,), dtype)
+        theta = spread(rng, count, 2.0, self.real_line, dtype)
+        short = tuple(slot[:few] for slot in natural)
+        direction = tuple((slot * rng.normal(size=few)).astype(dtype) for slot in short)
+        calls = [Call("whiten", (short, direction), kwargs=self.fixed)]
+        if type(self).log_density is not Coordinates.log_density:
+            calls.append(Call("log_density", (theta, *natural), kwargs=self.fixed))
+        return calls
+
+    def calls(self, dtype: str, count: int) -> list[Call]:
+        """Every map, the natural gradient, the log-density and the metric."""
+        return [*self.map_calls(dtype, count), *self.density_calls(dtype, count)]
 
     def inverse_points(self, dtype: str, count: int) -> Slots:
         """Expectation parameters inside the domain, for an inverse map without a closed form."""

@@ -60,7 +60,7 @@ def exact_calls(family: str, dtype: str, count: int) -> Iterator[Call]:
     """Calls of kernels of + − × ÷ √ fma alone, at ordinary, extreme and cancelling points."""
     yield from lines.calls(coordinates(family), dtype, count)
     if not coordinates(family).tolerances:
-        yield from coordinates(family).map_calls(dtype, count)
+        yield from coordinates(family).calls(dtype, count)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

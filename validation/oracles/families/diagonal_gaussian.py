@@ -22,6 +22,9 @@ class DiagonalGaussian(Gaussian, Coordinates):
     domains = ("real", "positive")
     standard_domains = ("real", "positive")
     ratios = (0.0, 1.0, 1e2, 1e4)
+    real_line = True
+    tolerances = {"log_density": 1e-14}
+    ulps = {"whiten": 3.0}
 
     def log_partition(self, natural: Point) -> Terms:
         """xi^2 / (2 S) - log(S) / 2."""
@@ -30,6 +33,12 @@ class DiagonalGaussian(Gaussian, Coordinates):
     def entropy(self, natural: Point) -> Terms:
         """log(2 pi e) / 2 - log(S) / 2."""
         return [mpmath.log(2 * mpmath.pi * mpmath.e) / 2, -mpmath.log(natural[1]) / 2]
+
+    def log_density(self, point: Point) -> SlotTerms:
+        """log(S)/2 - log(2 pi)/2 - S (theta - m)^2 / 2."""
+        theta, xi, precision = point
+        distance = theta - xi / precision
+        return [[mpmath.log(precision) / 2, -mpmath.log(2 * mpmath.pi) / 2, -precision * distance**2 / 2]]
 
     def kl(self, q: Point, p: Point) -> Any:
         """(S_p/S_q - 1 - log(S_p/S_q) + S_p (m_q - m_p)^2) / 2."""

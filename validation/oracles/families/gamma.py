@@ -20,7 +20,7 @@ class Gamma(Coordinates):
 
     domains = ("positive", "positive")
     standard_domains = ("positive", "positive")
-    tolerances = {"expectation_from_natural": 1e-14, "natural_gradient": 1e-13}
+    tolerances = {"expectation_from_natural": 1e-14, "natural_gradient": 1e-13, "log_density": 1e-14, "whiten": 1e-14}
     differentiable = True
 
     def log_partition(self, natural: Point) -> Terms:
@@ -32,6 +32,12 @@ class Gamma(Coordinates):
         shape, rate = natural
         without_rate = shape + mpmath.loggamma(shape) + (1 - shape) * mpmath.digamma(shape)
         return [without_rate, -mpmath.log(rate)]
+
+    def log_density(self, point: Point) -> SlotTerms:
+        """(a - 1) log theta - b theta + a log b - log Gamma(a)."""
+        theta, shape, rate = point
+        logs = [-mpmath.log(theta), shape * mpmath.log(theta), shape * mpmath.log(rate), -mpmath.loggamma(shape)]
+        return [[*logs, -rate * theta]]
 
     def kl(self, q: Point, p: Point) -> Any:
         """(a_q - a_p) digamma(a_q) - log Gamma(a_q) + log Gamma(a_p) + a_p log(b_q/b_p) + a_q (b_p - b_q)/b_q."""

@@ -31,6 +31,8 @@ class IsotropicGaussian(Gaussian, Coordinates):
     domains = ("real",)
     standard_domains = ("real",)
     ratios = (0.0, 1.0, 1e2, 1e4)
+    real_line = True
+    tolerances = {"log_density": 1e-14}
 
     def log_partition(self, natural: Point) -> Terms:
         """lambda^2 / (2 s)."""
@@ -39,6 +41,13 @@ class IsotropicGaussian(Gaussian, Coordinates):
     def entropy(self, natural: Point) -> Terms:
         """log(2 pi e) / 2 - log(s) / 2."""
         return [mpmath.log(2 * mpmath.pi * mpmath.e) / 2, -mpmath.log(self.precision) / 2]
+
+    def log_density(self, point: Point) -> SlotTerms:
+        """log(s)/2 - log(2 pi)/2 + theta lambda - s theta^2/2 - lambda^2/(2 s): expanded, as the mean is rounded."""
+        theta, natural = point
+        precision = mpmath.mpf(self.precision)
+        constants = [mpmath.log(precision) / 2, -mpmath.log(2 * mpmath.pi) / 2]
+        return [[*constants, theta * natural, -precision * theta**2 / 2, -(natural**2) / (2 * precision)]]
 
     def kl(self, q: Point, p: Point) -> Any:
         """(lambda_q - lambda_p)^2 / (2 s)."""

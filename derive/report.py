@@ -155,16 +155,16 @@ def _section_formulas(key: str) -> list[str]:
             ),
         ]
     if key == "ivon":
-        s, tilted = ivon.step(), ivon.tilted()
+        s, lines = ivon.step(), ivon.kernel_step()
         return [
             formula("Hessian estimate f =", s.estimate),
             formula("Curvature velocity v =", ivon.precision_velocity()),
             formula("New curvature h + δ ← x + v + v²/(2x) at x = h + δ: h ←", s.precision),
             formula("Direction of the mean", s.direction),
-            "In s = h + δ and the tilt, as the kernels compute it:\n",
-            formula("Sample θ =", tilted.sample),
-            formula("Curvature f + δ =", tilted.curvature),
-            formula("w = (1 − β₂)(f + δ − s); s ←", tilted.precision),
-            formula("Direction of the mean, over the new s", tilted.direction),
+            "In s = h + δ and the cavity, as the kernels compute it:\n",
+            formula("Sample θ =", lines.sample),
+            formula("Curvature f + δ =", lines.curvature),
+            formula("w = (1 − β₂)(f + δ − s); s ←", lines.precision),
+            formula("Direction of the mean, over the new s", lines.direction),
         ]
     return []

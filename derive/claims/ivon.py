@@ -1,5 +1,5 @@
-"""Claims about the IVON kernels: the tilted form is the derived step, the lowered sweeps are the tilted form, and the
-normals' polynomials meet their bounds."""
+"""Claims about the IVON kernels: the lines in s and the cavity are the derived step, the lowered sweeps are those
+lines, and the normals' polynomials meet their bounds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ lr, beta1, debias, clip, samples, eps_next = sp.symbols("lr beta_1 debias clip s
 v, total_g, total_q = sp.symbols("v total_g total_q", real=True)
 
 
-def tilt_of_the_client() -> str:
-    """The client's objective is L − ⟨ρλ_g + η, μ⟩ − ρH(q) + a constant: the tilt is all that a round fixes."""
+def cavity_of_the_client() -> str:
+    """The client's objective is L − ⟨ρλ_g + η, μ⟩ − ρH(q) + a constant: the cavity is all that a round fixes."""
     objective = ivon.client_objective()
     loss = next(f for f in objective.atoms(sp.Function) if f.func.__name__ == "L")
     rest = objective.subs(loss, 0)
@@ -33,65 +33,65 @@ def tilt_of_the_client() -> str:
     moments = (ivon.m, -(ivon.m**2 + 1 / ivon.S) / 2)
     entropy = -sp.log(ivon.S) / 2
     left = rest + sum(a * b for a, b in zip(natural, moments, strict=True)) + ivon.rho * entropy
-    zero(sp.diff(left, ivon.m), sp.diff(left, ivon.S), what="a term beside the tilt")
-    t_xi, t_s = ivon.tilt()
-    return zero(t_xi - (ivon.eta_xi + ivon.delta * ivon.m_g), t_s - (ivon.eta_s + ivon.delta))
+    zero(sp.diff(left, ivon.m), sp.diff(left, ivon.S), what="a term beside the cavity")
+    c_xi, c_s = ivon.cavity()
+    return zero(c_xi - (ivon.eta_xi + ivon.delta * ivon.m_g), c_s - (ivon.eta_s + ivon.delta))
 
 
-def tilted_step() -> str:
+def step_with_cavity() -> str:
     """With s = h + δ and θ − m = ε/√(ess s): f + δ, the new h and the direction are those of the derived step."""
-    step, tilted = ivon.step(), ivon.tilted()
+    step, lines = ivon.step(), ivon.kernel_step()
     theta = sp.Symbol("theta", real=True)
-    tilt = dict(zip((ivon.t_xi, ivon.t_s), ivon.tilt(), strict=True))
+    cavity = dict(zip((ivon.c_xi, ivon.c_s), ivon.cavity(), strict=True))
     shifted = {ivon.s: ivon.h + ivon.delta}
-    sample = tilted.sample.subs(shifted)
-    zero(tilted.curvature.subs(tilt).subs(shifted) - (step.estimate.subs(theta, sample) + ivon.delta), what="f")
-    velocity = tilted.velocity.subs(ivon.f, ivon.f + ivon.delta).subs(shifted)
-    precision = tilted.precision.subs(ivon.w, velocity).subs(shifted)
+    sample = lines.sample.subs(shifted)
+    zero(lines.curvature.subs(cavity).subs(shifted) - (step.estimate.subs(theta, sample) + ivon.delta), what="f")
+    velocity = lines.velocity.subs(ivon.f, ivon.f + ivon.delta).subs(shifted)
+    precision = lines.precision.subs(ivon.w, velocity).subs(shifted)
     zero(precision - (step.precision + ivon.delta), what="s")
-    return zero(tilted.direction.subs(tilt).subs(shifted) - step.direction, what="the direction")
+    return zero(lines.direction.subs(cavity).subs(shifted) - step.direction, what="the direction")
 
 
-def tilted_plain() -> str:
-    """η = 0 and m_g = 0: the tilt is (0, δ), and the lines are IVON's with weight decay δ."""
-    plain = [t.subs({ivon.eta_xi: 0, ivon.eta_s: 0, ivon.m_g: 0}) for t in ivon.tilt()]
-    zero(plain[0], plain[1] - ivon.delta, what="the tilt")
-    tilted, tilt = ivon.tilted(), dict(zip((ivon.t_xi, ivon.t_s), plain, strict=True))
+def plain_step() -> str:
+    """η = 0 and m_g = 0: the cavity is (0, δ), and the lines are IVON's with weight decay δ."""
+    plain = [t.subs({ivon.eta_xi: 0, ivon.eta_s: 0, ivon.m_g: 0}) for t in ivon.cavity()]
+    zero(plain[0], plain[1] - ivon.delta, what="the cavity")
+    lines, cavity = ivon.kernel_step(), dict(zip((ivon.c_xi, ivon.c_s), plain, strict=True))
     beta2, h, delta, f = ivon.beta2, ivon.h, ivon.delta, ivon.f
     shifted = {ivon.s: h + delta}
     hessian = beta2 * h + (1 - beta2) * f + (1 - beta2) ** 2 * (h - f) ** 2 / (2 * (h + delta))
-    velocity = tilted.velocity.subs(f, f + delta).subs(shifted)
-    zero(tilted.precision.subs(ivon.w, velocity).subs(shifted) - (hessian + delta), what="the Hessian")
+    velocity = lines.velocity.subs(f, f + delta).subs(shifted)
+    zero(lines.precision.subs(ivon.w, velocity).subs(shifted) - (hessian + delta), what="the Hessian")
     mean = (ivon.g + delta * ivon.m) / (h + delta)
-    return zero(tilted.direction.subs(tilt).subs(shifted) - mean, what="the direction")
+    return zero(lines.direction.subs(cavity).subs(shifted) - mean, what="the direction")
 
 
 def lowest_retraction() -> str:
     """s + w + w²/(2s) >= s/2: no step more than halves the precision."""
     s, w = ivon.s, ivon.w
-    return zero(ivon.tilted().precision - (s / 2 + (s + w) ** 2 / (2 * s)))
+    return zero(ivon.kernel_step().precision - (s / 2 + (s + w) ** 2 / (2 * s)))
 
 
 def expected_results(name: str) -> dict[str, sp.Expr]:
     """What a sweep's results are, from the derived lines."""
-    tilted = ivon.tilted()
+    lines = ivon.kernel_step()
     if name == "sample":
-        return {"sample": tilted.sample}
+        return {"sample": lines.sample}
     g, averaged = ivon.g, name.startswith("update_averaged")
     if name.startswith("accumulate"):
         other = {"total_square": g**2} if name.endswith("squares") else {"total_price": g * ivon.eps}
         return {"total_gradient": total_g + g, **{k: total_q + x for k, x in other.items()}}
     price = sp.Symbol("price", real=True)
-    estimate = tilted.curvature.subs(g * ivon.eps, price)
+    estimate = lines.curvature.subs(g * ivon.eps, price)
     estimate = estimate.subs(price, total_q / samples if averaged else g * ivon.eps)
     if name.endswith("squares"):
-        estimate = total_q / samples + ivon.t_s
+        estimate = total_q / samples + ivon.c_s
     gradient = total_g / samples if averaged else g
     momentum = beta1 * v + (1 - beta1) * gradient
-    precision = tilted.precision.subs(ivon.w, tilted.velocity.subs(ivon.f, estimate))
+    precision = lines.precision.subs(ivon.w, lines.velocity.subs(ivon.f, estimate))
     whole = sp.Symbol("whole", real=True)
     direction = sp.Max(-clip, sp.Min(clip, whole))
-    numerator = sp.expand(tilted.direction * ivon.s).subs(g, momentum / debias)
+    numerator = sp.expand(lines.direction * ivon.s).subs(g, momentum / debias)
     mean = ivon.m - lr * direction.subs(whole, numerator / precision)
     found = {"mean": mean, "precision": precision, "momentum": momentum}
     if name == "update_sample":
@@ -186,24 +186,24 @@ def exact_pair(a: int, b: int, p: Precision) -> tuple[mp.mpf, mp.mpf]:
 
 
 def claims() -> Iterator[Claim]:
-    """Claims about the tilted step, its sweeps and the normals."""
+    """Claims about the step in s and the cavity, its sweeps and the normals."""
     yield Claim(
-        "tilt",
+        "cavity",
         "ivon",
         r"L-\langle\eta,\mu\rangle+\rho\,\mathrm{KL}=L-\langle\rho\lambda_g+\eta,\mu\rangle-\rho H(q)+c,\ "
         r"t=(\eta_\xi+\delta m_g,\ \eta_S+\delta)",
-        tilt_of_the_client,
+        cavity_of_the_client,
         f"{PAPER}, with the client line of arXiv:2506.13150",
     )
     yield Claim(
-        "step in s and the tilt",
+        "step in s and the cavity",
         "ivon",
-        r"s=h+\delta,\ \theta=m+\tfrac{\epsilon}{\sqrt{ess\,s}}:\ f+\delta=\hat g\epsilon\sqrt{ess\,s}+t_S,\ "
+        r"s=h+\delta,\ \theta=m+\tfrac{\epsilon}{\sqrt{ess\,s}}:\ f+\delta=\hat g\epsilon\sqrt{ess\,s}+c_S,\ "
         r"s\leftarrow s+w+\tfrac{w^2}{2s},\ w=(1-\beta_2)(f+\delta-s)",
-        tilted_step,
+        step_with_cavity,
         f"{PAPER}, with the client line of arXiv:2506.13150",
     )
-    yield Claim("step in s without prior or duals", "ivon", r"t=(0,\delta):\ \text{IVON}", tilted_plain, PAPER)
+    yield Claim("step in s without prior or duals", "ivon", r"t=(0,\delta):\ \text{IVON}", plain_step, PAPER)
     yield Claim(
         "precision at least halves",
         "ivon",

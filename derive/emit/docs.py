@@ -154,8 +154,8 @@ OPERAND_TEXT = {
     "mean": "mean: m.",
     "precision": "precision: s = h + delta > 0; the posterior's precision is ess * s.",
     "momentum": "momentum: v.",
-    "tilt": "tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/τ: (eta_xi + delta m_g, eta_S + "
-    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one a row.",
+    "cavity": "cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + "
+    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.",
     "total_gradient": "total_gradient: sum of gradients, from 0.",
     "total_price": "total_price: sum of gradient * noise, from 0.",
     "total_square": "total_square: sum of gradient^2, from 0.",
@@ -173,14 +173,14 @@ def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
     """(typed parameters, arguments of the kernel record's call) of a sweep."""
     names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
     scalars = [s.argument for s in sweep.scalars]
-    parameters = [f"{n}: {'Sequence[Any]' if n == 'tilt' else 'Any'}" for n in names]
+    parameters = [f"{n}: {'Sequence[Any]' if n == 'cavity' else 'Any'}" for n in names]
     parameters += [f"{n}{SCALAR_DEFAULTS.get(n, ': Any')}" for n in scalars]
     parameters.append("*")
     arrays = [n.argument for n in sweep.normals]
     steps = [n.step for n in sweep.normals]
     parameters += [f"{n}: Any = None" for n in [*(["seed"] if steps else []), *steps, *arrays]]
     parameters.append("out: Sequence[Any] | None = None")
-    flat = ['*pair("tilt", tilt)' if n == "tilt" else n for n in names]
+    flat = ['*pair("cavity", cavity)' if n == "cavity" else n for n in names]
     return parameters, [
         _tuple(flat),
         _tuple(scalars),

@@ -5,8 +5,8 @@ A client minimises L(μ) − ⟨η, μ⟩ + ρ KL(q‖q_g). Its natural gradient
 h ← h + (1 − β₂)(f − h).
 Shen et al., arXiv:2402.17641, algorithm 1, is the case η = 0, m_g = 0.
 
-The kernels hold s = h + δ and the tilt (t_ξ, t_S), the natural parameter of ρλ_g + η in the client's units, constant
-during a round: `tilted` is the same step in them, from which δ, m_g and η are gone, and θ − m with them.
+The kernels hold s = h + δ and the cavity (c_ξ, c_S), λ_g + η/ρ over ess, constant during a round: `kernel_step` is the
+same step in them, from which δ, m_g and η are gone, and θ − m with them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S, S_g, delta, ess, N, tau, rho = sp.symbols("S S_g delta ess N tau rho", positi
 h, f, hessian = sp.symbols("h f H", real=True)
 beta2, lr, t = sp.symbols("beta_2 lr t", positive=True)
 s = sp.Symbol("s", positive=True)
-eps, t_xi, t_s, w = sp.symbols("eps t_xi t_S w", real=True)
+eps, c_xi, c_s, w = sp.symbols("eps c_xi c_S w", real=True)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def step() -> Step:
 
 
 @dataclass(frozen=True)
-class Tilted:
+class KernelStep:
     """The step in s = h + δ: `sample` θ, `curvature` f + δ, `velocity` w, `precision` the new s, `direction`."""
 
     sample: sp.Expr
@@ -87,20 +87,20 @@ class Tilted:
     direction: sp.Expr
 
 
-def tilt() -> tuple[sp.Expr, sp.Expr]:
-    """(t_ξ, t_S): ρλ_g + η over N/τ, with η in units of N/τ."""
+def cavity() -> tuple[sp.Expr, sp.Expr]:
+    """(c_ξ, c_S): ρλ_g + η over N/τ, with η in units of N/τ."""
     scale = N / tau
     xi, precision = (sp.expand((rho * g + scale * e) / scale) for g, e in ((S_g * m_g, eta_xi), (S_g, eta_s)))
     ours = {S_g: ess * delta, N: ess * tau * rho}
     return sp.simplify(xi.subs(ours)), sp.simplify(precision.subs(ours))
 
 
-def tilted() -> Tilted:
+def kernel_step() -> KernelStep:
     """The five lines that the kernels compute, for one sample with gradient g."""
-    return Tilted(
+    return KernelStep(
         sample=m + eps / sp.sqrt(ess * s),
-        curvature=g * eps * sp.sqrt(ess * s) + t_s,
+        curvature=g * eps * sp.sqrt(ess * s) + c_s,
         velocity=(1 - beta2) * (f - s),
         precision=retraction(s, w),
-        direction=(g + t_s * m - t_xi) / s,
+        direction=(g + c_s * m - c_xi) / s,
     )

@@ -1247,14 +1247,14 @@ module badmm_kernels
     end function badmm_ivon_sample_f32
   end interface badmm_ivon_sample
   ! The IVON step from one sample's gradient.
-  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
-  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s')
+  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
+  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')
   !  gradient: of the mean loss, at the sample.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1264,16 +1264,16 @@ module badmm_kernels
   !  clip: largest entry of the mean's direction, > 0; infinity: no limit.
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update
-    pure subroutine badmm_ivon_update_f64(gradient, mean, precision, momentum, tilt_precision_mean, tilt_precision, &
-        noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
+    pure subroutine badmm_ivon_update_f64(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
         name="badmm_ivon_update_f64")
       import :: c_double
       real(c_double), intent(in), value :: gradient
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: noise
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1285,16 +1285,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_precision
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_f64
-    pure subroutine badmm_ivon_update_f32(gradient, mean, precision, momentum, tilt_precision_mean, tilt_precision, &
-        noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
+    pure subroutine badmm_ivon_update_f32(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
         name="badmm_ivon_update_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: gradient
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_float), intent(in), value :: noise
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1308,15 +1308,15 @@ module badmm_kernels
     end subroutine badmm_ivon_update_f32
   end interface badmm_ivon_update
   ! The IVON step and the next sample, in one pass.
-  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
-  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s'), sample m' +
+  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
+  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s'), sample m' +
   !     noise'/sqrt(ess*s')
   !  gradient: of the mean loss, at the sample.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  noise: a standard normal.
   !  next_noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
@@ -1327,16 +1327,16 @@ module badmm_kernels
   !  clip: largest entry of the mean's direction, > 0; infinity: no limit.
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_sample
-    pure subroutine badmm_ivon_update_sample_f64(gradient, mean, precision, momentum, tilt_precision_mean, &
-        tilt_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+    pure subroutine badmm_ivon_update_sample_f64(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum, out_sample) bind(c, name="badmm_ivon_update_sample_f64")
       import :: c_double
       real(c_double), intent(in), value :: gradient
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: noise
       real(c_double), intent(in), value :: next_noise
       real(c_double), intent(in), value :: ess
@@ -1350,16 +1350,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
       real(c_double), intent(out) :: out_sample
     end subroutine badmm_ivon_update_sample_f64
-    pure subroutine badmm_ivon_update_sample_f32(gradient, mean, precision, momentum, tilt_precision_mean, &
-        tilt_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+    pure subroutine badmm_ivon_update_sample_f32(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum, out_sample) bind(c, name="badmm_ivon_update_sample_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: gradient
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_float), intent(in), value :: noise
       real(c_float), intent(in), value :: next_noise
       real(c_double), intent(in), value :: ess
@@ -1404,14 +1404,14 @@ module badmm_kernels
     end subroutine badmm_ivon_accumulate_f32
   end interface badmm_ivon_accumulate
   ! The IVON step from the sums of several samples, with the mean of gradient*noise for its curvature.
-  ! Formula: update with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) + t_S
+  ! Formula: update with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) + c_S
   !  total_gradient: sum of gradients, from 0.
   !  total_price: sum of gradient * noise, from 0.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  samples: number of samples in the sums.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1422,16 +1422,16 @@ module badmm_kernels
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_averaged
     pure subroutine badmm_ivon_update_averaged_f64(total_gradient, total_price, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
-        out_momentum) bind(c, name="badmm_ivon_update_averaged_f64")
+        cavity_precision_mean, cavity_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, &
+        out_precision, out_momentum) bind(c, name="badmm_ivon_update_averaged_f64")
       import :: c_double
       real(c_double), intent(in), value :: total_gradient
       real(c_double), intent(in), value :: total_price
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1444,16 +1444,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_f64
     pure subroutine badmm_ivon_update_averaged_f32(total_gradient, total_price, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
-        out_momentum) bind(c, name="badmm_ivon_update_averaged_f32")
+        cavity_precision_mean, cavity_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, &
+        out_precision, out_momentum) bind(c, name="badmm_ivon_update_averaged_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: total_gradient
       real(c_float), intent(in), value :: total_price
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1493,14 +1493,14 @@ module badmm_kernels
     end subroutine badmm_ivon_accumulate_squares_f32
   end interface badmm_ivon_accumulate_squares
   ! The IVON step from the sums of several samples, with the mean of gradient^2 for its curvature.
-  ! Formula: update with gradient = total_gradient/samples, f + delta = total_square/samples*1 + t_S
+  ! Formula: update with gradient = total_gradient/samples, f + delta = total_square/samples*1 + c_S
   !  total_gradient: sum of gradients, from 0.
   !  total_square: sum of gradient^2, from 0.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  samples: number of samples in the sums.
   !  lr: step size of the mean, >= 0.
   !  beta1: decay of the momentum, in [0, 1].
@@ -1510,7 +1510,7 @@ module badmm_kernels
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_averaged_squares
     pure subroutine badmm_ivon_update_averaged_squares_f64(total_gradient, total_square, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+        cavity_precision_mean, cavity_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum) bind(c, name="badmm_ivon_update_averaged_squares_f64")
       import :: c_double
       real(c_double), intent(in), value :: total_gradient
@@ -1518,8 +1518,8 @@ module badmm_kernels
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: lr
       real(c_double), intent(in), value :: beta1
@@ -1531,7 +1531,7 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_squares_f64
     pure subroutine badmm_ivon_update_averaged_squares_f32(total_gradient, total_square, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+        cavity_precision_mean, cavity_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum) bind(c, name="badmm_ivon_update_averaged_squares_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: total_gradient
@@ -1539,8 +1539,8 @@ module badmm_kernels
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: lr
       real(c_double), intent(in), value :: beta1

@@ -179,8 +179,9 @@ def _derived_kl(c: Calculus, q: list[sp.Matrix], p: list[sp.Matrix]) -> mp.mpf:
 def claims(family: Family) -> Iterator[Claim]:
     """The claims that carry the elementwise proofs to the LAPACK form."""
 
-    def claim(label: str, statement: str, prove: Any) -> Claim:
-        return Claim(label, family.name, statement, partial(by_dimension, family, prove), "derive/calculus/matrix.py")
+    def claim(label: str, statement: str, prove: Any, targets: tuple[str, ...] = ()) -> Claim:
+        proof = partial(by_dimension, family, prove)
+        return Claim(label, family.name, statement, proof, "derive/calculus/matrix.py", targets)
 
     yield claim("Jacobi's rule", r"\nabla_S \log\det S = S^{-1}", jacobi)
     yield claim(
@@ -199,4 +200,5 @@ def claims(family: Family) -> Iterator[Claim]:
         "lowered full_gaussian",
         r"\text{the LAPACK form of every kernel equals the derived expression}",
         partial(lowered, family),
+        tuple(f"{family.name}.{k.name}" for k in build_module(family).kernels if isinstance(k, MatrixMap)),
     )

@@ -17,9 +17,14 @@ PURPOSE = {
     "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
     "natural_gradient": "Natural gradient ∇_μ L.",
     "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
+    "cavity": "The client's cavity λ_g + η/ρ.",
     "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",
+    "bregman_dual_update": "Dual line of Bregman ADMM, η ← η + γρ(μ_g − μ_k).",
     "server_contribution": "One client's term c_k = (1 − α)/K λ_k − α η_k of the server line.",
     "server_total": "Σ_k c_k over the leading client axis, with float64 accumulators.",
+    "contribution_change": "The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.",
+    "primal_residual": "Primal residual λ_k − λ_g of a client.",
+    "dual_residual": "Dual residual λ_g − λ_0 + Σ_k η_k of the server.",
     "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
     "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
@@ -33,13 +38,20 @@ DEVICE_TEXT = [
     "Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that",
     "returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.",
 ]
-SCALAR_TEXT = {
+_SCALAR_TEXT = {
     "rho": "rho: penalty ρ > 0.",
     "damping": "damping: dual damping γ in (0, 1].",
     "alpha": "alpha: server step α in (0, 1].",
     "num_clients": "num_clients: number of clients K >= 1.",
     "precision": "precision: the family's fixed precision s > 0 (1 / θ²).",
 }
+_POSITIVE_TEXT = {"damping": "damping: dual damping γ > 0, in units of λ over μ."}
+
+
+def scalar_text(scalar: ir.Scalar) -> str:
+    """What a public scalar means, with its domain."""
+    found = _POSITIVE_TEXT.get(scalar.argument) if scalar.domain == "positive" else None
+    return found or _SCALAR_TEXT[scalar.argument]
 
 
 def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:
@@ -122,7 +134,7 @@ def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> 
             "expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."
         ]
     scalars = public_scalars(kernel)
-    lines += [SCALAR_TEXT[s.argument] for s in scalars]
+    lines += [scalar_text(s) for s in scalars]
     if returns_float(kernel):
         lines += ["axis: None sums everything (a float); -1 gives one value for each leading index."]
     else:

@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant("full: covariance with the mean's sign", FULL, "_natural_from_expectation_one", "sign"),
     Mutant("full: covariance not halved", FULL, "_expectation_from_natural_one", "factor"),
     Mutant("full: second moments without the outer product", FULL, "_expectation_from_natural_one", "drop"),
-    Mutant("full: natural gradient with + H m", FULL, "_natural_gradient_one", "unsign"),
+    Mutant("full: natural gradient with + H m", FULL, "_natural_gradient_one", "sign"),
     Mutant("full: natural gradient without g", FULL, "_natural_gradient_one", "drop"),
     Mutant("full: quadratic form of the wrong vector", FULL, "_log_partition_one", "use", 0, "w", "xi"),
     Mutant("full: log-partition with + log-determinant", FULL, "_log_partition_one", "sign"),

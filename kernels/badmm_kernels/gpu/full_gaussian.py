@@ -191,7 +191,7 @@ def natural_from_expectation(
 
 
 def _natural_gradient_one(m, g, H):
-    return -linalg.matvec(H, m) + g, -H
+    return g - linalg.matvec(H, m), -H
 
 
 _NATURAL_GRADIENT = MatrixKernel(
@@ -260,7 +260,8 @@ def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = Non
 
 
 def _entropy_one(xi, S):
-    L_S = linalg.cholesky("precision", linalg.wide(S))
+    S = linalg.wide(S)
+    L_S = linalg.cholesky("precision", S)
     return 0.5 * ((2.8378770664093453 * linalg.size(S)) - linalg.log_det(L_S))
 
 
@@ -295,14 +296,13 @@ def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None, str
 def _kl_one(xi_q, S_q, xi_p, S_p):
     xi_q = linalg.wide(xi_q)
     S_q = linalg.wide(S_q)
-    xi_p = linalg.wide(xi_p)
     S_p = linalg.wide(S_p)
     L_q = linalg.cholesky("natural_q.precision", S_q)
     L_p = linalg.cholesky("natural_p.precision", S_p)
     D = S_p - S_q
     e = linalg.whitened_eigenvalues(L_q, D)
     m_q = linalg.solve(L_q, xi_q)
-    r = linalg.mean_gap(e, xi_q, xi_p, D, S_p, m_q)
+    r = linalg.mean_gap(e, xi_q, linalg.wide(xi_p), D, S_p, m_q)
     w = linalg.solve_lower(L_p, r)
     return 0.5 * (linalg.ratio_divergence(x_minus_log1p, e, L_q, L_p) + linalg.dot(w, w))
 

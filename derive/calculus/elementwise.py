@@ -207,6 +207,17 @@ class Calculus:
                 factor[i, j] = sp.simplify(rest / factor[j, j])
         return factor
 
+    @property
+    def change(self) -> list[sp.Symbol]:
+        """dλ, a symbol per slot."""
+        return [sp.Symbol(f"d_{m[0, 0]}", real=True) for m in self.at.natural]
+
+    @cached_property
+    def whitened(self) -> list[sp.Expr]:
+        """Lᵀ dλ, F = LLᵀ, in λ and dλ."""
+        (factor,) = substitute((self.fisher_factor,), self.at.standard, self.standard_of_natural)
+        return list(factor.T * sp.Matrix(self.change))
+
     @cached_property
     def is_gaussian(self) -> bool:
         """Whether log q is quadratic in θ on the whole line: then Bonnet and Price apply."""

@@ -326,8 +326,7 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
-    facts: tuple[tuple[str, Any], ...] = ()
-    """What a namespace says of its family beside the slots' names: constant → value, in the order written."""
+    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
 
     @property
     def origin(self) -> str:
@@ -337,8 +336,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """All kernels of one optimizer: sweeps, and the generator whose normals they draw; `files` are what it is derived
-    from."""
+    """All kernels of one optimizer: sweeps, and the generator of their normals; `files` are what it is derived from."""
 
     name: str
     title: str

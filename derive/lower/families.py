@@ -11,7 +11,6 @@ import sympy as sp
 from ..calculus import special, stable
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Domain, Family, Slot
-from ..calculus.matrix import matrix_kernels
 from ..ir.nodes import (
     ClientSum,
     Expr,
@@ -31,6 +30,7 @@ from ..ir.nodes import (
 )
 from .admm import admm_kernels
 from .expressions import Quotients, hoist, lower, uniform_ir
+from .matrix import matrix_kernels
 from .newton import newton
 
 RULE = "Khan & Rue, arXiv:2107.04562"
@@ -229,7 +229,7 @@ class Builder:
         factor = c.fisher_factor
         lower = [(i, j) for j in range(size) for i in range(j, size)]
         names = {ij: sp.Symbol(f"l_{ij[0] + 1}{ij[1] + 1}", positive=ij[0] == ij[1] or None, real=True) for ij in lower}
-        change = [sp.Symbol(f"d_{s.symbol}", real=True) for s in f.natural]
+        change = c.change
         rows = [sum((names[i, j] * change[i] for i in range(j, size)), sp.S.Zero) for j in range(size)]
         moved = tuple(Operand(f"direction.{s.name}", str(d), "real") for s, d in zip(f.natural, change, strict=True))
         stages = [

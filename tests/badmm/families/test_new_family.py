@@ -53,6 +53,10 @@ class WaitingTime(Coordinates):
     def expectation_from_natural(self, natural):
         return [[-1 / natural[0]]]
     natural_from_expectation = expectation_from_natural
+    def natural_gradient(self, point):
+        return [[point[0] ** 2 * point[1]]]
+    def kl(self, q, p):
+        return p[0] / q[0] - 1 - mpmath.log(p[0] / q[0])
 ORACLE = WaitingTime()
 '''
 DERIVE = """

@@ -218,7 +218,7 @@ def test_a_thread_alone_gets_the_same_results() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_while_another_thread_calls() -> None:
     code = """
-import os, threading, numpy as np, kernels
+import os, threading, numpy as np, badmm_kernels
 badmm_kernels.set_num_threads(3)
 ns, x, stop = badmm_kernels.load("diagonal_gaussian"), np.ones(1 << 18), threading.Event()
 ns.natural_from_standard(x, x)  # compiled: a fork while Numba compiles leaves its own lock taken

@@ -1,4 +1,4 @@
-"""What a kernel's face promises about arrays, seen from a call: which shapes share, what is refused and by which name."""
+"""What a kernel's face promises about arrays, seen from a call: which shapes share, what is refused, by which name."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize("name", ["mean", "precision"])
     def test_a_masked_array_by_name(self, name: str) -> None:
         given = {"mean": np.ones(4), "precision": np.ones(4)}
-        given[name] = np.ma.masked_array(given[name], mask=[0, 1, 0, 0])
+        given[name] = np.ma.masked_array(given[name], mask=[False, True, False, False])
         with pytest.raises(TypeError, match=f"{name}: expected an array without a mask, got a masked array"):
             badmm_kernels.load("diagonal_gaussian").natural_from_standard(**given)
 
     def test_a_masked_array_as_an_output(self) -> None:
-        out = (np.ma.masked_array(np.ones(4), mask=[0, 1, 0, 0]), np.ones(4))
+        out = (np.ma.masked_array(np.ones(4), mask=[False, True, False, False]), np.ones(4))
         with pytest.raises(TypeError, match=r"out\[0\]: expected an array without a mask"):
             badmm_kernels.load("diagonal_gaussian").natural_from_standard(np.ones(4), np.ones(4), out=out)
 

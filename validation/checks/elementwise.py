@@ -76,7 +76,7 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
         family,
         dtype,
         max(errors),
-        ULPS * len(formulas),
+        lines.LINES[call.function].ulps,
         "ulp of the largest term",
         errors,
     )

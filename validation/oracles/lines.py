@@ -8,6 +8,11 @@ The terms that set the scale of an error:
     dual_update           eta,  c (lambda_g - lambda_k)           c = damping * rho
     server_contribution   c lambda_k,  -alpha eta                 c = (1 - alpha) / K
     client_map            lambda_g,  (eta - gradient) / rho
+    cavity                lambda_g,  eta / rho
+    bregman_dual_update   eta,  c (mu_g - mu_k)
+    contribution_change   c (lambda_k - old),  -alpha (eta - old)
+    primal_residual       lambda_k,  -lambda_g
+    dual_residual         lambda_g,  -lambda_0,  sum of eta
     server_update         alpha lambda_0,  total
     round_update          those of dual_update;  c lambda_k,  -alpha eta,  -alpha damping rho (lambda_g - lambda_k)
 
@@ -33,11 +38,21 @@ Formula = Callable[[Point, Sequence[float], str], Terms]
 
 @dataclass(frozen=True)
 class Line:
-    """A linear kernel: its operands and scalars in the order of its arguments, a formula per result."""
+    """A linear kernel: its operands and scalars in the order of its arguments, a formula per result.
+
+    differences: how many terms are differences that are rounded themselves, where that is more than one: each may add
+    the ulps of a line of its own.
+    """
 
     operands: tuple[str, ...]
     scalars: tuple[str, ...]
     formulas: tuple[Formula, ...]
+    differences: int = 1
+
+    @property
+    def ulps(self) -> float:
+        """The tolerance, in ulps of the largest term: 2 for every line that is evaluated on the way to a result."""
+        return 2.0 * len(self.formulas) * self.differences
 
     def call(self, name: str, operands: Mapping[str, Slots], scalars: Mapping[str, float], label: str) -> Call:
         """The line at one set of points."""
@@ -65,6 +80,30 @@ def client_map_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms
     return [natural_global, rounded(1.0 / scalars[0], dtype) * (dual - gradient)]
 
 
+def cavity_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """lambda_g + eta/rho in one slot."""
+    natural_global, dual = slot
+    return [natural_global, rounded(1.0 / scalars[0], dtype) * dual]
+
+
+def change_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """(1 - alpha)/K (lambda_k - old) - alpha (eta_k - old) in one slot."""
+    natural_client, dual, natural_old, dual_old = slot
+    return contribution_terms((natural_client - natural_old, dual - dual_old), scalars, dtype)
+
+
+def primal_terms(slot: Point, _scalars: Sequence[float], _dtype: str) -> Terms:
+    """lambda_k - lambda_g in one slot."""
+    natural_client, natural_global = slot
+    return [natural_client, -natural_global]
+
+
+def residual_terms(slot: Point, _scalars: Sequence[float], _dtype: str) -> Terms:
+    """lambda_g - lambda_0 + sum of eta_k in one slot."""
+    natural_global, prior, dual_total = slot
+    return [natural_global, -prior, dual_total]
+
+
 def server_update_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
     """alpha lambda_0 + total in one slot."""
     prior, total = slot
@@ -87,6 +126,13 @@ LINES: Mapping[str, Line] = {
     "dual_update": Line(("dual", "server", "client"), ("rho", "damping"), (dual_terms,)),
     "server_contribution": Line(("client", "dual"), ("alpha", "clients"), (contribution_terms,)),
     "client_map": Line(("server", "dual", "gradient"), ("rho",), (client_map_terms,)),
+    "cavity": Line(("server", "dual"), ("rho",), (cavity_terms,)),
+    "bregman_dual_update": Line(("dual", "server", "client"), ("rho", "damping"), (dual_terms,)),
+    "contribution_change": Line(
+        ("client", "dual", "server", "gradient"), ("alpha", "clients"), (change_terms,), differences=2
+    ),
+    "primal_residual": Line(("client", "server"), (), (primal_terms,)),
+    "dual_residual": Line(("server", "start", "dual"), (), (residual_terms,)),
     "server_update": Line(("prior", "total"), ("alpha",), (server_update_terms,)),
     "round_update": Line(
         ("dual", "server", "client"),
@@ -116,6 +162,7 @@ def calls(family: Coordinates, dtype: str, count: int) -> list[Call]:
         operands = {
             "server": server,
             "prior": server,
+            "start": client,
             "client": client,
             "dual": dual,
             "gradient": other,
@@ -140,6 +187,7 @@ def cancelling_calls(family: Coordinates, dtype: str, count: int) -> Iterator[Ca
     operands: dict[str, Slots] = {
         "server": server,
         "prior": server,
+        "start": client,
         "client": client,
         "dual": dual,
         "gradient": close(dual),
@@ -148,9 +196,13 @@ def cancelling_calls(family: Coordinates, dtype: str, count: int) -> Iterator[Ca
     opposite = close([-damping * rho * (a - b) for a, b in zip(server, distant, strict=True)])
     balanced = close([(1.0 - alpha) / clients / alpha * slot for slot in client])
     beyond = close([a + rho * b for a, b in zip(dual, server, strict=True)])
+    pulled = close([-rho * slot for slot in server])
+    stepping = ("dual_update", "bregman_dual_update", "round_update")
     cases: tuple[tuple[str, dict[str, Slots], tuple[str, ...]], ...] = (
-        ("client at the server", {}, ("dual_update", "round_update")),
-        ("dual cancels the step", {"dual": opposite, "client": distant}, ("dual_update", "round_update")),
+        ("client at the server", {}, ("dual_update", "round_update", "primal_residual", "dual_residual")),
+        ("dual cancels the step", {"dual": opposite, "client": distant}, stepping),
+        ("dual cancels the server", {"dual": pulled}, ("cavity",)),
+        ("nothing moved", {}, ("contribution_change",)),
         ("dual cancels the client", {"dual": balanced}, ("server_contribution", "round_update")),
         ("gradient at the dual", {}, ("client_map",)),
         ("step cancels the server", {"gradient": beyond}, ("client_map",)),

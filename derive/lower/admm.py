@@ -38,7 +38,7 @@ class Line:
         inputs = tuple(Operand(argument, str(symbol), "real") for argument, symbol in self.arrays.items())
         common = (self.name, inputs, self.scalars, uniform_ir(table), tuple(statements))
         if self.over_clients:
-            return ClientSum(*common, value, f"sum over clients of {self.expr}", self.source)
+            return ClientSum(*common, value, str(self.expr), self.source)
         return Map(*common, (value,), str(self.expr), self.source, slotwise=True)
 
 

@@ -920,7 +920,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(shape: Any, rate: Any, *, axis: int | None = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -a*log(b) + loggamma(a)
+    Formula (a coordinate): sum over coordinates of -a*log(b) + loggamma(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -985,8 +985,8 @@ _ENTROPY = ReductionKernel(
 def entropy(shape: Any, rate: Any, *, axis: int | None = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
-    stirling_remainder_1(a)
+    Formula (a coordinate): sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) +
+    stirling_remainder(a) + stirling_remainder_1(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -1101,8 +1101,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
-    stirling_bregman(a_p, a_q)
+    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q),
+    a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
 
     Arrays: natural_q: (shape, rate); natural_p: (shape, rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.

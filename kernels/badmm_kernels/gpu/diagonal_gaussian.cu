@@ -78,7 +78,7 @@ struct natural_gradient {
     }
 };
 
-// sum of -log(S)/2 + xi**2/(2*S)
+// sum over coordinates of -log(S)/2 + xi**2/(2*S)
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -88,7 +88,7 @@ struct log_partition {
     }
 };
 
-// sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+// sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -98,7 +98,7 @@ struct entropy {
     }
 };
 
-// sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
+// sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xa, NEGATIVE = 0x0, CHECKED = 0xf;

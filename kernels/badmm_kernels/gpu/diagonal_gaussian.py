@@ -224,7 +224,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(S)/2 + xi**2/(2*S)
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + xi**2/(2*S)
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -253,7 +253,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -284,7 +284,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    Formula (a coordinate): sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
     S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),

@@ -79,7 +79,7 @@ struct natural_gradient {
     }
 };
 
-// sum of -a*log(b) + loggamma(a)
+// sum over coordinates of -a*log(b) + loggamma(a)
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -89,7 +89,8 @@ struct log_partition {
     }
 };
 
-// sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) + stirling_remainder_1(a)
+// sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
+// stirling_remainder_1(a)
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -99,7 +100,8 @@ struct entropy {
     }
 };
 
-// sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+// sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
+// stirling_bregman(a_p, a_q)
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;

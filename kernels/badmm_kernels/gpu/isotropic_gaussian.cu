@@ -78,7 +78,7 @@ struct natural_gradient {
     }
 };
 
-// sum of xi**2/(2*s)
+// sum over coordinates of xi**2/(2*s)
 struct log_partition {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
@@ -88,7 +88,7 @@ struct log_partition {
     }
 };
 
-// sum of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
+// sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
 struct entropy {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
@@ -98,7 +98,7 @@ struct entropy {
     }
 };
 
-// sum of (xi_p - xi_q)**2/(2*s)
+// sum over coordinates of (xi_p - xi_q)**2/(2*s)
 struct kl {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;

@@ -219,7 +219,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, *, precision: float, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of xi**2/(2*s)
+    Formula (a coordinate): sum over coordinates of xi**2/(2*s)
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on
     one GPU. An argument without the leading client axis is shared by all clients.
@@ -246,7 +246,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, *, precision: float, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on
     one GPU. An argument without the leading client axis is shared by all clients.
@@ -278,7 +278,7 @@ def kl(
 ) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of (xi_p - xi_q)**2/(2*s)
+    Formula (a coordinate): sum over coordinates of (xi_p - xi_q)**2/(2*s)
 
     Arrays: natural_q: (precision_mean); natural_p: (precision_mean); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by

@@ -1750,7 +1750,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1812,7 +1812,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  next_noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
@@ -1907,7 +1907,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1996,7 +1996,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  lr: step size of the mean, >= 0.
   !  beta1: decay of the momentum, in [0, 1].

@@ -238,7 +238,7 @@ def sweep_docstring(sweep: ir.Sweep, on_device: bool = False) -> str:
         lines += textwrap.wrap(entry, width, subsequent_indent="    ")
     lines += [
         "Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or",
-        "float64, C-contiguous. Scalars: a number, or K of them, one a row.",
+        "float64, C-contiguous. Scalars: a number, or K of them, one per row.",
         *(DEVICE_TEXT if on_device else HOST_TEXT),
         f"Source: {sweep.source}.",
         '"""',

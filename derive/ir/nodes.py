@@ -134,7 +134,7 @@ class Function:
 class Operand:
     """An input array: its public argument name, the variable that holds an element, its domain.
 
-    `scalar`: a number, or one a row, may stand for the array.
+    `scalar`: a number, or one per row, may stand for the array.
     """
 
     argument: str
@@ -259,9 +259,8 @@ class Result:
 class Sweep(Elementwise):
     """One pass over coordinates that may draw normals and update state in place.
 
-    Rows are the leading axis (clients). Every public scalar, the seed and the counters may differ between rows, and
-    the uniforms with them. The results' domains are tested inside the pass. `purpose` is the first line of the
-    docstring.
+    Rows are the leading axis (clients). Public scalars, uniforms, seed and counters may differ between rows. The
+    results' domains are tested inside the pass. `purpose` is the docstring's first line.
     """
 
     normals: tuple[Normal, ...]
@@ -337,8 +336,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """All kernels of one optimizer: sweeps, and the generator whose normals they draw; `files` are what it is derived
-    from."""
+    """All kernels of one optimizer, derived from `files`: sweeps, and the generator whose normals they draw."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""IR → Numba source: one self-contained module a family (Numba's disk cache does not notice a changed callee
+"""IR → Numba source: one self-contained module per family (Numba's disk cache does not notice a changed callee
 elsewhere)."""
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ RECORDS: dict[type, str] = {
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
-    """head(items)tail on one line if it fits, else the items on a line of their own, else one a line: as formatters
+    """head(items)tail on one line if it fits, else the items on a line of their own, else one per line: as formatters
     do."""
     flat = f"{indent}{head}({', '.join(items)}){tail}"
     if len(flat) <= WIDTH:

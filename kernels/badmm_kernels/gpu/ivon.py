@@ -37,8 +37,8 @@ def noise(seed: Any, step: Any, *, out: Any, stream: Any = None) -> Any:
 
     Formula: r cos(2 pi v), r sin(2 pi v) with r = sqrt(-2 log u), of uniform u and v
 
-    seed, step: integers of 64 bits, or one a row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the leading
-    axis of more than one are rows, each with coordinates from 0. A normal depends on its seed, step and coordinate
+    seed, step: integers of 64 bits, or one per row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the
+    leading axis of more than one are rows, each with coordinates from 0. A normal depends on seed, step and coordinate
     alone: not on the number of rows, coordinates or threads. Coordinates are drawn in tiles of
     128 float32 or 64 float64: number j of the tile's block l is coordinate 32 j + l.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
@@ -84,7 +84,7 @@ def sample(
     noise: receives the normals drawn at (seed, step), or without a step holds those to use.
     out: tuple that receives (sample); may be exactly the memory of (mean).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -171,7 +171,7 @@ def update(
     noise: the sample's normals; where None, drawn again at (seed, step).
     out: tuple that receives (mean, precision, momentum); may be exactly the memory of (mean, precision, momentum).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -277,7 +277,7 @@ def update_sample(
     out: tuple that receives (mean, precision, momentum, sample); may be exactly the memory of (mean, precision,
         momentum, gradient).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -336,7 +336,7 @@ def accumulate(
     out: tuple that receives (total_gradient, total_price); may be exactly the memory of (total_gradient,
         total_price).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -425,7 +425,7 @@ def update_averaged(
     clip: largest entry of the mean's direction, > 0; None: no limit.
     out: tuple that receives (mean, precision, momentum); may be exactly the memory of (mean, precision, momentum).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -474,7 +474,7 @@ def accumulate_squares(
     out: tuple that receives (total_gradient, total_square); may be exactly the memory of (total_gradient,
         total_square).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
@@ -558,7 +558,7 @@ def update_averaged_squares(
     clip: largest entry of the mean's direction, > 0; None: no limit.
     out: tuple that receives (mean, precision, momentum); may be exactly the memory of (mean, precision, momentum).
     Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or
-    float64, C-contiguous. Scalars: a number, or K of them, one a row.
+    float64, C-contiguous. Scalars: a number, or K of them, one per row.
     stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
     library.
     Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that

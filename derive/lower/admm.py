@@ -46,7 +46,7 @@ def lines() -> tuple[Line, ...]:
     """Every line of a round that is a kernel of its own."""
     a = admm
     client = {"natural_client": a.lam_k, "dual": a.eta}
-    old = {"natural_old": a.lam_old, "dual_old": a.eta_old}
+    old = {"contribution_old": a.contribution_old}
     as_sum = f"{PAPER}, server line as a sum"
     return (
         Line(

@@ -69,8 +69,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
-    speaks of in errors."""
+    """An operation; `target` is the function that `call` and `ratio_divergence` call, or the matrix of a `cholesky`."""
 
     op: str
     args: tuple[Expr, ...]

@@ -275,7 +275,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(r)
+    Formula (a coordinate): sum over coordinates of -log(r)
 
     Arrays: rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one GPU. An
     argument without the leading client axis is shared by all clients.
@@ -301,7 +301,7 @@ _ENTROPY = ReductionKernel(
 def entropy(rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of 1 - log(r)
+    Formula (a coordinate): sum over coordinates of 1 - log(r)
 
     Arrays: rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one GPU. An
     argument without the leading client axis is shared by all clients.
@@ -330,7 +330,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+    Formula (a coordinate): sum over coordinates of ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
 
     Arrays: natural_q: (rate); natural_p: (rate); each (P,) or (K, P), any further shape as well; float32 or
     float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -615,22 +615,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -639,7 +637,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 1 slots (rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all
@@ -655,7 +653,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

@@ -69,9 +69,12 @@ def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
     bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"{name}: expected {bounds}, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond float64
+        number = np.inf
     if not 0 < number <= upper or number == np.inf:
-        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
+        raise ValueError(f"{name}: expected {bounds}, got {value!r:.80}")
     return number
 
 

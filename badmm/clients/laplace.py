@@ -44,10 +44,10 @@ def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evalua
         return None
     curvature = np.diag(at.hessian) if q.precision.ndim == 1 and at.hessian.ndim == 2 else at.hessian
     precision = problem.cavity[1] + curvature / problem.rho
-    return _narrowed(problem, Gaussian._trusted(_mean(at), precision))
+    return _narrowed(problem, Gaussian._trusted(_mean(at), precision), max_evaluations)
 
 
-def _narrowed(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
+def _narrowed(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evaluation | None:
     """q with its precision times 4^j, j the first for which 4^{j+1} no longer lowers L + ρ KL(q‖q_c).
 
     The diagonal family keeps none of the loss's correlations, and can be far too wide at the curvature of the mode.
@@ -59,6 +59,8 @@ def _narrowed(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
     )
     best: tuple[float, Evaluation | None] = (np.inf, None)
     for power in range(30):
+        if problem.evaluations >= max_evaluations:
+            break
         narrow = Gaussian._trusted(q.mean, q.precision * 4.0**power)
         at = problem.try_evaluate(problem.family.natural(narrow), narrow)
         if at is None:

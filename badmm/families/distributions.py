@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg.blas import dtrmm
 from scipy.linalg.lapack import dtrtri
 
 from badmm.checks import Array, cholesky_factor, real_array, require
@@ -86,8 +87,9 @@ class Gaussian:
     def predictor_variance(self, X: Array) -> Array:
         """xᵀS⁻¹x (n,) for the rows of X (n, d)."""
         if self.precision.ndim == 2:
-            half = X @ self.inverse_cholesky.T
-            return np.asarray(np.einsum("ij,ij->i", half, half))
+            # the triangle halves the operations; X.T is in LAPACK's order
+            half = dtrmm(1.0, self.inverse_cholesky, X.T, lower=1)
+            return np.asarray(np.einsum("ij,ij->j", half, half))
         if self.precision.ndim == 1:
             return np.asarray((X * X) @ (1.0 / self.precision))
         return np.asarray(np.einsum("ij,ij->i", X, X) / self.precision)

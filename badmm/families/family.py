@@ -69,6 +69,10 @@ class Family:
         """μ of one λ, or of a stack of them."""
         return self._tuple(self.ns.expectation_from_natural(*natural, **self._fixed))
 
+    def log_partition(self, natural: Natural) -> float:
+        """A(λ)."""
+        return float(self.ns.log_partition(*natural, **self._fixed))
+
     def natural_gradient(self, q: Distribution, gradient: Array, hessian: Array | None) -> Natural:
         """∇_μ L from E[∇ℓ] and E[∇²ℓ] (Gaussian families; Bonnet, Price)."""
         assert isinstance(q, Gaussian)
@@ -120,12 +124,13 @@ class Family:
         inverse = Gaussian._trusted(np.zeros(len(denominator)), denominator).inverse_cholesky
         return float(np.linalg.eigvalsh(inverse @ numerator @ inverse.T)[-1])
 
-    def whiten(self, natural: Natural, directions: Natural) -> Array:
+    def whiten(self, natural: Natural, directions: Natural, posterior: Distribution | None = None) -> Array:
         """Changes of λ (n, ...) as rows (n, size) whose 2-norm is the Fisher metric's at λ (gamma: dλ/λ).
 
         Gaussians: L⁻¹(dξ − dS m) and L⁻¹ dS L⁻ᵀ/√2, since F⁻¹ weighs dλ by the covariance of the statistics' dual.
+        `posterior` is q_λ where it is at hand, with its factor.
         """
-        q = self.posterior(natural)
+        q = self.posterior(natural) if posterior is None else posterior
         count = len(directions[0])
         if isinstance(q, Gamma):
             return np.concatenate([d / slot for d, slot in zip(directions, natural, strict=True)], axis=1)

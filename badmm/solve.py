@@ -19,10 +19,10 @@ from badmm.rounds.exact_clients import ExactClients
 from badmm.rounds.exact_server import ExactServer
 from badmm.rounds.exchange import Exchange
 from badmm.rounds.history import Result, SolverState
-from badmm.rounds.messages import Reply, Transport, digest
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
+from badmm.transports.messages import Reply, Transport, digest
 
 MEMORY, LARGE_MEMORY = 20, 8
 """Rounds whose dual lines are remembered: a family with matrices has large ones, and needs fewer."""

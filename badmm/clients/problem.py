@@ -165,7 +165,7 @@ class ClientProblem:
         self.natural_global, self.dual, self.rho = natural_global, dual, rho
         self.evaluations = 0
         # λ_c = λ_g + η/ρ, where a client without a loss would go; its precision may be indefinite
-        self.cavity: Natural = tuple(g + e / rho for g, e in zip(natural_global, dual, strict=True))
+        self.cavity: Natural = tuple(np.asarray(s) for s in bound.family.ns.cavity(natural_global, dual, rho))
 
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """The client at λ, counted."""

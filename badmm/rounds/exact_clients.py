@@ -21,9 +21,9 @@ from badmm.clients.exact import ClientSolution, Tolerance, solve_client
 from badmm.clients.problem import BoundClient, ClientProblem, Evaluation, NotFiniteError
 from badmm.families.distributions import Distribution
 from badmm.families.family import Family, Natural
-from badmm.rounds.messages import Message, Reply, pack, unpack
 from badmm.rounds.policy import Steps
 from badmm.rounds.workers import Workers
+from badmm.transports.messages import Message, Reply, pack, unpack
 
 WORTH_A_THREAD = 1e-3
 """Seconds of a client's evaluation below which clients take turns: Python's lock would cost more than threads give."""
@@ -107,9 +107,9 @@ class ExactClients:
             loss = start.loss
         except NotFiniteError:  # a posterior that is too wide; the client's solver starts from a narrower one
             start, loss = None, bound.loss(q)
-        gap = tuple(mine[k] - server for mine, server in zip(self.clients, natural, strict=True))
+        gap = self.family.ns.primal_residual(tuple(slot[k] for slot in self.clients), natural)
         eta = tuple(slot[k] for slot in self.duals)
-        distance = self.family.whiten(natural, tuple(slot[None] for slot in gap), q)
+        distance = self.family.whiten(natural, tuple(np.asarray(slot)[None] for slot in gap), q)
         return _Measured(start, loss, float(np.sum(distance**2)), bound.required_rho(natural, eta))
 
     def _step(self, message: Message, members: list[int]) -> Reply:

@@ -13,9 +13,9 @@ from badmm.checks import ServerDomainError
 from badmm.families.family import Family, Natural
 from badmm.rounds.exchange import Exchange, participants
 from badmm.rounds.history import RoundRecord
-from badmm.rounds.messages import Reply, pack, unpack
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
+from badmm.transports.messages import Reply, pack, unpack
 
 
 class Rule(Protocol):

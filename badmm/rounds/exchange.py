@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from badmm.rounds.messages import Message, Reply, Transport
 from badmm.streams import Purpose, generator
+from badmm.transports.messages import Message, Reply, Transport
 
 
 class Population(Protocol):

@@ -9,7 +9,7 @@ Explicit values are used as they are. "auto" is
 * γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
   by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
   parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
-* Where mixing does not halve the gap in 12 rounds, plain rounds take over: γ = 1, α = 1/(1 + ρK), and ρ doubled or
+* Where mixing does not halve the gap in 30 rounds, plain rounds take over: γ = 1, α = 1/(1 + ρK), and ρ doubled or
   halved while the primal residual and ρ times the change of λ_g differ by more than a factor of 3 (Boyd et al. 2011,
   section 3.4.1). A loss with far more curvature than a fixed precision allows for needs a ρ in the hundreds.
 
@@ -26,7 +26,7 @@ from badmm.checks import positive_number
 Setting = float | str
 MARGIN = 1.5
 """The automatic ρ over the infimum that the existence condition allows."""
-PATIENCE = 12
+PATIENCE = 30
 """Rounds of mixing in which the gap has to halve."""
 BALANCE = 3.0
 """The factor by which primal and dual residual may differ in plain rounds before ρ is changed."""

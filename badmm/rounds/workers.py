@@ -8,7 +8,7 @@ with the same bits: BLAS and the kernels run single-threaded in every one, also 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -56,6 +56,10 @@ class Workers:
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item], serial: bool = False) -> list[Result]:
         """work(item) of every item, in the order of the items; the first error in that order is raised."""
+        return list(self.each(work, items, serial))
+
+    def each(self, work: Callable[[Item], Result], items: Sequence[Item], serial: bool = False) -> Iterator[Result]:
+        """The same one by one, as they are done."""
 
         def alone(item: Item) -> Result:
             with badmm_kernels.single_threaded():
@@ -63,7 +67,8 @@ class Workers:
 
         with self.one_blas_thread():
             if serial or self.count == 1 or len(items) < 2:
-                return [alone(item) for item in items]
+                yield from map(alone, items)
+                return
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.count, "clients", self._initializer, self._arguments)
-            return list(self._pool.map(alone, items))
+            yield from self._pool.map(alone, items)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from badmm.rounds.messages import Message, Reply
+from badmm.transports.messages import Message, Reply
 
 
 class InProcess:

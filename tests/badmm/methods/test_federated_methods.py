@@ -225,7 +225,8 @@ def test_a_server_precision_that_is_not_positive_keeps_the_old_coordinate() -> N
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
     state.clients["dual_precision"][:, 0] = 1.0  # λ_0 − Σ η_S = 1 − 4 there
     sent = {"precision_mean": torch.ones(K, DIM).double(), "precision": torch.ones(K, DIM).double()}
-    assert method.server(state, fed, torch.arange(K), sent) == {"coordinates_kept": 1}
+    sums = method.reduce(state, fed, torch.arange(K), sent)
+    assert method.server(State(state.server, {}), fed, K, sums) == {"coordinates_kept": 1}
     assert state.server["precision"].tolist() == [1.0, 1.0, 1.0]
 
 

@@ -14,9 +14,9 @@ from badmm import Gaussian, SolverState
 from badmm.likelihoods import LogisticRegression, Quadratic
 from badmm.rounds import exact_clients
 from badmm.rounds.exchange import participants
-from badmm.rounds.messages import Message, Reply
 from badmm.rounds.workers import Workers
 from badmm.transports import InProcess
+from badmm.transports.messages import Message, Reply
 
 D, K = 3, 8
 

@@ -14,8 +14,8 @@ import badmm
 from badmm import Gamma, Gaussian
 from badmm.families.family import Natural
 from badmm.likelihoods import LogisticRegression
-from badmm.rounds.messages import Message, Reply, combine, pack, unpack
 from badmm.transports import InProcess
+from badmm.transports.messages import Message, Reply, combine, pack, unpack
 
 ENGINE = '''
 """Every message and reply as bytes: a JSON header and raw float64, nothing pickled."""

@@ -52,7 +52,8 @@ class Reply:
     """What clients send back, reduced: `sums` of arrays and `totals` of numbers, `maxima` and `minima` of numbers.
 
     `clients` counts who is in the sums. `failures` names those who are not, with the reason; `notes` are messages for
-    the history. `nbytes` is the size of what one client sends: a reply of many is as large as that of one.
+    the history. `nbytes` is the size of what one client sends: a reply of many is as large as that of one, unless the
+    sums have more digits than a client's own numbers, and `client_nbytes` says what those take.
     """
 
     round: int
@@ -64,10 +65,13 @@ class Reply:
     minima: Numbers = field(default_factory=dict)
     failures: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    client_nbytes: int | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of numbers (8 each) and arrays."""
+        """Bytes of numbers (8 each) and arrays, or `client_nbytes`."""
+        if self.client_nbytes is not None:
+            return self.client_nbytes
         return _nbytes(self.sums, self.totals, self.maxima, self.minima)
 
 
@@ -109,6 +113,7 @@ def _two(a: Reply, b: Reply) -> Reply:
         _merge(a.minima, b.minima, min),
         {**a.failures, **b.failures},
         (*a.notes, *b.notes),
+        a.client_nbytes if b.client_nbytes is None else b.client_nbytes,
     )
 
 

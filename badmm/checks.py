@@ -78,6 +78,16 @@ def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
     return number
 
 
+def non_negative_number(value: Any, name: str) -> float:
+    """A finite number of at least 0; raises `ValueError`."""
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    try:
+        return positive_number(value, name)
+    except ValueError:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value!r:.80}") from None
+
+
 def positive_integer(value: Any, name: str) -> int:
     """An integer of at least 1; raises `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

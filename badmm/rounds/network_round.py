@@ -76,8 +76,9 @@ def play(
         raise ClientError(client, f"no client could be used in round {state.round + 1}; this one: {reason}")
     outcome.bytes_up, outcome.bytes_down = exchange.bytes_up, exchange.bytes_down
     server = State(state.server, {}, state.round)
+    sums = {name: torch.as_tensor(array, device=federation.device) for name, array in reply.sums.items()}
     try:
-        outcome.events = method.server(server, federation, reply.clients, dict(reply.sums))
+        outcome.events = method.server(server, federation, reply.clients, sums)
         raise_pending(federation.device)
     except ValueError as error:
         raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error

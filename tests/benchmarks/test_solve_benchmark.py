@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
+from badmm import Gaussian
+from badmm.likelihoods import LogisticRegression
 from benchmarks import solve
 
 
@@ -14,6 +16,7 @@ def test_contenders_solve_what_they_should() -> None:
     assert np.abs(X.T @ (expit(X @ theta) - y) + theta).max() < 1e-8
     result, ours = solve.time_solve(clients, 2)
     assert result.converged and peer.evaluations == peer.rounds
+    assert isinstance(result.posterior, Gaussian)
     # Laplace and variational posterior of many rows are close
     assert result.posterior.mean == pytest.approx(theta, abs=0.05)
     assert result.posterior.precision == pytest.approx(hessian, rel=0.1, abs=5.0)
@@ -23,12 +26,12 @@ def test_contenders_solve_what_they_should() -> None:
 
 def test_evaluations_are_those_that_clients_saw(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = solve.LogisticRegression.expectations
+    original = LogisticRegression.expectations
 
-    def counted(self: solve.LogisticRegression, posterior: solve.Gaussian) -> object:
+    def counted(self: LogisticRegression, posterior: Gaussian) -> object:
         seen.append(1)
         return original(self, posterior)
 
-    monkeypatch.setattr(solve.LogisticRegression, "expectations", counted)
+    monkeypatch.setattr(LogisticRegression, "expectations", counted)
     _, cost = solve.time_solve(solve.problem(200, 3, 5), 1)
     assert cost.evaluations == pytest.approx(len(seen) / 5)

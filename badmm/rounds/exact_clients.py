@@ -170,13 +170,16 @@ class ExactClients:
 
     def _contribution(self, members: list[int], alpha: float, num_clients: int, whole: bool) -> Array:
         """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
+        ns, old = self.family.ns, self._rows(self._sent, members)
         clients, duals = self._rows(self.clients, members), self._rows(self.duals, members)
-        new = self.family.ns.server_contribution(clients, duals, alpha, num_clients)
-        total = pack(tuple(np.sum(slot, axis=0) for slot in new))
-        if not whole:
-            total = total - pack(tuple(slot[members].sum(axis=0) for slot in self._sent))
+        if whole:
+            sent = new = ns.server_contribution(clients, duals, alpha, num_clients)
+        else:
+            sent = ns.contribution_change(clients, duals, old, alpha, num_clients)
+            # what the server has of each client, to the last bit
+            new = tuple(before + change for before, change in zip(old, sent, strict=True))
         self._sent = self._with_rows(self._sent, members, tuple(np.asarray(slot) for slot in new))
-        return total
+        return pack(tuple(np.sum(slot, axis=0) for slot in sent))
 
 
 def mix(lines: Sequence[Natural], weights: Array) -> Natural:

@@ -69,10 +69,23 @@ def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
     bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         raise ValueError(f"{name}: expected {bounds}, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond float64
+        number = np.inf
     if not 0 < number <= upper or number == np.inf:
-        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
+        raise ValueError(f"{name}: expected {bounds}, got {value!r:.80}")
     return number
+
+
+def non_negative_number(value: Any, name: str) -> float:
+    """A finite number of at least 0; raises `ValueError`."""
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    try:
+        return positive_number(value, name)
+    except ValueError:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value!r:.80}") from None
 
 
 def positive_integer(value: Any, name: str) -> int:

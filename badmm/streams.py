@@ -26,7 +26,6 @@ class Purpose(IntEnum):
     NOISE = 5
     POSTERIOR = 6
     PARTICIPATION = 7
-    CURVATURE = 8
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
-from scipy.linalg import lstsq
 
 from badmm.checks import Array
 
+CUT = 1e-13
+"""Eigenvalues of the scaled Gram matrix below this are rounding: directions equal to about 3e-7."""
+
 
 class Anderson:
-    """Type-II Anderson mixing with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x."""
+    """Type-II Anderson mixing with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x.
+
+    The least squares are solved by their normal equations, scaled to unit columns: vectors have d² entries, and a QR
+    of eight of them costs as much as a client's evaluation. The weights need few digits.
+    """
 
     def __init__(self, memory: int = 8) -> None:
-        self._points: deque[Array] = deque(maxlen=memory)
-        self._changes: deque[Array] = deque(maxlen=memory)
+        self.memory, self._count = memory, 0
+        self._points: Array = np.empty((0, 0))
+        self._changes: Array = np.empty((0, 0))
         self._last: tuple[Array, Array] | None = None
 
     def reset(self) -> None:
         """Forget every earlier point."""
-        self._points.clear()
-        self._changes.clear()
-        self._last = None
+        self._count, self._last = 0, None
 
     def propose(self, x: Array, f: Array) -> Array:
         """The next point, from x, its step f = map(x) − x, and what was proposed before."""
         if self._last is not None:
-            self._points.append(x - self._last[0])
-            self._changes.append(f - self._last[1])
+            if self._points.shape[1:] != x.shape:
+                self._points, self._changes = np.empty((2, self.memory, len(x)))
+            row = self._count % self.memory
+            np.subtract(x, self._last[0], out=self._points[row])
+            np.subtract(f, self._last[1], out=self._changes[row])
+            self._count += 1
         self._last = (x, f)
-        if not self._points:
+        used = min(self._count, self.memory)
+        if not used:
             return np.asarray(x + f)
-        dx, df = np.stack(self._points, axis=1), np.stack(self._changes, axis=1)
-        # columns scaled to length 1 so that the cut-off means linear dependence, not size
-        size = np.linalg.norm(df, axis=0)
+        dx, df = self._points[:used], self._changes[:used]
+        size = np.linalg.norm(df, axis=1)
         size[size == 0] = 1.0
-        weights = lstsq(df / size, f, cond=1e-10, lapack_driver="gelsy", check_finite=False)[0] / size
-        return np.asarray(x + f - (dx + df) @ weights)
+        gram, right = (df @ df.T) / np.outer(size, size), df @ f / size
+        weights = np.linalg.lstsq(gram, right, rcond=CUT)[0] / size
+        return np.asarray(x + f - weights @ dx - weights @ df)

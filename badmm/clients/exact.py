@@ -1,9 +1,10 @@
 """Solves a client's problem to a stated tolerance without leaving the domain.
 
-1. ∇L constant: one application of the map is the solution.
-2. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
-3. Where 2 stalls, once more from the Laplace approximation of the problem (`badmm.clients.laplace`).
-4. Where that stalls, Newton's method in (m, Cholesky factor), a convex problem for convex ℓ (`badmm.clients.newton`).
+1. ∇L constant: one application of the map is the solution, and no evaluation.
+2. Far from the solution, damped steps of the map that lower the objective: natural-gradient descent.
+3. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
+4. Where 3 stalls, once more from the Laplace approximation of the problem (`badmm.clients.laplace`).
+5. Where that stalls, Newton's method in (m, Cholesky factor), a convex problem for convex ℓ (`badmm.clients.newton`).
 """
 
 from __future__ import annotations
@@ -25,51 +26,68 @@ from badmm.families.gaussian import GaussianFamily
 
 ANDERSON_ITERATIONS = 40
 """Evaluations after which mixing is given up for Newton's method."""
+FAR = 1.0
+"""A residual above this, in posterior standard deviations, is where mixing extrapolates too far to help."""
 NEAR = 1e-2
-"""A relative residual below this is close enough to start Newton's method from."""
+"""A residual below this is close enough to start Newton's method from."""
 LOST_RESIDUAL = 1e-3
-"""A relative residual above this after all attempts counts as no solution."""
+"""A residual above this after all attempts counts as no solution."""
+ROUNDINGS = 10
+"""A residual of so many rounding errors of the map cannot be told from 0."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """When a client's problem counts as solved: at a residual of `relative` times the client's own displacement.
+
+    The residual ‖map(λ) − λ‖ and the displacement ‖λ − λ_g‖ are in posterior standard deviations (Fisher metric at λ).
+    The displacements are what is left of the gap, so that the tolerance tightens as the rounds converge, and the fixed
+    point is that of exact clients. `absolute` ends the search in any case, as do `max_evaluations`.
+    """
+
+    absolute: float = 1e-12
+    relative: float = 0.0
+    max_evaluations: int = 400
 
 
 @dataclass(frozen=True)
 class ClientSolution:
-    """λ_k, the relative residual it was solved to, the evaluations of the client it took, and what happened."""
+    """λ_k, the residual it was solved to, the evaluations of the client it took, and what happened."""
 
     natural: Natural
     residual: float
-    iterations: int
+    evaluations: int
     events: tuple[str, ...] = ()
 
 
-def solve_client(
-    problem: ClientProblem, tol: float, max_iterations: int, start: Natural | None = None
-) -> ClientSolution:
-    """λ_k of one client to a relative residual of `tol`, from `start` (default λ_g).
+def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | None = None) -> ClientSolution:
+    """λ_k of one client to the tolerance, from `start` (default: its evaluation at λ_g).
 
     Raises `LostClientError` where no solution is found and `ClientError` for what the client does wrong. Not reaching
-    `tol` within `max_iterations` evaluations is no error but an event of the solution.
+    the tolerance within the evaluations that it allows is no error but an event of the solution.
     """
     if problem.bound.constant is not None:
         return _linear(problem)
     with warnings.catch_warnings():
         # trial points may be nearly singular; what is returned is checked again by the server's step
         warnings.filterwarnings("ignore", message=".*nearly singular", category=RuntimeWarning)
-        return _search(problem, tol, max_iterations, start)
+        return _search(problem, tolerance, start)
 
 
-def _search(problem: ClientProblem, tol: float, max_iterations: int, start: Natural | None) -> ClientSolution:
-    at = _first(problem, start)
-    search = _Search(problem, tol, max_iterations, at)
+def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | None) -> ClientSolution:
+    at = _first(problem) if start is None else start
+    search = _Search(problem, tolerance, at)
+    name = f"client {problem.bound.index}"
     events: list[str] = []
-    if not search.mix() and not search.restart():
-        events.append(f"client {problem.bound.index}: Newton fallback after {problem.evaluations} evaluations")
+    if not search.mix(search.descend()) and not search.restart():
+        events.append(f"{name}: Newton fallback after {problem.evaluations} evaluations")
         search.polish()
-    if search.residual > tol:
+    if not search.solved():
         if search.residual > LOST_RESIDUAL:
             raise _lost(problem, f"no solution found (residual {search.residual:.2g})")
         events.append(
-            f"client {problem.bound.index}: stopped after {problem.evaluations} evaluations at residual "
-            f"{search.residual:.2g} (tolerance {tol:.2g})"
+            f"{name}: stopped after {problem.evaluations} evaluations at residual "
+            f"{search.residual:.2g} (tolerance {tolerance.absolute:.2g})"
         )
     return ClientSolution(search.best.natural, search.residual, problem.evaluations, tuple(events))
 
@@ -81,7 +99,7 @@ def _linear(problem: ClientProblem) -> ClientSolution:
     natural = problem.family.parameter([np.asarray(slot) for slot in slots])
     if not problem.family.in_domain(natural):
         raise _lost(problem, "its solution is outside the domain")
-    return ClientSolution(natural, 0.0, 1)
+    return ClientSolution(natural, 0.0, 0)
 
 
 def _lost(problem: ClientProblem, what: str) -> LostClientError:
@@ -89,9 +107,9 @@ def _lost(problem: ClientProblem, what: str) -> LostClientError:
     return LostClientError(problem.bound.index, what, problem.rho, needed)
 
 
-def _first(problem: ClientProblem, start: Natural | None) -> Evaluation:
-    """The client where it starts; a loss that overflows there is met with ever larger precisions."""
-    natural = problem.natural_global if start is None else start
+def _first(problem: ClientProblem) -> Evaluation:
+    """The client at λ_g; a loss that overflows there is met with ever larger precisions."""
+    natural = problem.natural_global
     try:
         return problem.evaluate(natural)
     except NotFiniteError:
@@ -110,22 +128,37 @@ def _first(problem: ClientProblem, start: Natural | None) -> Evaluation:
 class _Search:
     """The iterate, the best one so far, and the two ways to the next."""
 
-    def __init__(self, problem: ClientProblem, tol: float, max_iterations: int, at: Evaluation) -> None:
-        self.problem, self.tol, self.max_iterations = problem, tol, max_iterations
+    def __init__(self, problem: ClientProblem, tolerance: Tolerance, at: Evaluation) -> None:
+        self.problem, self.tolerance, self.max_evaluations = problem, tolerance, tolerance.max_evaluations
         self.coordinates = Coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
+        self._solved = False
         self.start, self.anchor = at.posterior, at
         self.target: Natural = at.natural
+        self.latest = np.inf
         self._note(at)
 
     def _note(self, at: Evaluation) -> bool:
         """Remember the best point; True at the tolerance."""
-        target = self.problem.target(at)
-        residual = self.problem.residual(at, target)
-        self.target = target
-        if residual < self.residual:
+        self.target = self.problem.target(at)
+        self.latest = residual = self.problem.residual(at, self.target)
+        if residual < self.residual or not np.isfinite(self.residual):
             self.best, self.residual = at, residual
-        return residual <= self.tol
+        if not self._solved and self._meets(at, residual):
+            self.best, self.residual, self._solved = at, residual, True
+        return self._solved
+
+    def solved(self) -> bool:
+        """Whether some point met the tolerance; `best` is the first that did."""
+        return self._solved
+
+    def _meets(self, at: Evaluation, residual: float) -> bool:
+        tolerance = self.tolerance
+        if residual <= tolerance.absolute:
+            return True
+        if tolerance.relative and residual <= tolerance.relative * self.problem.displacement(at):
+            return True
+        return residual < LOST_RESIDUAL and residual <= ROUNDINGS * self.problem.rounding(at)
 
     def _step(self, at: Evaluation) -> Array | None:
         """map(x) − x at the point last noted."""
@@ -135,7 +168,9 @@ class _Search:
     def restart(self) -> bool:
         """Anderson mixing from the Laplace approximation; True at the tolerance."""
         q = self.start
-        at = laplace(self.problem, q, self.max_iterations) if isinstance(q, Gaussian) else None
+        if self.problem.evaluations >= self.max_evaluations:
+            return False
+        at = laplace(self.problem, q, self.max_evaluations) if isinstance(q, Gaussian) else None
         if at is None:
             return False
         self.coordinates = Coordinates(self.problem, at.posterior)
@@ -143,12 +178,35 @@ class _Search:
         self._note(at)
         return self.mix(at)
 
-    def mix(self, at: Evaluation | None = None) -> bool:
-        """Anderson mixing from a point just noted (default the best); True at the tolerance, False where it stalls."""
-        at = self.best if at is None else at
-        if self.residual <= self.tol:
+    def descend(self) -> Evaluation:
+        """Damped steps that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.
+
+        A wide posterior hides a loss's curvature, so that whole steps overshoot; the damping is kept from step to step.
+        """
+        at, t = self.best, 1.0
+        value = self.problem.objective(at) if self.latest > FAR else np.nan
+        limit = min(ANDERSON_ITERATIONS, self.max_evaluations)
+        while self.latest > FAR and np.isfinite(value) and self.problem.evaluations < limit and t > 1e-3:
+            f = self._step(at)
+            if f is None:
+                break
+            point = self.coordinates.point(self.coordinates.vector(at.posterior) + t * f)
+            there = None if point is None else self.problem.try_evaluate(*point)
+            if there is None or not (lower := self.problem.objective(there)) < value:
+                t *= 0.25
+                continue
+            at, value, t = there, lower, min(1.0, 4.0 * t)
+            if self._note(at):
+                break
+        if at is not self.best or at.posterior is not self.start:
+            self.coordinates = Coordinates(self.problem, at.posterior)
+        return at
+
+    def mix(self, at: Evaluation) -> bool:
+        """Anderson mixing from a point just noted; True at the tolerance, False where it stalls."""
+        if self.solved():
             return True
-        limit = min(self.problem.evaluations + ANDERSON_ITERATIONS, self.max_iterations)
+        limit = min(self.problem.evaluations + ANDERSON_ITERATIONS, self.max_evaluations)
         mixing = Anderson()
         f = self._step(at)
         stalled = 0
@@ -158,7 +216,7 @@ class _Search:
             if moved is None:
                 return False
             at, f = moved
-            if self.residual <= self.tol:
+            if self.solved():
                 return True
             # at the rounding floor the residual stops falling; Newton's method would not lower it either
             stalled = stalled + 1 if self.residual >= 0.5 * before else 0
@@ -173,13 +231,13 @@ class _Search:
         x = self.coordinates.vector(at.posterior)
         size = float(np.linalg.norm(f))
         tried = self._try(mixing.propose(x, f))
-        if tried is not None and (self.residual <= self.tol or self._shorter(tried[1], size)):
+        if tried is not None and (self.solved() or self._shorter(tried[1], size)):
             return tried
         mixing.reset()
         damping = 1.0
         while damping > 1e-2 and self.problem.evaluations < limit:
             tried = self._try(x + damping * f)
-            if tried is not None and (self.residual <= self.tol or self._shorter(tried[1], size * (1 - 0.1 * damping))):
+            if tried is not None and (self.solved() or self._shorter(tried[1], size * (1 - 0.1 * damping))):
                 return tried
             damping *= 0.4
         return None
@@ -199,6 +257,6 @@ class _Search:
     def polish(self) -> None:
         """Newton's method until the tolerance, the limit, or no further decrease."""
         start = self.best if self.residual < NEAR else self.anchor
-        for at in newton(self.problem, start, self.max_iterations):
+        for at in newton(self.problem, start, self.max_evaluations):
             if self._note(at):
                 return

@@ -28,7 +28,7 @@ class IvonDescent(LocalSolver):
     """IVON steps on rows (k, P): argmin_q E_q[f_k] + (τ/N_k) [ρ KL(q‖q_g) − ⟨η_k, μ⟩] (arXiv:2506.13150, IVON-ADMM).
 
     `mean` and `precision` (k, P) are m and s = h + δ, the posterior's precision is ess · s with ess = N_k/(τρ), `ess`
-    (k, 1); `tilt` holds (τ/N_k)(ρλ_g + η_k), (k, P) a slot; `momentum` (k, P) after `steps` (k,) earlier steps, which
+    (k, 1); `cavity` holds (τ/N_k)(ρλ_g + η_k), (k, P) a slot; `momentum` (k, P) after `steps` (k,) earlier steps, which
     count for its debiasing. All are updated in place. The normals of a client come from its own stream of the round and
     the number of the draw in it, whatever trains beside it.
     """
@@ -41,12 +41,12 @@ class IvonDescent(LocalSolver):
         precision: Tensor,
         momentum: Tensor,
         steps: Tensor,
-        tilt: tuple[Tensor, Tensor],
+        cavity: tuple[Tensor, Tensor],
         ess: Tensor,
         backend: str = "auto",
     ) -> None:
         self.settings, self.samples, self.lr = settings, settings.samples, task.lr
-        self.mean, self.precision, self.momentum, self.tilt = mean, precision, momentum, tilt
+        self.mean, self.precision, self.momentum, self.cavity = mean, precision, momentum, cavity
         self.kernels = optimizer_kernels.load("ivon", mean.device, backend)
         self.theta, self.noise = (torch.empty_like(mean) for _ in range(2))
         self.gradient = self.theta  # a gradient takes the place of the parameters it was wanted at
@@ -84,12 +84,12 @@ class IvonDescent(LocalSolver):
         debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
         hyper = (self.ess[:active], self.lr, s.beta1, s.beta2, debias, s.clip)
         if self.samples > 1:
-            self.kernels.update_averaged(*at.totals, *state, at.tilt, self.samples, *hyper, out=state)
+            self.kernels.update_averaged(*at.totals, *state, at.cavity, self.samples, *hyper, out=state)
             for total in at.totals:
                 total.zero_()
             return
         address = {"seed": self.seeds[:active], "next_step": self.drawn, "noise": at.noise, "next_noise": at.noise}
-        self.kernels.update_sample(at.gradient, *state, at.tilt, *hyper, **address, out=(*state, at.theta))
+        self.kernels.update_sample(at.gradient, *state, at.cavity, *hyper, **address, out=(*state, at.theta))
         self.drawn, self.ready = self.drawn + 1, True
 
     def _first(self, active: int) -> _Rows:
@@ -99,10 +99,10 @@ class IvonDescent(LocalSolver):
         return self.rows
 
     def _slices(self, active: int) -> _Rows:
-        tilt, totals = (tuple(t[:active] for t in several) for several in (self.tilt, self.totals))
+        cavity, totals = (tuple(t[:active] for t in several) for several in (self.cavity, self.totals))
         whole = (self.mean, self.precision, self.momentum, self.gradient, self.theta, self.noise)
         mean, precision, momentum, gradient, theta, noise = (t[:active] for t in whole)
-        return _Rows(mean, precision, momentum, gradient, theta, noise, tilt, totals)
+        return _Rows(mean, precision, momentum, gradient, theta, noise, cavity, totals)
 
 
 @dataclass(frozen=True)
@@ -113,5 +113,5 @@ class _Rows:
     gradient: Tensor
     theta: Tensor
     noise: Tensor
-    tilt: tuple[Tensor, ...]
+    cavity: tuple[Tensor, ...]
     totals: tuple[Tensor, ...]

@@ -47,10 +47,11 @@ def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evalua
             break
     if at is None or at.hessian is None:
         return None
-    return _narrowed(problem, Gaussian.of(_mean(at), cavity.shifted(at.hessian / problem.rho)), cavity)
+    q = Gaussian.of(_mean(at), cavity.shifted(at.hessian / problem.rho))
+    return _narrowed(problem, q, cavity, max_evaluations)
 
 
-def _narrowed(problem: ClientProblem, q: Gaussian, cavity: Precision) -> Evaluation | None:
+def _narrowed(problem: ClientProblem, q: Gaussian, cavity: Precision, max_evaluations: int) -> Evaluation | None:
     """q with its precision times 4^j, j the first for which 4^{j+1} no longer lowers L + ρ KL(q‖q_c).
 
     The diagonal family keeps none of the loss's correlations, and can be far too wide at the curvature of the mode.
@@ -60,6 +61,8 @@ def _narrowed(problem: ClientProblem, q: Gaussian, cavity: Precision) -> Evaluat
     trace = q.operator.trace(cavity.array)
     best: tuple[float, Evaluation | None] = (np.inf, None)
     for power in range(30):
+        if problem.evaluations >= max_evaluations:
+            break
         at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
         if at is None:
             continue

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from badmm.families.gaussian import GaussianFamily
 
 MATRIX_LIMIT = 1024
 """Largest d for which a whole Hessian is asked for where the family itself needs only its diagonal."""
+EPSILON = float(np.finfo(np.float64).eps)
 OVERFLOW = 1e100
 """Derivatives beyond this are refused like infinities: their products with means and 1/ρ would be."""
 
@@ -164,9 +166,9 @@ class ClientProblem:
         self.bound, self.family = bound, family
         self.natural_global, self.dual, self.rho = family.parameter(natural_global), dual, rho
         self.evaluations = 0
-        self._unit = family.unit(self.natural_global)
         # λ_c = λ_g + η/ρ, where a client without a loss would go; it may lie outside the domain
-        self.cavity = family.parameter([g + e / rho for g, e in zip(natural_global, dual, strict=True)])
+        cavity = family.ns.cavity(self.natural_global, dual, rho)
+        self.cavity = family.parameter([np.asarray(slot) for slot in cavity])
 
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """The client at λ, counted."""
@@ -188,19 +190,47 @@ class ClientProblem:
         slots = self.family.ns.client_map(self.natural_global, self.dual, at.natural_gradient, self.rho)
         return self.family.parameter([np.asarray(slot) for slot in slots])
 
-    def residual(self, at: Evaluation, target: Natural) -> float:
-        """‖map(λ) − λ‖ over ‖λ_g‖ + (‖η‖ + ‖∇L‖)/ρ, the largest slot: zero at the solution.
+    def objective(self, at: Evaluation) -> float:
+        """L − ⟨η, μ⟩ + ρ KL(q‖q_g) up to a constant: L + ρ (⟨λ − λ_c, μ⟩ − A(λ)), λ_c the cavity."""
+        mu = self.family.expectation(at.natural)
+        inner = sum(
+            float(np.sum((here - cavity) * slot))
+            for here, cavity, slot in zip(at.natural, self.cavity, mu, strict=True)
+        )
+        return at.loss + self.rho * (inner - self.family.log_partition(at.natural))
 
-        The family's unit is added for the first slot: a Gaussian's ξ may be zero at the solution.
-        """
-        worst, unit = 0.0, self._unit
-        slots = zip(target, at.natural, self.natural_global, self.dual, at.natural_gradient, strict=True)
-        for goal, here, start, eta, slope in slots:
-            with np.errstate(over="ignore"):
-                size = unit + np.linalg.norm(start) + (np.linalg.norm(eta) + np.linalg.norm(slope)) / self.rho
-                scale, unit = float(size), 0.0
-                miss = float(np.linalg.norm(goal - here))
-            if not np.isfinite(scale + miss):
-                return float("inf")
-            worst = max(worst, miss / scale if miss else 0.0)
-        return worst
+    def residual(self, at: Evaluation, target: Natural) -> float:
+        """‖map(λ) − λ‖ in the Fisher metric at λ, in posterior standard deviations: zero at the solution."""
+        return self._length(at, tuple(goal - here for goal, here in zip(target, at.natural, strict=True)))
+
+    def displacement(self, at: Evaluation) -> float:
+        """‖λ − λ_g‖ in the Fisher metric at λ: how far the client moves, its share of the gap."""
+        return self._length(at, tuple(here - old for here, old in zip(at.natural, self.natural_global, strict=True)))
+
+    def rounding(self, at: Evaluation) -> float:
+        """The length of one rounding error of each term of the map: no residual falls below a few of these."""
+        terms = zip(self.natural_global, self.dual, at.natural_gradient, strict=True)
+        sizes = [EPSILON * (np.abs(g) + (np.abs(e) + np.abs(slope)) / self.rho) for g, e, slope in terms]
+        total = 0.0
+        for place, size in enumerate(sizes):
+            # slot by slot: errors of ξ and S m do not cancel
+            change = [np.zeros_like(other) for other in sizes]
+            change[place] = size * _signs(size.shape)
+            total += self._length(at, tuple(change))
+        return total
+
+    def _length(self, at: Evaluation, change: Natural) -> float:
+        if not all(np.isfinite(slot).all() for slot in change):
+            return float("inf")
+        with np.errstate(over="ignore"):
+            whitened = self.family.whiten(at.natural, tuple(slot[None] for slot in change))
+            length = float(np.linalg.norm(whitened))
+        return length if np.isfinite(length) else float("inf")
+
+
+@cache
+def _signs(shape: tuple[int, ...]) -> Array:
+    """Fixed signs in no order, symmetric for a matrix: what rounding errors look like."""
+    index = np.arange(shape[0])
+    mixed = index if len(shape) == 1 else index[:, None] * index + index[:, None] + index
+    return np.where(mixed * 2654435761 % 65537 % 2, 1.0, -1.0)

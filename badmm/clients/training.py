@@ -48,10 +48,6 @@ class Penalty:
     curvature: Tensor | float
     linear: Tensor
 
-    def value(self, theta: Tensor) -> Tensor:
-        """The term for every row, (k,)."""
-        return (0.5 * self.curvature * theta.square() - self.linear * theta).sum(dim=1)
-
     def add_gradient(self, theta: Tensor, gradient: Tensor) -> None:
         """gradient += curvature · θ − linear, for the first rows."""
         active = len(theta)

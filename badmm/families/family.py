@@ -86,10 +86,6 @@ class Family(ABC):
     def chart(self, reference: Distribution) -> Chart:
         """Coordinates with unit scales near a reference."""
 
-    def unit(self, natural: Natural) -> float:
-        """The change of λ's first slot that is one unit where λ itself may be zero; 0 where no slot has zero inside."""
-        return 0.0
-
     def parameter(self, slots: Sequence[Array]) -> Natural:
         """λ in the family's own type, which may carry what is computed from it."""
         return tuple(slots)
@@ -101,6 +97,10 @@ class Family(ABC):
     def expectation(self, natural: Natural) -> Natural:
         """μ of one λ, or of a stack of them."""
         return arrays(self.ns.expectation_from_natural(*natural, **self.fixed))
+
+    def log_partition(self, natural: Natural) -> float:
+        """A(λ)."""
+        return float(self.ns.log_partition(*natural, **self.fixed))
 
     def natural_gradient(self, q: Distribution, gradient: Array, hessian: Array | None) -> Natural:
         """∇_μ L from E[∇ℓ] (d,) and the structure's part of E[∇²ℓ], where the family takes them."""

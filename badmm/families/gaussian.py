@@ -70,10 +70,6 @@ class GaussianFamily(Family):
         parts = [dual[1] if self.precision_varies else np.zeros(self.dim), *([] if growth is None else [growth])]
         return self.canonical(natural_global)[1].largest_ratio(-total(parts))
 
-    def unit(self, natural: Natural) -> float:
-        """√‖S‖: the change of ξ that moves the mean by about one standard deviation."""
-        return float(np.sqrt(np.linalg.norm(self.canonical(natural)[1].array)))
-
     def linear(self, coefficients: Mapping[str, Array]) -> Natural | None:
         """As for every family; a quadratic form whose matrix has the family's structure is one of its statistics."""
         given = dict(coefficients)

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.blas import dtrmm
 from scipy.linalg.lapack import dpotrs, dtrtri
 
 from badmm.checks import Array, cholesky_factor
@@ -93,8 +94,9 @@ class MatrixPrecision(Precision):
 
     def quadratic(self, X: Array) -> Array:
         """‖L⁻¹x‖²."""
-        half = X @ self.inverse_cholesky.T
-        return np.asarray(np.einsum("ij,ij->i", half, half))
+        # the triangle halves the operations; X.T is in LAPACK's order
+        half = dtrmm(1.0, self.inverse_cholesky, X.T, lower=1)
+        return np.asarray(np.einsum("ij,ij->j", half, half))
 
     def root(self, rows: Array) -> Array:
         """L⁻ᵀz."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg.blas import dsyrk
 from scipy.special import expit, gammaln
 
 from badmm import checks
@@ -56,9 +57,10 @@ class GeneralizedLinear(GaussianLikelihood):
             return float(np.sum(value)), self.X.T @ slope, self._gram(weight)
 
     def _gram(self, weight: Array) -> Array:
-        # (√w X)ᵀ(√w X) is symmetric to the last bit
+        # (√w X)ᵀ(√w X): half the operations of a product, and symmetric to the last bit
         half = self.X * np.sqrt(weight)[:, None]
-        return half.T @ half
+        lower = dsyrk(1.0, half.T, lower=1)
+        return np.asarray(lower + np.tril(lower, -1).T)
 
 
 class LogisticRegression(GeneralizedLinear):

@@ -1,11 +1,9 @@
-"""What makes one method differ from another: its step sizes and its dual line. The rest is shared by `solve`."""
+"""What makes one method differ from another: its step sizes and its dual line. The rest is shared."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-
-import numpy as np
 
 from badmm.families.family import Family, Natural
 from badmm.rounds.policy import Policy, Setting, Steps
@@ -31,9 +29,3 @@ class Method(ABC):
     @abstractmethod
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
         """The duals (K, ...) after the clients' step."""
-
-    def server(self, clients: Natural, duals: Natural, steps: Steps) -> Natural:
-        """λ_g ← α λ_0 + Σ_k [(1 − α)/K λ_k − α η_k]; may lie outside the domain."""
-        ns = self.family.ns
-        total = ns.server_total(clients, duals, steps.alpha)
-        return tuple(np.asarray(slot) for slot in ns.server_update(self.family.prior_natural, total, steps.alpha))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from badmm.families.family import Natural
 from badmm.methods.base import Method
 from badmm.rounds.policy import Policy, Setting, Steps, setting
@@ -51,8 +53,7 @@ class BregmanADMM(Method):
         return steps._replace(damping=1.0 / self.family.fisher_bound(natural_global))
 
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
-        """η + γρ(μ_g − μ_k), μ from the kernels."""
-        goal = self.family.expectation(natural_global)
-        here = self.family.expectation(clients)
-        size = steps.damping * steps.rho
-        return tuple(eta + size * (g - k) for eta, g, k in zip(duals, goal, here, strict=True))
+        """The derived line in μ."""
+        goal, here = self.family.expectation(natural_global), self.family.expectation(clients)
+        new = self.family.ns.bregman_dual_update(duals, goal, here, steps.rho, steps.damping)
+        return tuple(np.asarray(slot) for slot in new)

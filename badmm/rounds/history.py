@@ -15,21 +15,24 @@ from badmm.families.family import Family, Natural
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round. Residuals are relative 2-norms, the largest slot; the objective is in nats; bytes are cumulative.
+    """One round. Residuals are in posterior standard deviations (Fisher metric of λ_g), the objective in nats.
 
-    `gap` is the larger of `primal_residual` ‖λ_k − λ_g‖/(√K ‖λ_g‖), over all clients at once, and `dual_residual`
-    ‖λ_0 − Σ_k η_k − λ_g‖/‖λ_g‖. `objective` is Σ_k L_k(μ_g) + KL(q_g‖p_0), NaN where a client gives no loss.
-    Bytes count float64 numbers of one λ a client up and one down (a symmetric matrix: d(d+1)/2), and the policy's
-    scalars. `condition_margin` is ρ minus the infimum of the penalties at which every client meets the existence
-    condition: it holds where the margin is positive. `mixed` counts the earlier rounds whose dual lines were mixed in.
-    `client_iterations` are evaluations of each client. `events` say what was damped, fell back, stopped short or
-    violated the condition.
+    `primal_residual` is the root mean square over clients of ‖λ_k − λ_g‖. `dual_residual` is ‖λ_0 − Σ_k η_k − λ_g‖ at
+    α = 1; at α < 1, where the server's sum holds it mixed with the clients' mean, it is the bound (1 − α)/α times the
+    primal residual. `client_residual` is √Σ_k ‖η_k − ∇L_k(μ_g)‖²: 0 at the solution, whatever the clients' tolerance.
+    `gap` is the largest of the three. `objective` is Σ_k L_k(μ_g) + KL(q_g‖p_0), NaN where a client gives no loss.
+    Bytes are those of all messages and replies so far, one of each a client (float64; a symmetric matrix: its
+    triangle). `evaluations` is the sum over clients of what their problems took beside the evaluation at λ_g,
+    `most_evaluations` the largest. `condition_margin` is ρ minus the infimum of the penalties at which every client
+    meets the existence condition: it holds where the margin is positive. `mixed` counts the earlier rounds whose dual
+    lines were mixed in. `events` say what was damped, fell back, stopped short or violated the condition.
     """
 
     round: int
     gap: float
     primal_residual: float
     dual_residual: float
+    client_residual: float
     objective: float
     bytes_up: int
     bytes_down: int
@@ -37,7 +40,8 @@ class RoundRecord:
     rho: float
     alpha: float
     damping: float
-    client_iterations: list[int]
+    evaluations: int
+    most_evaluations: int
     condition_margin: float
     mixed: int = 0
     events: list[str] = field(default_factory=list)
@@ -47,7 +51,8 @@ class RoundRecord:
         return asdict(self)
 
 
-_GROUPS = ("natural", "duals", "clients", "mixing_lines", "mixing_sums")
+_GROUPS = ("natural", "duals", "clients", "total")
+_MEMORIES = ("mixing_lines", "mixing_totals", "mixing_changes")
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,9 @@ class SolverState:
     """The state after a round: everything that the next one starts from. Callbacks must not write to its arrays.
 
     `natural` λ_g, `duals` η (K, ...), `clients` λ_k (K, ...), one array a slot; `policy` the step-size policy's own
-    numbers; `mixing_lines` and `mixing_sums` the memory of mixing.py. A run that goes on from it repeats bit for
-    bit what the uninterrupted run does.
+    numbers; `total` Σ c_k. The memories of mixing.py hold one natural-shaped tuple a round: `mixing_lines` the
+    clients' dual lines, `mixing_totals` and `mixing_changes` the server's sums. `duals`, `clients` and `mixing_lines`
+    are those of this process's clients. A run that goes on from it repeats bit for bit what the uninterrupted run does.
     """
 
     round: int
@@ -65,8 +71,10 @@ class SolverState:
     clients: Natural
     policy: Mapping[str, float]
     records: tuple[RoundRecord, ...]
-    mixing_lines: Natural = ()
-    mixing_sums: Natural = ()
+    total: Natural = ()
+    mixing_lines: Sequence[Natural] = ()
+    mixing_totals: Sequence[Natural] = ()
+    mixing_changes: Sequence[Natural] = ()
     family: Family | None = None
 
     @property
@@ -89,6 +97,9 @@ class SolverState:
     def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """(arrays by name, metadata that JSON can hold); `from_arrays` is the inverse."""
         groups = {name: getattr(self, name) for name in _GROUPS}
+        for name in _MEMORIES:
+            rounds = getattr(self, name)
+            groups[name] = tuple(np.stack(slot) for slot in zip(*rounds, strict=True))
         arrays = {f"{name}.{i}": np.ascontiguousarray(s) for name, slots in groups.items() for i, s in enumerate(slots)}
         metadata = {
             "round": self.round,
@@ -102,14 +113,16 @@ class SolverState:
         """The state that `to_arrays` wrote; raises `ValueError` for a missing array or key."""
         try:
             groups: dict[str, Natural] = {}
-            for name in _GROUPS:
+            for name in (*_GROUPS, *_MEMORIES):
                 keys = sorted(key for key in arrays if key.startswith(f"{name}."))
-                if not keys and not name.startswith("mixing"):
+                if not keys and name in ("natural", "duals", "clients"):
                     raise KeyError(f"{name}.0")
                 groups[name] = tuple(np.asarray(arrays[key], dtype=np.float64) for key in keys)
             records = tuple(RoundRecord(**record) for record in metadata["records"])
-            natural, duals, clients, lines, sums = (groups[name] for name in _GROUPS)
-            return cls(int(metadata["round"]), natural, duals, clients, dict(metadata["policy"]), records, lines, sums)
+            memories: dict[str, Any] = {name: list(zip(*groups.pop(name), strict=True)) for name in _MEMORIES}
+            natural, duals, clients, total = (groups[name] for name in _GROUPS)
+            policy = dict(metadata["policy"])
+            return cls(int(metadata["round"]), natural, duals, clients, policy, records, total, **memories)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"state: expected the arrays and metadata of SolverState.to_arrays, got {error}"

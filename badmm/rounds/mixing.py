@@ -1,13 +1,15 @@
 """Anderson mixing of the dual lines, from the sums that the server receives anyway.
 
-At α = 1 a round maps the duals η to G(η), and η* = G(η*). The server knows the sums Σ_k (G_k − η_k) of this and
-earlier rounds; it finds weights a_i, Σ a_i = 1, that minimise ‖Σ_i a_i Σ_k (G_k^i − η_k^i)‖ in the Fisher metric at
-λ_g, and sends them down beside λ_g = λ_0 − Σ_i a_i Σ_k G_k^i. Each client sets η_k = Σ_i a_i G_k^i from its own
-memory. So a round still costs one λ up and one λ down, plus a few numbers (Walker & Ni, SIAM J. Numer. Anal. 2011, for
-the mixing itself).
+At α = 1 a round maps the duals η to G(η), and η* = G(η*). The server receives Σ_k c_k = −Σ_k G_k, so that it knows
+the sums Σ_k (G_k − η_k) of this and earlier rounds; it finds weights a_i, Σ a_i = 1, that minimise
+‖Σ_i a_i Σ_k (G_k^i − η_k^i)‖ in the Fisher metric at λ_g, and sends them down beside λ_g = λ_0 − Σ_i a_i Σ_k G_k^i.
+Each client sets η_k = Σ_i a_i G_k^i from its own memory. So a round still costs one λ up and one λ down, plus a few
+numbers (Walker & Ni, SIAM J. Numer. Anal. 2011, for the mixing itself).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,31 +19,31 @@ from badmm.families.family import Family, Natural
 CAP = 1e6
 """Largest Σ|a_i|. A mode that shrinks by 1 − ε a round has weights of 1/ε; beyond the cap they amplify rounding."""
 CUT = 1e-8
-"""Ridge on unit-length differences: directions that repeat to this accuracy are not told apart."""
+"""Ridge on unit-length differences: directions that repeat to this accuracy are not separated."""
 
 
 class DualMixing:
-    """Memory of the last rounds' dual lines G (n, K, ...) and of the sums of G − η (n, ...), newest last."""
+    """The server's memory of the last rounds: Σ_k G_k and Σ_k (G_k − η_k), natural-shaped tuples, newest last."""
 
     def __init__(self, family: Family, memory: int) -> None:
         self.family, self.memory = family, memory
-        self.lines: Natural = ()
-        self.sums: Natural = ()
+        self.totals: list[Natural] = []
+        self.changes: list[Natural] = []
 
     def reset(self) -> None:
         """Forget every round."""
-        self.lines, self.sums = (), ()
+        self.totals, self.changes = [], []
 
-    def restore(self, lines: Natural, sums: Natural) -> None:
+    def restore(self, totals: Sequence[Natural], changes: Sequence[Natural]) -> None:
         """Go on from these memories."""
-        self.lines, self.sums = lines, sums
+        self.totals, self.changes = list(totals), list(changes)
 
-    def weights(self, natural: Natural, duals: Natural, lines: Natural) -> Array:
-        """Remember this round and return the weights a (n,) of the remembered dual lines; (1,) where none help."""
-        sums = tuple(np.sum(new - old, axis=0) for new, old in zip(lines, duals, strict=True))
-        self.lines = self._append(self.lines, lines)
-        self.sums = self._append(self.sums, sums)
-        whitened = self.family.whiten(natural, self.sums)
+    def weights(self, natural: Natural, total: Natural, change: Natural) -> Array:
+        """Remember this round's Σ G and Σ (G − η); weights a (n,) of the remembered rounds, (1,) where none helps."""
+        self.totals = [*self.totals[-self.memory :], total]
+        self.changes = [*self.changes[-self.memory :], change]
+        stacked = tuple(np.stack([one[slot] for one in self.changes]) for slot in range(len(change)))
+        whitened = self.family.whiten(natural, stacked)
         last, earlier = whitened[-1], whitened[:-1]
         differences = (last - earlier).T
         sizes = np.linalg.norm(differences, axis=0)
@@ -56,15 +58,13 @@ class DualMixing:
         if np.isfinite(a).all() and np.abs(a).sum() <= CAP:
             return a
         # without the rounds that led here, or they would refuse every later one
-        self.lines, self.sums = (tuple(slot[-1:] for slot in memory) for memory in (self.lines, self.sums))
+        self.totals, self.changes = self.totals[-1:], self.changes[-1:]
         return np.ones(1)
 
-    def mix(self, a: Array) -> Natural:
-        """Σ_i a_i G^i over the newest len(a) rounds."""
-        mixed = tuple(np.asarray(np.tensordot(a, slot[-len(a) :], axes=1)) for slot in self.lines)
-        return self.family.symmetrised(mixed)
-
-    def _append(self, memory: Natural, new: Natural) -> Natural:
-        if not memory:
-            return tuple(slot[None] for slot in new)
-        return tuple(np.concatenate([old[-self.memory :], slot[None]]) for old, slot in zip(memory, new, strict=True))
+    def mixed(self, a: Array) -> Natural:
+        """Σ_i a_i Σ_k G_k^i over the newest len(a) rounds."""
+        newest = self.totals[-len(a) :]
+        return tuple(
+            np.sum([weight * one[slot] for weight, one in zip(a, newest, strict=True)], axis=0)
+            for slot in range(len(newest[0]))
+        )

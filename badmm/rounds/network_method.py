@@ -50,15 +50,15 @@ class Method(ABC):
     """A federated method. Its settings are the fields of a frozen dataclass, checked where it is made.
 
     A round: every stack of clients runs `client` (a local solver trained by `training.train`, then `reply`); the rows
-    that pass `Reply.finite` and `acceptable` are kept, and `server` gets what those clients sent. To add a method,
-    subclass, name it and list it in `badmm.methods.networks`. A client with an optimizer of its own (IVON) returns
-    its own `LocalSolver` from `solver`. Stacks may train in several threads, so that `client` reads `State.server` and
-    the rows of its own members only.
+    that pass `Reply.finite` and `acceptable` are kept, `reduce` adds up what those clients sent, and `server` gets the
+    sums. To add a method, subclass, name it and list it in `badmm.methods.networks`. A client with an optimizer of its
+    own (IVON) returns its own `LocalSolver` from `solver`. Stacks may train in several threads, so that `client` reads
+    what the server broadcast and the rows of its own members only.
     """
 
     name: ClassVar[str]
     broadcast: ClassVar[tuple[str, ...]] = ("mean",)
-    """The tensors of `State.server` that a client receives."""
+    """The tensors of `State.server` that a client receives; where its first local training starts it knows."""
 
     def check(self, settings: LocalSettings) -> None:  # noqa: B027
         """ValueError where the local optimizer's settings do not suit the method; by default all do."""
@@ -75,9 +75,16 @@ class Method(ABC):
     def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
         """(sent, kept) of the trained clients; must not change `state`."""
 
+    def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
+        """Sums, in float64 and in the order of clients, of what the clients `members` (sorted) sent, (|S|, ...) each.
+
+        Their rows are already stored. By default plain sums; weighted ones hold the weights' sum under `weight`.
+        """
+        return {name: total(rows) for name, rows in sent.items()}
+
     @abstractmethod
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
-        """Update `state.server` from what the clients `members` (sorted) sent; their rows are already stored.
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
+        """Update `state.server` from the sums over the `taken` clients; `state.clients` is not the server's to read.
 
         Returns counts of what had to be done to stay in the domain.
         """
@@ -129,14 +136,19 @@ class PointMethod(Method):
         """(sent, kept) from where the clients ended, θ (k, P)."""
 
 
-def average(rows: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The weighted mean over the first axis, summed in float64 in the order of the rows."""
-    shares = torch.ones(len(rows)) if weights is None else weights
-    shares = shares.double() / shares.double().sum()
-    total = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
-    for row, share in zip(rows, shares.tolist(), strict=True):
-        total.add_(row, alpha=share)
-    return total.to(rows.dtype)
+def total(rows: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Σ_k w_k row_k over the first axis in float64, in the order of the rows; without weights w_k = 1."""
+    result = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
+    factors = [1.0] * len(rows) if weights is None else weights.double().tolist()
+    for row, factor in zip(rows, factors, strict=True):
+        result.add_(row, alpha=factor)
+    return result
+
+
+def weighted(federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
+    """Sums with the clients' weights w_k = K N_k/N, and Σ w_k under `weight`."""
+    weights = federation.weights[members]
+    return {name: total(rows, weights) for name, rows in sent.items()} | {"weight": weights.double().sum()}
 
 
 def rows(tensors: Mapping[str, Tensor], name: str, task: Task) -> Tensor:

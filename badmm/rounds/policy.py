@@ -9,6 +9,9 @@ Explicit values are used as they are. "auto" is
 * γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
   by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
   parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
+* Where mixing does not halve the gap in 30 rounds, plain rounds take over: γ = 1, α = 1/(1 + ρK), and ρ doubled or
+  halved while the primal residual and ρ times the change of λ_g differ by more than a factor of 3 (Boyd et al. 2011,
+  section 3.4.1). A loss with far more curvature than a fixed precision allows for needs a ρ in the hundreds.
 
 The server uses only λ_g, the sums it receives, and the clients' required penalties (one number a client and round).
 """
@@ -23,6 +26,10 @@ from badmm.checks import positive_number
 Setting = float | str
 MARGIN = 1.5
 """The automatic ρ over the infimum that the existence condition allows."""
+PATIENCE = 30
+"""Rounds of mixing in which the gap has to halve."""
+BALANCE = 3.0
+"""The factor by which primal and dual residual may differ in plain rounds before ρ is changed."""
 
 
 class Steps(NamedTuple):
@@ -56,24 +63,18 @@ class Policy:
         self.mixed_damping = mixed_damping
         self.mixes = mixed_damping > 0 and self.damping is None and self.alpha in (None, 1.0)
         self._damping, self._size, self._round = 1.0, float("inf"), 0
+        self._best, self._waited, self._plain_rho = float("inf"), 0, 0.0
 
     @property
     def safeguarded(self) -> bool:
         """Whether the server may shorten a step that leaves the domain: only where no explicit γ asks for it."""
         return self.damping is None
 
-    @property
-    def scalars_up(self) -> int:
-        """Numbers a client sends beside its λ: its required penalty, where ρ depends on it."""
-        return int(self.rho is None)
-
-    @property
-    def scalars_down(self) -> int:
-        """Numbers the server sends beside λ, without mixing weights: ρ and γ where they are automatic."""
-        return int(self.rho is None) + int(self.damping is None)
-
     def steps(self, required_rho: Callable[[], float]) -> Steps:
         """The next round's step sizes; `required_rho` asks the clients for the largest of their required penalties."""
+        if self._plain_rho:
+            rho = max(self._plain_rho, MARGIN * required_rho())
+            return Steps(rho, 1.0 / (1.0 + rho * self.num_clients), 1.0)
         rho = self.automatic_rho(required_rho()) if self.rho is None else self.rho
         alpha = 1.0 if self.alpha is None else self.alpha
         if self.damping is not None:
@@ -85,19 +86,47 @@ class Policy:
         """ρ where it is "auto"."""
         return max(1.0 / self.num_clients if self._round == 0 else 1.0, MARGIN * required)
 
-    def observe(self, size: float) -> None:
-        """`size`: how far the round moved λ_g at γ = 1, relative to λ_g."""
+    def observe(
+        self, size: float, mixed: bool = False, gap: float = 0.0, primal: float = 0.0, change: float = 0.0
+    ) -> None:
+        """What a round did. `size`: how far it moved λ_g at γ = 1, relative to λ_g; `mixed`: whether lines were mixed;
+        `gap`, `primal` residual and the `change` of λ_g in posterior standard deviations.
+        """
         if size > self._size:
             self._damping = max(0.5 * self._damping, 1 / (4 * self.num_clients))
         else:
             self._damping = min(1.0, 1.3 * self._damping)
         self._size = size
         self._round += 1
+        if self._plain_rho:
+            self._balance(primal, change)
+        elif mixed:
+            self._wait(gap)
+
+    def _wait(self, gap: float) -> None:
+        if gap < 0.5 * self._best:
+            self._best, self._waited = gap, 0
+            return
+        self._waited += 1
+        if self._waited >= PATIENCE and self.rho is None and self.alpha is None:
+            self._plain_rho = 1.0
+
+    def _balance(self, primal: float, change: float) -> None:
+        dual = self._plain_rho * change
+        if primal > BALANCE * dual:
+            self._plain_rho *= 2.0
+        elif dual > BALANCE * primal:
+            self._plain_rho *= 0.5
 
     def state(self) -> dict[str, float]:
         """The numbers that the next round depends on."""
-        return {"damping": self._damping, "size": self._size, "round": float(self._round)}
+        return {name: float(getattr(self, f"_{name}")) for name in _NUMBERS}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from `state`."""
-        self._damping, self._size, self._round = float(state["damping"]), float(state["size"]), int(state["round"])
+        for name in _NUMBERS:
+            value = float(state[name])
+            setattr(self, f"_{name}", int(value) if name in ("round", "waited") else value)
+
+
+_NUMBERS = ("damping", "size", "round", "best", "waited", "plain_rho")

@@ -99,7 +99,8 @@ def logistic_differences(name: str, rho: float, rounds: int = ROUNDS) -> Differe
     """Both iterations on a logistic problem of the suite, the solver with the delta method."""
     case = problem(name)
     mean = np.zeros(case.dim)
-    return compare(case.clients(), losses_of(case), mean, case.prior_precision, rho, rounds, expectation="delta")
+    settings = {"expectation": "delta", "client_tol": 1e-12}
+    return compare(case.clients(), losses_of(case), mean, case.prior_precision, rho, rounds, **settings)
 
 
 def checks(count: int = 10, rounds: int = ROUNDS) -> Iterator[Check]:

@@ -54,4 +54,4 @@ class BregmanADMM(VariationalMethod):
         """In expectation parameters, which the kernel gives."""
         goal = lines.call("expectation_from_natural", *server)
         here = lines.call("expectation_from_natural", *clients)
-        return tuple(eta + damping * rho * (g - k) for eta, g, k in zip(duals, goal, here, strict=True))
+        return lines.call("bregman_dual_update", duals, goal, here, rho, damping)

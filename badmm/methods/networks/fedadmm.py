@@ -18,7 +18,7 @@ from torch import Tensor
 from badmm.checks import positive_number
 from badmm.clients.federation import Federation, Task
 from badmm.clients.training import Penalty
-from badmm.rounds.network_method import Events, PointMethod, State, Tensors, average, rows
+from badmm.rounds.network_method import Events, PointMethod, State, Tensors, rows
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class FedADMM(PointMethod):
         dual = old + self.rho * (theta - state.server["mean"])
         return {"change": theta - before + (dual - old) / self.rho}, {"theta": theta, "dual": dual}
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
         """One step along the mean change."""
-        state.server["mean"] = state.server["mean"] + self.server_step * average(sent["change"])
+        mean = state.server["mean"]
+        state.server["mean"] = mean + self.server_step * (sums["change"] / taken).to(mean.dtype)
         return {}

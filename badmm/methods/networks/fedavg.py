@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from badmm.clients.federation import Federation, Task
-from badmm.rounds.network_method import Events, PointMethod, State, Tensors, average
+from badmm.rounds.network_method import Events, PointMethod, State, Tensors, weighted
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,11 @@ class FedAvg(PointMethod):
         """Sends θ_k, keeps nothing."""
         return {"theta": theta}, {}
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+    def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
+        """Weighted by the number of points."""
+        return weighted(federation, members, sent)
+
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
         """The average over the clients that took part."""
-        state.server["mean"] = average(sent["theta"], federation.weights[members])
+        state.server["mean"] = (sums["theta"] / sums["weight"]).to(state.server["mean"].dtype)
         return {}

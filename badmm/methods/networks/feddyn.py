@@ -17,7 +17,7 @@ from torch import Tensor
 from badmm.checks import positive_number
 from badmm.clients.federation import Federation, Task
 from badmm.clients.training import Penalty
-from badmm.rounds.network_method import Events, PointMethod, State, Tensors, average, rows
+from badmm.rounds.network_method import Events, PointMethod, State, Tensors, rows
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class FedDyn(PointMethod):
         gradient = rows(state.clients, "gradient", task) - self.rho * (theta - state.server["mean"])
         return {"theta": theta}, {"gradient": gradient}
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
         """h collects the clients' drift; clients that did not take part count as unmoved."""
-        mean = average(sent["theta"])
-        share = self.rho * len(members) / federation.num_clients
+        mean = (sums["theta"] / taken).to(state.server["mean"].dtype)
+        share = self.rho * taken / federation.num_clients
         state.server["h"] = state.server["h"] - share * (mean - state.server["mean"])
         state.server["mean"] = mean - state.server["h"] / self.rho
         return {}

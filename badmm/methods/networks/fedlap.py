@@ -51,17 +51,23 @@ class FedLap(PointMethod):
         return Penalty(scale * self.precision, linear)
 
     def conclude(self, state: State, task: Task, theta: Tensor) -> tuple[Tensors, Tensors]:
-        """Sends λ_k = δ θ_k, keeps η_k, which the server mirrors."""
+        """λ_k = δ θ_k goes into c_k, η_k is kept."""
         lines = Lines("isotropic_gaussian", theta.device)
         natural = lines.call("natural_from_standard", theta, precision=self.precision)
         here = lines.call("natural_from_standard", state.server["mean"], precision=self.precision)
         (dual,) = lines.call("dual_update", (rows(state.clients, "dual", task),), here, natural, 1.0, self.damping)
         return {"natural": natural[0]}, {"dual": dual}
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
-        """λ_g ← λ_0 − Σ_k η_k with λ_0 = 0."""
-        lines = Lines("isotropic_gaussian", sent["natural"].device)
+    def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
+        """Σ_k c_k."""
+        lines = Lines("isotropic_gaussian", members.device)
+        (total,) = lines.contribution((sent["natural"],), (state.clients["dual"],), members, 1.0)
+        return {"natural": total}
+
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
+        """λ_g ← λ_0 + Σ_k c_k with λ_0 = 0."""
+        lines = Lines("isotropic_gaussian", sums["natural"].device)
         prior = (torch.zeros_like(state.server["mean"]),)
-        natural = lines.server(prior, (sent["natural"],), (state.clients["dual"],), members, 1.0)
+        natural = lines.server(prior, (sums["natural"],), 1.0)
         (state.server["mean"],) = lines.call("standard_from_natural", *natural, precision=self.precision)
         return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from badmm.checks import positive_number
+from badmm.checks import non_negative_number
 from badmm.clients.federation import Task
 from badmm.clients.training import Penalty
 from badmm.methods.networks.fedavg import FedAvg
@@ -17,13 +17,13 @@ from badmm.rounds.network_method import State
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """FedAvg whose clients are held near the server by a squared distance; ρ in units of loss over θ²."""
+    """FedAvg whose clients are held near the server by a squared distance; ρ ≥ 0 is loss over θ² (0: FedAvg)."""
 
     name = "fedprox"
     rho: float = 0.01
 
     def __post_init__(self) -> None:
-        positive_number(self.rho, "rho")
+        non_negative_number(self.rho, "rho")
 
     def penalty(self, state: State, task: Task) -> Penalty:
         """ρ/2 ‖θ − θ_g‖², up to a constant."""

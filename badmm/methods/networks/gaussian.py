@@ -19,8 +19,9 @@ DUALS = ("dual_precision_mean", "dual_precision")
 class GaussianMethod(Method):
     """λ_g = (S_g m_g, S_g) at the server, duals (η_ξ, η_S) at the clients; the prior is N(0, 1/precision).
 
-    A client sends λ_k; the server mirrors its dual line. A coordinate whose new precision at the server is not positive
-    keeps its old λ_g, and is counted; a client whose λ_k has a precision that is not positive is left out of the round.
+    A client sends c_k = (1 − α)/K λ_k − α η_k and keeps its dual. A coordinate whose new precision at the server is not
+    positive keeps its old λ_g, and is counted; a client whose λ_k has a precision that is not positive is left out of
+    the round.
     """
 
     broadcast = SLOTS
@@ -57,7 +58,7 @@ class GaussianMethod(Method):
         return mean + noise * precision.rsqrt()
 
     def exchange(self, state: State, task: Task, natural: Slots) -> tuple[Tensors, Tensors]:
-        """(sent, kept) of clients that ended at λ_k: it is sent, the dual line's result is kept."""
+        """(sent, kept) of clients that ended at λ_k: it goes into c_k, the dual line's result is kept."""
         rho, _, damping = self.steps(state, task.federation)
         lines = Lines(FAMILY, natural[0].device)
         old = tuple(rows(state.clients, name, task) for name in DUALS)
@@ -68,14 +69,19 @@ class GaussianMethod(Method):
         """Rows with a positive precision."""
         return (reply.sent["precision"] > 0).all(dim=1)
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+    def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
+        """Σ_k c_k."""
+        _, alpha, _ = self.steps(state, federation)
+        clients, duals = tuple(sent[name] for name in SLOTS), tuple(state.clients[name] for name in DUALS)
+        total = Lines(FAMILY, members.device).contribution(clients, duals, members, alpha)
+        return dict(zip(SLOTS, total, strict=True))
+
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
         """The server line; coordinates outside the domain keep their λ_g."""
         _, alpha, _ = self.steps(state, federation)
-        lines = Lines(FAMILY, members.device)
         old = server_natural(state)
         prior = (torch.zeros_like(old[0]), torch.full_like(old[1], self.prior_precision(federation)))
-        clients = tuple(sent[name] for name in SLOTS)
-        new = lines.server(prior, clients, tuple(state.clients[name] for name in DUALS), members, alpha)
+        new = Lines(FAMILY, old[0].device).server(prior, tuple(sums[name] for name in SLOTS), alpha)
         outside = ~(new[1] > 0)
         for name, before, after in zip(SLOTS, old, new, strict=True):
             state.server[name] = torch.where(outside, before, after)

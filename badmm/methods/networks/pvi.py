@@ -1,6 +1,6 @@
 """Partitioned variational inference (Ashman et al., arXiv:2202.12275), diagonal Gaussians, synchronous, damped.
 
-    client   q_k ← argmin E_q[ℓ_k]/τ − ⟨η_k, μ⟩ + KL(q‖q_g)       (the tilted distribution p(y_k|θ) q_g/t_k)
+    client   q_k ← argmin E_q[ℓ_k]/τ − ⟨η_k, μ⟩ + KL(q‖q_g)       (the cavity q_g/t_k times p(y_k|θ))
     dual     η_k ← η_k + γ (λ_g − λ_k)                            (t_k ← t_k (q_k/q_g)^γ, t_k ∝ exp⟨−η_k, T(θ)⟩)
     server   λ_g ← λ_0 − Σ_k η_k                                  (q_g ∝ p_0 Π_k t_k)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from badmm.checks import positive_number
 from badmm.clients.federation import Federation, LocalSettings, Task
 from badmm.clients.training import Penalty
-from badmm.rounds.network_method import Events, PointMethod, State, Tensors, average, rows
+from badmm.rounds.network_method import Events, PointMethod, State, Tensors, rows, weighted
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,13 @@ class Scaffold(PointMethod):
             new = old - state.server["control"] + (mean - theta) / length
         return {"move": theta - mean, "control": new - old}, {"control": new}
 
-    def server(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Events:
+    def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
         """Weighted by the number of points."""
-        weights = federation.weights[members]
-        state.server["mean"] = state.server["mean"] + self.server_step * average(sent["move"], weights)
-        share = float(weights.double().sum()) / federation.num_clients
-        state.server["control"] = state.server["control"] + share * average(sent["control"], weights)
+        return weighted(federation, members, sent)
+
+    def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
+        """θ_g moves by the weighted mean, c by the weighted sum over K."""
+        mean, control = state.server["mean"], state.server["control"]
+        state.server["mean"] = mean + self.server_step * (sums["move"] / sums["weight"]).to(mean.dtype)
+        state.server["control"] = control + (sums["control"] / federation.num_clients).to(control.dtype)
         return {}

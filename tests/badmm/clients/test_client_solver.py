@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from badmm import ClientError, Gamma, Gaussian, LostClientError, solve
-from badmm.clients.exact import solve_client
+from badmm.clients.exact import Tolerance, solve_client
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.family import Natural
@@ -45,15 +45,15 @@ def residual(problem: ClientProblem, natural: Natural) -> float:
 )
 def test_solution_meets_the_tolerance(client: Any, family: str, rho: float) -> None:
     problem = problem_of(client, family, Gaussian(np.zeros(4), 0.5), rho)
-    solution = solve_client(problem, 1e-12, 400)
+    solution = solve_client(problem, Tolerance(1e-12, max_evaluations=400))
     assert solution.residual <= 1e-12
     assert residual(problem, solution.natural) <= 1e-11
-    assert solution.iterations <= 150
+    assert solution.evaluations <= 150
 
 
 def test_wide_poisson_start_overflows_and_is_solved_all_the_same() -> None:
     problem = problem_of(PoissonRegression(10 * X, COUNTS), "full_gaussian", Gaussian(np.zeros(4), 1e-3))
-    solution = solve_client(problem, 1e-11, 400)
+    solution = solve_client(problem, Tolerance(1e-11, max_evaluations=400))
     assert solution.residual <= 1e-11
 
 
@@ -61,7 +61,7 @@ def test_wide_poisson_start_overflows_and_is_solved_all_the_same() -> None:
 def test_solution_minimises_the_variational_objective(family: str) -> None:
     client, prior, rho = LogisticRegression(X, Y), Gaussian(np.zeros(4), 0.5), 0.7
     problem = problem_of(client, family, prior, rho)
-    q = problem.family.posterior(solve_client(problem, 1e-12, 400).natural)
+    q = problem.family.posterior(solve_client(problem, Tolerance(1e-12, max_evaluations=400)).natural)
     assert isinstance(q, Gaussian)
 
     def objective(m: np.ndarray, factor: np.ndarray) -> float:
@@ -83,7 +83,7 @@ def test_isotropic_delta_client_is_a_proximal_step() -> None:
     client = LogisticRegression(X, Y).configured("delta")
     prior, rho = Gaussian(np.full(4, 0.3), 0.8), 2.0
     problem = problem_of(client, "isotropic_gaussian", prior, rho)
-    m = solve_client(problem, 1e-13, 400).natural[0] / 0.8
+    m = solve_client(problem, Tolerance(1e-13, max_evaluations=400)).natural[0] / 0.8
     proximal = lambda t: client.loss(t) + 0.5 * rho * 0.8 * np.sum((t - 0.3) ** 2)  # noqa: E731
     assert m == pytest.approx(minimize(proximal, np.zeros(4), tol=1e-12).x, abs=1e-6)
 
@@ -112,7 +112,7 @@ class LogRate:
 
 def test_user_gamma_client_with_natural_gradient_alone() -> None:
     problem = problem_of(LogRate(), "gamma", Gamma([2.0, 9.0], [1.0, 0.2]))
-    solution = solve_client(problem, 1e-12, 400)
+    solution = solve_client(problem, Tolerance(1e-12, max_evaluations=400))
     assert residual(problem, solution.natural) <= 1e-11
 
 
@@ -121,17 +121,17 @@ def test_violated_condition_names_client_and_penalty() -> None:
     problem = problem_of(LogisticRegression(X, Y), "full_gaussian", Gaussian(np.zeros(4), 1.0), 0.5, dual)
     assert problem.bound.required_rho(problem.natural_global, dual) == pytest.approx(3.0)
     with pytest.raises(LostClientError, match=r"client 0: .* needs rho > 3, got rho = 0.5") as caught:
-        solve_client(problem, 1e-10, 400)
+        solve_client(problem, Tolerance(1e-10, max_evaluations=400))
     assert caught.value.client == 0
     assert caught.value.required_rho == pytest.approx(3.0)
 
 
 def test_limit_on_evaluations_is_an_event() -> None:
     problem = problem_of(LogisticRegression(X, Y), "full_gaussian", Gaussian(np.zeros(4), 1.0))
-    enough = solve_client(problem, 1e-12, 400).iterations
+    enough = solve_client(problem, Tolerance(1e-12, max_evaluations=400)).evaluations
     again = ClientProblem(problem.bound, problem.natural_global, problem.dual, problem.rho)
-    solution = solve_client(again, 1e-12, enough - 1)
-    assert solution.iterations == enough - 1
+    solution = solve_client(again, Tolerance(1e-12, max_evaluations=enough - 1))
+    assert solution.evaluations == enough - 1
     assert any(f"stopped after {enough - 1} evaluations" in event for event in solution.events)
 
 
@@ -177,13 +177,13 @@ def test_faulty_clients_are_named(answer: Any, message: str) -> None:
 def test_trial_points_may_be_nearly_singular_without_a_warning() -> None:
     steep = LogisticRegression(np.outer(np.linspace(-1, 1, 20), [1e5, 1.0]), (np.arange(20) > 9).astype(int))
     problem = problem_of(steep, "full_gaussian", Gaussian(np.zeros(2), 1e-6))
-    assert solve_client(problem, 1e-9, 400).residual <= 1e-6
+    assert solve_client(problem, Tolerance(1e-9, max_evaluations=400)).residual <= 1e-6
 
 
 @pytest.mark.parametrize("family", ["isotropic_gaussian", "diagonal_gaussian", "full_gaussian"])
 def test_a_solution_at_mean_zero_is_recognised(family: str) -> None:
     balanced = LogisticRegression(np.concatenate([X, X]), np.repeat([0, 1], len(X)))
     problem = problem_of(balanced, family, Gaussian(np.zeros(4), 1.0))
-    solution = solve_client(problem, 1e-12, 100)
+    solution = solve_client(problem, Tolerance(1e-12, max_evaluations=100))
     assert solution.residual <= 1e-12
     assert solution.natural[0] == pytest.approx(np.zeros(4), abs=1e-10)

@@ -225,14 +225,15 @@ def test_a_server_precision_that_is_not_positive_keeps_the_old_coordinate() -> N
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
     state.clients["dual_precision"][:, 0] = 1.0  # λ_0 − Σ η_S = 1 − 4 there
     sent = {"precision_mean": torch.ones(K, DIM).double(), "precision": torch.ones(K, DIM).double()}
-    assert method.server(state, fed, torch.arange(K), sent) == {"coordinates_kept": 1}
+    sums = method.reduce(state, fed, torch.arange(K), sent)
+    assert method.server(State(state.server, {}), fed, K, sums) == {"coordinates_kept": 1}
     assert state.server["precision"].tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FedProx(rho=-1.0), "rho: expected a positive number, got -1.0"),
+        (lambda: FedProx(rho=-1.0), "rho: expected a number of at least 0, got -1.0"),
         (lambda: FedLap(damping=1.5), r"damping: expected a number in \(0, 1\], got 1.5"),
         (lambda: PVI(samples=0), "samples: expected a positive integer, got 0"),
         (lambda: Scaffold(control="both"), 'control: expected "gradient" or "steps", got \'both\''),

@@ -16,6 +16,7 @@ from badmm.clients.federation import ClientData, Task
 from badmm.ivon import IVON
 from badmm.methods.networks import REGISTRY
 from badmm.methods.networks.variational import GaussianDescent
+from badmm.rounds import network_clients
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import Reply, State
 from tests.badmm.rounds.federated_problems import CUBE, SIZES, SMALL, federation, one_round, solve, with_data
@@ -83,7 +84,7 @@ def train(device: torch.device, samples: int, hess_approx: Any, dtype: torch.dty
 def test_clients_train_as_one_stack(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack that raises is trained in parts, which would hide an error of stacks; it is counted."""
     method, fed = REGISTRY[name](), federation("squares", place, epochs=2, lr=0.05)
-    assert rounds.PARTED not in one_round(method, fed)[1].events
+    assert rounds.SPLIT not in one_round(method, fed)[1].events
     work = type(method).client
 
     def client(self: Any, state: State, task: Task) -> Reply:
@@ -93,7 +94,7 @@ def test_clients_train_as_one_stack(name: str, place: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(type(method), "client", client)
     _, outcome = one_round(method, fed)
-    assert outcome.events[rounds.PARTED] == 1 and len(outcome.used) == len(SIZES) and not outcome.excluded
+    assert outcome.events[rounds.SPLIT] == 1 and len(outcome.used) == len(SIZES) and not outcome.excluded
 
 
 @pytest.mark.parametrize("name", ["ivon_admm", "pvi", "fedlap"])
@@ -122,7 +123,7 @@ def test_what_a_gpu_tells_late_is_told_of_the_client_that_met_it(monkeypatch: py
         trained.append([])
 
     monkeypatch.setattr(type(method), "client", client)
-    monkeypatch.setattr(rounds, "_wait", wait)
+    monkeypatch.setattr(network_clients, "raise_pending", wait)
     _, outcome = one_round(method, federation("squares", epochs=1), largest=1)
     assert outcome.used == [0, 1, 3]
     assert outcome.excluded == {2: "raised ValueError: gradient: expected finite, got nan at index 0"}
@@ -132,7 +133,7 @@ def test_a_gpus_kernels_are_waited_for_and_the_cpus_are_not(monkeypatch: pytest.
     waited: list[int | None] = []
     monkeypatch.setattr(badmm_kernels, "synchronize", waited.append)
     for device in ("cpu", "cuda:1", "cuda"):
-        rounds._wait(torch.device(device))
+        network_clients.raise_pending(torch.device(device))
     assert waited == [1, None]
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from badmm import Gaussian, solve
-from badmm.families.family import Natural
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression
+from badmm.rounds.exact_clients import mix
 from badmm.rounds.mixing import DualMixing
-from badmm.rounds.policy import Policy, Steps
+from badmm.rounds.policy import PATIENCE, Policy, Steps
 
 
 def test_explicit_values_are_used_as_they_are() -> None:
@@ -21,7 +21,6 @@ def test_explicit_values_are_used_as_they_are() -> None:
         assert policy.steps(lambda: 10.0) == Steps(0.03, 0.4, 0.9)
         policy.observe(size)
     assert not policy.safeguarded
-    assert policy.scalars_up == policy.scalars_down == 0
 
 
 @given(st.integers(1, 60), st.lists(st.tuples(st.floats(1e-9, 1e3), st.floats(-5.0, 50.0)), min_size=1, max_size=30))
@@ -51,27 +50,44 @@ def test_damping_is_halved_where_changes_grow() -> None:
 def test_mixing_solves_a_linear_map_in_as_many_rounds_as_it_has_modes() -> None:
     family = bind("diagonal_gaussian", Gaussian(np.zeros(3), np.ones(3)))
     rates = np.array([0.9, -0.8, 0.5])
-    target = np.array([[1.0, 2.0, 3.0]])
-    eta: Natural = (np.zeros((1, 3)), np.zeros((1, 3)))
+    target = np.array([1.0, 2.0, 3.0])
+    eta, lines = np.zeros(3), []
     mixing = DualMixing(family, 8)
     for _ in range(5):
-        line = (target + rates * (eta[0] - target), np.zeros((1, 3)))
-        eta = mixing.mix(mixing.weights(family.prior_natural, eta, line))
-    assert eta[0] == pytest.approx(target, abs=1e-9)
+        line = target + rates * (eta - target)
+        lines.append((line[None], np.zeros((1, 3))))
+        weights = mixing.weights(family.prior_natural, (line, np.zeros(3)), (line - eta, np.zeros(3)))
+        assert weights.sum() == pytest.approx(1.0)
+        eta = mixing.mixed(weights)[0]
+        # the clients mix their own lines to the same
+        assert mix(lines, weights)[0][0] == pytest.approx(eta, abs=1e-12)
+    assert eta == pytest.approx(target, abs=1e-9)
 
 
-def test_mixing_uses_sums_alone() -> None:
-    family = bind("full_gaussian", Gaussian(np.zeros(2), 1.0))
-    rng = np.random.default_rng(0)
-    a, b = DualMixing(family, 4), DualMixing(family, 4)
-    for _ in range(4):
-        old, new = ((rng.normal(size=(5, 2)), np.stack([np.diag(rng.random(2)) for _ in range(5)])) for _ in range(2))
-        order = rng.permutation(5)
-        first = a.weights(family.prior_natural, old, new)
-        # other clients' duals, the same sums
-        second = b.weights(family.prior_natural, tuple(s[order] for s in old), tuple(s[order] for s in new))
-        assert first == pytest.approx(second, rel=1e-9)
-        assert first.sum() == pytest.approx(1.0)
+def test_plain_rounds_take_over_where_mixing_stalls() -> None:
+    policy = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
+    policy.observe(0.1)
+    for _ in range(PATIENCE + 1):
+        assert policy.steps(lambda: 0.0).mixing
+        policy.observe(0.1, mixed=True, gap=1.0, primal=1.0, change=1e-3)
+    steps = policy.steps(lambda: 0.0)
+    assert (steps.mixing, steps.rho, steps.alpha, steps.damping) == (False, 1.0, 0.2, 1.0)
+    policy.observe(0.1, gap=1.0, primal=1.0, change=1e-3)
+    assert policy.steps(lambda: 0.0).rho == 2.0
+    policy.observe(0.1, gap=1.0, primal=1e-3, change=1.0)
+    assert policy.steps(lambda: 0.0).rho == 1.0
+    assert policy.steps(lambda: 4.0).rho == 6.0
+    twin = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
+    twin.restore(policy.state())
+    assert twin.steps(lambda: 0.0) == policy.steps(lambda: 0.0)
+
+
+def test_mixing_goes_on_while_the_gap_halves() -> None:
+    policy = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
+    policy.observe(0.1)
+    for i in range(5 * PATIENCE):
+        policy.observe(0.1, mixed=True, gap=0.9**i)
+    assert policy.steps(lambda: 0.0).mixing
 
 
 @pytest.mark.parametrize("family", ["full_gaussian", "diagonal_gaussian"])

@@ -1,0 +1,146 @@
+"""The networks' clients in one process: their rows, their local training in stacks, and their answer to a message.
+
+"train"    down: what `Method.broadcast` names      up: the method's sums over the clients that could be used
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import badmm_kernels
+from badmm.clients.federation import Federation, Task
+from badmm.rounds.network_method import Method, Reply, State, Tensors
+from badmm.rounds.workers import Workers
+from badmm.transports import messages
+from badmm.transports.messages import Message
+
+
+@dataclass
+class Attempt:
+    """What became of a stack: replies, the clients that raised, and how many stacks raised though no client does."""
+
+    replies: list[tuple[Task, Reply]] = field(default_factory=list)
+    raised: dict[int, str] = field(default_factory=dict)
+    split: int = 0
+
+
+@dataclass
+class _Gathered:
+    """A round's usable rows by client, and what the round's reply says beside their sums."""
+
+    rows: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    used: list[int] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+    gradients: float = 0.0
+    split: int = 0
+
+
+class NetworkClients:
+    """Every client's rows (K, ...) in `known`, trained at most `largest` together; `lr` is the round's step size.
+
+    A client that raises, or returns what is not finite or not usable by the method, is left out: it keeps its rows and
+    its dual. The rows are changed in place.
+    """
+
+    def __init__(
+        self, method: Method, federation: Federation, known: State, lr: float, largest: int, workers: Workers
+    ) -> None:
+        self.method, self.federation, self.clients = method, federation, known.clients
+        # the network's initialisation is everybody's from the start: it follows from the seed
+        self.initial = {name: known.server[name] for name in ("initial",) if name in known.server}
+        self.lr, self.largest, self.workers = lr, largest, workers
+        self.used: list[int] = []
+
+    def __len__(self) -> int:
+        return self.federation.num_clients
+
+    def answer(self, message: Message) -> messages.Reply:
+        """Train the members and add up what they send."""
+        federation = self.federation
+        asked = range(len(self)) if message.members is None else message.members
+        received = {name: torch.as_tensor(array, device=federation.device) for name, array in message.arrays.items()}
+        state = State(self.initial | received, self.clients, message.round)
+        tasks = [
+            Task(federation, members, message.round, self.lr) for members in federation.stacks(asked, self.largest)
+        ]
+        gathered = _Gathered()
+        # replies are taken in as they come, so that only the stacks in training hold more than they send
+        for attempt in self.workers.each(lambda task: train_stack(self.method, state, task), tasks):
+            self._take(attempt, gathered)
+        self.used = sorted(gathered.used)
+        totals = {"loss": sum(gathered.losses), "gradients": gathered.gradients, "split": float(gathered.split)}
+        sums: Tensors = {}
+        size = 0
+        if self.used:
+            sent = {name: torch.stack([rows[k] for k in self.used]) for name, rows in gathered.rows.items()}
+            size = sum(rows[0].nbytes for rows in sent.values())
+            members = torch.tensor(self.used, device=federation.device)
+            sums = self.method.reduce(state, federation, members, sent)
+        return messages.Reply(
+            message.round,
+            message.digest,
+            len(self.used),
+            sums=sums,
+            totals=totals,
+            failures=gathered.failures,
+            client_nbytes=size,
+        )
+
+    def _take(self, attempt: Attempt, gathered: _Gathered) -> None:
+        gathered.failures |= attempt.raised
+        gathered.split += attempt.split
+        for task, reply in attempt.replies:
+            gathered.gradients += task.tally.gradients
+            good = self._screen(task, reply, gathered.failures)
+            for name, rows in reply.sent.items():
+                gathered.rows.setdefault(name, {}).update((task.members[place], rows[place]) for place in good)
+            self._keep(task, reply, good)
+            gathered.losses += [float(reply.losses[place]) for place in good]
+            gathered.used += [task.members[place] for place in good]
+
+    def _screen(self, task: Task, reply: Reply, failures: dict[int, str]) -> list[int]:
+        """Places of the clients that can be used; the others are noted."""
+        finite = reply.finite()
+        usable = finite & self.method.acceptable(reply)
+        for place, client in enumerate(task.members):
+            if not finite[place]:
+                failures[client] = "returned a value that is not finite"
+            elif not usable[place]:
+                failures[client] = "returned a precision that is not positive"
+        return usable.nonzero().flatten().tolist()
+
+    def _keep(self, task: Task, reply: Reply, good: Sequence[int]) -> None:
+        index = torch.tensor([task.members[place] for place in good], dtype=torch.long, device=self.federation.device)
+        for name, rows in reply.kept.items():
+            self.clients[name][index] = rows[list(good)]
+
+
+def train_stack(method: Method, state: State, task: Task) -> Attempt:
+    """The reply of a stack; where it raises, those of its halves, down to the client that does."""
+    try:
+        reply = method.client(state, task)
+        raise_pending(task.federation.device)
+        return Attempt([(task, reply)])
+    except Exception as error:
+        if len(task.members) == 1:
+            return Attempt(raised={task.members[0]: f"raised {type(error).__name__}: {error}"})
+    middle, whole = len(task.members) // 2, Attempt()
+    for members in (task.members[:middle], task.members[middle:]):
+        half = train_stack(method, state, Task(task.federation, members, task.round, task.lr))
+        whole.replies += half.replies
+        whole.raised |= half.raised
+        whole.split += half.split
+    if not whole.raised and not whole.split:
+        whole.split = 1
+    return whole
+
+
+def raise_pending(device: torch.device) -> None:
+    """Raise pending GPU domain errors, so that they name the client whose work met them."""
+    if device.type == "cuda":
+        badmm_kernels.synchronize(device.index)

@@ -1,0 +1,152 @@
+"""What crosses between the server and the clients: messages down, replies up, and the reduction of replies.
+
+A message goes to every client that takes part. A reply holds reductions over clients alone: sums of arrays and numbers,
+maxima and minima of numbers. The server never sees what one client holds: duals, λ_k and data stay with the clients.
+Both carry the round and a digest of the configuration, so that what belongs elsewhere is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Protocol
+
+import numpy as np
+
+from badmm.checks import Array
+
+Arrays = Mapping[str, Any]
+Numbers = Mapping[str, float]
+
+
+def _nbytes(arrays: Arrays, *numbers: Numbers) -> int:
+    return sum(int(array.nbytes) for array in arrays.values()) + 8 * sum(map(len, numbers))
+
+
+@dataclass(frozen=True)
+class Message:
+    """What the server broadcasts: its kind, the round, numbers such as ρ and γ, arrays such as λ_g.
+
+    `members` are the indices of the clients that take part (None: all); they address the message and are not counted
+    in `nbytes`, the size of what one client receives.
+    """
+
+    kind: str
+    round: int
+    digest: str
+    numbers: Numbers = field(default_factory=dict)
+    arrays: Arrays = field(default_factory=dict)
+    members: tuple[int, ...] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of numbers (8 each) and arrays."""
+        return _nbytes(self.arrays, self.numbers)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What clients send back, reduced: `sums` of arrays and `totals` of numbers, `maxima` and `minima` of numbers.
+
+    `clients` counts who is in the sums. `failures` names those who are not, with the reason; `notes` are messages for
+    the history. `nbytes` is the size of what one client sends: a reply of many is as large as that of one, unless the
+    sums have more digits than a client's own numbers, and `client_nbytes` says what those take.
+    """
+
+    round: int
+    digest: str
+    clients: int = 1
+    sums: Arrays = field(default_factory=dict)
+    totals: Numbers = field(default_factory=dict)
+    maxima: Numbers = field(default_factory=dict)
+    minima: Numbers = field(default_factory=dict)
+    failures: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    client_nbytes: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of numbers (8 each) and arrays, or `client_nbytes`."""
+        if self.client_nbytes is not None:
+            return self.client_nbytes
+        return _nbytes(self.sums, self.totals, self.maxima, self.minima)
+
+
+class Transport(Protocol):
+    """How a message reaches the processes that hold clients, and how their replies are reduced.
+
+    Every process calls both methods in turn: `broadcast` returns the server's message everywhere, `reduce` the
+    reduction of all processes' replies. `deadline` is the number of seconds that a reduction may take (None: any).
+    """
+
+    rank: int
+    size: int
+    deadline: float | None
+
+    def broadcast(self, message: Message) -> Message:
+        """The message of rank 0."""
+
+    def reduce(self, reply: Reply) -> Reply:
+        """The reduction of all ranks' replies, in the order of ranks (`combine`)."""
+
+
+def combine(replies: Iterable[Reply]) -> Reply:
+    """The reduction of replies, in their order: the same order gives the same bits."""
+    return reduce(_two, replies)
+
+
+def _two(a: Reply, b: Reply) -> Reply:
+    if (a.round, a.digest) != (b.round, b.digest):
+        raise ValueError(
+            f"reply: expected round {a.round} and digest {a.digest}, got round {b.round} and digest {b.digest}"
+        )
+    return Reply(
+        a.round,
+        a.digest,
+        a.clients + b.clients,
+        _merge(a.sums, b.sums, lambda x, y: x + y),
+        _merge(a.totals, b.totals, lambda x, y: x + y),
+        _merge(a.maxima, b.maxima, max),
+        _merge(a.minima, b.minima, min),
+        {**a.failures, **b.failures},
+        (*a.notes, *b.notes),
+        a.client_nbytes if b.client_nbytes is None else b.client_nbytes,
+    )
+
+
+def _merge(a: Mapping[str, Any], b: Mapping[str, Any], two: Any) -> dict[str, Any]:
+    """Entry by entry; an entry that only one side has is its own: a process without clients has none."""
+    return {**a, **{name: two(a[name], value) if name in a else value for name, value in b.items()}}
+
+
+def digest(configuration: Any) -> str:
+    """A short checksum of what all parties must agree on, of anything that JSON can hold."""
+    text = json.dumps(configuration, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pack(natural: tuple[Array, ...]) -> Array:
+    """A natural parameter as the vector that is sent: slots in turn, a symmetric matrix as its lower triangle."""
+    return np.concatenate([slot[np.tril_indices(len(slot))] if slot.ndim == 2 else slot for slot in natural])
+
+
+def unpack(vector: Array, shapes: tuple[tuple[int, ...], ...]) -> tuple[Array, ...]:
+    """The inverse of `pack` for slots of these shapes."""
+    size = sum(n * (n + 1) // 2 if len(shape) == 2 else n for shape in shapes for n in shape[:1])
+    if vector.shape != (size,):
+        raise ValueError(f"natural: expected a vector of {size} numbers, got shape {vector.shape}")
+    slots, at = [], 0
+    for shape in shapes:
+        if len(shape) == 1:
+            slots.append(vector[at : at + shape[0]])
+            at += shape[0]
+            continue
+        rows, columns = np.tril_indices(shape[0])
+        slot = np.empty(shape)
+        slot[rows, columns] = slot[columns, rows] = vector[at : at + len(rows)]
+        slots.append(slot)
+        at += len(rows)
+    return tuple(slots)

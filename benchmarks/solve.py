@@ -1,0 +1,125 @@
+"""python -m benchmarks.solve: `badmm.solve` on logistic regression beside federated IRLS in NumPy, in the same run.
+
+Full Gaussian, tol 1e-8, the defaults otherwise. Federated IRLS is Newton's method on the posterior mode: every round
+each client sends its gradient and XᵀWX, the server solves. It gives a Laplace approximation, `solve` the variational
+posterior; what is compared is what one costs in units of the other. Wall seconds depend on what else the machine does:
+CPU seconds of this process are printed beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+import badmm
+from badmm.checks import Array
+from badmm.families.distributions import Gaussian
+from badmm.likelihoods import LogisticRegression
+from benchmarks.machine import describe
+
+Client = tuple[Array, Array]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Wall and CPU seconds, rounds, and evaluations of one client's loss derivatives per client."""
+
+    wall: float
+    cpu: float
+    rounds: int
+    evaluations: float
+
+
+def problem(n: int, d: int, num_clients: int, seed: int = 0) -> list[Client]:
+    """n rows of d standard normal features over the clients, labels from a logistic model with ‖θ‖ ≈ 2."""
+    rng = np.random.default_rng(seed)
+    X, theta = rng.normal(size=(n, d)), rng.normal(size=d) * (2.0 / np.sqrt(d))
+    y = (rng.random(n) < expit(X @ theta)).astype(np.float64)
+    return [(X[part], y[part]) for part in np.array_split(np.arange(n), num_clients)]
+
+
+def irls(clients: Sequence[Client], tol: float = 1e-8) -> tuple[Array, Array, int]:
+    """The mode under a standard normal prior, the Hessian there, and the rounds it took."""
+    d = clients[0][0].shape[1]
+    theta = np.zeros(d)
+    for index in range(1, 101):
+        gradient, hessian = theta.copy(), np.eye(d)
+        for X, y in clients:
+            p = expit(X @ theta)
+            gradient += X.T @ (p - y)
+            half = X * np.sqrt(p * (1 - p))[:, None]
+            hessian += half.T @ half
+        step = np.linalg.solve(hessian, gradient)
+        theta -= step
+        if np.sqrt(step @ hessian @ step) <= tol:
+            return theta, hessian, index
+    raise RuntimeError(f"IRLS: expected a step of at most {tol:g} posterior standard deviations in 100 rounds")
+
+
+def time_solve(clients: Sequence[Client], workers: int | None, progress: Any = None) -> tuple[badmm.Result, Cost]:
+    """One run of `badmm.solve`."""
+    members = [LogisticRegression(X, y) for X, y in clients]
+    prior = Gaussian(np.zeros(members[0].dim), 1.0)
+    hooks = () if progress is None else (progress,)
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = badmm.solve(members, family="full_gaussian", prior=prior, tol=1e-8, workers=workers, callbacks=hooks)
+    cost = (time.perf_counter() - wall, time.process_time() - cpu)
+    # one evaluation of every client at each λ_g, the start's among them, beside those of its problem
+    evaluations = 1 + sum(1 + record.evaluations / len(members) for record in result.history)
+    return result, Cost(*cost, result.rounds, evaluations)
+
+
+def time_irls(clients: Sequence[Client]) -> tuple[Array, Array, Cost]:
+    """One run of federated IRLS."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    theta, hessian, rounds = irls(clients)
+    return theta, hessian, Cost(time.perf_counter() - wall, time.process_time() - cpu, rounds, float(rounds))
+
+
+def report(n: int, d: int, num_clients: int, ours: Cost, peer: Cost) -> str:
+    """A table of both and the ratio."""
+    lines = [
+        describe(),
+        f"n = {n}, d = {d}, K = {num_clients}, full Gaussian, tol 1e-8",
+        "",
+        "| | wall s | CPU s | rounds | evaluations per client |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, cost in (("badmm.solve", ours), ("federated IRLS, NumPy", peer)):
+        lines.append(f"| {name} | {cost.wall:.2f} | {cost.cpu:.2f} | {cost.rounds} | {cost.evaluations:.1f} |")
+    return "\n".join([*lines, f"| ratio | {ours.wall / peer.wall:.1f} | {ours.cpu / peer.cpu:.1f} | | |"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 1 where a limit is given and missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.solve", description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--features", type=int, default=300)
+    parser.add_argument("--clients", type=int, default=20)
+    parser.add_argument("--workers", type=int, help="threads (default: the cores)")
+    parser.add_argument("--limit", type=float, help="wall seconds that solve may take")
+    chosen = parser.parse_args(arguments)
+    clients = problem(chosen.rows, chosen.features, chosen.clients)
+    *_, peer = time_irls(clients)
+
+    def show(state: Any) -> None:
+        record = state.record
+        print(f"round {record.round}: gap {record.gap:.1e}, {record.seconds:.1f} s", file=sys.stderr)
+
+    result, ours = time_solve(clients, chosen.workers, show)
+    print(report(chosen.rows, chosen.features, chosen.clients, ours, peer))
+    if not result.converged:
+        print(f"solve: expected a gap of 1e-8, got {result.history[-1].gap:.2g}", file=sys.stderr)
+        return 1
+    return int(chosen.limit is not None and ours.wall > chosen.limit)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

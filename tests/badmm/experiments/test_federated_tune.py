@@ -10,8 +10,7 @@ import pytest
 
 from badmm.__main__ import main
 from badmm.data import images as data
-from badmm.experiments import network_config as config
-from badmm.experiments import store, tune
+from badmm.experiments import config, store, tune
 from badmm.experiments.config import ConfigError
 
 SMALL = """
@@ -93,7 +92,7 @@ def test_the_file_that_comes_out_holds_the_chosen_settings_and_runs(small: Path,
         for key, value in method["points"][method["chosen"]]["settings"].items():
             table: Any = after.methods[label]
             for name in key.split("."):
-                table = table[name]
+                table = getattr(table, name)
             assert table == value
     assert main(["run", str(out / "tuned.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
 
@@ -148,7 +147,7 @@ def test_a_method_without_any_score_is_an_error_with_the_grid_written(
     out = tmp_path / "out"
     changes = ["tune.grid.fedavg.local.lr=[1e38]", "tune.grid.fedprox.rho=[0.5]", "tune.grid.fedprox.local.lr=[0.01]"]
     options = [word for change in [*changes, "local.optimizer=sgd"] for word in ("--set", change)]
-    assert main(["tune", str(small), "--out", str(out), "--quiet", *options]) == 2
+    assert main(["tune", str(small), "--out", str(out), "--quiet", *options]) == 3
     assert "tune.grid.fedavg: expected a point that ends with a finite score, got none of 1" in capsys.readouterr().err
     assert grid(out)["methods"]["fedprox"]["chosen"] == 0
     assert not (out / "tuned.toml").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _floats(value: ArrayLike, name: str) -> Array:
         first = "" if array.size == 0 else f", the first {_short(array.flat[0])}"
         raise ValueError(f"{name}: expected real numbers, got {_KINDS[array.dtype.kind]}{first}")
     if array.dtype.kind == "O":
-        good = np.frompyfunc(_is_real, 1, 1)(array).astype(bool)
+        good = np.asarray(np.frompyfunc(_is_real, 1, 1)(array), dtype=bool)
         if not good.all():
             index = tuple(int(i) for i in np.argwhere(~good)[0])
             raise ValueError(f"{name}: expected real numbers, got {_short(array[index])}{_at(index)}")
@@ -166,6 +167,30 @@ def design(X: ArrayLike, y_length: int | None = None) -> Array:
     if y_length is not None and y_length != len(array):
         raise ValueError(f"y: expected shape ({len(array)},) to match X, got length {y_length}")
     return np.ascontiguousarray(array)
+
+
+def column_names(X: Any) -> tuple[str, ...] | None:
+    """The names of a data frame's columns; None for an array."""
+    columns = getattr(X, "columns", None)
+    return None if columns is None or callable(columns) else tuple(map(str, columns))
+
+
+def same_columns(clients: Iterable[Any]) -> None:
+    """Raise `ValueError` where two clients' features have other names, or the same ones in another order."""
+    first: tuple[int, tuple[str, ...]] | None = None
+    for k, client in enumerate(clients):
+        names = getattr(client, "columns", None)
+        if not isinstance(names, tuple):
+            continue
+        if first is None:
+            first = k, names
+        elif names != first[1]:
+            place = next((i for i, pair in enumerate(zip(names, first[1], strict=False)) if pair[0] != pair[1]), 0)
+            got, expected = _short(names[place]), _short(first[1][place])
+            raise ValueError(
+                f"clients: expected the columns of client {first[0]} in its order, {expected} at place {place}, got "
+                f"{got} at client {k}"
+            )
 
 
 def cholesky_factor(matrix: Array) -> Array | None:

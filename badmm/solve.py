@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from badmm.checks import Array, ClientError, ServerDomainError, positive_integer, positive_number, real_array
+from badmm.checks import (
+    Array,
+    ClientError,
+    ServerDomainError,
+    positive_integer,
+    positive_number,
+    real_array,
+    same_columns,
+)
 from badmm.clients.exact import ClientSolution, solve_client
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.distributions import Distribution
@@ -104,6 +112,7 @@ def _bind(
     members = list(clients)
     if not members:
         raise ValueError("clients: expected at least one client, got an empty list")
+    same_columns(members)
     if expectation not in EXPECTATIONS:
         raise ValueError(f"expectation: expected one of {', '.join(EXPECTATIONS)}, got {expectation!r}")
     tau = positive_number(temperature, "temperature")

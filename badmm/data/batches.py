@@ -62,9 +62,9 @@ def _interpret(content: bytes) -> Any:
         elif name in _LITERALS:
             stack.append(argument)
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
+            memo[len(memo) if argument is None else int(argument)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[int(argument or 0)])
         elif name in _OPERATIONS:
             _OPERATIONS[name](stack, argument)
         else:

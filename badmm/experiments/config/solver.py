@@ -210,7 +210,7 @@ class SolverConfig(Configuration):
     data: Data
     split: Split
     likelihood: Likelihood
-    prior: SerializeAsAny[Prior] = Field(default_factory=dict, validate_default=True)  # type: ignore[arg-type]
+    prior: SerializeAsAny[Prior] = Field(default_factory=dict, validate_default=True)
     method: Method = Method()
     run: Run = Run()
 

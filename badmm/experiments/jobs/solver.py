@@ -125,8 +125,9 @@ def _capture(state: badmm.SolverState) -> Checkpoint:
 
 
 def _restore(checkpoint: Checkpoint, history: Sequence[Record]) -> badmm.SolverState:
+    # JSON has no NaN: the history holds None
     records = [
-        {**record, "objective": math.nan if record["objective"] is None else record["objective"]}
+        {key: math.nan if value is None else value for key, value in record.items()}
         for record in history
         if record["round"] <= checkpoint.round
     ]

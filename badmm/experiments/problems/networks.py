@@ -87,7 +87,7 @@ def fingerprint(images: data.ImageSet) -> str:
     digest = hashlib.sha256(f"{images.num_classes} {images.levels}".encode())
     for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
         digest.update(f"{part.dtype.str} {part.shape}".encode())
-        digest.update(np.ascontiguousarray(part))
+        digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()
 
 

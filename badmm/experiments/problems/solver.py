@@ -142,7 +142,7 @@ def _fingerprint(table: files.Table) -> str:
     for name, values in {"X": table.X, "y": table.y, **table.extra}.items():
         digest.update(f"\n{name} {values.dtype.kind} {values.shape} ".encode())
         text = values.dtype.kind == "U"
-        digest.update("\0".join(values.tolist()).encode() if text else np.ascontiguousarray(values))
+        digest.update("\0".join(values.tolist()).encode() if text else np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 

@@ -26,7 +26,7 @@ def ensure() -> None:
     except RuntimeError:
         folder = tempfile.mkdtemp(prefix="badmm-kernels-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+        numba.config.CACHE_DIR = folder
         warnings.warn(
             "compiled kernels cannot be kept: neither their own folder nor the user's cache can be written, and every "
             "process compiles them anew; NUMBA_CACHE_DIR names another folder",

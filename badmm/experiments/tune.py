@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import UnfinishedRunError
-from badmm.experiments import config as configuration
 from badmm.experiments import report, store
 from badmm.experiments import run as running
-from badmm.experiments.config import ConfigError, toml
+from badmm.experiments.config import ConfigError, networks, toml
 from badmm.experiments.config.networks import Local, MethodTable, NetworkConfig, Report, Tune, method_table
 from badmm.experiments.jobs.sweep import Sweep
 from badmm.experiments.plots import networks as pictures
@@ -74,8 +73,8 @@ def from_file(
     ConfigError before anything is written for a file without `tune`, for settings that a method does not take and for
     unequal budgets; UnfinishedRunError, with the grid written, where no point of a method ended with a finite score.
     """
-    config = configuration.load(path, overrides)
-    if not isinstance(config, NetworkConfig) or config.tune is None:
+    config = networks.load(path, overrides)
+    if config.tune is None:
         raise ConfigError(f"{path}: tune: expected a section with a grid for every method, got none")
     trials = grids(config, config.tune)
     _check_budgets(config.tune, trials)

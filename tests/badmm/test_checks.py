@@ -19,7 +19,7 @@ from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegre
         [1, 2.5, True],
         np.array([1, 2, 3], dtype=np.uint8),
         np.array([True, False]),
-        np.float32([1.5]),
+        np.array([1.5], dtype=np.float32),
         [np.float64(1.0), np.int8(2)],
         [fractions.Fraction(1, 2), decimal.Decimal("0.25"), 3],
         np.ma.array([1.0, 2.0]),

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator, model_validator
 
 from badmm.clients.federation import LocalSettings
+from badmm.experiments import config as configuration
 from badmm.experiments.config import toml
 from badmm.experiments.config.schema import Configuration, Positive, Section, describe, one_of
 from badmm.experiments.config.toml import ConfigError
@@ -305,3 +306,11 @@ def resolve(config: NetworkConfig, folder: Path) -> NetworkConfig:
         return config
     root = str((folder / config.data.root).resolve())
     return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> NetworkConfig:
+    """Read a configuration as `badmm.experiments.config.load` does; ConfigError for one of a convex problem."""
+    config = configuration.load(path, overrides)
+    if not isinstance(config, NetworkConfig):
+        raise ConfigError(f"{path}: model: expected a section with a network, got none")
+    return config

@@ -13,6 +13,7 @@ excepted. A damaged file, and data or a configuration other than the run's, are 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ MANIFEST, CONFIG, HISTORY, STATE = "manifest.json", "config.toml", "history.json
 FORMAT = 1
 """The number of this folder's format; another one is refused."""
 _STATE = "state"
+_SEAL = "sha256"
 _MARK = "history"
 
 
@@ -72,8 +74,10 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write it into `folder`."""
-        write_atomic(folder / MANIFEST, (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode())
+        """Write it into `folder`, sealed like a checkpoint."""
+        table = asdict(self)
+        sealed = {**table, _SEAL: _digest(table)}
+        write_atomic(folder / MANIFEST, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -81,15 +85,18 @@ class Manifest:
         path = folder / MANIFEST
         try:
             table = json.loads(path.read_bytes())
-            manifest = cls(**table)
-            texts = (manifest.name, manifest.method, manifest.data, manifest.configuration, manifest.version)
-            if not all(isinstance(text, str) for text in texts) or not isinstance(manifest.files, dict):
-                raise TypeError("text expected")
-        except (ValueError, TypeError):
-            raise ValueError(f"{path}: expected the manifest of a run, got a damaged or foreign file") from None
-        if manifest.format != FORMAT:
-            raise ValueError(f"{path}: expected format {FORMAT}, got {manifest.format!r}")
-        return manifest
+            intact = table.pop(_SEAL) == _digest(table)
+        except (ValueError, TypeError, AttributeError, KeyError):
+            intact = False
+        if not intact:
+            raise ValueError(f"{path}: expected the manifest of a run, got a damaged or foreign file")
+        if table.get("format") != FORMAT:
+            raise ValueError(f"{path}: expected format {FORMAT}, got {table.get('format')!r}")
+        return cls(**table)
+
+
+def _digest(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

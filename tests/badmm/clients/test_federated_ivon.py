@@ -11,7 +11,7 @@ import torch
 import badmm_kernels
 from badmm.clients.federation import Federation, Task
 from badmm.clients.training import train
-from badmm.experiments import config
+from badmm.experiments.config import networks as config
 from badmm.experiments.jobs.networks import capture, restore
 from badmm.experiments.store import RunFolder
 from badmm.methods.networks.gaussian import DUALS

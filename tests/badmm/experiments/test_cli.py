@@ -77,7 +77,7 @@ def test_a_run_leaves_whole_results(logistic: Path, tmp_path: Path, capsys: pyte
     assert np.all(np.linalg.eigvalsh(tensors["precision"]) > 0)
     for picture in ("history.png", "posterior.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
-    assert config.load(out / "config.toml").run.tol == 1e-6
+    assert config.read(out / "config.toml")["run"]["tol"] == 1e-6
     assert "written to" in capsys.readouterr().out
 
 

@@ -163,6 +163,7 @@ def test_the_digest_is_of_what_may_not_change(path: Path, free: str) -> None:
 def test_text_of_every_kind_reads_back(path: Path, tmp_path: Path) -> None:
     odd = 'a "quoted" \\ name\twith\nlines, \x7f, \u00e9 and \U0001f600.csv'
     loaded = config.load(path)
+    assert isinstance(loaded, config.SolverConfig)
     changed = loaded.model_copy(update={"data": loaded.data.model_copy(update={"source": str(tmp_path / odd)})})
     (tmp_path / "again.toml").write_text(changed.dump(), encoding="utf-8")
     assert config.read(tmp_path / "again.toml")["data"]["source"] == str(tmp_path / odd)

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 from badmm.__main__ import main
 from badmm.clients.federation import ClientData
-from badmm.experiments import config, store
+from badmm.experiments import store
+from badmm.experiments.config import networks as config
 from badmm.methods.networks import REGISTRY
 from badmm.rounds import network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data

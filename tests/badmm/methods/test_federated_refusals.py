@@ -11,8 +11,8 @@ import torch
 from badmm.__main__ import main
 from badmm.checks import ClientError, ServerDomainError
 from badmm.clients.federation import ClientData
-from badmm.experiments import config
 from badmm.experiments.config import ConfigError
+from badmm.experiments.config import networks as config
 from badmm.methods.networks import REGISTRY
 from tests.badmm.rounds.federated_problems import DIM, SIZES, SMALL, federation, one_round, with_data
 

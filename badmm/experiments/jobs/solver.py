@@ -84,6 +84,7 @@ class SolverJob:
             "converged": outcome.converged,
             "reason": outcome.reason,
             "rows": problem.rows.as_dict(),
+            "preparation": dict(problem.preparation),
             "scores": problem.scores(posterior),
         }
         return {

@@ -56,6 +56,8 @@ class Problem:
     test_y: Array
     num_classes: int
     rows: Rows
+    preparation: Mapping[str, list[float]]
+    """[center, scale] of every column: a feature is (column − center) / scale. Empty for principal components."""
     fingerprint: str
     """SHA-256 of the table as it was read."""
 
@@ -111,8 +113,13 @@ def build(config: SolverConfig) -> Problem:
     training, test = _hold_out(config, len(y), groups)
     names: tuple[str, ...] = ()
     X: Array = np.empty((len(y), 0))
+    preparation: dict[str, list[float]] = {}
     if not config.likelihood.rate:
-        names, X = _prepared(config, table, training)
+        fitted = _preparation(config, table, training)
+        names, X = fitted.names, fitted(table.X)
+        if config.data.components is None:
+            pairs = zip(fitted.center.tolist(), fitted.scale.tolist(), strict=True)
+            preparation = {name: list(pair) for name, pair in zip(table.names, pairs, strict=True)}
     parts = [training[part] for part in _parts(config, X[training], y[training], groups, training)]
     exposure = table.extra[config.data.exposure] if config.data.exposure is not None else np.ones(len(y))
     make = functools.partial(_LIKELIHOODS[config.likelihood.kind], loss=config.likelihood, num_classes=num_classes)
@@ -120,7 +127,8 @@ def build(config: SolverConfig) -> Problem:
     dimension = X.shape[1] * (num_classes if config.likelihood.kind == "softmax_regression" else 1)
     prior = DISTRIBUTIONS[config.family](**config.prior.arguments(dimension))
     rows_of = _rows(len(y), parts, test, groups)
-    return Problem(config, clients, prior, names, X[test], y[test], num_classes, rows_of, _fingerprint(table))
+    held = (X[test], y[test])
+    return Problem(config, clients, prior, names, *held, num_classes, rows_of, preparation, _fingerprint(table))
 
 
 def _read(config: SolverConfig) -> files.Table:
@@ -160,12 +168,13 @@ def _target(config: SolverConfig, table: files.Table) -> tuple[Array, int]:
             f"{table.place(int(wrong[0]))}"
         )
     labels = y.astype(np.int64)
+    if most == 2:
+        return labels, 2
     count = max(2, int(labels.max()) + 1)
     absent = np.setdiff1d(np.arange(count), labels)
-    if absent.size and absent.size >= count // 2 and count > 2:
+    if absent.size:
         raise ConfigError(
-            f"data.target: expected labels 0 to C − 1 of C classes, got {count - absent.size} classes with labels up "
-            f"to {count - 1}"
+            f"data.target: expected classes numbered 0 to C − 1 without gaps, got none of class {absent[0]}"
         )
     return labels, count
 
@@ -191,7 +200,7 @@ def _rows(count: int, parts: list[NDArray[np.intp]], test: NDArray[np.intp], gro
     return Rows(count, used, {name: int(np.sum(groups[test].astype(str) == name)) for name in names if len(test)})
 
 
-def _prepared(config: SolverConfig, table: files.Table, training: NDArray[np.intp]) -> tuple[tuple[str, ...], Array]:
+def _preparation(config: SolverConfig, table: files.Table, training: NDArray[np.intp]) -> data.Preparation:
     options = config.data
     fitted = data.prepare(
         table.X[training],
@@ -202,7 +211,7 @@ def _prepared(config: SolverConfig, table: files.Table, training: NDArray[np.int
     )
     if not fitted.names:
         raise ConfigError("data: expected at least one feature or intercept = true, got neither")
-    return fitted.names, fitted(table.X)
+    return fitted
 
 
 def _parts(

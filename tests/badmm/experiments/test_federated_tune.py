@@ -155,10 +155,13 @@ def test_a_method_without_any_score_is_an_error_with_the_grid_written(
 
 
 def test_the_best_is_the_first_of_equals_and_edges_are_named() -> None:
-    trials = [tune.Trial({"rho": rho}, {}, scores) for rho, scores in ((1.0, [2.0]), (2.0, [3.0, 3.0]), (3.0, [3.0]))]
+    table = config.TABLES["fedavg"](method="fedavg", local=config.Local())
+    trials = [
+        tune.Trial({"rho": rho}, table, scores) for rho, scores in ((1.0, [2.0]), (2.0, [3.0, 3.0]), (3.0, [3.0]))
+    ]
     assert tune.best(trials, True) == 1
     assert tune.best(trials, False) == 0
-    assert tune.best([tune.Trial({}, {}, [None, 1.0])], True) is None
+    assert tune.best([tune.Trial({}, table, [None, 1.0])], True) is None
     assert tune.at_edge(trials, 0) == ["rho"]
     assert tune.at_edge(trials, 1) == []
 

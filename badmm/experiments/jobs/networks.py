@@ -63,7 +63,9 @@ class NetworkJob:
         state = (
             self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
         )
-        totals = dict.fromkeys(_TOTALS, 0) if checkpoint is None else dict(checkpoint.metadata["totals"])
+        totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
+        if checkpoint is not None:
+            totals = {name: checkpoint.metadata["totals"][name] for name in _TOTALS}
         while state.round < self.rounds:
             record = self._round(state, totals)
             after(record, lambda: capture(state, totals))

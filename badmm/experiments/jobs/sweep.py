@@ -36,6 +36,7 @@ class Sweep:
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
         # methods share a seed's data; seeds are the outer loop, so that one is enough to keep
         self._assigned = lru_cache(maxsize=1)(lambda seed: problems.assign(config, seed, self.images))
+        self._assigned(config.run.seeds[0])  # what does not fit there is no method's fault
         for label in config.methods:
             try:
                 self.job(label, config.run.seeds[0]).experiment.start()

@@ -42,7 +42,7 @@ class History:
         self._digest.update(line)
         self._size, self._rounds = self._size + len(line), self._rounds + 1
         if SECONDS in record:
-            _append(self.times, _line({"round": record["round"], SECONDS: round(record[SECONDS], 6)}), sync=False)
+            _append(self.times, _line({"round": record["round"], SECONDS: record[SECONDS]}), sync=False)
 
     @property
     def mark(self) -> Mark:

@@ -207,7 +207,8 @@ def test_image_files_are_played_from_a_root(small: Path, tmp_path: Path) -> None
         images.reshape(count, 16)[np.arange(count), labels] = 255
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):
             (raw / f"{stem}-{name}-ubyte").write_bytes(idx_bytes(array))
-    changes = ["data.source=mnist", "data.fraction=1.0", "model.name=linear", "split.kind=shards", "split.clients=10"]
+    small.write_text(SMALL.replace('name = "mlp"\nhidden = [6]', 'name = "linear"'))
+    changes = ["data.source=mnist", "data.fraction=1.0", "split.kind=shards", "split.clients=10"]
     changes += ["split.points=20", "run.rounds=15", "local.lr=0.1"]
     options = [word for change in changes for word in ("--set", change)]
     out = tmp_path / "out"

@@ -131,7 +131,7 @@ def test_a_terminal_of_any_encoding_is_written_to(
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "ö")]) == 0
     stream.flush()
-    assert b"rate 9.571" in stream.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"rate 9.571" in stream.buffer.getvalue()
 
 
 def test_a_result_prints_in_a_few_lines() -> None:

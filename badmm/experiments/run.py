@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 
-from badmm import Gamma, Result
+from badmm import Result
 from badmm.checks import UnfinishedRunError
 from badmm.experiments import config as configuration
 from badmm.experiments.config import ConfigError, Configuration, SolverConfig
@@ -21,6 +21,7 @@ from badmm.experiments.jobs import job
 from badmm.experiments.jobs.solver import SolverJob
 from badmm.experiments.progress import RoundsProgress
 from badmm.experiments.store.folder import RunFolder, locked
+from badmm.families.factorised import Factorised
 
 if TYPE_CHECKING:
     from badmm.experiments.config.networks import NetworkConfig
@@ -91,7 +92,7 @@ def _tell(task: SolverJob, result: Result, console: Console) -> None:
     console.print(f"{ended} after {result.rounds} rounds, gap {result.history[-1].gap:.2e}: {result.reason}")
     for way, scores in task.problem.scores(result.posterior).items():
         console.print(f"held out, {way}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    if isinstance(result.posterior, Gamma):
+    if isinstance(result.posterior, Factorised):
         deviation = np.sqrt(result.posterior.variance)
         console.print(f"rate {result.posterior.mean[0]:.4g} ± {deviation[0]:.2g}")
 

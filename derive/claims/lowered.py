@@ -38,8 +38,9 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
     }
     if not isinstance(inverse, ScalarRoot):
         maps["natural_from_expectation"] = inverse
-    sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl}
+    sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl, "log_density": c.log_density}
     return {
+        "whiten": c.whitened,
         **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
         **{name: [expr] for name, expr in sums.items()},
         **round_results(),

@@ -6,7 +6,7 @@ import textwrap
 
 from ..ir import nodes as ir
 
-TUPLE_ARGUMENTS = ("natural_q", "natural_p")
+TUPLE_ARGUMENTS = ("natural_q", "natural_p", "natural", "direction")
 PURPOSE = {
     "natural_from_standard": "Natural parameters λ of the standard ones.",
     "standard_from_natural": "Standard parameters of λ.",
@@ -16,6 +16,8 @@ PURPOSE = {
     "entropy": "Differential entropy in nats.",
     "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
     "natural_gradient": "Natural gradient ∇_μ L.",
+    "log_density": "Log-density log q(θ).",
+    "whiten": "Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.",
     "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
     "cavity": "The client's cavity λ_g + η/ρ.",
     "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
 CAST_OPS = ("low", "real", "bits", "from_bits")
@@ -69,8 +69,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
-    speaks of in errors."""
+    """An operation; `target` is the function that `call` and `ratio_divergence` call, or the matrix of a `cholesky`."""
 
     op: str
     args: tuple[Expr, ...]
@@ -327,6 +326,7 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
+    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
 
     @property
     def origin(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,17 +18,9 @@ from pydantic import (
 
 from badmm.data.tables import DATASETS
 from badmm.experiments.config.schema import Configuration, Positive, Section, check
-from badmm.experiments.config.toml import ConfigError
-from badmm.families.distributions import Distribution, Gamma, Gaussian
+from badmm.families import registry
 
 FILES = (".csv", ".npz")
-DISTRIBUTIONS: dict[str, type[Distribution]] = {
-    "isotropic_gaussian": Gaussian,
-    "diagonal_gaussian": Gaussian,
-    "full_gaussian": Gaussian,
-    "gamma": Gamma,
-}
-"""The class of every family's priors; its constructor's arguments are the keys of the section `prior`."""
 PRIOR_DEFAULTS = {"mean": 0.0, "precision": 1.0}
 
 
@@ -155,21 +147,13 @@ Likelihood = Annotated[
 class Prior(Section):
     """The standard parameters of a family's prior, broadcast over the coordinates."""
 
-    def arguments(self, dimension: int) -> dict[str, Any]:
-        """The arguments of the distribution's constructor for θ of that dimension."""
-        values = self.model_dump()
-        return {name: [value] * dimension if name == "mean" else value for name, value in values.items()}
 
-
-def _prior_of(distribution: type[Distribution]) -> type[Prior]:
-    """The section whose keys are the arguments of a distribution; a mean is any number, all else is positive."""
-    fields: dict[str, Any] = {}
-    for name in list(inspect.signature(distribution).parameters):
-        fields[name] = (float if name == "mean" else Positive, PRIOR_DEFAULTS.get(name, ...))
-    return create_model(f"{distribution.__name__}Prior", __base__=Prior, **fields)
-
-
-PRIORS = {family: _prior_of(distribution) for family, distribution in DISTRIBUTIONS.items()}
+@cache
+def prior_of(family: str) -> type[Prior]:
+    """The section whose keys are the standard parameters of a family; a Gaussian's have defaults."""
+    defaults = PRIOR_DEFAULTS if registry.takes_expectations(family) else {}
+    fields: dict[str, Any] = {name: (float, defaults.get(name, ...)) for name in registry.arguments(family)}
+    return create_model(f"{family}_prior", __base__=Prior, **fields)
 
 
 class Method(Section):
@@ -217,15 +201,15 @@ class SolverConfig(Configuration):
     @field_validator("family")
     @classmethod
     def _family(cls, value: str) -> str:
-        if value not in DISTRIBUTIONS:
-            raise ValueError(f"one of {', '.join(DISTRIBUTIONS)}")
+        if value not in registry.names():
+            raise ValueError(f"one of {', '.join(registry.names())}")
         return value
 
     @field_validator("likelihood")
     @classmethod
     def _likelihood(cls, value: Loss, info: ValidationInfo) -> Loss:
         family = info.data.get("family")
-        suited = [loss for loss in LOSSES if family is None or loss.rate == (DISTRIBUTIONS[family] is Gamma)]
+        suited = [loss for loss in LOSSES if family is None or loss.rate != registry.takes_expectations(family)]
         if type(value) not in suited:
             kinds = ", ".join(loss.model_fields["kind"].annotation.__args__[0] for loss in suited)  # type: ignore[union-attr]
             raise ValueError(f"kind: expected one of {kinds} (family = {family}), got {value.kind}")  # type: ignore[attr-defined]
@@ -240,10 +224,12 @@ class SolverConfig(Configuration):
             return Prior()  # what is wrong with those is reported, and the prior's keys depend on them
         family = info.data["family"]
         try:
-            return check(PRIORS[family], value, "prior")
-        except ConfigError as error:
+            prior = check(prior_of(family), value, "prior")
+            registry.prior(family, prior.model_dump(), 1)  # the family says which values it takes
+        except ValueError as error:
             first = str(error).splitlines()[0].removeprefix("prior: ")
             raise ValueError(f"{first} (family = {family})") from None
+        return prior
 
     def inapplicable(self) -> dict[str, str]:
         """What has no effect with this likelihood, split and source."""

@@ -18,7 +18,8 @@ from badmm.experiments.problems.solver import Problem, build
 from badmm.experiments.store.files import png
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
 from badmm.experiments.store.tensors import sealed_bytes
-from badmm.families.distributions import Distribution, Gamma, Gaussian
+from badmm.families.distributions import Distribution, Gaussian
+from badmm.families.factorised import Factorised
 
 _WINDOW = 8
 """Rounds over which the gap's rate of decrease is measured."""
@@ -77,7 +78,7 @@ class SolverJob:
     def results(self, outcome: badmm.Result, history: Sequence[Record]) -> Mapping[str, bytes]:
         """The posterior with its features' names, a summary, pictures of the history and of the posterior."""
         config, posterior, problem = self.config, outcome.posterior, self.problem
-        tensors = {name: getattr(posterior, name) for name in type(config.prior).model_fields}
+        tensors = posterior.parameters()
         metadata = {"name": config.name, "family": config.family, "features": json.dumps(problem.features)}
         summary = {
             "rounds": outcome.rounds,
@@ -140,6 +141,5 @@ def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:
     title = f"{problem.config.name}: posterior, {problem.config.family}"
     if isinstance(posterior, Gaussian):
         return plots.gaussian_figure(posterior.mean, posterior.covariance, problem.coordinates, title)
-    assert isinstance(problem.prior, Gamma)
-    prior = (float(problem.prior.shape[0]), float(problem.prior.rate[0]))
-    return plots.gamma_figure(posterior.shape, posterior.rate, prior, title)
+    assert isinstance(posterior, Factorised) and isinstance(problem.prior, Factorised)
+    return plots.density_figure(posterior, problem.prior, title)

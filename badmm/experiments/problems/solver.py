@@ -17,7 +17,8 @@ from badmm.data import files
 from badmm.data import tables as data
 from badmm.experiments import predictive
 from badmm.experiments.config import ConfigError
-from badmm.experiments.config.solver import DISTRIBUTIONS, SolverConfig
+from badmm.experiments.config.solver import SolverConfig
+from badmm.families import registry
 from badmm.families.distributions import Distribution, Gaussian
 
 Array = NDArray[Any]
@@ -124,8 +125,7 @@ def build(config: SolverConfig) -> Problem:
     exposure = table.extra[config.data.exposure] if config.data.exposure is not None else np.ones(len(y))
     make = functools.partial(_LIKELIHOODS[config.likelihood.kind], loss=config.likelihood, num_classes=num_classes)
     clients = [make(X=X[rows], y=y[rows], exposure=exposure[rows]) for rows in parts]
-    dimension = X.shape[1] * (num_classes if config.likelihood.kind == "softmax_regression" else 1)
-    prior = DISTRIBUTIONS[config.family](**config.prior.arguments(dimension))
+    prior = registry.prior(config.family, config.prior.model_dump(), int(clients[0].dim))
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
     return Problem(config, clients, prior, names, *held, num_classes, rows_of, preparation, _fingerprint(table))

@@ -4,6 +4,7 @@ documented function that a person calls."""
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -41,8 +42,19 @@ def python_tuple(items: tuple[object, ...]) -> str:
 
 def constants(module: ir.Module) -> str:
     """What a namespace says of its family."""
-    slots = "\n".join(f"{kind.upper()} = {python_tuple(names)}" for kind, names in module.slots.items())
-    return f'NAME = "{module.family}"\n{slots}\nFIXED = {python_tuple(module.fixed)}'
+    slots = {kind.upper(): names for kind, names in module.slots.items()}
+    named = {"NAME": module.family, **slots, "FIXED": module.fixed, **dict(module.facts)}
+    return "\n".join(f"{name} = {_literal(value)}" for name, value in named.items())
+
+
+def _literal(value: object) -> str:
+    """A string, a number or a tuple of them as formatters write it."""
+    if isinstance(value, tuple):
+        parts = [_literal(part) for part in value]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if isinstance(value, float) and math.isinf(value):
+        return f'float("{value}")'
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def exported(names: Sequence[str]) -> str:

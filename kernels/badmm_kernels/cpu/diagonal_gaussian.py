@@ -24,6 +24,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "positive")
+STANDARD_DOMAINS = ("real", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta**2", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -35,6 +42,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -46,6 +54,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
     "x_minus_log1p",
 ]
 
@@ -512,6 +521,239 @@ def natural_gradient(
     Source: Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11.
     """
     return _NATURAL_GRADIENT((mean, expected_gradient, expected_hessian), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, xi, S):
+    """A coordinate of `log_density`, f32."""
+    theta = f64(theta)
+    xi = f64(xi)
+    S = f64(S)
+    m = xi / S
+    t10 = m - theta
+    return f32(fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, S_in, S_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = f64(load(theta_in, theta_in_at + i))
+            xi = f64(load(xi_in, xi_in_at + i))
+            S = f64(load(S_in, S_in_at + i))
+            m = xi / S
+            t10 = m - theta
+            result_0 = f32(fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728))
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, xi, S):
+    """A coordinate of `log_density`, f64."""
+    m = xi / S
+    t10 = m - theta
+    return fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, S_in, S_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            m = xi / S
+            t10 = m - theta
+            result_0 = fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728)
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+        ("precision", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, precision: Any, *, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean, precision), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(xi, S, d_xi, d_S):
+    """A coordinate of `whiten`, f32."""
+    m = xi / S
+    l_11 = f32(1.0) / math.sqrt(S)
+    l_21 = -m / math.sqrt(S)
+    l_22 = f32(0.7071067811865476) / S
+    return fma(d_xi, l_11, d_S * l_21), d_S * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    xi_in,
+    xi_in_step,
+    S_in,
+    S_in_step,
+    d_xi_in,
+    d_xi_in_step,
+    d_S_in,
+    d_S_in_step,
+    out_0,
+    out_1,
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        d_xi_in_at = row * d_xi_in_step
+        d_S_in_at = row * d_S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            d_S = load(d_S_in, d_S_in_at + i)
+            m = xi / S
+            l_11 = f32(1.0) / math.sqrt(S)
+            l_21 = -m / math.sqrt(S)
+            l_22 = f32(0.7071067811865476) / S
+            result_0 = fma(d_xi, l_11, d_S * l_21)
+            result_1 = d_S * l_22
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(xi, S, d_xi, d_S):
+    """A coordinate of `whiten`, f64."""
+    m = xi / S
+    l_11 = 1.0 / math.sqrt(S)
+    l_21 = -m / math.sqrt(S)
+    l_22 = 0.7071067811865476 / S
+    return fma(d_xi, l_11, d_S * l_21), d_S * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    xi_in,
+    xi_in_step,
+    S_in,
+    S_in_step,
+    d_xi_in,
+    d_xi_in_step,
+    d_S_in,
+    d_S_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        d_xi_in_at = row * d_xi_in_step
+        d_S_in_at = row * d_S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            d_S = load(d_S_in, d_S_in_at + i)
+            m = xi / S
+            l_11 = 1.0 / math.sqrt(S)
+            l_21 = -m / math.sqrt(S)
+            l_22 = 0.7071067811865476 / S
+            result_0 = fma(d_xi, l_11, d_S * l_21)
+            result_1 = d_S * l_22
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("natural.precision", "positive"),
+        ("direction.precision_mean", "real"),
+        ("direction.precision", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (1, 3)),
+)
+
+
+def whiten(natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_S*l_21 + d_xi*l_11, d_S*l_22
+
+    Arrays: natural: (precision_mean, precision); direction: (precision_mean, precision); each (P,) or (K, P), any
+    further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is shared
+    by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -25,6 +25,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "spd")
+STANDARD_DOMAINS = ("real", "spd")
+EXPECTATION_DOMAINS = ("real", "symmetric")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta*theta.T", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",

@@ -24,6 +24,13 @@ NATURAL = ("shape", "rate")
 STANDARD = ("shape", "rate")
 EXPECTATION = ("mean_log", "negative_mean")
 FIXED = ()
+NATURAL_DOMAINS = ("positive", "positive")
+STANDARD_DOMAINS = ("positive", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (0.0, float("inf"))
+STATISTICS = (("log(theta)", 1.0), ("theta", -1.0))
+LOSS_DERIVATIVES = ("gradient_shape", "gradient_rate")
 
 __all__ = [
     "bregman_dual_update",
@@ -37,6 +44,7 @@ __all__ = [
     "expectation_from_natural",
     "kl",
     "lgamma",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -54,6 +62,7 @@ __all__ = [
     "stirling_remainder_1",
     "stirling_remainder_2",
     "trigamma",
+    "whiten",
     "x_minus_log1p",
 ]
 
@@ -866,6 +875,258 @@ def natural_gradient(
     Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
     """
     return _NATURAL_GRADIENT((shape, rate, gradient_shape, gradient_rate), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, a, b):
+    """A coordinate of `log_density`, f32."""
+    theta = f64(theta)
+    a = f64(a)
+    b = f64(b)
+    t0_0 = math.log(theta)
+    return f32(fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a)))))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_in, a_in_step, b_in, b_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = f64(load(theta_in, theta_in_at + i))
+            a = f64(load(a_in, a_in_at + i))
+            b = f64(load(b_in, b_in_at + i))
+            t0_0 = math.log(theta)
+            result_0 = f32(fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a)))))
+            outside = nonpositive(theta, outside)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, a, b):
+    """A coordinate of `log_density`, f64."""
+    t0_0 = math.log(theta)
+    return fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a))))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_in, a_in_step, b_in, b_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            a = load(a_in, a_in_at + i)
+            b = load(b_in, b_in_at + i)
+            t0_0 = math.log(theta)
+            result_0 = fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a))))
+            outside = nonpositive(theta, outside)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "positive"),
+        ("shape", "positive"),
+        ("rate", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(theta: Any, shape: Any, rate: Any, *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+
+    Arrays: theta; shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous.
+    An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, shape, rate), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(a, b, d_a, d_b):
+    """A coordinate of `whiten`, f32."""
+    a = f64(a)
+    b = f64(b)
+    d_a = f64(d_a)
+    d_b = f64(d_b)
+    t0_0 = math.sqrt(a)
+    t0_1 = stirling_remainder_2(a)
+    t0_2 = fma(a, t0_1, 1.0)
+    t0_3 = math.sqrt(t0_2)
+    t0_4 = 1.0 / b
+    l_11 = t0_3 / t0_0
+    l_21 = -(t0_0 * t0_4) / t0_3
+    l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+    return f32(fma(d_b, l_21, d_a * l_11)), f32(d_b * l_22)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    a_in,
+    a_in_step,
+    b_in,
+    b_in_step,
+    d_a_in,
+    d_a_in_step,
+    d_b_in,
+    d_b_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        d_a_in_at = row * d_a_in_step
+        d_b_in_at = row * d_b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            a = f64(load(a_in, a_in_at + i))
+            b = f64(load(b_in, b_in_at + i))
+            d_a = f64(load(d_a_in, d_a_in_at + i))
+            d_b = f64(load(d_b_in, d_b_in_at + i))
+            t0_0 = math.sqrt(a)
+            t0_1 = stirling_remainder_2(a)
+            t0_2 = fma(a, t0_1, 1.0)
+            t0_3 = math.sqrt(t0_2)
+            t0_4 = 1.0 / b
+            l_11 = t0_3 / t0_0
+            l_21 = -(t0_0 * t0_4) / t0_3
+            l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+            result_0 = f32(fma(d_b, l_21, d_a * l_11))
+            result_1 = f32(d_b * l_22)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(a, b, d_a, d_b):
+    """A coordinate of `whiten`, f64."""
+    t0_0 = math.sqrt(a)
+    t0_1 = stirling_remainder_2(a)
+    t0_2 = fma(a, t0_1, 1.0)
+    t0_3 = math.sqrt(t0_2)
+    t0_4 = 1.0 / b
+    l_11 = t0_3 / t0_0
+    l_21 = -(t0_0 * t0_4) / t0_3
+    l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+    return fma(d_b, l_21, d_a * l_11), d_b * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    a_in,
+    a_in_step,
+    b_in,
+    b_in_step,
+    d_a_in,
+    d_a_in_step,
+    d_b_in,
+    d_b_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        d_a_in_at = row * d_a_in_step
+        d_b_in_at = row * d_b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            a = load(a_in, a_in_at + i)
+            b = load(b_in, b_in_at + i)
+            d_a = load(d_a_in, d_a_in_at + i)
+            d_b = load(d_b_in, d_b_in_at + i)
+            t0_0 = math.sqrt(a)
+            t0_1 = stirling_remainder_2(a)
+            t0_2 = fma(a, t0_1, 1.0)
+            t0_3 = math.sqrt(t0_2)
+            t0_4 = 1.0 / b
+            l_11 = t0_3 / t0_0
+            l_21 = -(t0_0 * t0_4) / t0_3
+            l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+            result_0 = fma(d_b, l_21, d_a * l_11)
+            result_1 = d_b * l_22
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.shape", "positive"),
+        ("natural.rate", "positive"),
+        ("direction.shape", "real"),
+        ("direction.rate", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (0, 1, 3)),
+)
+
+
+def whiten(natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_a*l_11 + d_b*l_21, d_b*l_22
+
+    Arrays: natural: (shape, rate); direction: (shape, rate); each (P,) or (K, P), any further shape as well;
+    float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -24,6 +24,13 @@ NATURAL = ("precision_mean",)
 STANDARD = ("mean",)
 EXPECTATION = ("mean",)
 FIXED = ("precision",)
+NATURAL_DOMAINS = ("real",)
+STANDARD_DOMAINS = ("real",)
+EXPECTATION_DOMAINS = ("real",)
+FIXED_DOMAINS = ("positive",)
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0),)
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -35,6 +42,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -45,6 +53,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -398,6 +407,174 @@ def natural_gradient(
     Source: Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11.
     """
     return _NATURAL_GRADIENT((mean, expected_gradient), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, xi, s):
+    """A coordinate of `log_density`, f32."""
+    u0 = f32(1.0 / s)
+    u1 = f32(0.5 * math.log(s))
+    u2 = f32(s)
+    m = u0 * xi
+    t10 = m - theta
+    return fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, u0, u1, u2, out_0):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            m = u0 * xi
+            t10 = m - theta
+            result_0 = fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, xi, s):
+    """A coordinate of `log_density`, f64."""
+    u0 = f64(1.0 / s)
+    u1 = f64(0.5 * math.log(s))
+    u2 = f64(s)
+    m = u0 * xi
+    t10 = m - theta
+    return fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, u0, u1, u2, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            m = u0 * xi
+            t10 = m - theta
+            result_0 = fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / s, 0.5 * math.log(s), s),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, *, precision: float, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean), (precision,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(xi, d_xi, s):
+    """A coordinate of `whiten`, f32."""
+    u0 = f32(1.0 / math.sqrt(s))
+    l_11 = u0
+    return d_xi * l_11
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, d_xi_in, d_xi_in_step, u0, out_0):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        d_xi_in_at = row * d_xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            l_11 = u0
+            result_0 = d_xi * l_11
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(xi, d_xi, s):
+    """A coordinate of `whiten`, f64."""
+    u0 = f64(1.0 / math.sqrt(s))
+    l_11 = u0
+    return d_xi * l_11
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, d_xi_in, d_xi_in_step, u0, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        d_xi_in_at = row * d_xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            l_11 = u0
+            result_0 = d_xi * l_11
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("direction.precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / math.sqrt(s),),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real",),
+    depends=((1,),),
+)
+
+
+def whiten(
+    natural: Sequence[Any], direction: Sequence[Any], *, precision: float, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_xi*l_11
+
+    Arrays: natural: (precision_mean); direction: (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (precision,), out)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

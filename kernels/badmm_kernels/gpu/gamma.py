@@ -19,6 +19,13 @@ NATURAL = ("shape", "rate")
 STANDARD = ("shape", "rate")
 EXPECTATION = ("mean_log", "negative_mean")
 FIXED = ()
+NATURAL_DOMAINS = ("positive", "positive")
+STANDARD_DOMAINS = ("positive", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (0.0, float("inf"))
+STATISTICS = (("log(theta)", 1.0), ("theta", -1.0))
+LOSS_DERIVATIVES = ("gradient_shape", "gradient_rate")
 
 __all__ = [
     "bregman_dual_update",
@@ -30,6 +37,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -40,6 +48,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -215,6 +224,76 @@ def natural_gradient(
     Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
     """
     return _NATURAL_GRADIENT((shape, rate, gradient_shape, gradient_rate), (), out, stream)
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "positive"),
+        ("shape", "positive"),
+        ("rate", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(
+    theta: Any, shape: Any, rate: Any, *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+
+    Arrays: theta; shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous,
+    on one GPU. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, shape, rate), (), out, stream)
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.shape", "positive"),
+        ("natural.rate", "positive"),
+        ("direction.shape", "real"),
+        ("direction.rate", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (0, 1, 3)),
+)
+
+
+def whiten(
+    natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_a*l_11 + d_b*l_21, d_b*l_22
+
+    Arrays: natural: (shape, rate); direction: (shape, rate); each (P,) or (K, P), any further shape as well;
+    float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all
+    clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out, stream)
 
 
 _LOG_PARTITION = ReductionKernel(

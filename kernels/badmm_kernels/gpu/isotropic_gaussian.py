@@ -20,6 +20,13 @@ NATURAL = ("precision_mean",)
 STANDARD = ("mean",)
 EXPECTATION = ("mean",)
 FIXED = ("precision",)
+NATURAL_DOMAINS = ("real",)
+STANDARD_DOMAINS = ("real",)
+EXPECTATION_DOMAINS = ("real",)
+FIXED_DOMAINS = ("positive",)
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0),)
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -31,6 +38,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -41,6 +49,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -205,6 +214,82 @@ def natural_gradient(
     Source: Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11.
     """
     return _NATURAL_GRADIENT((mean, expected_gradient), (), out, stream)
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / s, 0.5 * math.log(s), s),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, *, precision: float, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean), (precision,), out, stream)
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("direction.precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / math.sqrt(s),),
+    source=NAME,
+    results=("real",),
+    depends=((1,),),
+)
+
+
+def whiten(
+    natural: Sequence[Any],
+    direction: Sequence[Any],
+    *,
+    precision: float,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_xi*l_11
+
+    Arrays: natural: (precision_mean); direction: (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN(
+        (*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (precision,), out, stream
+    )
 
 
 _LOG_PARTITION = ReductionKernel(

@@ -67,7 +67,7 @@ def test_overrides(path: Path, override: str, read) -> None:
         ("family=gamma", ["likelihood.kind", "poisson_rate", "(family = gamma)", "linear_regression"]),
         ("split.clients=0", ["split.clients", "greater than or equal to 1", "0"]),
         ("split.kind=column", ["split.column", "the name of a column", "none"]),
-        ("prior.precision=-2.0", ["prior.precision", "greater than 0", "-2.0"]),
+        ("prior.precision=-2.0", ["prior.precision", "positive", "-2.0"]),
         ('prior.precision="3"', ["prior.precision", "number", "'3'"]),
         ("run.rounds=2.5", ["run.rounds", "integer", "2.5"]),
         ("run.speed=9", ["run.speed", "rounds, tol, seed", "unknown key"]),

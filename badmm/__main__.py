@@ -1,12 +1,14 @@
 """The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `demo` compares
 on real data, `derive` and `validate` are the commands of badmm_derive and badmm_validation. `python -m badmm` is the
 same.
-Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up, 130 interrupted.
+Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up or did not converge,
+130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"badmm {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="solve the problem, or play the federated rounds, that a TOML file describes")
+    run = commands.add_parser("run", help="solve the convex problem, or train the networks, that a TOML file describes")
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     run.add_argument("--methods", metavar="A,B,...", help="federated runs: only these of the file's methods")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
@@ -97,6 +99,9 @@ COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit status, with one line on standard error where it is 2 or 3."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     try:
         if given and given[0] in COMPANIONS:
             return companions.command(COMPANIONS[given[0]])(given[1:])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
+import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -43,11 +46,12 @@ class UnfinishedRunError(RuntimeError):
 
 
 def real_array(value: ArrayLike, name: str, ndim: int | tuple[int, ...] | None = None) -> Array:
-    """`value` as a finite float64 array with `ndim` axes; raises `ValueError` with the first bad index."""
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected an array of real numbers, got {value!r}") from error
+    """`value` as a finite float64 array with `ndim` axes; raises `ValueError` with the first bad index.
+
+    Numbers and truth values are taken. Text, dates, complex numbers, masked entries and objects are refused, whatever
+    NumPy would make of them.
+    """
+    array = _floats(value, name)
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     if allowed is not None and array.ndim not in allowed:
         raise ValueError(f"{name}: expected {' or '.join(map(str, allowed))} axes, got shape {array.shape}")
@@ -55,13 +59,66 @@ def real_array(value: ArrayLike, name: str, ndim: int | tuple[int, ...] | None =
     return array
 
 
+_KINDS = {"M": "dates", "m": "durations", "c": "complex numbers", "U": "text", "S": "bytes", "V": "records"}
+
+
+def _floats(value: ArrayLike, name: str) -> Array:
+    """`value` as a new float64 array."""
+    if _masked(value):
+        raise ValueError(f"{name}: expected an array without missing values, got a masked array with masked entries")
+    try:
+        # only a sequence can mix numbers with text, which NumPy would turn into text as a whole
+        sequence = isinstance(value, list | tuple)
+        array = np.array(value, dtype=object) if sequence and _mixed(value) else np.asarray(value)
+    except Exception as error:  # an array library may raise anything
+        got = f"{type(value).__name__}: {str(error)[:200]}"
+        raise ValueError(f"{name}: expected an array of real numbers, got {got}") from error
+    if array.dtype.kind in _KINDS:
+        first = "" if array.size == 0 else f", the first {_short(array.flat[0])}"
+        raise ValueError(f"{name}: expected real numbers, got {_KINDS[array.dtype.kind]}{first}")
+    if array.dtype.kind == "O":
+        good = np.asarray(np.frompyfunc(_is_real, 1, 1)(array), dtype=bool)
+        if not good.all():
+            index = tuple(int(i) for i in np.argwhere(~good)[0])
+            raise ValueError(f"{name}: expected real numbers, got {_short(array[index])}{_at(index)}")
+    return np.array(array, dtype=np.float64)
+
+
+def _masked(value: Any) -> bool:
+    """Whether a masked array, or a sequence of them, hides an entry."""
+    if isinstance(value, list | tuple):
+        return any(_masked(part) for part in value if not isinstance(part, float | int))
+    return isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any())
+
+
+def _mixed(value: Any) -> bool:
+    """Whether a nested sequence holds text or another entry that is no number or array of numbers."""
+    return any(
+        _mixed(part) if isinstance(part, list | tuple) else not hasattr(part, "__array__") and not _is_real(part)
+        for part in value
+    )
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real | np.bool_) or (isinstance(value, decimal.Decimal) and value.is_finite())
+
+
+def _short(value: Any) -> str:
+    """An entry for a message, never longer than a line."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _at(index: tuple[int, ...]) -> str:
+    return "" if not index else f" at index {index[0] if len(index) == 1 else index}"
+
+
 def require(good: NDArray[np.bool_], array: NDArray[Any], name: str, expected: str) -> None:
     """Raise `ValueError` naming the first entry of `array` that is not `good`."""
     if good.all():
         return
     index = tuple(int(i) for i in np.argwhere(~good)[0])
-    where = "" if not index else f" at index {index[0] if len(index) == 1 else index}"
-    raise ValueError(f"{name}: expected {expected}, got {array[index]}{where}")
+    raise ValueError(f"{name}: expected {expected}, got {array[index]}{_at(index)}")
 
 
 def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
@@ -123,6 +180,30 @@ def design(X: ArrayLike, y_length: int | None = None) -> Array:
     if y_length is not None and y_length != len(array):
         raise ValueError(f"y: expected shape ({len(array)},) to match X, got length {y_length}")
     return np.ascontiguousarray(array)
+
+
+def column_names(X: Any) -> tuple[str, ...] | None:
+    """The names of a data frame's columns; None for an array."""
+    columns = getattr(X, "columns", None)
+    return None if columns is None or callable(columns) else tuple(map(str, columns))
+
+
+def same_columns(clients: Iterable[Any]) -> None:
+    """Raise `ValueError` where two clients' features have other names, or the same ones in another order."""
+    first: tuple[int, tuple[str, ...]] | None = None
+    for k, client in enumerate(clients):
+        names = getattr(client, "columns", None)
+        if not isinstance(names, tuple):
+            continue
+        if first is None:
+            first = k, names
+        elif names != first[1]:
+            place = next((i for i, pair in enumerate(zip(names, first[1], strict=False)) if pair[0] != pair[1]), 0)
+            got, expected = _short(names[place]), _short(first[1][place])
+            raise ValueError(
+                f"clients: expected the columns of client {first[0]} in its order, {expected} at place {place}, got "
+                f"{got} at client {k}"
+            )
 
 
 def cholesky_factor(matrix: Array) -> Array | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm.checks import positive_integer, positive_number, real_array
+from badmm.checks import positive_integer, positive_number, real_array, same_columns
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
@@ -151,6 +151,7 @@ def _locate(members: list[Any], transport: Transport) -> tuple[list[Any], int, i
 def _bind(
     members: list[Any], family: Family, temperature: float, expectation: Expectation, seed: int, first: int, total: int
 ) -> list[BoundClient]:
+    same_columns(members)
     if not isinstance(expectation, str) or expectation not in EXPECTATIONS:
         raise ValueError(f"expectation: expected one of {', '.join(EXPECTATIONS)}, got {expectation!r:.80}")
     tau = positive_number(temperature, "temperature")

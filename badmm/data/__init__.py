@@ -3,6 +3,6 @@
 What a user calls is named here; each loads what it needs when it is called.
 """
 
-from badmm.data.tables import Dataset, Preparation, hold_out, load_dataset, prepare, split
+from badmm.data.tables import Dataset, Preparation, hold_out, load_dataset, prepare, split, split_by_column
 
-__all__ = ["Dataset", "Preparation", "hold_out", "load_dataset", "prepare", "split"]
+__all__ = ["Dataset", "Preparation", "hold_out", "load_dataset", "prepare", "split", "split_by_column"]

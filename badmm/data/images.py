@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from badmm.data import readers
+from badmm.data import batches, readers
 from badmm.streams import Purpose, generator
 
 ROOT_VARIABLE = "BADMM_DATA_ROOT"
@@ -104,9 +104,9 @@ def _idx(source: str, folder: Path) -> ImageSet:
 
 def _cifar(source: str, folder: Path, train: list[str], test: str) -> ImageSet:
     classes, key = (10, "labels") if source == "cifar10" else (100, "fine_labels")
-    parts = [readers.read_cifar(_existing(folder / name), key) for name in train]
+    parts = [batches.read_cifar(_existing(folder / name), key) for name in train]
     images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return ImageSet(source, images, labels, *readers.read_cifar(_existing(folder / test), key), num_classes=classes)
+    return ImageSet(source, images, labels, *batches.read_cifar(_existing(folder / test), key), num_classes=classes)
 
 
 def _existing(path: Path) -> Path:

@@ -1,25 +1,20 @@
-"""The files in which MNIST and CIFAR are published: IDX (plain or gzip) and CIFAR's Python batches.
+"""The files in which MNIST is published: IDX, plain or gzip; `badmm.data.batches` reads CIFAR's.
 
 IDX (Le Cun, Cortes, Burges): two zero bytes, a type byte (8: unsigned bytes), the number of axes, each axis' length as
-a big-endian 32-bit integer, the data row-major. CIFAR (Krizhevsky, 2009): pickled dictionaries; they are read with an
-unpickler that can build NumPy arrays, bytes, strings, numbers, lists, tuples and dictionaries, and refuses all else.
+a big-endian 32-bit integer, the data row-major.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
-import pickle
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-_LARGEST_PICKLE = 1 << 30
 
 
 def find(folder: Path, name: str) -> Path:
@@ -52,59 +47,5 @@ def read_idx_pair(folder: Path, stem: str) -> tuple[Bytes, NDArray[np.int64]]:
     path = find(folder, f"{stem}-labels-idx1-ubyte")
     labels = read_idx(path, 1).astype(np.int64)
     if len(labels) != len(images):
-        raise ValueError(f"{path}: expected {len(images)} labels, one an image, got {len(labels)}")
+        raise ValueError(f"{path}: expected {len(images)} labels, one per image, got {len(labels)}")
     return images[:, None], labels
-
-
-def _reconstruct(kind: Any, shape: Any, typecode: Any) -> Any:
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError(f"expected a plain array, got {kind!r}")
-    return np.zeros(0).__reduce__()[0](np.ndarray, shape, typecode)  # type: ignore[operator]
-
-
-_ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
-for _core in ("numpy.core", "numpy._core"):  # the name before and since NumPy 2
-    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("persistent objects are not allowed")
-
-
-def read_pickle(path: Path) -> dict[str, Any]:
-    """A pickled dictionary of arrays and plain values, keys as text; ValueError naming the file for anything else."""
-    try:
-        if path.stat().st_size > _LARGEST_PICKLE:
-            raise ValueError(f"{path}: expected at most {_LARGEST_PICKLE} bytes, got {path.stat().st_size}")
-        content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except ValueError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"{path}: expected a batch of arrays and plain values, got: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
-
-
-def read_cifar(path: Path, labels: str) -> tuple[Bytes, NDArray[np.int64]]:
-    """Images (N, 3, 32, 32) and the labels under the key `labels` of one batch."""
-    batch = read_pickle(path)
-    for key in ("data", labels):
-        if key not in batch:
-            raise ValueError(f"{path}: expected a key {key!r}, got {', '.join(sorted(batch)) or 'none'}")
-    images, values = batch["data"], batch[labels]
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise ValueError(f"{path}: data: expected bytes of shape (N, 3072), got {got}")
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
-        raise ValueError(f"{path}: {labels}: expected a list of integers, got {type(values).__name__}")
-    if len(values) != len(images):
-        raise ValueError(f"{path}: {labels}: expected {len(images)} labels, one an image, got {len(values)}")
-    return images.reshape(-1, 3, 32, 32), np.array(values, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Data sets that ship with scikit-learn, their preparation, and ways to deal rows to clients.
+"""Data sets that ship with scikit-learn, their preparation, and ways to assign rows to clients.
 
 Nothing here needs the network. Splits return a list of row indices, one array a client; every row goes to exactly one
 client and every client gets at least one row.
@@ -18,6 +18,8 @@ Rows = list[NDArray[np.intp]]
 
 DATASETS = ("diabetes", "breast_cancer", "digits")
 SPLITS = ("iid", "label", "feature")
+CONSTANT = 16 * np.finfo(np.float64).eps
+"""A column is constant where its range is at most this multiple of its largest value."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def load_dataset(name: str) -> Dataset:
     return Dataset(bunch.data, bunch.target.astype(int), tuple(bunch.feature_names), len(bunch.target_names))
 
 
-def hold_out(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def hold_out(count: int, fraction: float, seed: int | tuple[int, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row indices (training, test) of a random split; `fraction` of the `count` rows, rounded, are for testing."""
     order = np.random.default_rng(seed).permutation(count)
     cut = round(count * fraction)
@@ -79,7 +81,7 @@ def prepare(
     if components is not None and components > min(X.shape):
         raise ValueError(f"components: expected at most {min(X.shape)} (rows and columns), got {components}")
     shift = standardize or components is not None
-    center = X.mean(axis=0) if shift else np.zeros(X.shape[1])
+    center, deviation = _center_and_deviation(X) if shift else (np.zeros(X.shape[1]), np.ones(X.shape[1]))
     scale, rotation = np.ones(X.shape[1]), None
     if components is not None:
         # rotating before scaling keeps pixels that are almost constant from being blown up
@@ -87,16 +89,32 @@ def prepare(
         # svd's signs are arbitrary: the largest entry of every direction is made positive
         largest = np.abs(directions).argmax(axis=1)
         directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
+        if values[0] <= CONSTANT * np.abs(X).max():
+            raise ValueError(f"components: expected columns that vary, got {X.shape[1]} constant ones")
         rotation = directions[:components].T / (values[0] / np.sqrt(len(X)))
         names = tuple(f"component {index + 1}" for index in range(components))
     elif standardize:
-        deviation = X.std(axis=0)
         scale = np.where(deviation > 0, deviation, 1.0)
     return Preparation(center, scale, rotation, ("intercept", *names) if intercept else names, intercept)
 
 
+def _center_and_deviation(X: Array) -> tuple[Array, Array]:
+    """Means and standard deviations of columns; a constant column has its value and 0, not what rounding leaves of it.
+
+    A column is constant where its values differ by rounding errors only.
+    """
+    low, high = X.min(axis=0), X.max(axis=0)
+    size = np.maximum(np.abs(low), np.abs(high))
+    constant = high - low <= CONSTANT * size
+    center = np.where(constant, low, X.mean(axis=0))
+    # relative to the largest: squares of tiny or huge numbers leave the range of floats
+    spread = np.abs(X - center).max(axis=0)
+    relative = (X - center) / np.where(spread > 0, spread, 1.0)
+    return center, np.where(constant, 0.0, spread * np.sqrt(np.mean(relative**2, axis=0)))
+
+
 def split(kind: str, X: Array, y: NDArray[Any], clients: int, seed: int = 0) -> Rows:
-    """Deal rows to clients; `kind` is one of `SPLITS`.
+    """Assign rows to clients; `kind` is one of `SPLITS`.
 
     `iid`: equal shares at random. `label`: each class (regression: each fifth of the target's range of ranks) is dealt
     out in shares drawn from Dirichlet(0.3), so that label shares and sizes differ (Hsu, Qi, Brown, 2019,

@@ -10,7 +10,7 @@ import numpy as np
 import badmm
 from badmm.checks import Array
 from badmm.demo.problems import Problem
-from badmm.experiments import plots
+from badmm.experiments.plots import style as plots
 
 PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 2.01, 0.5))
 """The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""

@@ -11,7 +11,7 @@ import numpy as np
 from badmm.checks import Array
 from badmm.demo import exact
 from badmm.demo.problems import Problem
-from badmm.experiments import plots
+from badmm.experiments.plots import style as plots
 
 Moments = tuple[Array, Array]
 """Mean (2,) and covariance (2, 2)."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 
 from badmm.demo.contest import CONTENDERS, TARGETS, Trace
 from badmm.demo.ellipses import Pair
-from badmm.experiments import plots
+from badmm.experiments.plots import style as plots
 
 Traces = Mapping[str, Trace]
 """One trace for each contender's label."""

@@ -1,37 +1,32 @@
-"""A progress line for a run: round, gap, objective and an estimate of the time left."""
+"""A progress line for runs: rounds played, the last one in a few words, and the time left."""
 
 from __future__ import annotations
 
-import math
-import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-_WINDOW = 8
-"""Rounds over which the gap's rate of decrease is measured."""
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class RunProgress:
-    """Shown while a run goes on; `update` is called after every round with its record."""
+class RoundsProgress:
+    """Shown in a terminal while rounds are played; a log file gets the lines of `say` only."""
 
-    def __init__(self, console: Console, rounds: int, tol: float, done: int = 0) -> None:
-        self.rounds, self.tol = rounds, tol
-        self.started, self.first = time.monotonic(), done
-        self.gaps: list[float] = []
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.most = console, total
         self.bar = Progress(
-            TextColumn("round {task.completed:>4.0f} of at most {task.total:.0f}"),
+            TextColumn("round {task.completed:.0f} of at most {task.fields[most]}"),
             BarColumn(bar_width=20),
-            TextColumn("gap {task.fields[gap]}  objective {task.fields[objective]}  left {task.fields[left]}"),
+            TextColumn("{task.fields[what]}", markup=False),
+            TextColumn("elapsed"),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
-            disable=not console.is_terminal,  # a log file gets the closing lines only
+            disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("run", total=rounds, completed=done, gap="-", objective="-", left="-")
+        self.task = self.bar.add_task("rounds", total=total, what="", most=total)
 
-    def __enter__(self) -> RunProgress:
+    def __enter__(self) -> RoundsProgress:
         self.bar.start()
         return self
 
@@ -40,19 +35,17 @@ class RunProgress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, record: Any) -> None:
-        """Show one round."""
-        self.gaps.append(record.gap)
-        objective = "-" if record.objective is None else f"{record.objective:.8g}"
-        left = f"{self.seconds_left(record.round):.0f} s"
-        self.bar.update(self.task, completed=record.round, gap=f"{record.gap:.1e}", objective=objective, left=left)
+    def skip(self, rounds: int) -> None:
+        """Leave out rounds that an earlier run has played; they do not count towards the speed."""
+        self.most -= rounds
+        self.bar.update(self.task, total=self.most, most=self.most)
 
-    def seconds_left(self, done: int) -> float:
-        """Time to the tolerance at the gap's recent rate, and at most to the last round."""
-        a_round = (time.monotonic() - self.started) / max(1, done - self.first)
-        left = float(self.rounds - done)
-        recent = [gap for gap in self.gaps[-_WINDOW:] if gap > 0]
-        if len(recent) > 1 and recent[-1] < recent[0] and self.tol > 0:
-            rate = math.log(recent[0] / recent[-1]) / (len(recent) - 1)
-            left = min(left, max(0.0, math.log(recent[-1] / self.tol) / rate))
-        return left * a_round
+    def update(self, what: str, ahead: int | None = None) -> None:
+        """Show one more round; `ahead` rounds probably follow (None: as many as are left)."""
+        done = self.bar.tasks[0].completed + 1
+        total = self.most if ahead is None else min(self.most, done + ahead)
+        self.bar.update(self.task, advance=1, total=total, what=what)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text)

@@ -12,13 +12,14 @@ from typing import Any
 
 from rich.console import Console
 
-from badmm.experiments import config as base
-from badmm.experiments import network_plots as pictures
 from badmm.experiments import store
-from badmm.experiments.network_config import FederatedConfig
+from badmm.experiments.config import toml
+from badmm.experiments.config.networks import NetworkConfig
+from badmm.experiments.plots import networks as pictures
+from badmm.experiments.store.folder import HISTORY
 from badmm.experiments.summary import ACCURACY, Runs, summarise
 
-HISTORY, SUMMARY = "history.jsonl", "summary.json"
+SUMMARY = "summary.json"
 TABLES, CURVES, RELIABILITY, EFFECT = "summary.md", "curves.png", "reliability.png", "effect.png"
 
 
@@ -27,7 +28,7 @@ def folder(out: Path, label: str, seed: int) -> Path:
     return out / label / f"seed-{seed}"
 
 
-def histories(config: FederatedConfig, out: Path) -> Runs:
+def histories(config: NetworkConfig, out: Path) -> Runs:
     """The history of every method and seed."""
     return {
         label: {seed: store.History(folder(out, label, seed) / HISTORY).read() for seed in config.run.seeds}
@@ -35,7 +36,7 @@ def histories(config: FederatedConfig, out: Path) -> Runs:
     }
 
 
-def write(config: FederatedConfig, out: Path, summaries: Sequence[Mapping[str, Any]], console: Console) -> None:
+def write(config: NetworkConfig, out: Path, summaries: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Write the summary and the pictures into `out`, and print what is most asked for."""
     store.write_atomic(out / SUMMARY, json.dumps(list(summaries), indent=1).encode())
     runs = histories(config, out)
@@ -61,11 +62,11 @@ def write(config: FederatedConfig, out: Path, summaries: Sequence[Mapping[str, A
     summary.print(console)
 
 
-def _swept(config: FederatedConfig, runs: Runs) -> dict[str, list[pictures.Point]]:
+def _swept(config: NetworkConfig, runs: Runs) -> dict[str, list[pictures.Point]]:
     """The methods that are there under several labels, as points of a sweep."""
     groups: dict[str, list[pictures.Point]] = {}
     for label, table in config.methods.items():
         last = [ACCURACY.at(history, config.run.rounds) for history in runs[label].values()]
         scores = [value for value in last if value is not None]
-        groups.setdefault(table["method"], []).append(pictures.Point(base.flat(table), scores))
+        groups.setdefault(table.method, []).append(pictures.Point(toml.flat(table.model_dump()), scores))
     return groups

@@ -1,32 +1,35 @@
-"""`python -m badmm run`: solve the problem of a file, and leave its history, posterior, configuration and plots.
+"""`badmm run`: run what a configuration describes, in a folder that holds all of it (`badmm.experiments.store`).
 
-The folder holds `config.toml` (every default written out), `history.jsonl` (a line a round), `state.npz` (what
-`--resume` starts from), and, when the run has ended, `posterior.safetensors`, `summary.json` and two pictures.
-A resumed run ends with the same posterior, bit for bit, as one that was never stopped.
+A convex problem has one folder; a network run has `OUT/LABEL/seed-N` for every method and seed, and its summary and
+pictures in `OUT`. A run that was stopped at any moment and resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-import badmm
+from badmm import Result
+from badmm.checks import UnfinishedRunError
 from badmm.experiments import config as configuration
-from badmm.experiments import plots, store
-from badmm.experiments.config import Config, ConfigError
-from badmm.experiments.problem import Problem, build
-from badmm.experiments.progress import RunProgress
-from badmm.families.distributions import Distribution, Gaussian
+from badmm.experiments.config import ConfigError, Configuration, SolverConfig
+from badmm.experiments.jobs import job
+from badmm.experiments.jobs.solver import SolverJob
+from badmm.experiments.progress import RoundsProgress
+from badmm.experiments.store.folder import RunFolder, locked
 from badmm.families.factorised import Factorised
 
-STATE, HISTORY, CONFIG = "state.npz", "history.jsonl", "config.toml"
-MAY_CHANGE = ("run.rounds", "run.tol", "run.checkpoint_every")
-"""Keys that may differ when a run is resumed: those that say when it ends."""
+if TYPE_CHECKING:
+    from badmm.experiments.config.networks import NetworkConfig
+
+
+def console_for(quiet: bool) -> Console:
+    """A console that prints text as it is: names of files may hold what rich takes for markup."""
+    return Console(quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
 def from_file(
@@ -37,104 +40,82 @@ def from_file(
     methods: Sequence[str] | None = None,
     resume: bool = False,
     quiet: bool = False,
-) -> badmm.Result | None:
-    """Read a configuration and run it in `out` (default `runs/NAME`); a table with a section `model` is federated deep
-    learning (`badmm.experiments.network_run`), which returns None, and may be run with some of its `methods` only.
+) -> None:
+    """Read a configuration and run it in `out` (default `runs/NAME`), a network run with some of its `methods` only
+    where they are given.
 
-    Raises ValueError (`ConfigError` for what the file says) before anything is written.
+    Raises ValueError (`ConfigError` for what the file says) before anything is written, and UnfinishedRunError, with
+    everything written, for a run that did not converge or could not go on.
     """
-    if "model" in configuration.read(path, overrides):
-        from badmm.experiments import network_run as federated
-
-        federated.from_file(path, overrides, out, methods=methods, resume=resume, quiet=quiet)
-        return None
-    if methods is not None:
-        raise ConfigError(f"--methods: expected a federated run, a table with a section model, got {path}")
     config = configuration.load(path, overrides)
-    return run(config, out or Path("runs") / config.name, resume=resume, console=Console(quiet=quiet))
+    console = console_for(quiet)
+    out = out or Path("runs") / config.name
+    if isinstance(config, SolverConfig):
+        if methods is not None:
+            raise ConfigError(f"--methods: expected a network run, a table with a section model, got {path}")
+        result = run(config, out, resume=resume, console=console)
+        if not result.converged and config.run.tol > 0:
+            gap = result.history[-1].gap
+            raise UnfinishedRunError(
+                f"not converged after {result.rounds} rounds: gap {gap:.2e}, run.tol {config.run.tol:.2e}; results are "
+                f"in {out}, and --resume goes on with a larger run.rounds"
+            )
+    else:
+        run_networks(_networks(config, methods), out, resume=resume, console=console)
 
 
-def run(config: Config, out: Path, *, resume: bool = False, console: Console | None = None) -> badmm.Result:
-    """Run a configuration in the folder `out`; with `resume` from the checkpoint that is there."""
-    console = console or Console(quiet=True)
-    problem = build(config)
-    state = _open(config, out, resume)
-    history = store.History(out / HISTORY)
-    done = 0 if state is None else state.round
-    if state is not None:
-        history.cut(done)
-    with RunProgress(console, config.run.rounds, config.run.tol, done) as progress:
+def _networks(config: Configuration, methods: Sequence[str] | None) -> NetworkConfig:
+    from badmm.experiments.config.networks import NetworkConfig
 
-        def after_round(current: Any) -> None:
-            record = current.record
-            history.append(record.as_dict())
-            progress.update(record)
-            if current.round % config.run.checkpoint_every == 0:
-                store.save_arrays(out / STATE, *current.to_arrays())
+    assert isinstance(config, NetworkConfig)
+    return config if methods is None else config.with_methods(methods)
 
-        result = badmm.solve(problem.clients, **_arguments(config, problem), state=state, callbacks=(after_round,))
-    _finish(problem, result, history.read(), out)
-    _report(problem, result, out, console)
+
+def run(config: SolverConfig, out: Path, *, resume: bool = False, console: Console | None = None) -> Result:
+    """Solve a convex problem in the folder `out`; with `resume` from the checkpoint that is there."""
+    console = console or console_for(quiet=True)
+    task = SolverJob(config)
+    rows = task.problem.rows  # what does not fit is told before the folder is made
+    console.print(f"{config.name}: {rows}")
+    with locked(out):
+        folder = RunFolder(out)
+        job.check(task, folder, resume=resume)
+        with RoundsProgress(console, config.run.rounds) as progress:
+            result: Result = job.execute(task, folder, progress)
+    _tell(task, result, console)
+    console.print(f"written to {out}")
     return result
 
 
-def _arguments(config: Config, problem: Problem) -> dict[str, Any]:
-    method, run = config.method, config.run
-    optional = {"client_tol": run.client_tol, "client_max_iterations": run.client_max_iterations}
-    return {
-        "family": config.family,
-        "prior": problem.prior,
-        "method": method.name,
-        **method.model_dump(include={"rho", "alpha", "damping", "temperature", "expectation"}),
-        "rounds": run.rounds,
-        "tol": run.tol,
-        "seed": run.seed,
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-
-
-def _open(config: Config, out: Path, resume: bool) -> Any:
-    """The state to start from (None: the beginning); the folder exists afterwards."""
-    if not resume:
-        if (out / HISTORY).exists():
-            raise ConfigError(f"--out: expected a folder without results (or --resume), got {out}")
-        out.mkdir(parents=True, exist_ok=True)
-        store.write_atomic(out / CONFIG, configuration.dump(config).encode())
-        return None
-    if not (out / STATE).is_file():
-        raise ConfigError(f"--resume: expected a folder with a checkpoint ({STATE}), got {out}")
-    before = configuration.load(out / CONFIG)
-    for key, old, new in configuration.differences(before, config, MAY_CHANGE):
-        raise ConfigError(f"--resume: expected {key} as in {out / CONFIG} ({old!r}), got {new!r}")
-    return badmm.SolverState.from_arrays(*store.load_arrays(out / STATE))
-
-
-def _finish(problem: Problem, result: badmm.Result, history: list[dict[str, Any]], out: Path) -> None:
-    posterior, config = result.posterior, problem.config
-    metadata = {"name": config.name, "family": config.family, "features": json.dumps(problem.features)}
-    store.save_posterior(out / "posterior.safetensors", posterior.parameters(), metadata)
-    summary = {"rounds": result.rounds, "converged": result.converged, "reason": result.reason}
-    store.write_atomic(
-        out / "summary.json", json.dumps({**summary, "scores": problem.scores(posterior)}, indent=1).encode()
-    )
-    store.save_figure(out / "history.png", plots.history_figure(history, f"{config.name}: {config.method.name}"))
-    store.save_figure(out / "posterior.png", _posterior_figure(problem, posterior))
-
-
-def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:
-    title = f"{problem.config.name}: posterior, {problem.config.family}"
-    if isinstance(posterior, Gaussian):
-        return plots.gaussian_figure(posterior.mean, posterior.covariance, problem.coordinates, title)
-    assert isinstance(posterior, Factorised) and isinstance(problem.prior, Factorised)
-    return plots.density_figure(posterior, problem.prior, title)
-
-
-def _report(problem: Problem, result: badmm.Result, out: Path, console: Console) -> None:
-    last = result.history[-1]
-    console.print(f"{result.rounds} rounds, gap {last.gap:.2e}: {result.reason}")
-    for way, scores in problem.scores(result.posterior).items():
+def _tell(task: SolverJob, result: Result, console: Console) -> None:
+    ended = "converged" if result.converged else "NOT CONVERGED" if task.config.run.tol > 0 else "ended"
+    console.print(f"{ended} after {result.rounds} rounds, gap {result.history[-1].gap:.2e}: {result.reason}")
+    for way, scores in task.problem.scores(result.posterior).items():
         console.print(f"held out, {way}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
     if isinstance(result.posterior, Factorised):
         deviation = np.sqrt(result.posterior.variance)
         console.print(f"rate {result.posterior.mean[0]:.4g} ± {deviation[0]:.2g}")
+
+
+def run_networks(
+    config: NetworkConfig, out: Path, *, resume: bool = False, console: Console | None = None
+) -> list[dict[str, Any]]:
+    """Run every method with every seed and report; returns and writes a summary of each.
+
+    A run that cannot go on (no client is left, or the server's update leaves the domain) keeps its checkpoint and does
+    not end the others: UnfinishedRunError once these are reported.
+    """
+    from badmm.experiments import report
+    from badmm.experiments.jobs.sweep import Sweep
+
+    console = console or console_for(quiet=True)
+    sweep = Sweep(config)
+    with locked(out):
+        summaries = sweep.play(out, resume=resume, console=console)
+        report.write(config, out, summaries, console)
     console.print(f"written to {out}")
+    failed = [entry for entry in summaries if "failure" in entry]
+    if failed:
+        first = f"{failed[0]['label']}, seed {failed[0]['seed']}: {failed[0]['failure']}"
+        raise UnfinishedRunError(f"{len(failed)} of {len(summaries)} runs could not go on; {first}")
+    return summaries

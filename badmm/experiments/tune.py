@@ -8,7 +8,6 @@ its own in `OUT/points`, resumed like any other. `OUT` then has `tuning.json` an
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
-from badmm.experiments import config as base
-from badmm.experiments import network_config as configuration
-from badmm.experiments import network_plots as pictures
-from badmm.experiments import network_run as running
+from badmm.checks import UnfinishedRunError
 from badmm.experiments import report, store
-from badmm.experiments.config import ConfigError
-from badmm.experiments.network_config import FederatedConfig, Local, Report, Tune
+from badmm.experiments import run as running
+from badmm.experiments.config import ConfigError, networks, toml
+from badmm.experiments.config.networks import Local, MethodTable, NetworkConfig, Report, Tune, method_table
+from badmm.experiments.jobs.sweep import Sweep
+from badmm.experiments.plots import networks as pictures
+from badmm.experiments.store.folder import locked
 from badmm.experiments.summary import ACCURACY, NLL, PREDICTION_NLL, Grid, Score, spread
 
 SCORES: dict[str, tuple[Score, bool]] = {
@@ -44,7 +43,7 @@ class Trial:
     """
 
     settings: Mapping[str, Any]
-    table: dict[str, Any]
+    table: MethodTable
     scores: Sequence[float | None] = ()
     failures: Mapping[str, str] | None = None
 
@@ -66,46 +65,46 @@ def from_file(
     resume: bool = False,
     quiet: bool = False,
     then_run: bool = False,
-) -> FederatedConfig:
+) -> NetworkConfig:
     """Tune the methods of a file in `out` (default `runs/NAME-tuning`); returns the configuration chosen.
 
     With `then_run` what was chosen is run in `out/tuned` as `tuned.toml` says, with the seeds of `run`.
 
     ConfigError before anything is written for a file without `tune`, for settings that a method does not take and for
-    unequal budgets; ValueError, with the grid written, where no point of a method ended with a finite score.
+    unequal budgets; UnfinishedRunError, with the grid written, where no point of a method ended with a finite score.
     """
-    config = configuration.load(path, overrides)
+    config = networks.load(path, overrides)
     if config.tune is None:
         raise ConfigError(f"{path}: tune: expected a section with a grid for every method, got none")
     trials = grids(config, config.tune)
     _check_budgets(config.tune, trials)
     plan = _plan(config, config.tune, trials)
     out = out or Path("runs") / f"{config.name}-tuning"
-    console = Console(quiet=quiet)
-    console.print(f"{config.name}: {_budget(config.tune, trials, plan)}", highlight=False)
-    summaries = running.play(plan, out / "points", resume=resume, console=console)
-    trials = _scored(config.tune, trials, plan, out, summaries)
-    chosen = _write_grid(config, config.tune, plan, trials, out)
-    tuned = _write_tuned(
-        config, f"Chosen by `python -m badmm tune`: {_note(config.tune, plan, trials)}", trials, chosen, out
-    )
-    console.print(_overview(trials, chosen, SCORES[config.tune.score][0]).rich())
-    console.print(f"written to {out}", highlight=False)
-    if then_run:
-        running.run(tuned, out / "tuned", resume=resume, console=console)
+    console = running.console_for(quiet)
+    console.print(f"{config.name}: {_budget(config.tune, trials, plan)}")
+    sweep = Sweep(plan)
+    with locked(out):
+        summaries = sweep.play(out / "points", resume=resume, console=console)
+        trials = _scored(config.tune, trials, plan, out, summaries)
+        chosen = _write_grid(config, config.tune, plan, trials, out)
+        tuned = _write_tuned(config, f"Chosen by `badmm tune`: {_note(config.tune, plan, trials)}", trials, chosen, out)
+        console.print(_overview(trials, chosen, SCORES[config.tune.score][0]).rich())
+        console.print(f"written to {out}")
+        if then_run:
+            running.run_networks(tuned, out / "tuned", resume=resume, console=console)
     return tuned
 
 
-def grids(config: FederatedConfig, tune: Tune) -> dict[str, list[Trial]]:
+def grids(config: NetworkConfig, tune: Tune) -> dict[str, list[Trial]]:
     """All combinations of the values of every method's grid; a method without one has one point, its own settings."""
     found: dict[str, list[Trial]] = {}
     for label, table in config.methods.items():
-        axes = base.flat(tune.grid.get(label, {}))
+        axes = toml.flat(tune.grid.get(label, {}))
         found[label] = []
         for values in itertools.product(*axes.values()):
             settings = dict(zip(axes, values, strict=True))
             try:
-                changed = configuration.resolve(label, _with(table, settings), Local())
+                changed = method_table(label, _with(table, settings), Local())
             except ValueError as error:
                 raise ConfigError(f"tune.grid.{error}") from None
             found[label].append(Trial(settings, changed))
@@ -129,8 +128,8 @@ def at_edge(trials: Sequence[Trial], chosen: int) -> list[str]:
     return found
 
 
-def _with(table: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    changed = copy.deepcopy(dict(table))
+def _with(table: MethodTable, settings: Mapping[str, Any]) -> dict[str, Any]:
+    changed = table.model_dump(exclude_none=True)
     for key, value in settings.items():
         *sections, last = key.split(".")
         place = changed
@@ -151,7 +150,7 @@ def _name(label: str, index: int) -> str:
     return f"{label}-{index:03d}"
 
 
-def _plan(config: FederatedConfig, tune: Tune, trials: Trials) -> FederatedConfig:
+def _plan(config: NetworkConfig, tune: Tune, trials: Trials) -> NetworkConfig:
     """Every point as a method of one federated run, scored on validation images."""
     kept = {"evaluate": "validation", "validation_fraction": tune.validation_fraction}
     count = tune.rounds or config.run.rounds
@@ -166,7 +165,7 @@ def _plan(config: FederatedConfig, tune: Tune, trials: Trials) -> FederatedConfi
 
 
 def _scored(
-    tune: Tune, trials: Trials, plan: FederatedConfig, out: Path, summaries: Sequence[Mapping[str, Any]]
+    tune: Tune, trials: Trials, plan: NetworkConfig, out: Path, summaries: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Trial]]:
     """The trials with their scores after the last round."""
     score, _ = SCORES[tune.score]
@@ -184,10 +183,8 @@ def _scored(
     return scored
 
 
-def _write_grid(
-    config: FederatedConfig, tune: Tune, plan: FederatedConfig, trials: Trials, out: Path
-) -> dict[str, int]:
-    """Write every point and the picture; the index chosen for each method, ValueError where there is none."""
+def _write_grid(config: NetworkConfig, tune: Tune, plan: NetworkConfig, trials: Trials, out: Path) -> dict[str, int]:
+    """Write every point and the picture; the index chosen for each method, UnfinishedRunError where there is none."""
     score, larger = SCORES[tune.score]
     chosen = {label: best(points, larger) for label, points in trials.items()}
     store.write_atomic(out / "tuning.json", json.dumps(_as_dict(tune, plan, trials, chosen), indent=1).encode())
@@ -201,19 +198,19 @@ def _write_grid(
     for label, index in chosen.items():
         if index is None:
             many = f"none of {len(trials[label])} (see {out / 'tuning.md'})"
-            raise ValueError(f"tune.grid.{label}: expected a point that ends with a finite score, got {many}")
+            raise UnfinishedRunError(f"tune.grid.{label}: expected a point that ends with a finite score, got {many}")
     return {label: index for label, index in chosen.items() if index is not None}
 
 
 def _write_tuned(
-    config: FederatedConfig, comment: str, trials: Trials, chosen: Mapping[str, int], out: Path
-) -> FederatedConfig:
+    config: NetworkConfig, comment: str, trials: Trials, chosen: Mapping[str, int], out: Path
+) -> NetworkConfig:
     """Write and return the configuration with the settings chosen."""
     tables = {label: trials[label][index].table for label, index in chosen.items()}
     tuned = config.model_copy(update={"methods": tables, "tune": None})
     # a file to keep and to share: where the data lie is said on the command line
     portable = tuned.model_copy(update={"data": tuned.data.model_copy(update={"root": None})})
-    store.write_atomic(out / "tuned.toml", (f"# {comment}\n" + base.dump(portable)).encode())
+    store.write_atomic(out / "tuned.toml", (f"# {comment}\n" + portable.dump()).encode())
     return tuned
 
 
@@ -221,14 +218,14 @@ def _numbers(trial: Trial) -> list[float]:
     return [] if np.isnan(trial.mean) else [score for score in trial.scores if score is not None]
 
 
-def _budget(tune: Tune, trials: Trials, plan: FederatedConfig) -> str:
+def _budget(tune: Tune, trials: Trials, plan: NetworkConfig) -> str:
     sizes = sorted({len(points) for points in trials.values()})
     many = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} (unequal budgets, as the file allows)"
     seeds = ", ".join(map(str, plan.run.seeds))
     return f"{many} points a method × {plan.run.rounds} rounds × {len(plan.run.seeds)} seeds ({seeds})"
 
 
-def _note(tune: Tune, plan: FederatedConfig, trials: Trials) -> str:
+def _note(tune: Tune, plan: NetworkConfig, trials: Trials) -> str:
     score, larger = SCORES[tune.score]
     name, _, _ = score.name.partition(",")  # without the unit
     return (
@@ -261,7 +258,7 @@ def _overview(trials: Trials, chosen: Mapping[str, int], score: Score) -> Grid:
     return Grid("Chosen", ["method", "settings", f"validation {score.name}", "at the grid's edge"], rows)
 
 
-def _as_dict(tune: Tune, plan: FederatedConfig, trials: Trials, chosen: Mapping[str, int | None]) -> dict[str, Any]:
+def _as_dict(tune: Tune, plan: NetworkConfig, trials: Trials, chosen: Mapping[str, int | None]) -> dict[str, Any]:
     """Every point with its scores, for a JSON file."""
     score, larger = SCORES[tune.score]
     budget = {label: len(points) * plan.run.rounds * len(plan.run.seeds) for label, points in trials.items()}

@@ -24,6 +24,8 @@ class GeneralizedLinear(GaussianLikelihood):
     """
 
     X: Array
+    columns: tuple[str, ...] | None
+    """Names of the features where X is a data frame; `badmm.solve` refuses clients whose names differ."""
 
     @abstractmethod
     def _at(self, a: Array) -> Moments:
@@ -70,7 +72,7 @@ class LogisticRegression(GeneralizedLinear):
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
-        self.X = checks.design(X)
+        self.X, self.columns = checks.design(X), checks.column_names(X)
         self.y: Array = checks.labels(y, len(self.X), 2).astype(np.float64)
         self.dim = self.X.shape[1]
 
@@ -92,7 +94,7 @@ class PoissonRegression(GeneralizedLinear):
     """
 
     def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
-        self.X = checks.design(X)
+        self.X, self.columns = checks.design(X), checks.column_names(X)
         self.y: Array = checks.counts(y, "y")
         if self.y.shape != (len(self.X),):
             raise ValueError(f"y: expected shape ({len(self.X)},) to match X, got {self.y.shape}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from badmm.checks import Array, design, positive_number, real_array, require
+from badmm.checks import Array, column_names, design, positive_number, real_array, require
 from badmm.families.distributions import Gaussian
 from badmm.families.family import Family, Natural
 from badmm.likelihoods.base import Expected, GaussianLikelihood
@@ -62,3 +62,4 @@ class LinearRegression(Quadratic):
         constant = 0.5 * (target @ target) / variance + 0.5 * len(target) * np.log(2 * np.pi * variance)
         super().__init__(X_.T @ X_ / variance, X_.T @ target / variance, constant)
         self.X, self.y, self.noise_variance = X_, target, variance
+        self.columns = column_names(X)

@@ -24,9 +24,9 @@ class SoftmaxRegression(GaussianLikelihood):
         self.num_classes = checks.positive_integer(num_classes, "num_classes")
         if self.num_classes < 2:
             raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
-        self.X = checks.design(X)
+        self.X, self.columns = checks.design(X), checks.column_names(X)
         self.y = checks.labels(y, len(self.X), self.num_classes)
-        self._one_hot: Array = np.eye(self.num_classes)[self.y]
+        self._one_hot: Array = (self.y[:, None] == np.arange(self.num_classes)).astype(np.float64)
         self.dim = self.X.shape[1] * self.num_classes
 
     def _accepts(self, expectation: Expectation) -> None:

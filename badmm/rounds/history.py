@@ -157,3 +157,9 @@ class Result:
         assert family is not None
         count = len(self.state.clients[0])
         return [family.posterior(tuple(slot[k] for slot in self.state.clients)) for k in range(count)]
+
+    def __str__(self) -> str:
+        ended = "converged" if self.converged else "not converged"
+        last = f"gap {self.history[-1].gap:.3g}, objective {self.history[-1].objective:.8g}" if self.history else "-"
+        posterior = f"{type(self.posterior).__name__} over {self.posterior.dim} coordinates"
+        return f"{ended} after {self.rounds} rounds: {self.reason}\n{last}\n{posterior}"

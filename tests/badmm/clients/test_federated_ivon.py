@@ -11,8 +11,9 @@ import torch
 import badmm_kernels
 from badmm.clients.federation import Federation, Task
 from badmm.clients.training import train
-from badmm.experiments import network_config as config
-from badmm.experiments.network_run import Checkpoint
+from badmm.experiments.config import networks as config
+from badmm.experiments.jobs.networks import capture, restore
+from badmm.experiments.store import RunFolder
 from badmm.methods.networks.gaussian import DUALS
 from badmm.methods.networks.ivon_admm import IvonADMM
 from badmm.rounds import network_round as rounds
@@ -148,9 +149,11 @@ def test_a_saved_state_goes_on_bit_identically(tmp_path: Path) -> None:
     state = method.start(fed, fed.stack.initial(fed.dtype))
     for index in range(4):
         if index == 2:
-            Checkpoint(state).save(tmp_path / "state")
+            RunFolder(tmp_path).save(capture(state, {}))
         rounds.play(method, fed, state, lr=0.05)
-    again = Checkpoint.load(tmp_path / "state", torch.device("cpu")).state
+    checkpoint, _ = RunFolder(tmp_path).checkpoint()
+    assert checkpoint is not None
+    again = restore(checkpoint, torch.device("cpu"))
     for _ in range(2):
         rounds.play(method, fed, again, lr=0.05)
     for name, tensor in {**state.server, **state.clients}.items():
@@ -200,16 +203,14 @@ def test_the_published_settings_can_be_written_down(tmp_path: Path) -> None:
     path = tmp_path / "published.toml"
     path.write_text(PUBLISHED)
     loaded = config.load(path)
-    method = config.make_method(loaded.methods["ivon_admm"])
+    method = loaded.methods["ivon_admm"].make()
     assert isinstance(method, IvonADMM)
     assert method.clip == float("inf")
     fed = federation("squares")
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
     assert method.steps(state, fed) == (5.0, 1.0 / 21.0, 0.1)
-    from badmm.experiments import config as base
-
     again = tmp_path / "again.toml"
-    again.write_text(base.dump(loaded))
+    again.write_text(loaded.dump())
     assert config.load(again) == loaded
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from badmm.data import batches
 from badmm.data import images as data
-from badmm.data import readers
 from tests.badmm.rounds.federated_problems import idx_bytes
 
 RNG = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def test_a_pickle_cannot_call_anything(tmp_path: Path, call: tuple[object, ...])
     path = tmp_path / "data_batch_1"
     path.write_bytes(pickle.dumps({"data": Evil((first, *rest)), "labels": []}, protocol=2))
     with pytest.raises(ValueError, match=r"data_batch_1: expected a batch of arrays.*not allowed"):
-        readers.read_pickle(path)
+        batches.read_pickle(path)
     assert not mark.exists()
 
 
@@ -104,7 +104,7 @@ def test_a_pickle_cannot_build_other_array_kinds(tmp_path: Path) -> None:
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({"data": np.ma.masked_array([1])}))
     with pytest.raises(ValueError, match="not allowed"):
-        readers.read_pickle(path)
+        batches.read_pickle(path)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_bad_batches_are_named(tmp_path: Path, content: bytes, words: str) -> No
     path = tmp_path / "some_batch"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"some_batch: .*{words}"):
-        readers.read_cifar(path, "labels")
+        batches.read_cifar(path, "labels")
 
 
 @pytest.mark.parametrize(

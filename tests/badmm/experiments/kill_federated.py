@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 
 from badmm.__main__ import main
-from badmm.experiments import store
 
 
 def child(arguments: list[str]) -> int:
@@ -32,18 +31,11 @@ def ends_well(pid: int) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def contents(folder: Path) -> dict[str, object]:
-    """Every file but times: the summaries hold seconds, the history too."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.suffix in (".safetensors", ".toml"):
-            found[name] = path.read_bytes()
-        elif path.name == "history.jsonl":
-            found[name] = [{k: v for k, v in r.items() if k != "seconds"} for r in store.History(path).read()]
-        elif path.is_file() and path.name != "summary.json":
-            found[name] = "a file that should not be there"
-    return found
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file except measured times and the table that shows them."""
+    times = ("times.jsonl", "summary.md")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in times)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def played(folder: Path) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from badmm.experiments import config
-from badmm.experiments import network_config as federated
+from badmm.experiments.config import networks
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
 MINIMAL = """
@@ -27,19 +27,15 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def schema_of(path: Path):
-    """The module that reads this kind of file."""
-    return federated if "model" in config.read(path) else config
-
-
 @pytest.mark.parametrize("example", CONFIGS, ids=lambda path: path.stem)
 def test_examples_are_valid(example: Path) -> None:
-    assert schema_of(example).load(example).name
+    loaded = config.load(example)
+    assert isinstance(loaded, networks.NetworkConfig) == ("model" in config.read(example))
 
 
 def test_what_is_written_reads_back(path: Path, tmp_path: Path) -> None:
     first = config.load(path, ["method.rho=0.25", "name=a-b", "run.tol=1e-12"])
-    (tmp_path / "again.toml").write_text(config.dump(first))
+    (tmp_path / "again.toml").write_text(first.dump())
     assert config.load(tmp_path / "again.toml") == first
 
 
@@ -67,15 +63,22 @@ def test_overrides(path: Path, override: str, read) -> None:
         ("method.damping=1.5", ["method.damping", "(0, 1]", "1.5"]),
         ("method.name=sgd", ["method.name", "'bayes_admm', 'pvi' or 'bregman_admm'", "sgd"]),
         ("family=cauchy", ["family", "isotropic_gaussian", "cauchy"]),
-        ("family=gamma", ["family", "a Gaussian family", "gamma"]),
+        ("likelihood.kind=probit", ["likelihood.kind", "one of linear_regression, logistic_regression", "probit"]),
+        ("family=gamma", ["likelihood.kind", "poisson_rate", "(family = gamma)", "linear_regression"]),
         ("split.clients=0", ["split.clients", "greater than or equal to 1", "0"]),
         ("split.kind=column", ["split.column", "the name of a column", "none"]),
-        ("prior.precision=-2.0", ["prior.precision", "greater than 0", "-2.0"]),
+        ("prior.precision=-2.0", ["prior.precision", "positive", "-2.0"]),
         ('prior.precision="3"', ["prior.precision", "number", "'3'"]),
         ("run.rounds=2.5", ["run.rounds", "integer", "2.5"]),
         ("run.speed=9", ["run.speed", "rounds, tol, seed", "unknown key"]),
         ("name=../up", ["name", "matches", "../up"]),
         ("data=3", ["data", "dictionary", "3"]),
+        ("data.exposure=y", ["data.exposure", "no such key (likelihood.kind = 'linear_regression'", "'y'"]),
+        ("data.target=t", ["data.target", "no such key (data.source = 'diabetes'", "'t'"]),
+        ("split.column=site", ["split.column", "no such key (split.kind = 'label')", "'site'"]),
+        ("prior.shape=1.0", ["prior.shape", "one of mean, precision", "(family = full_gaussian)"]),
+        ("likelihood.shape=1.0", ["likelihood.shape", "one of kind, noise_variance", "unknown key"]),
+        ("data.source=data.xlsx", ["data.source", "diabetes, breast_cancer, digits", "data.xlsx"]),
         ("nonsense", ["--set", "section.key=value", "nonsense"]),
         ("name.x=3", ["--set", "a section", "small"]),
     ],
@@ -116,3 +119,51 @@ def test_an_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> N
         file.write_bytes(content)
     with pytest.raises(config.ConfigError, match=r"gone\.toml: expected a readable TOML file"):
         config.load(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        (["likelihood.kind=logistic_regression", "likelihood.noise_variance=2.0"], "likelihood.noise_variance"),
+        (
+            ["family=gamma", "likelihood.kind=poisson_rate", "prior.shape=1.0", "prior.rate=1.0", "prior.mean=0.0"],
+            "mean",
+        ),
+        (
+            [
+                "family=gamma",
+                "likelihood.kind=exponential_rate",
+                "prior.shape=1.0",
+                "prior.rate=1.0",
+                "data.intercept=true",
+            ],
+            "data.intercept",
+        ),
+        (["split.kind=column", "split.column=site", "data.source=t.csv"], "split.clients"),
+    ],
+)
+def test_keys_that_have_no_effect_are_refused(path: Path, changes: list[str], key: str) -> None:
+    with pytest.raises(config.ConfigError, match=key):
+        config.load(path, changes)
+
+
+def test_what_has_no_effect_is_not_written(path: Path) -> None:
+    table = config.load(path).table()
+    assert "target" not in table["data"] and "exposure" not in table["data"] and "column" not in table["split"]
+
+
+@pytest.mark.parametrize("free", ["run.rounds=7", "run.tol=0.1", "run.checkpoint_every=3"])
+def test_the_digest_is_of_what_may_not_change(path: Path, free: str) -> None:
+    first = config.load(path)
+    assert config.load(path, [free]).digest() == first.digest()
+    assert config.load(path, ["run.seed=1"]).digest() != first.digest()
+    assert first.differences(config.load(path, [free, "method.rho=0.5"])) == [("method.rho", "auto", 0.5)]
+
+
+def test_text_of_every_kind_reads_back(path: Path, tmp_path: Path) -> None:
+    odd = 'a "quoted" \\ name\twith\nlines, \x7f, \u00e9 and \U0001f600.csv'
+    loaded = config.load(path)
+    assert isinstance(loaded, config.SolverConfig)
+    changed = loaded.model_copy(update={"data": loaded.data.model_copy(update={"source": str(tmp_path / odd)})})
+    (tmp_path / "again.toml").write_text(changed.dump(), encoding="utf-8")
+    assert config.read(tmp_path / "again.toml")["data"]["source"] == str(tmp_path / odd)

@@ -13,9 +13,8 @@ from safetensors.numpy import load_file
 
 from badmm.__main__ import main
 from badmm.clients.federation import ClientData
-from badmm.experiments import network_config as config
 from badmm.experiments import store
-from badmm.experiments.config import dump
+from badmm.experiments.config import networks as config
 from badmm.methods.networks import REGISTRY
 from badmm.rounds import network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
@@ -34,12 +33,13 @@ def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.
     out = tmp_path / "out"
     assert main(["run", str(small), "--out", str(out), "--seeds", "3,4"]) == 0
     assert "small: 6 rounds, scored on the test images; seeds 3, 4" in capsys.readouterr().out
-    names = ["curves.png", "pvi", "reliability.png", "scaffold", "summary.json", "summary.md"]
+    names = [".lock", "curves.png", "pvi", "reliability.png", "scaffold", "summary.json", "summary.md"]
     assert sorted(path.name for path in out.iterdir()) == names
     for label in ("scaffold", "pvi"):
         for seed in (3, 4):
             folder = out / label / f"seed-{seed}"
-            names = ["config.toml", "history.jsonl", "posterior.safetensors", "state.safetensors", "summary.json"]
+            names = [".lock", "config.toml", "history.jsonl", "manifest.json", "posterior.safetensors"]
+            names += ["state.safetensors", "summary.json", "times.jsonl"]
             assert sorted(path.name for path in folder.iterdir()) == names
             records = store.History(folder / "history.jsonl").read()
             assert [record["round"] for record in records] == [1, 2, 3, 4, 5, 6]
@@ -73,7 +73,14 @@ def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_runs_killed_at_random_moments_end_the_same(small: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.kill_federated", str(small), str(tmp_path / "kills"), "20"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.badmm.experiments.kill_federated",
+        str(small),
+        str(tmp_path / "kills"),
+        "20",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -163,7 +170,7 @@ def test_a_precision_that_is_not_positive_is_left_out() -> None:
 def test_failures_are_counted_and_reported(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from badmm.experiments import network_problem as problem
+    from badmm.experiments.problems import networks as problem
 
     monkeypatch.setattr(problem, "ClientData", Faulty)
     out = tmp_path / "out"
@@ -178,11 +185,11 @@ def test_failures_are_counted_and_reported(
 
 def test_what_is_written_reads_back(small: Path, tmp_path: Path) -> None:
     first = config.load(small, ["methods.scaffold.server_step=0.5", "local.clip=10.0"])
-    (tmp_path / "again.toml").write_text(dump(first))
+    (tmp_path / "again.toml").write_text(first.dump())
     assert config.load(tmp_path / "again.toml") == first
-    assert first.methods["pvi"]["local"]["clip"] == 10.0
-    assert first.methods["pvi"]["local"]["lr"] == 0.05
-    assert first.methods["scaffold"] == {
+    assert first.methods["pvi"].local.clip == 10.0
+    assert first.methods["pvi"].local.lr == 0.05
+    assert first.methods["scaffold"].model_dump(exclude_none=True) == {
         "method": "scaffold",
         "control": "gradient",
         "server_step": 0.5,
@@ -200,7 +207,8 @@ def test_image_files_are_played_from_a_root(small: Path, tmp_path: Path) -> None
         images.reshape(count, 16)[np.arange(count), labels] = 255
         for name, array in (("images-idx3", images), ("labels-idx1", labels)):
             (raw / f"{stem}-{name}-ubyte").write_bytes(idx_bytes(array))
-    changes = ["data.source=mnist", "data.fraction=1.0", "model.name=linear", "split.kind=shards", "split.clients=10"]
+    small.write_text(SMALL.replace('name = "mlp"\nhidden = [6]', 'name = "linear"'))
+    changes = ["data.source=mnist", "data.fraction=1.0", "split.kind=shards", "split.clients=10"]
     changes += ["split.points=20", "run.rounds=15", "local.lr=0.1"]
     options = [word for change in changes for word in ("--set", change)]
     out = tmp_path / "out"
@@ -211,7 +219,7 @@ def test_image_files_are_played_from_a_root(small: Path, tmp_path: Path) -> None
 
 def test_validation_scores_never_see_the_test_images(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from badmm.data import images as data
-    from badmm.experiments import network_problem as problem
+    from badmm.experiments.problems import networks as problem
 
     images = data.load("digits")
     table: list[Any] = ["data.evaluate=validation", "data.validation_fraction=0.25", "data.fraction=1.0"]
@@ -223,7 +231,7 @@ def test_validation_scores_never_see_the_test_images(small: Path, monkeypatch: p
 
 
 def test_methods_share_split_and_start_for_a_seed(small: Path) -> None:
-    from badmm.experiments import network_problem as problem
+    from badmm.experiments.problems import networks as problem
 
     loaded = config.load(small)
     first, second = (problem.build(loaded, label, 3) for label in loaded.methods)

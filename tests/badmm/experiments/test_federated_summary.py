@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_1samp
 
-from badmm.experiments import network_plots as pictures
 from badmm.experiments import store, summary
+from badmm.experiments.plots import networks as pictures
 from badmm.methods.networks import REGISTRY
 
 LABELS = ("fedavg", "bregman_admm")

@@ -10,9 +10,9 @@ import pytest
 
 from badmm.__main__ import main
 from badmm.data import images as data
-from badmm.experiments import network_config as config
 from badmm.experiments import store, tune
 from badmm.experiments.config import ConfigError
+from badmm.experiments.config import networks as config
 
 SMALL = """
 name = "small"
@@ -93,7 +93,7 @@ def test_the_file_that_comes_out_holds_the_chosen_settings_and_runs(small: Path,
         for key, value in method["points"][method["chosen"]]["settings"].items():
             table: Any = after.methods[label]
             for name in key.split("."):
-                table = table[name]
+                table = getattr(table, name)
             assert table == value
     assert main(["run", str(out / "tuned.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
 
@@ -148,17 +148,20 @@ def test_a_method_without_any_score_is_an_error_with_the_grid_written(
     out = tmp_path / "out"
     changes = ["tune.grid.fedavg.local.lr=[1e38]", "tune.grid.fedprox.rho=[0.5]", "tune.grid.fedprox.local.lr=[0.01]"]
     options = [word for change in [*changes, "local.optimizer=sgd"] for word in ("--set", change)]
-    assert main(["tune", str(small), "--out", str(out), "--quiet", *options]) == 2
+    assert main(["tune", str(small), "--out", str(out), "--quiet", *options]) == 3
     assert "tune.grid.fedavg: expected a point that ends with a finite score, got none of 1" in capsys.readouterr().err
     assert grid(out)["methods"]["fedprox"]["chosen"] == 0
     assert not (out / "tuned.toml").exists()
 
 
 def test_the_best_is_the_first_of_equals_and_edges_are_named() -> None:
-    trials = [tune.Trial({"rho": rho}, {}, scores) for rho, scores in ((1.0, [2.0]), (2.0, [3.0, 3.0]), (3.0, [3.0]))]
+    table = config.TABLES["fedavg"](method="fedavg", local=config.Local())
+    trials = [
+        tune.Trial({"rho": rho}, table, scores) for rho, scores in ((1.0, [2.0]), (2.0, [3.0, 3.0]), (3.0, [3.0]))
+    ]
     assert tune.best(trials, True) == 1
     assert tune.best(trials, False) == 0
-    assert tune.best([tune.Trial({}, {}, [None, 1.0])], True) is None
+    assert tune.best([tune.Trial({}, table, [None, 1.0])], True) is None
     assert tune.at_edge(trials, 0) == ["rho"]
     assert tune.at_edge(trials, 1) == []
 

@@ -11,8 +11,8 @@ import torch
 from badmm.__main__ import main
 from badmm.checks import ClientError, ServerDomainError
 from badmm.clients.federation import ClientData
-from badmm.experiments import network_config as config
 from badmm.experiments.config import ConfigError
+from badmm.experiments.config import networks as config
 from badmm.methods.networks import REGISTRY
 from tests.badmm.rounds.federated_problems import DIM, SIZES, SMALL, federation, one_round, with_data
 
@@ -73,7 +73,7 @@ def test_a_run_that_cannot_go_on_does_not_end_the_others(
 ) -> None:
     out, options = tmp_path / "out", ["--quiet", "--seeds", "3,4", "--set", "run.rounds=2"]
     diverging = ["--set", "local.optimizer=sgd", "--set", "methods.scaffold.local.lr=1e38"]
-    assert main(["run", str(small), "--out", str(out), *options, *diverging]) == 2
+    assert main(["run", str(small), "--out", str(out), *options, *diverging]) == 3
     error = capsys.readouterr().err
     assert error.startswith("error: 2 of 4 runs could not go on; scaffold, seed 3: client ")
     assert len(error.splitlines()) == 1
@@ -81,14 +81,14 @@ def test_a_run_that_cannot_go_on_does_not_end_the_others(
     assert [(entry["label"], "failure" in entry) for entry in found] == [("scaffold", True), ("pvi", False)] * 2
     assert "## Could not go on" in (out / "summary.md").read_text()
     assert (out / "curves.png").exists() and (out / "reliability.png").exists()
-    assert main(["run", str(small), "--out", str(out), *options, *diverging, "--resume"]) == 2
+    assert main(["run", str(small), "--out", str(out), *options, *diverging, "--resume"]) == 3
 
 
 def test_a_run_of_which_nothing_is_left_says_so(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--set", "local.optimizer=sgd", "--set", "methods.scaffold.local.lr=1e38", "--methods", "scaffold"]
-    assert main(["run", str(small), "--out", str(tmp_path / "out"), "--quiet", *options]) == 2
+    assert main(["run", str(small), "--out", str(tmp_path / "out"), "--quiet", *options]) == 3
     assert "error: 1 of 1 runs could not go on; scaffold, seed 3" in capsys.readouterr().err
 
 
@@ -103,8 +103,8 @@ def test_a_server_update_that_the_kernels_refuse_ends_its_run(monkeypatch: pytes
 
 def test_a_method_may_do_without_the_shared_clip(small: Path) -> None:
     found = config.load(small, ["local.clip=10.0", "methods.pvi.local.clip=inf"]).methods
-    assert found["scaffold"]["local"]["clip"] == 10.0
-    assert "clip" not in found["pvi"]["local"]
+    assert found["scaffold"].local.clip == 10.0
+    assert found["pvi"].local.clip is None
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_written(

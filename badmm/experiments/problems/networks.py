@@ -1,11 +1,13 @@
-"""From a configuration to what a run plays with: data dealt to clients, network, method, what is scored."""
+"""From a configuration to a network experiment: data assigned to clients, network, method, what is scored."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from badmm.clients.federation import ClientData, Federation
 from badmm.data import images as data
 from badmm.data import splits
 from badmm.experiments import metrics
-from badmm.experiments.network_config import FederatedConfig, local_settings, make_method
+from badmm.experiments.config.networks import NetworkConfig
 from badmm.networks import models
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
@@ -71,7 +73,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Assigned:
     """What all methods share for a seed: the clients' points, what is scored, and the images' shape and classes."""
 
     points: ClientData
@@ -80,7 +82,16 @@ class Dealt:
     num_classes: int
 
 
-def deal(config: FederatedConfig, seed: int, images: data.ImageSet | None = None) -> Dealt:
+def fingerprint(images: data.ImageSet) -> str:
+    """SHA-256 of all images and labels."""
+    digest = hashlib.sha256(f"{images.num_classes} {images.levels}".encode())
+    for part in (images.train_images, images.train_labels, images.test_images, images.test_labels):
+        digest.update(f"{part.dtype.str} {part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
+
+
+def assign(config: NetworkConfig, seed: int, images: data.ImageSet | None = None) -> Assigned:
     """Subset, validation part and split of a seed; ValueError for files and splits that do not fit.
 
     `images` saves reading the files again.
@@ -100,26 +111,26 @@ def deal(config: FederatedConfig, seed: int, images: data.ImageSet | None = None
     )
     mixes = splits.class_mix(images.train_labels, rows, images.num_classes)
     held_out = metrics.HeldOut(torch.from_numpy(held_images).to(device), held_labels, mixes, images.levels)
-    return Dealt(points, held_out, images.shape, images.num_classes)
+    return Assigned(points, held_out, images.shape, images.num_classes)
 
 
 def build(
-    config: FederatedConfig, label: str, seed: int, images: data.ImageSet | None = None, dealt: Dealt | None = None
+    config: NetworkConfig, label: str, seed: int, images: data.ImageSet | None = None, assigned: Assigned | None = None
 ) -> Experiment:
     """The experiment of a method's label and a seed, which seeds subset, split, initialisation and training.
 
-    `dealt` saves dealing again what the methods share. ValueError for files, splits and networks that do not fit.
+    `assigned` saves assigning again what the methods share. ValueError for files, splits and networks that do not fit.
     """
-    dealt = deal(config, seed, images) if dealt is None else dealt
+    assigned = assign(config, seed, images) if assigned is None else assigned
     device, dtype = torch.device(config.run.device), getattr(torch, config.run.dtype)
     model = config.model
     network = models.build(
-        model.name, dealt.shape, dealt.num_classes, seed, hidden=model.hidden, activation=model.activation
+        model.name, assigned.shape, assigned.num_classes, seed, hidden=model.hidden, activation=model.activation
     )
     table = config.methods[label]
     stack = Stacked(network.to(device=device, dtype=dtype), CROSS_ENTROPY)
-    federation = Federation(dealt.points, stack, local_settings(table), seed, dtype)
-    return Experiment(federation, make_method(table), dealt.held_out, config.run.posterior_samples, seed)
+    federation = Federation(assigned.points, stack, table.local.settings(), seed, dtype)
+    return Experiment(federation, table.make(), assigned.held_out, config.run.posterior_samples, seed)
 
 
 def _device(name: str) -> torch.device:
@@ -131,7 +142,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _split(config: FederatedConfig, images: data.ImageSet, seed: int) -> splits.Rows:
+def _split(config: NetworkConfig, images: data.ImageSet, seed: int) -> splits.Rows:
     split, labels = config.split, images.train_labels
     if split.kind == "iid":
         return splits.iid(labels, split.clients, seed)

@@ -1,8 +1,4 @@
-"""Pictures of a run and of posteriors, drawn without a screen and without matplotlib's global state.
-
-Colours are Okabe and Ito's, which readers with any common colour vision tell apart; every series has its own marker
-or dash too, so that a picture reads in grey.
-"""
+"""Pictures of a convex problem's run: its history, and its posterior."""
 
 from __future__ import annotations
 
@@ -10,42 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from badmm.checks import Array
-from badmm.families.factorised import Factorised
-
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
+from badmm.experiments.plots.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    YELLOW,
+    ellipse,
+    figure,
+    most_correlated,
 )
-
-
-def figure(columns: int, rows: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of axes in reading order; sizes in inches for each."""
-    drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = drawn.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.grid(True, which="major", color="0.9", linewidth=0.8)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.set_axisbelow(True)
-    return drawn, list(axes.flat)
-
-
-def ellipse(axis: Axes, mean: Array, covariance: Array, level: float = 0.95, **style: Any) -> None:
-    """The boundary of the region that holds `level` of N(mean (2,), covariance (2, 2))."""
-    angle = np.linspace(0, 2 * np.pi, 200)
-    radius = np.sqrt(-2 * np.log(1 - level))  # the chi-squared quantile with two degrees of freedom, square-rooted
-    points = mean[:, None] + radius * np.linalg.cholesky(covariance) @ np.stack([np.cos(angle), np.sin(angle)])
-    axis.plot(*points, **style)
+from badmm.families.factorised import Factorised
 
 
 def history_figure(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -121,13 +99,3 @@ def density_figure(posterior: Factorised, prior: Factorised, title: str) -> Figu
     axis.legend(frameon=False, title="mean (central 95%)")
     drawn.suptitle(title)
     return drawn
-
-
-def most_correlated(covariance: Array) -> tuple[int, int]:
-    """The pair of coordinates with the largest absolute correlation; (0, 1) where none is correlated."""
-    deviation = np.sqrt(np.diag(covariance))
-    correlation = np.abs(np.triu(covariance / np.outer(deviation, deviation), 1))
-    if not correlation.any():
-        return 0, 1
-    first, second = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
-    return int(first), int(second)

@@ -1,6 +1,6 @@
 """Pictures of a federated run: scores by round and by bytes, reliability, the effect of a setting.
 
-Drawn with `badmm.experiments.plots`' style from histories and summaries; nothing is computed from networks here.
+Drawn with the shared style from histories and summaries; nothing is computed from networks here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from badmm.experiments import plots
+from badmm.experiments.plots import style as plots
 from badmm.experiments.summary import ACCURACY, PREDICTION_NLL, Record, Runs, Score
 
 COLORS = (plots.BLUE, plots.RED, plots.GREEN, plots.ORANGE, plots.PINK, plots.SKY, plots.BLACK, "0.55")

@@ -1,9 +1,7 @@
-"""The file of a federated run: data, split, network, local training, and the methods to play it with.
+"""The file of a federated run of networks: data, split, network, local training, and the methods to compare.
 
-It is TOML like the files of config.py and is told from them by its section `model`. A table `methods.NAME` holds the
-settings
-of a method (`badmm.methods.networks`); NAME is the method unless its key `method` says so, and its table `local`
-overrides the section `local` for this method.
+A table `methods.LABEL` holds the settings of a method (`badmm.methods.networks`); LABEL is the method unless its key
+`method` says so, and its table `local` overrides the section `local` for this method.
 """
 
 from __future__ import annotations
@@ -11,18 +9,19 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import Any, Literal, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator, model_validator
 
-from badmm.experiments import config as base
-from badmm.experiments.config import Positive, Section
-
-if TYPE_CHECKING:
-    from badmm.clients.federation import LocalSettings
-    from badmm.rounds.network_method import Method
+from badmm.clients.federation import LocalSettings
+from badmm.experiments import config as configuration
+from badmm.experiments.config import toml
+from badmm.experiments.config.schema import Configuration, Positive, Section, describe, one_of
+from badmm.experiments.config.toml import ConfigError
+from badmm.methods.networks import REGISTRY
+from badmm.rounds.network_method import Method
 
 
 class Data(Section):
@@ -46,7 +45,7 @@ class Data(Section):
 
 
 class Split(Section):
-    """How the training images are dealt to the clients; see `badmm.data.splits`."""
+    """How the training images are assigned to the clients; see `badmm.data.splits`."""
 
     clients: int = Field(ge=1)
     kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
@@ -56,6 +55,14 @@ class Split(Section):
     classes: int = Field(2, ge=1)
     points: int = Field(600, ge=1)
     reuse: bool = False
+
+
+SPLIT_KEYS = {
+    "iid": (),
+    "dirichlet": ("size_concentration", "class_concentration", "minimum"),
+    "shards": ("classes", "points", "reuse"),
+}
+"""The keys that each kind of split reads."""
 
 
 class Model(Section):
@@ -83,6 +90,10 @@ class Local(Section):
     @classmethod
     def _clip(cls, value: Any) -> Any:
         return None if value == math.inf else value
+
+    def settings(self) -> LocalSettings:
+        """What a federation trains with."""
+        return LocalSettings(**{**self.model_dump(), "batch_size": self.batch_size or None})
 
 
 class Run(Section):
@@ -146,7 +157,7 @@ class Report(Section):
 
 
 class Tune(Section):
-    """What `python -m badmm tune` tries: for every method all combinations of the values in its grid.
+    """What `badmm tune` tries: for every method all combinations of the values in its grid.
 
     `grid.LABEL` mirrors `methods.LABEL` (keys of its table `local` included), with a list of values for each key.
     """
@@ -172,123 +183,134 @@ class Tune(Section):
     @classmethod
     def _grid(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for label, table in value.items():
-            for key, values in base.flat(table).items():
+            for key, values in toml.flat(table).items():
                 if not isinstance(values, list) or not values or len({repr(v) for v in values}) < len(values):
                     raise ValueError(f"{label}.{key}: expected a list of different values, got {values!r}")
         return value
 
 
-class FederatedConfig(Section):
+class MethodTable(Section):
+    """The settings of one method, every default written out: the method's own fields and its local training."""
+
+    method: str
+    local: Local
+
+    def make(self) -> Method:
+        """The method with these settings."""
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in ("method", "local")}
+        return REGISTRY[self.method](**own)
+
+
+def _table_of(kind: str) -> type[MethodTable]:
+    """The table of a method: its dataclass's fields, with their types and defaults, checked strictly."""
+    hints = get_type_hints(REGISTRY[kind])
+    own: dict[str, Any] = {"method": (Literal[kind], kind)}
+    for field in fields(REGISTRY[kind]):  # type: ignore[arg-type]
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        own[field.name] = (hints[field.name], ... if default is MISSING else default)
+    return create_model(f"{kind}_table", __base__=MethodTable, **own)
+
+
+TABLES = {kind: _table_of(kind) for kind in REGISTRY}
+
+
+def method_table(label: str, table: dict[str, Any], shared: Local) -> MethodTable:
+    """A method's table with every default; ValueError whose text starts at the label."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+        raise ValueError(f"{label}: expected a name of letters, digits, - and _, got {label!r}")
+    try:
+        kind = one_of(table.get("method", label), TABLES, "method")
+        local = table.get("local", {})
+        merged = {**shared.model_dump(), **local} if isinstance(local, dict) else local
+        resolved = TABLES[kind].model_validate({**table, "method": kind, "local": merged})
+        resolved.make().check(resolved.local.settings())
+    except ValidationError as error:
+        raise ValueError(f"{label}.{describe(error.errors()[0], TABLES[kind])}") from None
+    except ValueError as error:
+        raise ValueError(f"{label}.{error}") from None
+    return resolved
+
+
+class NetworkConfig(Configuration):
     """One federated problem and the methods to compare on it; `methods` is resolved, every default written out."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    FREE = frozenset({"run.checkpoint_every", "run.tensorboard", "run.threads", "data.root"})
+
     data: Data = Data()
     split: Split
     model: Model
     local: Local = Local()
     run: Run = Run()
     report: Report = Report()
-    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    methods: dict[str, SerializeAsAny[MethodTable]] = Field(min_length=1)
     tune: Tune | None = None
 
-    @field_validator("methods")
+    @field_validator("methods", mode="before")
     @classmethod
-    def _methods(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
+    def _methods(cls, value: Any, info: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
         shared = info.data.get("local", Local())
-        return {label: resolve(label, table, shared) for label, table in value.items()}
+        found = {}
+        for label, table in value.items():
+            if not isinstance(table, dict | MethodTable):
+                raise ValueError(f"{label}: expected a table, got {table!r}")
+            found[label] = table if isinstance(table, MethodTable) else method_table(label, table, shared)
+        return found
 
     @model_validator(mode="after")
-    def _labels(self) -> FederatedConfig:
+    def _labels(self) -> NetworkConfig:
         for label in self.tune.grid if self.tune else ():
             if label not in self.methods:
                 raise ValueError(f"tune.grid.{label}: expected one of {', '.join(self.methods)}, got an unknown method")
-        if self.report.reference is not None and self.report.reference not in self.methods:
-            labels = ", ".join(self.methods)
-            raise ValueError(f"report.reference: expected one of {labels}, got {self.report.reference!r}")
+        if self.report.reference is not None:
+            one_of(self.report.reference, self.methods, "report.reference")
         return self
 
-    def with_methods(self, labels: Iterable[str]) -> FederatedConfig:
+    def inapplicable(self) -> dict[str, str]:
+        """What has no effect with this split and network."""
+        found: dict[str, str] = {}
+        for kind, keys in SPLIT_KEYS.items():
+            if kind != self.split.kind:
+                found |= {f"split.{key}": f"split.kind = {self.split.kind!r}" for key in keys}
+        if self.model.name != "mlp":
+            found |= dict.fromkeys(("model.hidden", "model.activation"), f"model.name = {self.model.name!r}")
+        return found
+
+    def may_change(self) -> frozenset[str]:
+        """A cosine schedule depends on the horizon, by default the number of rounds."""
+        constant = all(table.local.schedule == "constant" for table in self.methods.values())
+        return self.FREE | ({"run.rounds"} if constant or self.run.horizon is not None else set())
+
+    def with_methods(self, labels: Iterable[str]) -> NetworkConfig:
         """The configuration of some of the methods; `ConfigError` for one that it does not have."""
         chosen = list(labels)
         for label in chosen or [""]:
             if label not in self.methods:
-                raise base.ConfigError(f"--methods: expected some of {', '.join(self.methods)}, got {label!r}")
+                raise ConfigError(f"--methods: expected some of {', '.join(self.methods)}, got {label!r}")
         tables = {label: table for label, table in self.methods.items() if label in chosen}
         reference = self.report.reference if self.report.reference in tables else None
         return self.model_copy(
             update={"methods": tables, "report": self.report.model_copy(update={"reference": reference})}
         )
 
-    def only(self, label: str, seed: int) -> FederatedConfig:
+    def only(self, label: str, seed: int) -> NetworkConfig:
         """The configuration of one method and one seed; how results are reported and tuned is no part of it."""
         run, table = self.run.model_copy(update={"seeds": [seed]}), self.methods[label]
         return self.model_copy(update={"methods": {label: table}, "run": run, "report": Report(), "tune": None})
 
 
-def load(path: Path, overrides: Iterable[str] = ()) -> FederatedConfig:
-    """Read a configuration with overrides; `ConfigError` as `badmm.experiments.config.load` raises it."""
-    config = base.check(FederatedConfig, base.read(path, overrides), str(path))
+def resolve(config: NetworkConfig, folder: Path) -> NetworkConfig:
+    """`config` with the folder of the images made absolute: it is relative to the configuration."""
     if config.data.root is None:
         return config
-    root = str((path.parent / config.data.root).resolve())
+    root = str((folder / config.data.root).resolve())
     return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
 
 
-class _Named(Section):
-    """Where a method's table `local` is found by the error messages."""
-
-    local: Local
-
-
-def make_method(table: dict[str, Any]) -> Method:
-    """The method of a resolved table."""
-    from badmm.methods.networks import REGISTRY
-
-    return REGISTRY[table["method"]](**{key: value for key, value in table.items() if key not in ("method", "local")})
-
-
-def local_settings(table: dict[str, Any]) -> LocalSettings:
-    """The local training of a resolved table."""
-    from badmm.clients.federation import LocalSettings
-
-    local = table["local"]
-    return LocalSettings(**{**local, "batch_size": local["batch_size"] or None})
-
-
-def resolve(label: str, table: dict[str, Any], shared: Local) -> dict[str, Any]:
-    """A method's table with every default; ValueError whose text starts at the label."""
-    from badmm.methods.networks import REGISTRY
-
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
-        raise ValueError(f"{label}: expected a name of letters, digits, - and _, got {label!r}")
-    kind = table.get("method", label)
-    if kind not in REGISTRY:
-        raise ValueError(f"{label}.method: expected one of {', '.join(REGISTRY)}, got {kind!r}")
-    hints = get_type_hints(REGISTRY[kind])
-    known = [field.name for field in fields(REGISTRY[kind])]  # type: ignore[arg-type]
-    settings: dict[str, Any] = {}
-    try:
-        for key, value in table.items():
-            if key in ("method", "local"):
-                continue
-            if key not in known:
-                raise ValueError(f"{key}: expected one of {', '.join([*known, 'local'])}, got an unknown key")
-            settings[key] = _checked(key, hints[key], value)
-        method = REGISTRY[kind](**settings)
-        override = _checked("local", dict[str, Any], table.get("local", {}))
-        local = _checked("local", Local, {**shared.model_dump(), **override})
-        values = {key: value for key, value in asdict(method).items() if value is not None}  # type: ignore[call-overload]
-        resolved = {"method": kind, **values, "local": local.model_dump(exclude_none=True)}
-        method.check(local_settings(resolved))
-    except ValueError as error:
-        raise ValueError(f"{label}.{error}") from None
-    return resolved
-
-
-def _checked(key: str, kind: Any, value: Any) -> Any:
-    """A value of that type, strictly; ValueError `key: expected ..., got ...`."""
-    try:
-        return TypeAdapter(kind).validate_python(value, strict=True)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ValueError(base.describe({**problem, "loc": (key, *problem["loc"])}, _Named)) from None
+def load(path: str | Path, overrides: Iterable[str] = ()) -> NetworkConfig:
+    """Read a configuration as `badmm.experiments.config.load` does; ConfigError for one of a convex problem."""
+    config = configuration.load(path, overrides)
+    if not isinstance(config, NetworkConfig):
+        raise ConfigError(f"{path}: model: expected a section with a network, got none")
+    return config

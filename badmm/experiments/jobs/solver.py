@@ -1,0 +1,145 @@
+"""A convex problem as a job: `badmm.solve` from a checkpoint, its posterior, summary and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import badmm
+from badmm.experiments.config.solver import SolverConfig
+from badmm.experiments.jobs.job import After, Listener, Record
+from badmm.experiments.plots import solver as plots
+from badmm.experiments.problems.solver import Problem, build
+from badmm.experiments.store.files import png
+from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
+from badmm.experiments.store.tensors import sealed_bytes
+from badmm.families.distributions import Distribution, Gaussian
+from badmm.families.factorised import Factorised
+
+_WINDOW = 8
+"""Rounds over which the gap's rate of decrease is measured."""
+
+
+@dataclass(frozen=True)
+class SolverJob:
+    """One convex problem."""
+
+    config: SolverConfig
+
+    @cached_property
+    def problem(self) -> Problem:
+        """Clients and prior; ValueError for data that cannot be read or do not fit."""
+        return build(self.config)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What this run is of."""
+        config = self.config
+        return Manifest(config.name, config.method.name, config.run.seed, self.problem.fingerprint, config.digest())
+
+    @property
+    def rounds(self) -> int:
+        """The most rounds to be played."""
+        return self.config.run.rounds
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Rounds between checkpoints."""
+        return self.config.run.checkpoint_every
+
+    def play(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> badmm.Result:
+        """Solve, from the checkpoint if there is one."""
+
+        def after_round(state: badmm.SolverState) -> None:
+            after(state.record.as_dict(), lambda: _capture(state))
+
+        state = None if checkpoint is None else _restore(checkpoint, history)
+        return badmm.solve(self.problem.clients, **self._arguments(), state=state, callbacks=(after_round,))
+
+    def _arguments(self) -> dict[str, Any]:
+        method, run = self.config.method, self.config.run
+        optional = {"client_tol": run.client_tol, "client_max_iterations": run.client_max_iterations}
+        return {
+            "family": self.config.family,
+            "prior": self.problem.prior,
+            "method": method.name,
+            **method.model_dump(include={"rho", "alpha", "damping", "temperature", "expectation"}),
+            "rounds": run.rounds,
+            "tol": run.tol,
+            "seed": run.seed,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    def results(self, outcome: badmm.Result, history: Sequence[Record]) -> Mapping[str, bytes]:
+        """The posterior with its features' names, a summary, pictures of the history and of the posterior."""
+        config, posterior, problem = self.config, outcome.posterior, self.problem
+        tensors = posterior.parameters()
+        metadata = {"name": config.name, "family": config.family, "features": json.dumps(problem.features)}
+        summary = {
+            "rounds": outcome.rounds,
+            "converged": outcome.converged,
+            "reason": outcome.reason,
+            "rows": problem.rows.as_dict(),
+            "preparation": dict(problem.preparation),
+            "scores": problem.scores(posterior),
+        }
+        return {
+            "posterior.safetensors": sealed_bytes(tensors, metadata),
+            "summary.json": json.dumps(summary, indent=1, ensure_ascii=False).encode(),
+            "history.png": png(plots.history_figure(history, f"{config.name}: {config.method.name}")),
+            "posterior.png": png(_posterior_figure(problem, posterior)),
+        }
+
+    def describe(self, record: Record) -> str:
+        """Gap and objective."""
+        objective = record["objective"]
+        shown = "-" if objective is None or math.isnan(objective) else f"{objective:.8g}"
+        return f"gap {record['gap']:.1e}  objective {shown}"
+
+    def notices(self, record: Record) -> Sequence[str]:
+        """Nothing: the history holds a round's events."""
+        return ()
+
+    def ahead(self, history: Sequence[Record]) -> int | None:
+        """Rounds to the tolerance at the gap's recent rate."""
+        tol = self.config.run.tol
+        gaps = [record["gap"] for record in history[-_WINDOW:] if record["gap"] > 0]
+        if len(gaps) < 2 or gaps[-1] >= gaps[0] or tol <= 0:
+            return None
+        rate = math.log(gaps[0] / gaps[-1]) / (len(gaps) - 1)
+        return max(0, math.ceil(math.log(gaps[-1] / tol) / rate))
+
+    def listeners(self, folder: RunFolder, done: int) -> AbstractContextManager[Sequence[Listener]]:
+        """Nobody else."""
+        return nullcontext(())
+
+
+def _capture(state: badmm.SolverState) -> Checkpoint:
+    """The state without its records, which the history holds."""
+    arrays, metadata = state.to_arrays()
+    kept = {key: value for key, value in metadata.items() if key not in ("round", "records")}
+    return Checkpoint(state.round, arrays, kept)
+
+
+def _restore(checkpoint: Checkpoint, history: Sequence[Record]) -> badmm.SolverState:
+    # JSON has no NaN: the history holds None
+    records = [
+        {key: math.nan if value is None else value for key, value in record.items()}
+        for record in history
+        if record["round"] <= checkpoint.round
+    ]
+    metadata = {**checkpoint.metadata, "round": checkpoint.round, "records": records}
+    return badmm.SolverState.from_arrays(checkpoint.arrays, metadata)
+
+
+def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:
+    title = f"{problem.config.name}: posterior, {problem.config.family}"
+    if isinstance(posterior, Gaussian):
+        return plots.gaussian_figure(posterior.mean, posterior.covariance, problem.coordinates, title)
+    assert isinstance(posterior, Factorised) and isinstance(problem.prior, Factorised)
+    return plots.density_figure(posterior, problem.prior, title)

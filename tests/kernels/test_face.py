@@ -91,7 +91,117 @@ class TestWhatIsRefused:
                 ns.standard_from_natural(np.ones(d, dtype), matrix)
 
 
+eye = np.eye(3)
+vectors, matrices = np.ones((2, 3)), np.stack([np.eye(3)] * 2)
+
+
+class TestVectorsAndMatrices:
+    @pytest.mark.parametrize(
+        ("mean", "precision", "kind", "message"),
+        [
+            (np.ones(3), np.ones((3, 2)), ValueError, r"^precision: expected shape \(\.\.\., d, d\), got \(3, 2\)"),
+            (np.ones(3), np.ones(3), ValueError, r"^precision: expected shape \(\.\.\., d, d\), got \(3,\)"),
+            (np.ones(()), eye, ValueError, r"^mean: expected shape \(\.\.\., d\), got \(\)"),
+            (np.ones(0), np.ones((0, 0)), ValueError, r"^mean: expected at least one coordinate, got shape \(0,\)"),
+            (np.ones(2), eye, ValueError, r"^precision: expected shape \(2, 2\), got \(3, 3\)"),
+            (vectors, np.stack([eye] * 4), ValueError, r"^precision: expected shape \(2, 3, 3\), got \(4, 3, 3\)"),
+            (np.ones(3), eye.astype("float32"), TypeError, "^precision: expected dtype float64 like mean, got float32"),
+            ([1.0], eye, TypeError, "^mean: expected an array of float32 or float64, got list"),
+        ],
+    )
+    def test_a_bad_one_is_refused_by_name(self, mean: Any, precision: Any, kind: type[Exception], message: str) -> None:
+        with pytest.raises(kind, match=message):
+            badmm_kernels.load("full_gaussian").natural_from_standard(mean, precision)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("lead", [(), (1,), (4,), (2, 3)])
+    @pytest.mark.parametrize("d", [1, 2])
+    def test_leading_axes_are_members_and_one_without_them_is_shared(
+        self, lead: tuple[int, ...], d: int, dtype: str
+    ) -> None:
+        ns, rng = badmm_kernels.load("full_gaussian"), np.random.default_rng(0)
+        mean = rng.normal(size=(*lead, d)).astype(dtype)
+        shared = (2.0 * np.eye(d)).astype(dtype)
+        xi, precision = ns.natural_from_standard(mean, shared)
+        assert (xi.dtype, xi.shape, precision.shape) == (np.dtype(dtype), (*lead, d), (*lead, d, d))
+        np.testing.assert_array_equal(xi, 2 * mean)
+        np.testing.assert_array_equal(precision, np.broadcast_to(shared, precision.shape))
+        assert np.shape(ns.entropy(xi, precision, axis=-1)) == lead
+        assert ns.natural_gradient(mean, mean, shared)[1].shape == (*lead, d, d)
+
+
+class TestSlots:
+    def test_slots_must_have_one_type_and_one_shape(self) -> None:
+        ns, x = badmm_kernels.load("diagonal_gaussian"), np.ones((2, 3))
+        with pytest.raises(TypeError, match=r"dual\.precision: expected dtype float64 like dual\.precision_mean"):
+            ns.dual_update(*[(x, x.astype("float32"))] * 3, 0.5, 1.0)
+        with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
+            ns.dual_update(*[(x, np.ones((2, 4)))] * 3, 0.5, 1.0)
+        full = badmm_kernels.load("full_gaussian")
+        for bad in ((2, 3, 2), (2, 2, 3), (3, 3, 3), (1, 3, 3), (3,)):
+            with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
+                full.dual_update(*[(vectors, np.ones(bad))] * 3, 0.5, 1.0)
+
+    @pytest.mark.parametrize("library", ["numpy", "torch"])
+    def test_the_callers_own_outputs_come_back(self, library: str) -> None:
+        make = np.ones if library == "numpy" else importlib.import_module("torch").ones
+        kind: dict[str, Any] = {"dtype": "float64" if library == "numpy" else importlib.import_module("torch").float64}
+        ns, given = badmm_kernels.load("diagonal_gaussian"), (make(5, **kind), make(5, **kind))
+        out = (make(5, **kind), make(5, **kind))
+        returned = ns.dual_update(given, given, given, 0.5, 1.0, out=out)
+        assert all(a is b for a, b in zip(returned, out, strict=True))
+        both = ((make(5, **kind), make(5, **kind)), (make(5, **kind), make(5, **kind)))
+        for group, expected in zip(ns.round_update(given, given, given, 0.5, 1.0, 0.4, 5, out=both), both, strict=True):
+            assert all(a is b for a, b in zip(group, expected, strict=True))
+        with pytest.raises(ValueError, match=r"out\[1\]: expected a tuple of 2 arrays"):
+            ns.round_update(given, given, given, 0.5, 1.0, 0.4, 5, out=(out, None))
+
+    def test_a_sum_over_clients_takes_one_client_and_single_numbers(self) -> None:
+        ns = badmm_kernels.load("diagonal_gaussian")
+        for shape in ((1, 3), (4,), (1,)):
+            client, dual = (np.full(shape, 2.0),) * 2, (np.full(shape, 0.5),) * 2
+            for slot in ns.server_total(client, dual, 0.4):
+                np.testing.assert_allclose(slot, np.full(shape[1:], 0.6 * 2.0 - 0.4 * 0.5 * shape[0]), rtol=1e-15)
+        with pytest.raises(ValueError, match=r"dual\.precision_mean: expected a leading client axis"):
+            ns.server_total((vectors,) * 2, (np.ones(3),) * 2, 0.4)
+        with pytest.raises(ValueError, match="expected a leading client axis"):
+            ns.server_total((np.ones(()),) * 2, (np.ones(()),) * 2, 0.4)
+
+    @pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 5), (1, 5), (5, 1), (2, 3, 5), (2, 1, 5)])
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_a_value_per_row_is_one_per_index_before_the_last_axis(self, shape: tuple[int, ...], shared: bool) -> None:
+        ns, rng = badmm_kernels.load("gamma"), np.random.default_rng(1)
+        q = tuple(rng.uniform(0.5, 2.0, shape) for _ in range(2))
+        p = tuple(rng.uniform(0.5, 2.0, shape[1:] if shared else shape) for _ in range(2))
+        if shared and not shape:
+            pytest.skip("nothing to share")
+        rows, total = np.asarray(ns.kl(q, p, axis=-1)), ns.kl(q, p)
+        single = [np.broadcast_to(slot, shape).copy().reshape(-1, 1) for slot in (*q, *p)]
+        each = np.asarray(ns.kl(tuple(single[:2]), tuple(single[2:]), axis=-1)).reshape(shape)
+        wanted = each.sum(axis=-1) if len(shape) > 1 else each.sum().reshape(rows.shape)
+        np.testing.assert_allclose(rows, wanted, rtol=1e-13)
+        assert total == pytest.approx(each.sum(), rel=1e-13)
+
+
 class TestRowsOfAnOptimizer:
+    def test_a_bad_list_or_pair_is_refused_by_name(self) -> None:
+        ns, x = badmm_kernels.load("ivon"), np.ones((3, 4))
+        with pytest.raises(TypeError, match=r"^ess: expected a number, or one a row, got dict"):
+            ns.sample(x, x, {}, noise=x)
+        for value in ([1.0, 2.0], np.ones((3, 1)), (1.0,) * 4):
+            with pytest.raises(
+                ValueError, match=r"^ess: expected a number, or an array of shape \(3,\), one a row, got"
+            ):
+                ns.sample(x, x, value, noise=x)
+        wanted = ns.sample(x, x, [1.0, 2.0, 4.0], noise=x)[0]
+        torch = importlib.import_module("torch")
+        for same in ((1.0, 2.0, 4.0), np.array([1, 2, 4]), torch.tensor([1.0, 2.0, 4.0])):
+            np.testing.assert_array_equal(ns.sample(x, x, same, noise=x)[0], wanted)
+        step: dict[str, Any] = {"ess": 1.0, "lr": 0.1, "beta1": 0.9, "beta2": 0.9, "debias": 0.5, "clip": None}
+        message = r"^cavity: expected a tuple of 2 arrays \(precision_mean, precision\), got float"
+        with pytest.raises(ValueError, match=message):
+            ns.update(x, x, x, x, 0.5, **step, noise=x)
+
     @pytest.mark.parametrize("module", ["cpu", "torch"])
     def test_a_rows_seed_and_step_count_in_all_their_bits(self, module: str) -> None:
         ns = importlib.import_module(f"badmm_kernels.{module}.ivon")

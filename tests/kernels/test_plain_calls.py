@@ -1,4 +1,4 @@
-"""A sweep's usual call is looked at once: the look accepts only what the checks accept, and computes the same."""
+"""The fast acceptance path takes only what the full checks take, and computes the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNT = 12  # elements of every array of a right call
 
 
 def pool(rng: np.random.Generator, dtype: str) -> list[Any]:
-    """Arrays to choose from: right ones, and one of each kind that the look must leave to the checks."""
+    """Arrays to choose from: right ones, and one of each kind that the fast path must leave to the full checks."""
     whole = rng.uniform(0.5, 2.0, 4 * COUNT).astype(dtype)
     right = [rng.uniform(0.5, 2.0, COUNT).astype(dtype) for _ in range(8)]
     read_only = right[0].copy()
@@ -93,7 +93,7 @@ def outcome(call: Callable[..., Any], given: tuple[Any, ...]) -> tuple[Any, ...]
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", list(KERNELS))
-def test_the_look_and_the_checks_agree(name: str, dtype: str, library: str) -> None:
+def test_the_fast_path_and_the_checks_agree(name: str, dtype: str, library: str) -> None:
     kernel, ends = KERNELS[name], Counter[str]()
 
     def wrap(value: Any) -> Any:
@@ -102,15 +102,15 @@ def test_the_look_and_the_checks_agree(name: str, dtype: str, library: str) -> N
 
     for seed in range(300):
         given = arguments(kernel, seed, dtype, wrap)
-        looked = kernel._look(given[0], *given[3:]) is not None
+        fast = kernel._accept(given[0], *given[3:]) is not None
         ours = outcome(kernel, given)
         theirs = outcome(kernel._checked, arguments(kernel, seed, dtype, wrap))
         assert ours == theirs
-        ends["looked at" if looked else "error" if isinstance(ours[0], type) else "checked"] += 1
-    assert min(ends[end] for end in ("looked at", "error", "checked")) >= 3, ends
+        ends["fast" if fast else "error" if isinstance(ours[0], type) else "checked"] += 1
+    assert min(ends[end] for end in ("fast", "error", "checked")) >= 3, ends
 
 
-def test_a_usual_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_common_call_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """In place, of rows with scalars of their own, of tensors, with the normals kept where they were read."""
 
     def refuse(*_arguments: Any) -> None:

@@ -104,7 +104,7 @@ def test_a_call_does_not_wait_for_helpers_that_are_busy() -> None:
         return 0
 
     with ThreadPoolExecutor(1) as caller:
-        first = caller.submit(threads.over, blocked, 1, SIZE)
+        first = caller.submit(threads.split, blocked, 1, SIZE)
         try:
             assert begun.acquire(timeout=PATIENCE) and begun.acquire(timeout=PATIENCE)  # the caller and the one helper
             mine = threading.current_thread().name

@@ -46,7 +46,7 @@ def linear_calls(size: int, dtype: str) -> Iterator[Call]:
     server, client, prior = (oracle.natural(size, 100.0, dtype, "linear", i) for i in range(3))
     one_ulp = np.array(1.0 + epsilon(dtype), dtype=dtype)
     operands = {"server": server, "client": client, "prior": prior, "start": prior}
-    operands |= {name: dual() for name in ("dual", "gradient", "total")}
+    operands |= {name: dual() for name in ("dual", "gradient", "total", "sent")}
     near = operands | {"client": (server[0] * one_ulp, server[1] * one_ulp)}
     scalars = scalars_of(0.3, 0.7, 0.4)
     for name, line in LINES.items():

@@ -134,11 +134,11 @@ class Batch(NamedTuple):
         return [a for a in self.arrays if a.size and self.memory.address(a) in written]
 
     def by_rows(self) -> Batch:
-        """The same with every leading index a row, for reductions along the last axis."""
-        width = self.shape[-1] if len(self.shape) > 1 else self.width
-        rows = math.prod(self.shape[:-1]) if len(self.shape) > 1 else self.rows
+        """The same with every index before the last axis a row, for reductions along that axis."""
+        width, rows = (self.shape or (1,))[-1], math.prod(self.shape[:-1])
         arrays = self.arrays
-        if len(self.shape) > 2:  # an input shared along the first axis only is repeated: no single step describes it
+        # an input that is shared along the first axis is repeated where no single step per row describes it
+        if len(self.shape) != 2 and any(a.shape != self.shape for a in arrays):
             xp = self.memory.xp
             arrays = [xp.ascontiguousarray(xp.broadcast_to(a, self.shape)) for a in arrays]
         steps = [width if a.shape == self.shape else 0 for a in arrays]

@@ -148,7 +148,7 @@ class ReductionKernel(OnDevice):
         batch = ar.batch(self.names, values, ar.Views(self.memory()))
         numbers, _ = self.numbers(scalars, DOUBLE)
         with self.on([batch], stream):
-            if len(batch.shape) > 1 and (axis == -1 or batch.rows > 1):
+            if axis == -1 or batch.rows > 1:
                 batch = batch.by_rows()
             inputs = Inputs.of(batch)
             number = status.register(self.name, lambda failure: self._explain(inputs, failure))

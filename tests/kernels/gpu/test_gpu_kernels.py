@@ -242,3 +242,14 @@ def test_arrays_in_same_library_out(device: Any) -> None:
     assert all(a is b for a, b in zip(ns.natural_from_standard(shape, rate, out=out), out, strict=True))
     assert isinstance(ns.entropy(shape, rate), float)
     assert isinstance(ns.entropy(shape, rate, axis=-1), xp.ndarray)
+
+
+@pytest.mark.parametrize("axis", [None, -1])
+def test_one_axis_is_one_row_whichever_operand_is_shared_along_it(device: Any, axis: int | None) -> None:
+    """A row per number of the shared operand would be written past the end of the one result."""
+    q = tuple(np.linspace(1.0, 2.0, 5) * k for k in (1, 2))
+    p = (np.array(1.5), np.array(2.0))
+    expected = sum(badmm_kernels.load("gamma").kl(tuple(s[k : k + 1] for s in q), tuple(s.reshape(1) for s in p))
+                   for k in range(5))  # fmt: skip
+    assert float(on_device("gamma").kl(q, p, axis=axis)) == pytest.approx(expected, rel=1e-13)
+    assert float(badmm_kernels.load("gamma").kl(q, p, axis=axis)) == pytest.approx(expected, rel=1e-13)

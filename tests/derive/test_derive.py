@@ -16,7 +16,7 @@ import pytest
 import sympy as sp
 from scipy import stats
 
-from derive import generate
+from derive import generate, paths
 from derive.__main__ import main
 from derive.calculus.elementwise import calculus
 from derive.calculus.family import Family, FamilyError, Slot
@@ -173,7 +173,7 @@ def test_a_new_family_is_one_record(tmp_path: Path) -> None:
 
 
 def test_generated_files_are_current() -> None:
-    assert generate.differences(generate.expected(), generate.ROOT) == []
+    assert generate.differences(generate.expected(), paths.ROOT) == []
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_a_family_file_that_changes_makes_its_module_stale() -> None:
 def test_output_does_not_depend_on_hashing(seed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "derive", "--check"],
-        cwd=generate.ROOT,
+        cwd=paths.ROOT,
         env={**os.environ, "PYTHONHASHSEED": seed},
         capture_output=True,
         text=True,
@@ -275,7 +275,7 @@ def test_a_failing_claim_stops_the_writing(
 
 
 def test_the_committed_derivation_is_current() -> None:
-    committed = (generate.ROOT / "docs/derivation.md").read_text(encoding="utf-8")
+    committed = (paths.ROOT / "docs/derivation.md").read_text(encoding="utf-8")
     assert document([proved(k) for k in range(len(CLAIMS))]) == committed
 
 
@@ -284,3 +284,8 @@ def test_natural_gradient_of_the_matrix_form_reads_as_in_the_paper() -> None:
     first, second = calculus(FAMILIES["full_gaussian"]).natural_gradient
     assert sp.simplify(first[0, 0] - (g - h * mean)) == 0
     assert second[0, 0] == -h
+
+
+def test_no_generated_text_names_the_version_of_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp, "__version__", "0.0.another")
+    assert generate.differences(generate.expected(), paths.ROOT) == []

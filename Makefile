@@ -5,11 +5,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help demo test cupy-on-host lint format types derive check validate docs bench digits mnist cifar-look clean
+.PHONY: help demo test test-lowest wheel-check cupy-on-host lint format types derive check validate site docs bench \
+    digits mnist cifar-look clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
 	@echo "make test      all tests"
+	@echo "make site      the documentation in site/index.html, with warnings as errors"
+	@echo "make wheel-check      the wheel in a fresh environment beside other packages (needs a package index)"
+	@echo "make test-lowest      the lowest versions that pyproject.toml allows, on Python 3.11"
 	@echo "make cupy-on-host      the GPU tests without a GPU: CuPy on a CUDA whose device is the host (Linux, x86-64)"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
 	@echo "make digits        every federated method on the digits, tuned with equal budgets (under 20 minutes)"
@@ -23,6 +27,29 @@ demo: $(VENV)/.ready-run
 # what a file's tests share is made once
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+# The README's example, the derivation, the solver and the command line, and with torch IVON and networks, on the lowest
+# versions. torch's oldest wheels for x86-64 bring 2.5 GB of CUDA with them: LOWEST_EXTRAS=derive,run leaves it out.
+LOWEST_EXTRAS ?= derive,run,torch
+LOWEST = .venv-lowest
+LOWEST_TESTS = tests/badmm/rounds/test_solve.py tests/badmm/rounds/test_policy.py tests/badmm/experiments/test_cli.py \
+    tests/badmm/experiments/test_config.py tests/badmm/data/test_data.py tests/kernels/test_kernel_errors.py
+LOWEST_TORCH_TESTS = tests/badmm/ivon tests/badmm/experiments/test_federated_run.py tests/kernels/test_torch_steps.py
+
+test-lowest: constraints-lowest.txt pyproject.toml
+	@$(MAKE) --no-print-directory VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11)" $(LOWEST)/bin/python
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c constraints-lowest.txt \
+	    -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
+	$(LOWEST)/bin/python -m derive --check
+	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider tests/house/test_readme.py -k 'python_blocks and README'
+	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(LOWEST_TESTS) \
+	    $(if $(findstring torch,$(LOWEST_EXTRAS)),$(LOWEST_TORCH_TESTS))
+
+wheel-check: $(VENV)/.ready-test
+	$(BIN)/python -m tests.house.wheel_check
+
+site: $(VENV)/.ready-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 cupy-on-host: $(VENV)/.ready-test
 	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
@@ -96,7 +123,7 @@ cifar-look: $(VENV)/.ready-test
 	done
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find derive kernels badmm validation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment -------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -144,3 +145,28 @@ def test_an_installed_derivation_writes_only_where_it_is_told(installation: Path
     ]
     assert {path: path.read_bytes() for path in before} == before
     assert "log_partition" in derived(installation, "gamma", "--show", "family").stdout
+
+
+def floors() -> dict[str, str]:
+    """The lowest version that pyproject.toml allows of each package that users need, and of what runs the tests."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = table["optional-dependencies"]
+    tools = [text for text in extras["test"] if text.startswith(("pytest>", "hypothesis>"))]
+    wanted = [*table["dependencies"], *extras["derive"], *extras["run"], *extras["torch"], *tools]
+    return dict(re.match(r"([\w-]+)>=([\d.]+)$", text).groups() for text in wanted)  # type: ignore[union-attr, misc]
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in (*version.split("."), "0", "0")[:3])
+
+
+def test_the_lowest_constraints_are_the_floors() -> None:
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    listed = dict(line.split("==") for line in lines if "==" in line)
+    assert {name: release(listed[name]) for name in floors()} == {n: release(v) for n, v in floors().items()}
+
+
+def test_the_constraints_lie_above_the_floors() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    listed = dict(line.split("==") for line in lines if "==" in line)
+    assert {n for n, v in floors().items() if release(listed[n]) < release(v)} == set()

@@ -34,14 +34,15 @@ LOWEST_EXTRAS ?= derive,run,torch
 LOWEST = .venv-lowest
 LOWEST_TESTS = tests/badmm/rounds/test_solve.py tests/badmm/rounds/test_policy.py tests/badmm/experiments/test_cli.py \
     tests/badmm/experiments/test_config.py tests/badmm/data/test_data.py tests/kernels/test_kernel_errors.py
-LOWEST_TORCH_TESTS = tests/badmm/ivon tests/badmm/experiments/test_federated_run.py tests/kernels/test_torch_steps.py
+LOWEST_TORCH_TESTS = tests/badmm/ivon tests/kernels/test_torch_steps.py tests/badmm/networks/test_federated_models.py \
+    tests/badmm/methods/test_federated_methods.py
 
 test-lowest: constraints-lowest.txt pyproject.toml
 	@$(MAKE) --no-print-directory VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11)" $(LOWEST)/bin/python
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c constraints-lowest.txt \
 	    -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
 	$(LOWEST)/bin/python -m derive --check
-	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider tests/house/test_readme.py -k 'python_blocks and README'
+	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider 'tests/house/test_readme.py::test_python_blocks_run[README]'
 	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(LOWEST_TESTS) \
 	    $(if $(findstring torch,$(LOWEST_EXTRAS)),$(LOWEST_TORCH_TESTS))
 

@@ -125,7 +125,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--check", action="store_true", help="compare instead of writing")
     p.add_argument("--show", choices=STAGES, metavar="STAGE", help=f"print one of {', '.join(STAGES)}")
     p.add_argument("--report", type=Path, metavar="PATH", help="write the derivation as Markdown")
-    p.add_argument("--out", type=Path, metavar="DIR", help="root to write below or compare with (default: the checkout)")
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="root to write below or compare with (default: the checkout)"
+    )
     return p
 
 

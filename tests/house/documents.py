@@ -12,7 +12,7 @@ PAGES = (README, *TUTORIALS)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The code blocks of a language, in order; blocks that the site fills from a file have another language or title."""
+    """The code blocks of a language, in order, without those that the site fills from a file: these have a title."""
     text = page.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 

@@ -103,3 +103,9 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path
     fetched = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"?https?:")
     assert [str(path) for path, text in html.items() if fetched.search(text)] == []
     assert "<math" in html[tmp_path / "derivation.html"]
+
+
+def test_the_page_of_rounds_has_the_words_of_its_command() -> None:
+    from benchmarks.rounds import HEAD
+
+    assert (DOCS / "rounds.md").read_text(encoding="utf-8").startswith(f"{HEAD}\n## The suite\n")

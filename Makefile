@@ -32,9 +32,10 @@ test: $(VENV)/.ready-test
 # versions. torch's oldest wheels for x86-64 bring 2.5 GB of CUDA with them: LOWEST_EXTRAS=derive,run leaves it out.
 LOWEST_EXTRAS ?= derive,run,torch
 LOWEST = .venv-lowest
-LOWEST_TESTS = tests/badmm/rounds/test_solve.py tests/badmm/rounds/test_policy.py tests/badmm/experiments/test_cli.py \
-    tests/badmm/experiments/test_config.py tests/badmm/data/test_data.py tests/kernels/test_kernel_errors.py
-LOWEST_TORCH_TESTS = tests/badmm/ivon tests/kernels/test_torch_steps.py tests/badmm/networks/test_federated_models.py \
+LOWEST_TESTS = tests/badmm/rounds/test_solve.py tests/badmm/rounds/test_policy.py tests/badmm/data/test_data.py \
+    tests/kernels/test_kernel_errors.py
+LOWEST_TORCH_TESTS = tests/badmm/experiments/test_config.py tests/badmm/experiments/test_cli.py tests/badmm/ivon \
+    tests/kernels/test_torch_steps.py tests/badmm/networks/test_federated_models.py \
     tests/badmm/methods/test_federated_methods.py
 
 test-lowest: constraints-lowest.txt pyproject.toml

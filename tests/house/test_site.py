@@ -36,7 +36,10 @@ def defined(path: Path) -> set[str]:
 
 
 def places(page: Path) -> list[tuple[str, str]]:
-    return PLACE.findall(page.read_text(encoding="utf-8"))
+    """The files, and names in them, that a page speaks of; `diagonal_gaussian.kl` is a kernel's name."""
+    text = page.read_text(encoding="utf-8")
+    kernels = re.findall(r"`(diagonal_gaussian|ivon)\.(\w+)`", text)
+    return PLACE.findall(text) + [(f"kernels/badmm_kernels/cpu/{module}.py", name) for module, name in kernels]
 
 
 def missing(found: list[tuple[str, str]]) -> list[str]:

@@ -90,7 +90,8 @@ def test_a_wheel_has_four_names_at_its_top_and_everything_below_them(archives: t
 def test_a_source_distribution_holds_what_a_reader_needs(archives: tuple[set[str], set[str]]) -> None:
     _, source = archives
     assert tracked("configs", "docs", "examples", "tests", "benchmarks") <= source
-    assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "Makefile", "CITATION.cff"} <= source
+    files = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "Makefile", "mkdocs.yml"}
+    assert files | {"pyproject.toml", "constraints.txt", "constraints-lowest.txt"} <= source
 
 
 def test_every_package_says_its_version() -> None:

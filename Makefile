@@ -40,6 +40,8 @@ LOWEST_TORCH_TESTS = tests/badmm/experiments/test_config.py tests/badmm/experime
 
 test-lowest: constraints-lowest.txt pyproject.toml
 	@$(MAKE) --no-print-directory VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11)" $(LOWEST)/bin/python
+	@$(LOWEST)/bin/python -c 'import sys; found = sys.version_info[:2]; \
+	    sys.exit(found != (3, 11) and "error: test-lowest: expected Python 3.11, got {}.{}".format(*found))'
 	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c constraints-lowest.txt \
 	    -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
 	$(LOWEST)/bin/python -m derive --check

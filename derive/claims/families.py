@@ -183,8 +183,8 @@ def kl_gradient(c: Calculus) -> str:
         q, p, kl = c.kl
         moved = shifted(q, shifted(q, p, sp.S.NegativeOne), EPSILON)
         along = substitute(c.expectation_of_natural, c.at.natural, moved)
-        carried = [sp.diff(m[0, 0], EPSILON).subs(EPSILON, 0) for m in along]
-        return zero(*[a[0, 0] - f for a, f in zip(gradient(kl, q), carried, strict=True)], what=what)
+        transported = [sp.diff(m[0, 0], EPSILON).subs(EPSILON, 0) for m in along]
+        return zero(*[a[0, 0] - f for a, f in zip(gradient(kl, q), transported, strict=True)], what=what)
     steps = DirectionalDerivatives(c)
 
     def miss(at: dict[str, Slots]) -> Any:
@@ -205,8 +205,8 @@ def fisher_carries(c: Calculus) -> str:
     flat = sp.Matrix([grads[k][i, j] for k, i, j in names])
     (fisher,) = substitute((c.fisher,), c.at.natural, c.at.natural_of_standard)
     weights = sp.diag(*[weight(c.at.natural, e) for e in names])
-    carried = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
-    return vanish(c, carried - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
+    transported = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
+    return vanish(c, transported - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
 
 
 def bonnet(c: Calculus) -> str:

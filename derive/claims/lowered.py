@@ -61,7 +61,7 @@ def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.E
                     mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
                     point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
                 _compare(evaluator, kernel, exprs, point)
-    return f"mpmath, {DIGITS} digits at 5 random points a kernel"
+    return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
 
 def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: Point50) -> None:

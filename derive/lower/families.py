@@ -11,7 +11,6 @@ from ..calculus import special, stable
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Family, Slot
 from ..ir.nodes import (
-    ClientSum,
     Expr,
     Function,
     Kernel,
@@ -141,7 +140,7 @@ class Builder:
             uniform_ir(uniforms),
             tuple(statements),
             term,
-            f"sum of {formula}",
+            str(formula),
             source,
         )
 
@@ -254,8 +253,7 @@ def build_module(family: Family) -> Module:
     for kernel in kernels:
         nodes = [
             *getattr(kernel, "body", ()),
-            *getattr(kernel, "results", ()),
-            *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else []),
+            *kernel.results,
         ]
         used |= {name for node in nodes for name in calls(node)}
     polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()

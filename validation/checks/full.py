@@ -51,7 +51,7 @@ def linear_calls(size: int, dtype: str) -> Iterator[Call]:
     yield Call("client_map", (server, first, second, 0.3), f"d = {size}")
     yield Call("cavity", (server, first, 0.3), f"d = {size}")
     yield Call("bregman_dual_update", (first, total, second, 0.3, 0.7), f"d = {size}")
-    yield Call("contribution_change", (client, first, near, second, 0.4, 5), f"d = {size}")
+    yield Call("contribution_change", (client, first, second, 0.4, 5), f"d = {size}")
     yield Call("primal_residual", (near, server), f"client at the server, d = {size}")
     yield Call("dual_residual", (server, prior, total), f"d = {size}")
     yield Call("server_update", (prior, total, 0.4), f"d = {size}")

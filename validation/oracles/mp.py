@@ -11,7 +11,7 @@ The terms that set the scale of an error:
     client_map            lambda_g,  (eta - gradient) / rho
     cavity                lambda_g,  eta / rho
     bregman_dual_update   eta,  c (mu_g - mu_k)               c = damping * rho
-    contribution_change   c (lambda_k - old),  -alpha (eta - old)  c = (1 - alpha) / K
+    contribution_change   those of server_contribution,  -old
     primal_residual       lambda_k,  -lambda_g
     dual_residual         lambda_g,  -lambda_0,  sum of eta
     server_update         alpha lambda_0,  total
@@ -63,9 +63,9 @@ def cavity_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
 
 
 def change_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
-    """(1 - alpha)/K (lambda_k - old) - alpha (eta_k - old) in one slot."""
-    natural_client, dual, natural_old, dual_old = slot
-    return contribution_terms((natural_client - natural_old, dual - dual_old), scalars, dtype)
+    """(1 - alpha)/K lambda_k - alpha eta_k - old in one slot."""
+    natural_client, dual, old = slot
+    return [*contribution_terms((natural_client, dual), scalars, dtype), -old]
 
 
 def primal_terms(slot: Point, _scalars: Sequence[float], _dtype: str) -> Terms:
@@ -111,10 +111,6 @@ LINEAR: Mapping[str, Sequence[Callable[[Point, Sequence[float], str], Terms]]] =
     "server_update": (server_update_terms,),
     "round_update": (new_dual_terms, new_contribution_terms),
 }
-
-
-# Lines whose terms are differences that are rounded themselves: each may add ulps as a line of its own does.
-DIFFERENCES: Mapping[str, int] = {"contribution_change": 2}
 
 
 def diagonal_natural_from_standard(point: Point) -> SlotTerms:

@@ -20,7 +20,7 @@ RECORDS: dict[type, str] = {
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
-    """head(items)tail on one line if it fits, else the items on a line of their own, else one a line: as formatters
+    """head(items)tail on one line if it fits, else the items on a line of their own, else one per line: as formatters
     do."""
     flat = f"{indent}{head}({', '.join(items)}){tail}"
     if len(flat) <= WIDTH:
@@ -32,8 +32,10 @@ def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
 
 
 def python_tuple(items: tuple[object, ...]) -> str:
-    """A tuple as formatters write it."""
-    shown = [json.dumps(i) if isinstance(i, str) else str(i) for i in items]
+    """A tuple of strings, numbers and tuples as formatters write it."""
+    shown = [
+        python_tuple(i) if isinstance(i, tuple) else json.dumps(i) if isinstance(i, str) else str(i) for i in items
+    ]
     return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
 
 
@@ -61,8 +63,8 @@ def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) ->
     lines = [f"_{kernel.name.upper()} = {RECORDS[type(kernel)]}(", f'    name="{kernel.name}",']
     lines += _operand_lines(kernel)
     if not isinstance(kernel, ir.MatrixMap):
-        scalars = python_tuple(tuple(python_tuple((s.argument, s.domain)) for s in kernel.scalars))
-        lines.append(f"    scalars={_unquoted(scalars)},")
+        scalars = tuple((s.argument, s.domain) for s in kernel.scalars)
+        lines.append(f"    scalars={python_tuple(scalars)},")
         names = ", ".join(s.variable for s in kernel.scalars) if uniforms else "*_"
         lines.append(f"    uniforms=lambda {names}: ({', '.join(uniforms)}{',' if len(uniforms) == 1 else ''}),")
     lines += [f"    {f}," for f in fields]
@@ -72,19 +74,14 @@ def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) ->
     return "\n".join([*lines, ")"])
 
 
-def _unquoted(text: str) -> str:
-    """A tuple of tuples that were printed as strings."""
-    return text.replace('"(', "(").replace(')"', ")").replace('\\"', '"')
-
-
 def _depends(kernel: ir.Map) -> str:
     """For each result the operands it is computed from: those whose memory its output may be."""
     origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
     for s in kernel.body:
         if isinstance(s, ir.Let):
             origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
-    sets = [sorted(set().union(*(origin.get(v, set()) for v in ir.reads(r)))) for r in kernel.results]
-    return _unquoted(python_tuple(tuple(python_tuple(tuple(x)) for x in sets)))
+    sets = (set().union(*(origin.get(v, set()) for v in ir.reads(r))) for r in kernel.results)
+    return python_tuple(tuple(tuple(sorted(s)) for s in sets))
 
 
 def public_function(kernel: ir.Kernel, module: ir.Module, stream: bool = False) -> str:

@@ -566,7 +566,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(S)/2 + xi**2/(2*S)
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + xi**2/(2*S)
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -629,7 +629,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -746,7 +746,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    Formula (a coordinate): sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
     S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),
@@ -1376,11 +1376,11 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1394,10 +1394,8 @@ def _contribution_change_f32(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1406,26 +1404,24 @@ def _contribution_change_f32(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1439,10 +1435,8 @@ def _contribution_change_f64(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1451,15 +1445,13 @@ def _contribution_change_f64(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1470,23 +1462,21 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     single=_contribution_change_f32,
     double=_contribution_change_f64,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -1494,7 +1484,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (P,) or (K, P), any
     further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is shared
@@ -1507,7 +1497,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )

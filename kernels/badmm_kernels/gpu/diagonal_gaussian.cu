@@ -78,7 +78,7 @@ struct natural_gradient {
     }
 };
 
-// sum of -log(S)/2 + xi**2/(2*S)
+// sum over coordinates of -log(S)/2 + xi**2/(2*S)
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -88,7 +88,7 @@ struct log_partition {
     }
 };
 
-// sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+// sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -98,7 +98,7 @@ struct entropy {
     }
 };
 
-// sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
+// sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xa, NEGATIVE = 0x0, CHECKED = 0xf;
@@ -188,17 +188,17 @@ struct server_total {
     }
 };
 
-// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+// -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 struct contribution_change {
-    static constexpr int IN = 4, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
-    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
     {
-        y[0] = badmm_diagonal_gaussian_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_diagonal_gaussian_contribution_change_f64(x[0], x[1], x[2], s[0], s[1]);
     }
-    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
-        y[0] = badmm_diagonal_gaussian_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_diagonal_gaussian_contribution_change_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 

@@ -224,7 +224,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(S)/2 + xi**2/(2*S)
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + xi**2/(2*S)
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -253,7 +253,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -284,7 +284,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    Formula (a coordinate): sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
     S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),
@@ -571,22 +571,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -595,7 +593,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (P,) or (K, P), any
     further shape as well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client
@@ -611,7 +609,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

@@ -79,7 +79,7 @@ struct natural_gradient {
     }
 };
 
-// sum of -a*log(b) + loggamma(a)
+// sum over coordinates of -a*log(b) + loggamma(a)
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -89,7 +89,8 @@ struct log_partition {
     }
 };
 
-// sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) + stirling_remainder_1(a)
+// sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
+// stirling_remainder_1(a)
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -99,7 +100,8 @@ struct entropy {
     }
 };
 
-// sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+// sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
+// stirling_bregman(a_p, a_q)
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;
@@ -189,17 +191,17 @@ struct server_total {
     }
 };
 
-// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+// -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 struct contribution_change {
-    static constexpr int IN = 4, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
-    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
     {
-        y[0] = badmm_gamma_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_gamma_contribution_change_f64(x[0], x[1], x[2], s[0], s[1]);
     }
-    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
-        y[0] = badmm_gamma_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_gamma_contribution_change_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 

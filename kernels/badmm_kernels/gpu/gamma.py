@@ -232,7 +232,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(shape: Any, rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -a*log(b) + loggamma(a)
+    Formula (a coordinate): sum over coordinates of -a*log(b) + loggamma(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one
     GPU. An argument without the leading client axis is shared by all clients.
@@ -261,8 +261,8 @@ _ENTROPY = ReductionKernel(
 def entropy(shape: Any, rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
-    stirling_remainder_1(a)
+    Formula (a coordinate): sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) +
+    stirling_remainder(a) + stirling_remainder_1(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one
     GPU. An argument without the leading client axis is shared by all clients.
@@ -293,8 +293,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
-    stirling_bregman(a_p, a_q)
+    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q),
+    a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
 
     Arrays: natural_q: (shape, rate); natural_p: (shape, rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all
@@ -580,22 +580,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -604,7 +602,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
@@ -620,7 +618,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

@@ -404,31 +404,28 @@ module badmm_kernels
     end function badmm_diagonal_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_diagonal_gaussian_contribution_change
-    pure function badmm_diagonal_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f64") result(res)
+    pure function badmm_diagonal_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_diagonal_gaussian_contribution_change_f64
-    pure function badmm_diagonal_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f32") result(res)
+    pure function badmm_diagonal_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -683,31 +680,28 @@ module badmm_kernels
     end function badmm_full_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_full_gaussian_contribution_change
-    pure function badmm_full_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
+    pure function badmm_full_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
         num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_full_gaussian_contribution_change_f64
-    pure function badmm_full_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
+    pure function badmm_full_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
         num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -1118,31 +1112,28 @@ module badmm_kernels
     end function badmm_gamma_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_gamma_contribution_change
-    pure function badmm_gamma_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
-        num_clients) bind(c, name="badmm_gamma_contribution_change_f64") result(res)
+    pure function badmm_gamma_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_gamma_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_gamma_contribution_change_f64
-    pure function badmm_gamma_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
-        num_clients) bind(c, name="badmm_gamma_contribution_change_f32") result(res)
+    pure function badmm_gamma_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_gamma_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -1544,31 +1535,28 @@ module badmm_kernels
     end function badmm_isotropic_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_isotropic_gaussian_contribution_change
-    pure function badmm_isotropic_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f64") result(res)
+    pure function badmm_isotropic_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_isotropic_gaussian_contribution_change_f64
-    pure function badmm_isotropic_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f32") result(res)
+    pure function badmm_isotropic_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -1750,7 +1738,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1812,7 +1800,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  next_noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
@@ -1907,7 +1895,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1996,7 +1984,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  lr: step size of the mean, >= 0.
   !  beta1: decay of the momentum, in [0, 1].

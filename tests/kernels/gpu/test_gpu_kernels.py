@@ -101,7 +101,7 @@ def test_lines_of_a_round_have_the_cpus_bits_for_clients_and_shared_operands(
             "client_map": (prior, dual, client, 0.3),
             "cavity": (prior, dual, 0.3),
             "bregman_dual_update": (dual, prior, client, 0.3, 1.7),
-            "contribution_change": (client, dual, dual, client, 0.4, clients),
+            "contribution_change": (client, dual, dual, 0.4, clients),
             "primal_residual": (client, prior),
             "dual_residual": (prior, prior, dual),
             "dual_update": (dual, prior, client, 0.3, 0.7),

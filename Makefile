@@ -6,11 +6,15 @@ BIN := $(VENV)/bin
 ROOMS ?= face rounds clients families methods likelihoods splits config
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help demo test mutants cupy-on-host lint format types derive check validate docs bench digits mnist cifar-look clean
+.PHONY: help demo test test-lowest wheel-check mutants cupy-on-host lint format types derive check validate site docs \
+    bench digits mnist cifar-look clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
 	@echo "make test      all tests"
+	@echo "make site      the documentation in site/index.html, with warnings as errors"
+	@echo "make wheel-check      the wheel in a fresh environment beside other packages (needs a package index)"
+	@echo "make test-lowest      the lowest versions that pyproject.toml allows, on Python 3.11"
 	@echo "make cupy-on-host      the GPU tests without a GPU: CuPy on a CUDA whose device is the host (Linux, x86-64)"
 	@echo "make mutants ROOMS=face MUTANT_ARGS='--sample 200'      plant errors room by room and count what no test notices"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
@@ -29,6 +33,33 @@ test: $(VENV)/.ready-test
 mutants: $(VENV)/.ready-test
 	$(PIP_INSTALL) 'mutmut==3.8.1'
 	for room in $(ROOMS); do $(BIN)/python tests/mutation/run.py $$room $(MUTANT_ARGS) || exit 1; done
+
+# The README's example, the derivation, the solver and the command line, and with torch IVON and networks, on the lowest
+# versions. torch's oldest wheels for x86-64 bring 2.5 GB of CUDA with them: LOWEST_EXTRAS=derive,run leaves it out.
+LOWEST_EXTRAS ?= derive,run,torch
+LOWEST = .venv-lowest
+LOWEST_TESTS = tests/badmm/rounds/test_solve.py tests/badmm/rounds/test_policy.py tests/badmm/data/test_data.py \
+    tests/kernels/test_kernel_errors.py
+LOWEST_TORCH_TESTS = tests/badmm/experiments/test_config.py tests/badmm/experiments/test_cli.py tests/badmm/ivon \
+    tests/kernels/test_torch_steps.py tests/badmm/networks/test_federated_models.py \
+    tests/badmm/methods/test_federated_methods.py
+
+test-lowest: constraints-lowest.txt pyproject.toml
+	@$(MAKE) --no-print-directory VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11)" $(LOWEST)/bin/python
+	@$(LOWEST)/bin/python -c 'import sys; found = sys.version_info[:2]; \
+	    sys.exit(found != (3, 11) and "error: test-lowest: expected Python 3.11, got {}.{}".format(*found))'
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c constraints-lowest.txt \
+	    -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
+	$(LOWEST)/bin/python -m derive --check
+	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider 'tests/house/test_readme.py::test_python_blocks_run[README]'
+	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(LOWEST_TESTS) \
+	    $(if $(findstring torch,$(LOWEST_EXTRAS)),$(LOWEST_TORCH_TESTS))
+
+wheel-check: $(VENV)/.ready-test
+	$(BIN)/python -m tests.house.wheel_check
+
+site: $(VENV)/.ready-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 cupy-on-host: $(VENV)/.ready-test
 	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
@@ -102,7 +133,7 @@ cifar-look: $(VENV)/.ready-test
 	done
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find derive kernels badmm validation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment -------------------------------------------------------------------------------------------------

@@ -207,10 +207,10 @@ def summary(runs: Mapping[str, Sequence[Run]]) -> Grid:
 
 
 def verdict(runs: Mapping[str, Sequence[Run]], other: str) -> str:
-    """IVON's NLL beside another's, and whether the seeds tell them apart."""
+    """IVON's NLL beside another's, and whether the seeds separate them."""
     mean, low, high = interval(differences(runs, other, "nll"))
-    side, told = "lower" if mean < 0 else "higher", "" if low > 0 or high < 0 else "not "
-    return f"- IVON's NLL is {abs(mean):.4f} {side} than that of {other}; the seeds do {told}tell them apart."
+    side, separate = "lower" if mean < 0 else "higher", "separate" if low > 0 or high < 0 else "do not separate"
+    return f"- IVON's NLL is {abs(mean):.4f} {side} than that of {other}; the seeds {separate} them."
 
 
 def every_seed(runs: Mapping[str, Sequence[Run]]) -> Grid:
@@ -260,8 +260,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"`python -m benchmarks.ivon_training --seeds {args.seeds}` on {versions}.",
         about,
         "\n".join(verdict(runs, name) for name in scores(runs) if name != "IVON"),
-        "± is the standard deviation over seeds, [ ] the 95% t-interval of the differences seed by seed; they tell two "
-        "apart where 0 is outside it.",
+        "± is the standard deviation over seeds, [ ] the 95% t-interval of the differences seed by seed; the seeds "
+        "separate two optimizers where 0 lies outside it.",
     ]
     grids = [summary(runs), every_seed(runs), *(whole_grid(name, own) for name, own in runs.items())]
     text = "\n\n".join(head) + "\n\n" + "\n".join(grid.markdown() for grid in grids)

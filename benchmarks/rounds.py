@@ -1,7 +1,7 @@
-"""python -m benchmarks.rounds: communication rounds of every variant on every problem of the suite → docs/rounds.md.
+"""python -m benchmarks.rounds: count every variant's communication rounds on every problem (writes docs/rounds.md).
 
-A run is deterministic: no seeds to average over. `--quick` takes every fifth problem, `--problems` those whose names
-contain a text; the document is written only for the whole suite or where `--out` asks for it.
+Runs are deterministic, so there are no seeds to average over. `--quick` runs every fifth problem, `--problems` those
+whose names contain a text. The page is written for the whole suite, or where `--out` says.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def family_section(family: str, names: Sequence[str], outcomes: Sequence[Outcome
 
 def problem_table(chosen: Sequence[Problem]) -> list[str]:
     """What the problems are."""
-    lines = ["| problem | K | rows a client | d | prior precision | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| problem | K | rows per client | d | prior precision | |", "| --- | --- | --- | --- | --- | --- |"]
     for p in chosen:
         sizes = [len(y) for y in p.y]
         rows = f"{min(sizes)}–{max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
@@ -117,19 +117,22 @@ def problem_table(chosen: Sequence[Problem]) -> list[str]:
 
 HEAD = f"""# Rounds to the central solution
 
-Written by `python -m benchmarks.rounds`; the problems are those of `validation/problems.py`, every run is deterministic
-and starts at the prior with zero duals. Cells are the rounds to come within 1e-3 / 1e-8 of the solution that
-`validation/oracles/central.py` computes from the pooled data (– : not within {CAP} rounds). The distance is the largest
-over the slots of ‖λ − λ*‖₂ / ‖λ*‖₂, Frobenius for the precision matrix. † : some round violated the existence condition
-ρ S_g + η_S ≻ 0.
+Written by `python -m benchmarks.rounds` for the problems of `validation/problems.py`. Every run is deterministic and
+starts at the prior with zero duals. A cell shows the rounds to come within 1e-3 / 1e-8 of the solution that
+`validation/oracles/central.py` computes from the pooled data; – means not within {CAP} rounds. The distance is the
+largest over the slots of ‖λ − λ*‖₂ / ‖λ*‖₂ (Frobenius norm for the precision matrix). † marks a run in which some round
+violated the existence condition ρ S_g + η_S ≻ 0.
 
-- *defaults*: `badmm.solve` as it is. *ρ = 1/K*: α = 1/(1 + ρK) = ½, exact in one round on quadratics. *PVI*:
-  ρ = α = 1. *Bregman*: `bregman_admm` with its automatic step sizes.
-- *classic ADMM* is `validation/oracles/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate: its distance
-  is that of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. Penalties tried: {", ".join(f"{r:g}" for r in PENALTY_GRID)},
-  then 10^±¼ times the best; each level is given the penalty that reaches it first (– : none within {CLASSIC_LIMIT}
-  rounds), while the other columns use one setting for all problems.
-- Softmax is taken by the delta method (expectations at the mean) in every family.
+- *defaults*: `badmm.solve` with its automatic step sizes.
+- *ρ = 1/K*: α = 1/(1 + ρK) = ½, exact in one round on quadratics.
+- *PVI*: ρ = α = 1.
+- *Bregman*: `bregman_admm` with its automatic step sizes.
+- *classic ADMM*: `validation/oracles/textbook.py` (Boyd et al. 2011, section 7.1.1), a point estimate. Its distance is
+  that of the mean to the mode, ‖z − m*‖₂ / ‖m*‖₂. It tries the penalties {", ".join(f"{r:g}" for r in PENALTY_GRID)},
+  then 10^±¼ times the best one; each level uses the penalty that reaches it first (– means none within
+  {CLASSIC_LIMIT} rounds). The other columns use one setting for all problems.
+
+Softmax uses the delta method (expectations at the mean) in every family.
 """
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import generate
+from . import generate, paths
 from .calculus.family import Family, FamilyError
 from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--check", action="store_true", help="compare instead of writing")
     p.add_argument("--show", choices=STAGES, metavar="STAGE", help=f"print one of {', '.join(STAGES)}")
     p.add_argument("--report", type=Path, metavar="PATH", help="write the derivation as Markdown")
-    p.add_argument("--out", type=Path, default=generate.ROOT, metavar="DIR", help="root to write below or compare with")
+    p.add_argument("--out", type=Path, metavar="DIR", help="root to write or compare below (default: the checkout)")
     return p
 
 
@@ -155,15 +155,28 @@ def _run(args: argparse.Namespace) -> int:
             print_stage(args.show, name)
         return 0
     if args.check:
-        files = generate.expected(names)
-        messages = generate.differences(files, args.out) if names is None else generate.changed(files, args.out)
-        if messages:
-            print("\n".join(messages))
-            print("To mend it: python -m derive")
-            return 1
-        print(f"{len(files)} generated files are what derive writes")
-        return 0
-    return _derive(names, args.out, args.report)
+        return _check(names, args.out)
+    if args.out is None and paths.INSTALLED:
+        print("--out: expected a folder to write below, as an installation has no checkout, got none", file=sys.stderr)
+        return 2
+    return _derive(names, args.out or paths.ROOT, args.report)
+
+
+def _check(names: list[str] | None, out: Path | None) -> int:
+    """Compare what would be written with the files below `out`; in an installation, with the installed kernels."""
+    files, mend = generate.expected(names), "python -m derive"
+    if out is None and paths.INSTALLED:
+        files, mend = {paths.installed(path): text for path, text in files.items()}, "install bayesian-admm again"
+        messages = generate.changed(files, paths.ROOT)
+    else:
+        root = out or paths.ROOT
+        messages = generate.differences(files, root) if names is None else generate.changed(files, root)
+    if messages:
+        print("\n".join(messages))
+        print(f"To mend it: {mend}")
+        return 1
+    print(f"{len(files)} generated files are what derive writes")
+    return 0
 
 
 def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:

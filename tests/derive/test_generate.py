@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sympy as sp
 
 from derive import generate
 from derive.__main__ import main
@@ -88,3 +89,8 @@ def test_no_generated_file_names_a_tool_s_version() -> None:
 
     named = [path for path, text in generate.expected().items() if f"SymPy {sympy.__version__}" in text]
     assert named == []
+
+
+def test_no_generated_text_names_the_version_of_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sp, "__version__", "0.0.another")
+    assert generate.differences(generate.expected(), generate.ROOT) == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -87,7 +90,8 @@ def test_a_wheel_has_four_names_at_its_top_and_everything_below_them(archives: t
 def test_a_source_distribution_holds_what_a_reader_needs(archives: tuple[set[str], set[str]]) -> None:
     _, source = archives
     assert tracked("configs", "docs", "examples", "tests", "benchmarks") <= source
-    assert {"README.md", "LICENSE", "pyproject.toml", "constraints.txt", "Makefile", "CITATION.cff"} <= source
+    files = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "Makefile", "mkdocs.yml"}
+    assert files | {"pyproject.toml", "constraints.txt", "constraints-lowest.txt"} <= source
 
 
 def test_every_package_says_its_version() -> None:
@@ -105,3 +109,65 @@ def test_what_an_installation_renames_names_itself_nowhere(folder: str) -> None:
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             wrong += [f"{path}: {m}" for m in modules if m and m.split(".")[0] == folder]
     assert not wrong
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Path:
+    """The packages of the derivation as an installation has them, with no checkout around them."""
+    for source, package in (("derive", "badmm_derive"), ("kernels/badmm_kernels", "badmm_kernels")):
+        shutil.copytree(ROOT / source, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def derived(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "badmm_derive", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_an_installed_derivation_compares_with_the_installed_kernels(installation: Path) -> None:
+    done = derived(installation, "gamma", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "generated files are what derive writes" in done.stdout
+    header = installation / "badmm_kernels" / "include" / "badmm" / "gamma.h"
+    header.write_text(header.read_text(encoding="utf-8") + "/* edited */\n", encoding="utf-8")
+    done = derived(installation, "gamma", "--check")
+    assert done.returncode == 1
+    assert "edited by hand: badmm_kernels/include/badmm/gamma.h" in done.stdout
+    assert "To mend it: install bayesian-admm again" in done.stdout
+
+
+def test_an_installed_derivation_writes_only_where_it_is_told(installation: Path) -> None:
+    before = {path: path.read_bytes() for path in installation.rglob("*") if path.is_file()}
+    done = derived(installation, "gamma")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "--out: expected a folder to write below, as an installation has no checkout, got none"
+    ]
+    assert {path: path.read_bytes() for path in before} == before
+    assert "log_partition" in derived(installation, "gamma", "--show", "family").stdout
+
+
+def floors() -> dict[str, str]:
+    """The lowest version that pyproject.toml allows of each package that users need, and of what runs the tests."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = table["optional-dependencies"]
+    tools = [text for text in extras["test"] if text.startswith(("pytest>", "hypothesis>"))]
+    wanted = [*table["dependencies"], *extras["derive"], *extras["run"], *extras["torch"], *tools]
+    return dict(re.match(r"([\w-]+)>=([\d.]+)$", text).groups() for text in wanted)  # type: ignore[union-attr, misc]
+
+
+def release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in (*version.split("."), "0", "0")[:3])
+
+
+def test_the_lowest_constraints_are_the_floors() -> None:
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    listed = dict(line.split("==") for line in lines if "==" in line)
+    assert {name: release(listed[name]) for name in floors()} == {n: release(v) for n, v in floors().items()}
+
+
+def test_the_constraints_lie_above_the_floors() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    listed = dict(line.split("==") for line in lines if "==" in line)
+    assert {n for n, v in floors().items() if release(listed[n]) < release(v)} == set()

@@ -6,9 +6,9 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 
 from ...ir import nodes as ir
+from ...paths import KERNELS
 from ..python.family import constants, exported, public_function, record, wrapped
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
@@ -16,7 +16,7 @@ INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ish
 MATH = ("sqrt", "exp", "log", "log1p")  # of the library; the others are intrinsics or Python's own
 TOGETHER = 5  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # badmm_kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
-INTRINSICS = Path(__file__).resolve().parents[3] / "kernels" / "badmm_kernels" / "cpu" / "intrinsics.py"
+INTRINSICS = KERNELS / "cpu" / "intrinsics.py"
 JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
 
 

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from badmm import optimizer_kernels
+from badmm.ivon import backends
 from badmm.checks import positive_integer
-from badmm.flat import Block, blocks
+from badmm.ivon.slots import Block, blocks
 
 if dist.is_available():  # else torch imports it for its first optimizer, whose process group is then never let go
     import torch.distributed.nn.functional
@@ -60,7 +60,7 @@ class IVON(torch.optim.Optimizer):
     "price", E[∇ℓ ε]√(ess(h + δ)), or "gradsq", E[∇ℓ²] of the minibatch's mean gradient, which ivon-opt 0.1.3 multiplies
     by ess once too often (its issue 8). clip_radius: largest entry of the mean's direction. sync: average gradients and
     curvatures over torch.distributed's ranks, each with normals of its own. debias: divide the momentum by 1 − β₁ᵗ.
-    temperature: τ. seed: of the normals; None: drawn from torch's generator. backend: see `optimizer_kernels.load`.
+    temperature: τ. seed: of the normals; None: drawn from torch's generator. backend: see `backends.load`.
 
     Parameters and their gradients become views of one buffer a group, device and dtype; float32 and float64. A normal
     depends on seed, draw and place in the group alone. A gradient that is not finite is a ValueError in `step` (on a
@@ -119,7 +119,7 @@ class IVON(torch.optim.Optimizer):
         parts = []
         for block in made:
             start = block.new(group["hess_init"] + group["weight_decay"])
-            kernels = optimizer_kernels.load("ivon", block.mean.device, self._backend)
+            kernels = backends.load("ivon", block.mean.device, self._backend)
             parts.append(_Part(block, kernels, start, block.new(), block.new()))
         self._parts.append(parts)
         self._publish()

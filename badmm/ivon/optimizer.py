@@ -11,44 +11,33 @@ for x, y in batches:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from badmm.ivon import backends
 from badmm.checks import positive_integer
-from badmm.ivon.slots import Block, blocks
+from badmm.ivon import backends, ranks, settings
+from badmm.ivon.arrange import Arrangement, check_apart
+from badmm.ivon.diagnosis import STILL, Diagnosis, diagnose
+from badmm.ivon.prior import Values, set_tilt
+from badmm.ivon.slots import Phase, Slot
+from badmm.ivon.states import readable
+from badmm.ivon.stores import Run, Store
 
-if dist.is_available():  # else torch imports it for its first optimizer, whose process group is then never let go
-    import torch.distributed.nn.functional
-
-Values = float | Sequence[Tensor]
-_SAVED = ("precision", "momentum", "tilt_precision_mean", "tilt_precision")
+_OWN = ("mc_samples", "hess_approx", "sync", "debias", "rescale_lr", "sample_in_closure", "_backend")
 
 
 @dataclass
-class _Part:
-    """A block with its state: s = h + δ, the momentum, the sample's normals, sums of samples, and the tilt, if set."""
+class _Frame:
+    """A block's samples and what was shown before; the outer block's phase."""
 
-    block: Block
-    kernels: Any
-    precision: Tensor
-    momentum: Tensor
-    noise: Tensor
-    totals: tuple[Tensor, ...] = ()
-    tilt_precision_mean: Tensor | None = None
-    tilt_precision: Tensor | None = None
-
-    def saved(self) -> dict[str, Tensor]:
-        """What goes into a state_dict."""
-        found = {name: getattr(self, name) for name in _SAVED}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+    shown: list[tuple[Slot, list[Tensor], Tensor]]
+    outer: bool
 
 
 class IVON(torch.optim.Optimizer):
@@ -59,16 +48,24 @@ class IVON(torch.optim.Optimizer):
     ess/τ (mean 0; `set_prior` for others and for duals). mc_samples: how often `step` calls a closure. hess_approx:
     "price", E[∇ℓ ε]√(ess(h + δ)), or "gradsq", E[∇ℓ²] of the minibatch's mean gradient, which ivon-opt 0.1.3 multiplies
     by ess once too often (its issue 8). clip_radius: largest entry of the mean's direction. sync: average gradients and
-    curvatures over torch.distributed's ranks, each with normals of its own. debias: divide the momentum by 1 − β₁ᵗ.
-    temperature: τ. seed: of the normals; None: drawn from torch's generator. backend: see `backends.load`.
+    curvatures over torch.distributed's ranks, each with normals of its own, inside DistributedDataParallel or without
+    it. debias: divide the momentum by 1 − β₁ᵗ. temperature: τ. seed: of the normals; None: drawn from torch's generator,
+    so that `torch.manual_seed` sets it. backend: see `backends.load`. sample_in_closure: `step` draws a sample around
+    every call of its closure, for trainers whose closure knows nothing of samples.
 
-    Parameters and their gradients become views of one buffer a group, device and dtype; float32 and float64. A normal
-    depends on seed, draw and place in the group alone. A gradient that is not finite is a ValueError in `step` (on a
+    Parameters keep their memory: it holds the mean, and inside a block each `.data` is a new tensor with the sample.
+    Frozen ones (requires_grad False, at any time) are neither drawn nor moved. State is float32 for bfloat16 and
+    float16, whose mean is kept in float32 and rounded. The sample's gradient is what `.grad` holds when the block ends;
+    clipping or unscaling it until the step counts, a later backward pass does not; a parameter without one has
+    gradient 0; sparse ones become dense. A normal depends on the seed, the draw's number, the rank and the parameter's
+    place in its group, where those below 8192 entries share one stream; not on the device, threads or what is frozen.
+    A group holds β₁ and β₂ as beta1, beta2 and as betas, whichever a user or scheduler (OneCycleLR) sets. The state
+    of an unfinished step is not saved.
+
+    Raises ValueError for settings, parameters that share parts of their memory, and a gradient that is not finite (on a
     GPU, whose kernels do not wait to tell, in `badmm_kernels.synchronize`), after which the state is lost, except under
     a GradScaler, whose skipped step changes nothing; with several samples a step leave unscaling to `GradScaler.step`.
-    State is saved between steps.
-
-    Raises ValueError for settings and dtypes, RuntimeError for a step without a sample and for moved parameters.
+    RuntimeError for a step without a sample and for what a block cannot hold.
     """
 
     _step_supports_amp_scaling = True
@@ -76,7 +73,7 @@ class IVON(torch.optim.Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float,
+        lr: float | Tensor,
         ess: float,
         hess_init: float = 1.0,
         beta1: float = 0.9,
@@ -92,97 +89,228 @@ class IVON(torch.optim.Optimizer):
         temperature: float = 1.0,
         seed: int | None = None,
         backend: str = "auto",
+        sample_in_closure: bool = False,
     ) -> None:
         if hess_approx not in ("price", "gradsq"):
             raise ValueError(f'hess_approx: expected "price" or "gradsq", got {hess_approx!r}')
         self.mc_samples = positive_integer(mc_samples, "mc_samples")
         self.hess_approx, self.sync, self.debias, self.rescale_lr = hess_approx, sync, debias, rescale_lr
-        self._backend, self._parts = backend, list[list[_Part]]()
-        self._count, self._pending = 0, False
-        self._fault: ValueError | None = None
+        self.sample_in_closure, self._backend = sample_in_closure, backend
+        self._start()
         drawn = int(torch.randint(1 << 62, (1,))) if seed is None else seed
         options: dict[str, Any] = {"lr": lr, "ess": ess, "hess_init": hess_init, "beta1": beta1, "beta2": beta2}
         options |= {"weight_decay": weight_decay, "clip_radius": clip_radius, "temperature": temperature}
-        super().__init__(params, {**options, "seed": drawn, "draws": 0, "step": 0})
+        super().__init__(params, {**options, "betas": (beta1, beta2), "seed": drawn, "draws": 0, "step": 0})
+
+    def _start(self) -> None:
+        """What lives beside the saved state."""
+        self._phase, self._frames = Phase(), list[_Frame]()
+        self._arrangements: list[Arrangement] = []
+        self._betas: list[tuple[float, float]] = []
+        self._count, self._pending, self._norm, self._looked = 0, False, 0.0, False
+        self._fault: ValueError | None = None
 
     @torch.no_grad()
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own."""
+        if isinstance(param_group, dict) and {"beta1", "beta2"} & set(param_group):
+            param_group = {k: v for k, v in param_group.items() if k != "betas"}
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            _check(group)
-            made = blocks(group["params"])
-        except ValueError:
+            if not {"beta1", "beta2"} & set(param_group) and "betas" in param_group:
+                group["beta1"], group["beta2"] = group["betas"]
+            group["betas"] = (group["beta1"], group["beta2"])
+            settings.check(group)
+            self._refresh()
+        except (ValueError, RuntimeError):
             self.param_groups.pop()
+            del self._arrangements[len(self.param_groups) :], self._betas[len(self.param_groups) :]
             raise
-        parts = []
-        for block in made:
-            start = block.new(group["hess_init"] + group["weight_decay"])
-            kernels = backends.load("ivon", block.mean.device, self._backend)
-            parts.append(_Part(block, kernels, start, block.new(), block.new()))
-        self._parts.append(parts)
-        self._publish()
+
+    def _refresh(self) -> None:
+        """Follow what the user did to parameters, groups and state since the last call."""
+        if self._frames:
+            return
+        for number in range(len(self._arrangements), len(self.param_groups)):
+            group = self.param_groups[number]
+            self._arrangements.append(Arrangement(number, group, self._load, self._phase))
+            self._betas.append(settings.settle_betas(group))
+        waiting = self._count > 0 or self._pending
+        if any([arranged.refresh(self.state, waiting) for arranged in self._arrangements]):
+            check_apart(slot for arranged in self._arrangements for slot in arranged.slots)
+
+    def _load(self, device: torch.device) -> Any:
+        return backends.load("ivon", device, self._backend)
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:
         """Within it the parameters are a sample of q; after it, whatever happened, its mean.
 
-        With `train`, the gradients there at its end are taken as this sample's, unless it ends with an exception.
+        With `train`, the gradients there at its end are taken as this sample's, unless it ends with an exception. A
+        block without `train` may be inside another one.
         """
-        self._flush()
-        shown: list[_Part] = []
+        frame = self._enter(train)
         try:
-            for part in self._draw():
-                part.block.show(sample=True)
-                shown.append(part)
             yield
-        finally:
-            for part in shown:
-                part.block.show(sample=False)
+        except BaseException:
+            self._leave(frame)
+            raise
+        replaced = self._leave(frame)
+        if replaced:
+            raise RuntimeError(
+                f"params: {replaced[0].place} was given other memory inside sampled_params, where it is a sample; "
+                "replace, move or load parameters outside"
+            )
         if train:
-            for part in self._all():
-                part.block.collect()
-            self._count, self._pending = self._count + 1, True
+            self._collect()
+
+    @torch.no_grad()
+    def _enter(self, train: bool) -> _Frame:
+        if train and self._frames:
+            raise RuntimeError("sampled_params: expected train=False inside another block, got train=True")
+        self._refresh()
+        if train:
+            self._flush(another=True)
+            self._phase.local = self.sync and ranks.size() > 1
+        elif not self._looked:
+            self._look()
+        shown: list[tuple[Slot, list[Tensor], Tensor]] = []
+        frame = _Frame(shown, self._phase.open)
+        try:
+            for slot, sample in self._draw("noise" if train else "other noise"):
+                before = [p.data for p in slot.parameters]
+                shown.append((slot, before, sample))
+                for p in slot.parameters:
+                    p.data = sample
+        except BaseException:
+            self._restore(frame)
+            raise
+        self._phase.open = train
+        self._frames.append(frame)
+        return frame
+
+    def _leave(self, frame: _Frame) -> list[Slot]:
+        """Put back what was shown before; the slots whose sample is not there any more."""
+        del self._frames[next(k for k, f in enumerate(self._frames) if f is frame) :]
+        self._phase.open = frame.outer
+        return self._restore(frame)
+
+    def _restore(self, frame: _Frame) -> list[Slot]:
+        lost = []
+        for slot, before, sample in frame.shown:
+            if any(p.data_ptr() != sample.data_ptr() or p.dtype != sample.dtype for p in slot.parameters):
+                lost.append(slot)
+            for p, home in zip(slot.parameters, before, strict=True):
+                p.data = home
+        return lost
+
+    def _draw(self, normals: str) -> list[tuple[Slot, Tensor]]:
+        """A sample per slot that is trained, from normals in the buffers of that name."""
+        rank, found = ranks.rank() if self.sync else 0, list[tuple[Slot, Tensor]]()
+        for group, arranged in zip(self.param_groups, self._arrangements, strict=True):
+            ess = _posterior_size(group)
+            for store in arranged.trained():
+                store.draw(normals, arranged.seed(store, rank), group["draws"])
+            for run in arranged.runs:
+                if not self._frames:
+                    run.gather()
+                found += zip(run.slots, run.sample(ess, normals), strict=True)
+            group["draws"] += 1
+        return found
+
+    def _collect(self) -> None:
+        """Take the gradients that there are as the sample's."""
+        reached = [slot.collect() for run in self._runs() for slot in run.slots]
+        if not any(reached):
+            raise RuntimeError(
+                "sampled_params: expected gradients at the end of a block with train=True, got none; call backward "
+                "inside it, and let some parameter ask for gradients"
+            )
+        if self._phase.local:
+            self._norm = ranks.norm(slot for run in self._runs() for slot in run.slots)
+        self._count, self._pending = self._count + 1, True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step from the samples since the last one; a closure takes one, and is called `mc_samples` times.
 
-        Returns the mean of what the closure returned, or None.
+        Returns the mean of what the closure returned, or None. With `sample_in_closure` each call of it is inside a
+        block of its own.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = sum(closure() for _ in range(self.mc_samples)) / self.mc_samples
+        if self._frames:
+            raise RuntimeError("step: expected the end of sampled_params first, got a call inside it")
+        loss = None if closure is None else self._call(closure)
         if self._count == 0:
-            raise RuntimeError("step: expected a sample from sampled_params(train=True), got none since the last step")
+            raise RuntimeError(
+                "step: expected a sample from sampled_params(train=True), got none since the last step; with "
+                "sample_in_closure=True a closure is given one"
+            )
+        self._refresh()
         if not self._skipped():
-            for group, parts in zip(self.param_groups, self._parts, strict=True):
+            for number, (group, arranged) in enumerate(zip(self.param_groups, self._arrangements, strict=True)):
                 group["step"] += 1
-                for part in parts:
-                    self._update(group, part)
+                self._betas[number] = settings.settle_betas(group, self._betas[number])
+                for run in arranged.runs:
+                    run.gather()
+                    self._update(group, run)
+                    run.scatter()
         self._forget()
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Set the gradients to 0; they stay views of the buffer, so that `set_to_none` has no effect."""
-        self._flush()
-        for part in self._all():
-            part.block.zero_gradients()
+    def _call(self, closure: Callable[[], Any]) -> Any:
+        losses = []
+        for _ in range(self.mc_samples):
+            with torch.enable_grad():
+                if self.sample_in_closure:
+                    with self.sampled_params(train=True):
+                        losses.append(closure())
+                else:
+                    losses.append(closure())
+        return None if losses[0] is None else sum(losses) / self.mc_samples
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients to None, or to 0; the sample that waits for its step keeps its own."""
+        if not set_to_none and not self._frames:
+            self._flush()
+        super().zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State by parameter and group; tensors are copies where the optimizer keeps small parameters' together."""
+        found: dict[str, Any] = super().state_dict()
+        for number, own in found["state"].items():
+            together = {k: v for k, v in own.items() if v.untyped_storage().nbytes() > v.nbytes}
+            found["state"][number] = {**own, **{k: v.clone() for k, v in together.items()}}
+        return found
+
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken: the same normals, the same numbers. The model's own state is its mean."""
-        super().load_state_dict(state_dict)
-        for part in self._all():
-            part.tilt_precision_mean = part.tilt_precision = None
-            for place, p in enumerate(part.block.parameters):
-                for name, tensor in self.state[p].items():
-                    if getattr(part, name) is None:
-                        setattr(part, name, part.block.new())
-                    part.block.views(getattr(part, name))[place].copy_(tensor)
-        self._publish()
+        """Go on where `state_dict` was taken: the same normals, the same numbers. The model's own state is its mean.
+
+        ivon-opt's state loads too, with its h and momentum. ValueError for another optimizer's or another model's.
+        """
+        if self._frames:
+            raise RuntimeError("load_state_dict: expected a call outside sampled_params, got one inside it")
+        given = readable(state_dict, self.param_groups)
+        super().load_state_dict(given)
+        for saved, group in zip(given["param_groups"], self.param_groups, strict=True):
+            for number, p in zip(saved["params"], group["params"], strict=True):
+                own = given["state"].get(number, {})  # torch would round it to the parameter's type
+                self.state[p] = {name: value.detach().clone() for name, value in own.items()}
         self._forget()
+        self._start()
+        self._refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._frames:
+            raise RuntimeError("IVON: expected to be copied or pickled outside sampled_params, got a call inside it")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in _OWN}}
+
+    @torch.no_grad()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._start()
+        self._refresh()
 
     @torch.no_grad()
     def set_prior(
@@ -193,163 +321,143 @@ class IVON(torch.optim.Optimizer):
         Minimises E[ℓ]/τ − ⟨η, μ⟩ + ρ KL(q‖prior) where ess is N/ρ (arXiv:2506.13150); ℓ sums over N points. Values: a
         number, or tensors like the parameters in their order. `weight_decay` still scales lr where `rescale_lr`.
         """
-        places = [(group, part) for group, parts in zip(self.param_groups, self._parts, strict=True) for part in parts]
-        given = [mean, precision, *(duals or (0.0, 0.0))]
-        order = {p: k for k, p in enumerate(p for group in self.param_groups for p in group["params"])}
-        for group, part in places:
-            m, s, xi, eta = (_flat(value, part.block, order) for value in given)
-            if not bool((s > 0).all()):
-                raise ValueError(f"precision: expected positive, got {float(s.min())}")
-            scale = group["temperature"] / group["ess"]
-            part.tilt_precision_mean = (s * m + xi / rho) * scale
-            part.tilt_precision = (s + eta / rho) * scale
-            part.precision.copy_(s * scale + group["hess_init"])
-        self._publish()
+        self._refresh()
+        set_tilt(self._arrangements, self.state, mean, precision, duals or (0.0, 0.0), rho)
 
     @property
     def mean(self) -> list[Tensor]:
-        """m, one tensor a parameter, sharing the optimizer's memory."""
-        return self._listed(lambda _, part: part.block.mean)
+        """m, one tensor per parameter; the parameters' own memory, or float32 beside those in half precision."""
+        self._refresh()
+        for run in self._runs() if not self._frames else ():
+            run.gather()
+        homes = {id(p): slot.home for slot in self._slots() for p in slot.parameters}
+        listed = [p for group in self.param_groups for p in group["params"]]
+        return [self.state[p].get("mean", homes[id(p)]) for p in listed]
 
     @property
     def precision(self) -> list[Tensor]:
-        """The posterior's precision ess/τ · (h + δ), one tensor a parameter."""
-        return self._listed(lambda group, part: part.precision * (group["ess"] / group["temperature"]))
+        """The posterior's precision ess/τ · (h + δ), one tensor per parameter; at its start for one frozen so far."""
+        self._refresh()
+        found = []
+        for group in self.param_groups:
+            size, start = _posterior_size(group), group["hess_init"] + group["weight_decay"]
+            for p in group["params"]:
+                own = self.state[p].get("precision") if p in self.state else None
+                found.append((torch.full_like(p.detach(), start) if own is None else own) * size)
+        return found
 
     @torch.no_grad()
     def sample(self) -> list[Tensor]:
-        """A draw from the posterior, one tensor a parameter; the model keeps its mean."""
-        self._flush()
-        self._draw()
-        return self._listed(lambda _, part: part.block.shown.clone())
+        """A draw from the posterior, one tensor per parameter; the model keeps its mean."""
+        self._refresh()
+        drawn = {id(p): sample for slot, sample in self._draw("other noise") for p in slot.parameters}
+        homes = {id(p): slot.home for slot in self._slots() for p in slot.parameters}
+        listed = [p for group in self.param_groups for p in group["params"]]
+        return [drawn.get(id(p), homes[id(p)]).clone() for p in listed]
 
-    def _all(self) -> Iterator[_Part]:
-        return (part for parts in self._parts for part in parts)
+    def diagnose(self) -> list[Diagnosis]:
+        """Per group: how far h is from hess_init, and the samples' deviation beside the weights'."""
+        self._refresh()
+        return [diagnose(*pair) for pair in zip(self.param_groups, self._arrangements, strict=True)]
 
-    def _listed(self, flat: Callable[[dict[str, Any], _Part], Tensor]) -> list[Tensor]:
-        found: dict[Tensor, Tensor] = {}
-        for group, parts in zip(self.param_groups, self._parts, strict=True):
-            for part in parts:
-                found |= dict(zip(part.block.parameters, part.block.views(flat(group, part)), strict=True))
-        return [found[p] for group in self.param_groups for p in group["params"]]
+    def _look(self) -> None:
+        """Warn once where a posterior is drawn from whose h training has not moved."""
+        for group in self.param_groups:
+            if group["step"] < STILL.steps:
+                return
+        self._looked = True
+        for found in self.diagnose():
+            if found.still:
+                warnings.warn(str(found), UserWarning, stacklevel=5)
 
-    def _publish(self) -> None:
-        """The state a parameter, as torch.optim keeps it: views of the buffers."""
-        for part in self._all():
-            named = {name: part.block.views(tensor) for name, tensor in part.saved().items()}
-            for place, p in enumerate(part.block.parameters):
-                self.state[p] = {name: views[place] for name, views in named.items()}
+    def _slots(self) -> Iterator[Slot]:
+        return (slot for arranged in self._arrangements for slot in arranged.slots)
 
-    def _draw(self) -> list[_Part]:
-        """Fill every `shown` with a sample."""
-        rank = dist.get_rank() if self.sync and dist.is_initialized() else 0
-        for number, (group, parts) in enumerate(zip(self.param_groups, self._parts, strict=True)):
-            for place, part in enumerate(parts):
-                stream = np.random.SeedSequence(group["seed"], spawn_key=(number, place, rank))
-                part.kernels.sample(
-                    part.block.mean,
-                    part.precision,
-                    group["ess"] / group["temperature"],
-                    seed=int(stream.generate_state(1, np.uint64)[0]),
-                    step=group["draws"],
-                    noise=part.noise,
-                    out=(part.block.shown,),
-                )
-            group["draws"] += 1
-        return list(self._all())
+    def _runs(self) -> list[Run]:
+        return [run for arranged in self._arrangements for run in arranged.runs]
+
+    def _stores(self) -> list[Store]:
+        return [store for arranged in self._arrangements for store in arranged.stores]
 
     @torch.no_grad()
-    def _flush(self) -> None:
-        """Add the last sample to the sums, before its normals or gradients go."""
+    def _flush(self, another: bool = False) -> None:
+        """Add the last sample to the sums, before its normals go; `another`: since the next one is drawn."""
         if not self._pending:
             return
-        for part in self._all():
-            first = not part.totals
-            if first:
-                part.totals = (part.block.new(), part.block.new())
+        runs, price = self._runs(), self.hess_approx == "price"
+        if another:
+            for run in runs:
+                for slot in run.slots:
+                    slot.check_not_zeroed()
+        if self._phase.local:
+            ranks.accumulate(runs, self._norm, squares=not price)
+        for run in runs if not self._phase.local else ():
+            sums, calls = run.sums(), run.kernels.namespace
             try:
-                if self.hess_approx == "price":
-                    part.kernels.accumulate(part.block.gradient, *part.totals, noise=part.noise, out=part.totals)
+                if price:
+                    calls.accumulate(run.gradient(), *sums, noise=run.buffer("noise"), out=sums)
                 else:
-                    part.kernels.accumulate_squares(part.block.gradient, *part.totals, out=part.totals)
+                    calls.accumulate_squares(run.gradient(), *sums, out=sums)
             except ValueError as error:
-                self._fault = error  # for `step` to raise, unless a GradScaler skips it
+                self._fault = ValueError(f"{error}, in {run.place}")  # for `step`, unless a GradScaler skips it
+        self._drop()
+
+    def _drop(self) -> None:
         self._pending = False
+        for slot in self._slots():
+            slot.drop()
 
     def _forget(self) -> None:
         """Begin a new step."""
-        self._count, self._pending, self._fault = 0, False, None
-        for part in self._all():
-            for total in part.totals:
-                total.zero_()
+        self._drop()
+        self._count, self._fault = 0, None
+        for store in self._stores():
+            store.clear()
 
     def _skipped(self) -> bool:
-        """Under a GradScaler: unscale what was collected; whether it found infinities. Then the ranks' average."""
-        several = self.sync and dist.is_initialized()
+        """Whether a GradScaler found infinities; sums of samples are unscaled, and averaged over ranks."""
         found: Tensor | None = getattr(self, "found_inf", None)
         scale: Tensor | None = getattr(self, "grad_scale", None)
-        if self._count > 1 or several or self.hess_approx == "gradsq":
+        several = self.sync and ranks.size() > 1
+        if self._count > 1 or several or scale is not None or self.hess_approx == "gradsq":
             self._flush()
-        elif scale is not None:
-            for part in self._all():
-                part.block.gradient.div_(scale.to(part.block.gradient.device))
         lost = found is not None and bool(found > 0)
-        for part in self._all() if not self._pending else ():
-            if scale is not None:
-                power = (scale, scale if self.hess_approx == "price" else scale * scale)
-                for total, by in zip(part.totals, power, strict=True):
-                    total.div_(by.to(total.device))
+        if not self._pending:
+            totals = [store.totals for store in self._stores() if store.totals]
+            for pair in totals if scale is not None else ():
+                for total, power in zip(pair, (1, 1 if self.hess_approx == "price" else 2), strict=True):
+                    total.div_(scale.to(total.device) ** power)
             if several:
-                for total in part.totals:
-                    dist.all_reduce(total)
-                    total.div_(dist.get_world_size())
-            lost = lost or (found is not None and not all(bool(t.isfinite().all()) for t in part.totals))
+                ranks.average(total for pair in totals for total in pair)
+            lost = lost or (found is not None and not all(bool(t.isfinite().all()) for pair in totals for t in pair))
         if self._fault is not None and found is None:
             fault = self._fault
             self._forget()
             raise fault
         return lost or self._fault is not None
 
-    def _update(self, group: dict[str, Any], part: _Part) -> None:
+    def _update(self, group: dict[str, Any], run: Run) -> None:
         """The kernels' step."""
-        weight, ess, beta1 = group["weight_decay"], group["ess"] / group["temperature"], group["beta1"]
-        lr = group["lr"] * (group["hess_init"] + weight) if self.rescale_lr else group["lr"]
+        number = settings.number
+        weight, size, beta1 = number(group, "weight_decay"), _posterior_size(group), number(group, "beta1")
+        lr = number(group, "lr") * (number(group, "hess_init") + weight if self.rescale_lr else 1.0)
         debias = 1.0 - beta1 ** group["step"] if self.debias else 1.0
-        tilt: tuple[Any, Any] = (0.0, weight)
-        if part.tilt_precision is not None:
-            tilt = (part.tilt_precision_mean, part.tilt_precision)
-        state = (part.block.mean, part.precision, part.momentum)
-        hyper = (lr, beta1, group["beta2"], debias, group["clip_radius"])
-        if self._pending and self.hess_approx == "price":
-            part.kernels.update(part.block.gradient, *state, tilt, ess, *hyper, noise=part.noise, out=state)
-            return
-        if self.hess_approx == "price":
-            part.kernels.update_averaged(*part.totals, *state, tilt, self._count, ess, *hyper, out=state)
-            return
-        part.kernels.update_averaged_squares(*part.totals, *state, tilt, self._count, *hyper, out=state)
+        hyper = (lr, beta1, number(group, "beta2"), debias, number(group, "clip_radius"))
+        tilt, state, calls = run.tilt or (0.0, weight), (run.mean, run.precision, run.momentum), run.kernels
+        try:
+            if self._pending:
+                calls.update(run.gradient(), state, tilt, run.buffer("noise"), (size, *hyper))
+            elif self.hess_approx == "price":
+                calls.namespace.update_averaged(*run.sums(), *state, tilt, self._count, size, *hyper, out=state)
+            else:
+                calls.namespace.update_averaged_squares(*run.sums(), *state, tilt, self._count, *hyper, out=state)
+        except ValueError as error:
+            self._forget()
+            raise ValueError(f"{error}, in {run.place}") from error
 
 
-def _check(group: dict[str, Any]) -> None:
-    bounds: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "lr": ("a finite number >= 0", lambda x: 0 <= x < math.inf),
-        "ess": ("a positive number", lambda x: 0 < x < math.inf),
-        "hess_init": ("a positive number", lambda x: 0 < x < math.inf),
-        "beta1": ("a number in [0, 1)", lambda x: 0 <= x < 1),
-        "beta2": ("a number in [0, 1]", lambda x: 0 <= x <= 1),
-        "weight_decay": ("a finite number >= 0", lambda x: 0 <= x < math.inf),
-        "clip_radius": ("a positive number", lambda x: x > 0),
-        "temperature": ("a positive number", lambda x: 0 < x < math.inf),
-    }
-    for name, (expected, inside) in bounds.items():
-        if not inside(group[name]):
-            raise ValueError(f"{name}: expected {expected}, got {group[name]!r}")
+def _posterior_size(group: dict[str, Any]) -> float:
+    """ess/τ."""
+    return settings.number(group, "ess") / settings.number(group, "temperature")
 
 
-def _flat(value: Values, block: Block, order: dict[Tensor, int]) -> Tensor:
-    """A number or tensors like the parameters, as a buffer of the block."""
-    if isinstance(value, int | float):
-        return block.new(value)
-    flat = block.new()
-    for p, view in zip(block.parameters, block.views(flat), strict=True):
-        view.copy_(value[order[p]])
-    return flat

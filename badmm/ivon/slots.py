@@ -1,77 +1,161 @@
-"""Parameters of one group, device and dtype in flat buffers that the parameters and their gradients are views of."""
+"""One memory that is trained: the parameters that view it, the sample shown in its place, the sample's gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.float64)
+# the type of a parameter's state by its own: sums of many small steps are lost in 8 or 11 bits
+STATE_DTYPES = {
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+}
 
 
-class Block:
-    """Flat buffers (P,): `mean`, which the parameters view unless `show` says else, `shown` for a sample, `gradient`,
-    which their `.grad` view, and others made by `new`.
+@dataclass
+class Phase:
+    """What a backward pass that reaches a parameter means at present.
+
+    open: it runs inside a training block, and its gradient is the sample's. local: ranks average, so that each
+    rank's own gradient is kept beside the one that DistributedDataParallel averages in place.
     """
 
-    def __init__(self, parameters: Sequence[Tensor]) -> None:
-        self.parameters = list(parameters)
-        self.shapes = [p.shape for p in self.parameters]
-        self.lengths = [p.numel() for p in self.parameters]
-        self.mean = torch.cat([p.detach().reshape(-1) for p in self.parameters])
-        self.shown, self.gradient = torch.empty_like(self.mean), torch.zeros_like(self.mean)
-        self._means, self._samples = self.views(self.mean), self.views(self.shown)
-        self._gradients = self.views(self.gradient)
-        for p, view in zip(self.parameters, self._means, strict=True):
-            p.data = view
-        self.collect()
+    open: bool = False
+    local: bool = False
 
-    def new(self, value: float = 0.0) -> Tensor:
-        """Another buffer."""
-        return torch.full_like(self.mean, value)
 
-    def views(self, flat: Tensor) -> list[Tensor]:
-        """A buffer as tensors of the parameters' shapes."""
-        parts = flat.split(self.lengths)
-        return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+class Slot:
+    """Parameters that view one memory; several where a network ties them through their data.
 
-    def show(self, sample: bool) -> None:
-        """Let the parameters view `shown`, or `mean` again."""
-        wanted, present = (self._samples, self._means) if sample else (self._means, self._samples)
-        if any(p.data_ptr() != before.data_ptr() for p, before in zip(self.parameters, present, strict=True)):
-            raise RuntimeError(
-                "params: expected the memory that the optimizer gave them, got another; move a model to its device and "
-                "dtype before the optimizer is made"
-            )
-        for p, view in zip(self.parameters, wanted, strict=True):
-            p.data = view
+    home: that memory, the posterior's mean outside a block. strides: those of state and samples; the home's where it
+    is dense. number: the first parameter's place in its group.
+    """
 
-    def collect(self) -> None:
-        """Have every gradient in `gradient` and viewed there; a parameter without one counts as 0."""
-        for p, view in zip(self.parameters, self._gradients, strict=True):
-            if p.grad is view:
-                continue
-            if p.grad is None:
-                view.zero_()
-            elif p.grad.data_ptr() != view.data_ptr():
-                view.copy_(p.grad)
+    def __init__(self, place: str, number: int, parameters: Sequence[Tensor], phase: Phase) -> None:
+        self.place, self.number, self.parameters, self.phase = place, number, list(parameters), phase
+        self.home = parameters[0].data
+        self.shape, self.length = self.home.shape, self.home.numel()
+        self.strides = dense_strides(self.home)
+        self.dense = self.strides == self.home.stride()
+        self.dtype = STATE_DTYPES[self.home.dtype]
+        self.key = slot_key(parameters)  # what its state depends on
+        self.local: Tensor | None = None
+        self._seen: list[Tensor | None] | None = None
+        self._versions: list[int] = []
+        self._cut = False
+        self._guarded: list[weakref.finalize] = []
+        self.guard()
+
+    @property
+    def active(self) -> bool:
+        """Whether it is trained; a memory that one of its parameters asks gradients for is."""
+        return any(p.requires_grad for p in self.parameters)
+
+    def move(self) -> None:
+        """Take the memory that its parameters view now as the home."""
+        self.home = self.parameters[0].data
+        self.dense = self.strides == self.home.stride()
+        self.guard()
+
+    def guard(self) -> None:
+        """Hear of gradients before they are added to `.grad`."""
+        if self._guarded or not self.active:
+            return
+        guard = _Guard(self)
+        for p in self.parameters:
             if p.requires_grad:
-                p.grad = view
+                self._guarded.append(weakref.finalize(self, p.register_hook(guard).remove))
 
-    def zero_gradients(self) -> None:
-        """Set them to 0."""
-        self.gradient.zero_()
-        for p, view in zip(self.parameters, self._gradients, strict=True):
-            if p.requires_grad:
-                p.grad = view
+    def arriving(self, gradient: Tensor) -> None:
+        """A gradient is about to be added to `.grad`.
+
+        Inside a training block it is the sample's. Between the block and the step it is not: the sample's gradient is
+        copied before it changes, and from then on `.grad` says nothing of it.
+        """
+        if self.phase.open:
+            if self.phase.local:
+                own = gradient.to_dense() if gradient.layout != torch.strided else gradient.clone()
+                self.local = own if self.local is None else self.local.add_(own)
+        elif self._seen is not None and not self._cut:
+            self._seen = [None if g is None else g.clone() for g in self._current()]
+            self._cut = True
+
+    def collect(self) -> bool:
+        """Take the gradients there are as the sample's; whether there is one.
+
+        They are kept as they are until the step, so that clipping or unscaling them in place counts.
+        """
+        self._seen, self._cut = [p.grad for p in self.parameters], False
+        self._versions = [0 if g is None else g._version for g in self._seen]
+        return any(g is not None for g in self._seen)
+
+    def drop(self) -> None:
+        """Forget the sample's gradient."""
+        self._seen = self.local = None
+
+    def _current(self) -> list[Tensor | None]:
+        """The sample's gradients by parameter: `.grad` as it is now, or as it was where it was set to None."""
+        seen = self._seen or []
+        if self._cut:
+            return seen
+        return [g if p.grad is None else p.grad for p, g in zip(self.parameters, seen, strict=True)]
+
+    def gradients(self) -> list[Tensor]:
+        """The sample's gradients, dense, to be added up; none where the loss did not reach the memory."""
+        found = [g.detach() for g in self._current() if g is not None]
+        return [g.to_dense() if g.layout != torch.strided else g for g in found]
+
+    def flat_gradient(self) -> Tensor | None:
+        """The sample's gradient (P,) in the order of the state without a copy, where there is one such tensor."""
+        found = self.gradients()
+        if len(found) == 1 and found[0].dtype == self.dtype and found[0].stride() == self.strides:
+            return flat(found[0])
+        return None
+
+    def check_not_zeroed(self) -> None:
+        """Raise RuntimeError where `.grad` was set to 0 in place since the sample: its gradient is lost."""
+        if self._cut or self._seen is None:
+            return
+        for p, before, version in zip(self.parameters, self._seen, self._versions, strict=True):
+            same = before is not None and p.grad is before and before.layout == torch.strided
+            if same and before is not None and before._version != version and not bool(before.any()):
+                raise RuntimeError(
+                    f"params: {self.place} had its gradient set to 0 between two samples of one step; call zero_grad "
+                    "inside the block, or with set_to_none=True"
+                )
 
 
-def blocks(parameters: Iterable[Tensor]) -> list[Block]:
-    """One block for each device and dtype, in order of appearance. ValueError for other dtypes than float32, 64."""
-    parts: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in parameters:
-        if p.dtype not in DTYPES:
-            raise ValueError(f"params: expected float32 or float64, got {p.dtype}")
-        parts.setdefault((p.device, p.dtype), []).append(p)
-    return [Block(part) for part in parts.values()]
+def slot_key(parameters: Sequence[Tensor]) -> tuple[object, ...]:
+    """The key of a slot of these parameters."""
+    p = parameters[0]
+    return tuple(map(id, parameters)), p.shape, dense_strides(p), p.dtype, p.device
+
+
+def dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """Those of a tensor, or those that fill memory in the same order of axes."""
+    return torch.empty_like(tensor, device="meta").stride()
+
+
+class _Guard:
+    """A hook on parameters that tells their slot of gradients, and keeps nothing alive."""
+
+    __torch_unserializable__ = True  # a pickled or shared parameter goes without it, and without a warning
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = weakref.ref(slot)
+
+    def __call__(self, gradient: Tensor) -> None:
+        slot = self.slot()
+        if slot is not None:
+            slot.arriving(gradient)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """A dense tensor's elements (P,) in their order in memory, which the result views."""
+    return tensor.detach().as_strided((tensor.numel(),), (1,))

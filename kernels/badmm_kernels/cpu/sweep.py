@@ -23,6 +23,7 @@ __all__ = ["NoiseKernel", "SweepKernel", "pair"]
 
 Array = np.ndarray[Any, Any]
 GRAIN = 1 << 15  # fewest coordinates worth a thread: a step does several times a map's work
+NO_ADDRESS = np.zeros(2, np.uint64)
 NOTHING = {np.dtype(t): np.empty(0, t) for t in ("float32", "float64")}
 
 
@@ -58,6 +59,20 @@ class SweepKernel(SweepCall):
             whole = [output.reshape(seen.shape) for output in outputs]
             self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
         return seen.library.wrap(results, out)
+
+    def trusted(self, values: Sequence[Any], uniforms: Array, noise: Array, out: Sequence[Array]) -> None:
+        """The sweep in one row, where the caller vouches for all but domains: flat NumPy arrays (numbers where one may
+        stand for an array) that are apart but where a result replaces its operand, the normals given, and `uniforms`
+        as `coefficients` forms them. It takes 5 µs more than its loop, a call 30 to 50."""
+        dtype, width, sources = out[0].dtype, out[0].size, list[Any]()
+        arrays = [self.number(dtype.type(v)) if rows.is_number(v) else v for v in values]
+        for array, value, (_, _, scalar) in zip(arrays, values, self.operands, strict=True):
+            alone = array is not value
+            sources += [array, 1 if alone else width, alone] if scalar else [array, width]
+        name, _, keeps = self.normals[0]
+        sources += [noise, width, False, False] if keeps else [noise, width, False]
+        if self._run(dtype, 1, width, [NO_ADDRESS, uniforms, *sources, *out]):
+            self._refuse(arrays, [Normal(name, noise, None)], out)
 
     def _checked(
         self,

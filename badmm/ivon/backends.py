@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKENDS = ("auto", "kernels", "torch")
+Scalars = tuple[float, ...]  # ess, lr, β₁, β₂, debias, clip
 
 
 def load(name: str, device: torch.device, backend: str = "auto") -> Any:
@@ -40,31 +41,37 @@ class Sweeps:
     def __init__(self, namespace: Any) -> None:
         self.namespace = namespace
         self._trusted = getattr(namespace, "__name__", "").endswith("cpu.ivon")
-        self._known: dict[Any, Any] = {}
+        self._known: dict[str, tuple[Any, Any]] = {}
 
     def array(self, tensor: Tensor) -> Any:
         """A tensor's memory in the form that the calls take."""
         return view("tensor", tensor)[0] if self._trusted else tensor
 
-    def sample(self, mean: Any, precision: Any, noise: Any, theta: Any, ess: float) -> None:
-        """θ = m + ε/√(ess s) into `theta`."""
-        if self._trusted:
-            self._run("_SAMPLE", (mean, precision), (ess,), noise, (theta,))
-        else:
-            self.namespace.sample(mean, precision, ess, noise=noise, out=(theta,))
+    def sampler(self, mean: Any, precision: Any, noise: Any) -> Callable[[Any, float], None]:
+        """A call (theta, ess) that writes m + ε/√(ess s) into `theta`."""
+        if not self._trusted:
+            return lambda theta, ess: self.namespace.sample(mean, precision, ess, noise=noise, out=(theta,))
+        sweep = self.namespace._SAMPLE
+        sources = sweep.sources((mean, precision), noise)
+        return lambda theta, ess: sweep.trusted(sources, self._uniforms(sweep, (ess,), mean), (theta,))
 
-    def update(self, gradient: Any, state: Sequence[Any], tilt: Sequence[Any], noise: Any, scalars: Any) -> None:
-        """The step from one sample, in place in (mean, precision, momentum); scalars: ess, lr, β₁, β₂, debias, clip."""
-        if self._trusted:
-            self._run("_UPDATE", (gradient, *state, *tilt), scalars, noise, state)
-        else:
-            self.namespace.update(gradient, *state, tilt, *scalars, noise=noise, out=state)
+    def updater(self, state: Sequence[Any], tilt: Sequence[Any], noise: Any) -> Callable[[Any, Scalars], None]:
+        """A call (gradient, scalars) of the step from one sample, in place in (mean, precision, momentum)."""
+        if not self._trusted:
+            update = self.namespace.update
+            return lambda gradient, scalars: update(gradient, *state, tilt, *scalars, noise=noise, out=state)
+        sweep = self.namespace._UPDATE
+        sources = sweep.sources((noise, *state, *tilt), noise)
 
-    def _run(
-        self, name: str, values: Sequence[Any], scalars: tuple[float, ...], noise: Any, out: Sequence[Any]
-    ) -> None:
-        sweep, dtype = getattr(self.namespace, name), out[0].dtype
-        known = self._known.get(name)
-        if known is None or known[0] != scalars:  # they change once per step at most
-            known = self._known[name] = (scalars, sweep.coefficients(scalars, dtype, 1)[1])
-        sweep.trusted(values, known[1], noise, out)
+        def step(gradient: Any, scalars: Scalars) -> None:
+            sources[0] = gradient
+            sweep.trusted(sources, self._uniforms(sweep, scalars, noise), state)
+
+        return step
+
+    def _uniforms(self, sweep: Any, scalars: Scalars, like: Any) -> Any:
+        """The scalars as loops take them; they change once per step at most."""
+        known = self._known.get(sweep.name)
+        if known is None or known[0] != scalars:
+            known = self._known[sweep.name] = (scalars, sweep.coefficients(scalars, like.dtype, 1)[1])
+        return known[1]

@@ -51,7 +51,7 @@ def diagnose(group: dict[str, Any], arranged: Arrangement) -> Diagnosis:
     start, weight = settings.number(group, "hess_init"), settings.number(group, "weight_decay")
     size = settings.number(group, "ess") / settings.number(group, "temperature")
     count, moved, variance, square = 0, 0.0, 0.0, 0.0
-    for store in arranged.trained():
+    for store in arranged.trained:
         s = store.arrays["precision"].double()
         tilt = store.arrays["tilt_precision"].double() if "tilt_precision" in store.arrays else weight
         count += s.numel()

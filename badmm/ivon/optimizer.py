@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ _OWN = ("mc_samples", "hess_approx", "sync", "debias", "rescale_lr", "sample_in_
 class _Frame:
     """A block's samples and what was shown before; the outer block's phase."""
 
-    shown: list[tuple[Slot, list[Tensor], Tensor]]
+    shown: list[tuple[Slot, Tensor, Tensor]]
     outer: bool
 
 
@@ -106,6 +107,7 @@ class IVON(torch.optim.Optimizer):
         """What lives beside the saved state."""
         self._phase, self._frames = Phase(), list[_Frame]()
         self._arrangements: list[Arrangement] = []
+        self._state_seen: list[int] = []
         self._betas: list[tuple[float, float]] = []
         self._count, self._pending, self._norm, self._looked = 0, False, 0.0, False
         self._fault: ValueError | None = None
@@ -136,9 +138,16 @@ class IVON(torch.optim.Optimizer):
             group = self.param_groups[number]
             self._arrangements.append(Arrangement(number, group, self._load, self._phase))
             self._betas.append(settings.settle_betas(group))
-        waiting = self._count > 0 or self._pending
-        if any([arranged.refresh(self.state, waiting) for arranged in self._arrangements]):
+        if any([arranged.moved() for arranged in self._arrangements]) or self._state_ids() != self._state_seen:
+            with torch.no_grad():
+                for arranged in self._arrangements:
+                    arranged.refresh(self.state, waiting=self._count > 0)
             check_apart(slot for arranged in self._arrangements for slot in arranged.slots)
+            self._state_seen = self._state_ids()
+
+    def _state_ids(self) -> list[int]:
+        """Which tensors the state holds: a user may replace them."""
+        return [*map(id, chain.from_iterable(map(dict.values, self.state.values())))]
 
     def _load(self, device: torch.device) -> Any:
         return backends.load("ivon", device, self._backend)
@@ -165,7 +174,6 @@ class IVON(torch.optim.Optimizer):
         if train:
             self._collect()
 
-    @torch.no_grad()
     def _enter(self, train: bool) -> _Frame:
         if train and self._frames:
             raise RuntimeError("sampled_params: expected train=False inside another block, got train=True")
@@ -175,14 +183,12 @@ class IVON(torch.optim.Optimizer):
             self._phase.local = self.sync and ranks.size() > 1
         elif not self._looked:
             self._look()
-        shown: list[tuple[Slot, list[Tensor], Tensor]] = []
-        frame = _Frame(shown, self._phase.open)
+        frame = _Frame([], self._phase.open)
+        outer = {id(slot): sample for slot, _, sample in self._frames[-1].shown} if self._frames else {}
         try:
             for slot, sample in self._draw("noise" if train else "other noise"):
-                before = [p.data for p in slot.parameters]
-                shown.append((slot, before, sample))
-                for p in slot.parameters:
-                    p.data = sample
+                frame.shown.append((slot, outer.get(id(slot), slot.home), sample))
+                slot.show(sample)
         except BaseException:
             self._restore(frame)
             raise
@@ -199,10 +205,9 @@ class IVON(torch.optim.Optimizer):
     def _restore(self, frame: _Frame) -> list[Slot]:
         lost = []
         for slot, before, sample in frame.shown:
-            if any(p.data_ptr() != sample.data_ptr() or p.dtype != sample.dtype for p in slot.parameters):
+            if not slot.shows(sample):
                 lost.append(slot)
-            for p, home in zip(slot.parameters, before, strict=True):
-                p.data = home
+            slot.show(before)
         return lost
 
     def _draw(self, normals: str) -> list[tuple[Slot, Tensor]]:
@@ -210,7 +215,7 @@ class IVON(torch.optim.Optimizer):
         rank, found = ranks.rank() if self.sync else 0, list[tuple[Slot, Tensor]]()
         for group, arranged in zip(self.param_groups, self._arrangements, strict=True):
             ess = _posterior_size(group)
-            for store in arranged.trained():
+            for store in arranged.trained:
                 store.draw(normals, arranged.seed(store, rank), group["draws"])
             for run in arranged.runs:
                 if not self._frames:
@@ -231,7 +236,6 @@ class IVON(torch.optim.Optimizer):
             self._norm = ranks.norm(slot for run in self._runs() for slot in run.slots)
         self._count, self._pending = self._count + 1, True
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step from the samples since the last one; a closure takes one, and is called `mc_samples` times.
 
@@ -251,10 +255,7 @@ class IVON(torch.optim.Optimizer):
             for number, (group, arranged) in enumerate(zip(self.param_groups, self._arrangements, strict=True)):
                 group["step"] += 1
                 self._betas[number] = settings.settle_betas(group, self._betas[number])
-                for run in arranged.runs:
-                    run.gather()
-                    self._update(group, run)
-                    run.scatter()
+                self._update(group, arranged.runs)
         self._forget()
         return loss
 
@@ -379,25 +380,18 @@ class IVON(torch.optim.Optimizer):
     def _stores(self) -> list[Store]:
         return [store for arranged in self._arrangements for store in arranged.stores]
 
-    @torch.no_grad()
     def _flush(self, another: bool = False) -> None:
         """Add the last sample to the sums, before its normals go; `another`: since the next one is drawn."""
         if not self._pending:
             return
-        runs, price = self._runs(), self.hess_approx == "price"
-        if another:
-            for run in runs:
-                for slot in run.slots:
-                    slot.check_not_zeroed()
+        runs, squares = self._runs(), self.hess_approx == "gradsq"
+        for slot in chain.from_iterable(run.slots for run in runs) if another else ():
+            slot.check_not_zeroed()
         if self._phase.local:
-            ranks.accumulate(runs, self._norm, squares=not price)
+            ranks.accumulate(runs, self._norm, squares)
         for run in runs if not self._phase.local else ():
-            sums, calls = run.sums(), run.kernels.namespace
             try:
-                if price:
-                    calls.accumulate(run.gradient(), *sums, noise=run.buffer("noise"), out=sums)
-                else:
-                    calls.accumulate_squares(run.gradient(), *sums, out=sums)
+                run.accumulate(squares)
             except ValueError as error:
                 self._fault = ValueError(f"{error}, in {run.place}")  # for `step`, unless a GradScaler skips it
         self._drop()
@@ -436,24 +430,23 @@ class IVON(torch.optim.Optimizer):
             raise fault
         return lost or self._fault is not None
 
-    def _update(self, group: dict[str, Any], run: Run) -> None:
+    def _update(self, group: dict[str, Any], runs: list[Run]) -> None:
         """The kernels' step."""
-        number = settings.number
-        weight, size, beta1 = number(group, "weight_decay"), _posterior_size(group), number(group, "beta1")
-        lr = number(group, "lr") * (number(group, "hess_init") + weight if self.rescale_lr else 1.0)
+        weight, beta1, squares = settings.number(group, "weight_decay"), group["beta1"], self.hess_approx == "gradsq"
+        lr = settings.number(group, "lr") * (group["hess_init"] + weight if self.rescale_lr else 1.0)
         debias = 1.0 - beta1 ** group["step"] if self.debias else 1.0
-        hyper = (lr, beta1, number(group, "beta2"), debias, number(group, "clip_radius"))
-        tilt, state, calls = run.tilt or (0.0, weight), (run.mean, run.precision, run.momentum), run.kernels
-        try:
-            if self._pending:
-                calls.update(run.gradient(), state, tilt, run.buffer("noise"), (size, *hyper))
-            elif self.hess_approx == "price":
-                calls.namespace.update_averaged(*run.sums(), *state, tilt, self._count, size, *hyper, out=state)
-            else:
-                calls.namespace.update_averaged_squares(*run.sums(), *state, tilt, self._count, *hyper, out=state)
-        except ValueError as error:
-            self._forget()
-            raise ValueError(f"{error}, in {run.place}") from error
+        scalars = (_posterior_size(group), lr, beta1, group["beta2"], debias, settings.number(group, "clip_radius"))
+        for run in runs:
+            run.gather()
+            try:
+                if self._pending:
+                    run.update(scalars, weight)
+                else:
+                    run.update_averaged(scalars, weight, self._count, squares)
+            except ValueError as error:
+                self._forget()
+                raise ValueError(f"{error}, in {run.place}") from error
+            run.scatter()
 
 
 def _posterior_size(group: dict[str, Any]) -> float:

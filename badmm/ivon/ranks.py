@@ -48,7 +48,7 @@ def accumulate(runs: Sequence[Run], norm_before: float, squares: bool) -> None:
         gradient = torch.as_tensor(run.gradient())
         gradients.add_(gradient)
         own = torch.cat([_own(slot, factor) for slot in run.slots])
-        other = own if squares else torch.as_tensor(run.buffer("noise"))
+        other = own if squares else torch.as_tensor(run.noise)
         products.addcmul_(own, other)
 
 

@@ -63,6 +63,19 @@ class Slot:
         self.dense = self.strides == self.home.stride()
         self.guard()
 
+    def show(self, tensor: Tensor) -> None:
+        """Let the parameters view another memory."""
+        for p in self.parameters:
+            p.data = tensor
+
+    def shows(self, tensor: Tensor) -> bool:
+        """Whether all parameters view it."""
+        begin, dtype = tensor.data_ptr(), tensor.dtype
+        for p in self.parameters:
+            if p.data_ptr() != begin or p.dtype is not dtype:
+                return False
+        return True
+
     def guard(self) -> None:
         """Hear of gradients before they are added to `.grad`."""
         if self._guarded or not self.active:
@@ -91,9 +104,14 @@ class Slot:
 
         They are kept as they are until the step, so that clipping or unscaling them in place counts.
         """
-        self._seen, self._cut = [p.grad for p in self.parameters], False
-        self._versions = [0 if g is None else g._version for g in self._seen]
-        return any(g is not None for g in self._seen)
+        self._seen, self._cut, self._versions = [], False, []
+        found = False
+        for p in self.parameters:
+            gradient = p.grad
+            found = found or gradient is not None
+            self._seen.append(gradient)
+            self._versions.append(0 if gradient is None else gradient._version)
+        return found
 
     def drop(self) -> None:
         """Forget the sample's gradient."""
@@ -108,8 +126,9 @@ class Slot:
 
     def gradients(self) -> list[Tensor]:
         """The sample's gradients, dense, to be added up; none where the loss did not reach the memory."""
-        found = [g.detach() for g in self._current() if g is not None]
-        return [g.to_dense() if g.layout != torch.strided else g for g in found]
+        return [
+            g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in self._current() if g is not None
+        ]
 
     def flat_gradient(self) -> Tensor | None:
         """The sample's gradient (P,) in the order of the state without a copy, where there is one such tensor."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from badmm.ivon.backends import Sweeps
 from badmm.ivon.slots import Slot, flat
 
-SMALL = 8192  # coordinates below which a parameter shares a store: their copies take less than a call of the kernels
+SMALL = 1 << 15  # entries below which a parameter shares a store: copying it takes less than calls of its own
 TILT = ("tilt_precision_mean", "tilt_precision")
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -123,14 +123,17 @@ class Run:
         self.store, self.slots, self.kernels, self._lo, self._hi = store, list(slots), store.kernels, lo, hi
         first = slots[0]
         self.direct = len(slots) == 1 and first.length >= SMALL and first.dense and not store.rounds
-        self.precision, self.momentum = (self._part(store.arrays[name]) for name in ("precision", "momentum"))
-        self.tilt = tuple(self._part(store.arrays[name]) for name in TILT if name in store.arrays)
         if self.direct:
-            self.mean = self.kernels.array(flat(first.home))
-            return
-        whole = store.arrays["mean"] if store.rounds else store.buffer("mean")
-        self.mean, self._means = self._part(whole), store.views(whole, self.slots)
-        self._theta, self._thetas = (self._part(store.buffer("theta")), store.views(store.buffer("theta"), self.slots))
+            mean = self.kernels.array(flat(first.home))
+        else:
+            whole = store.arrays["mean"] if store.rounds else store.buffer("mean")
+            mean, self._means = self._part(whole), store.views(whole, self.slots)
+            self._theta, self._thetas = self.buffer("theta"), store.views(store.buffer("theta"), self.slots)
+        self.state = (mean, self._part(store.arrays["precision"]), self._part(store.arrays["momentum"]))
+        self.tilt = tuple(self._part(store.arrays[name]) for name in TILT if name in store.arrays)
+        self.noise = self.buffer("noise")
+        self._sample = {"noise": self.kernels.sampler(*self.state[:2], self.noise)}
+        self._steps: dict[float, Any] = {}
 
     @property
     def place(self) -> str:
@@ -159,11 +162,34 @@ class Run:
     def sample(self, ess: float, normals: str) -> list[Tensor]:
         """θ = m + ε/√(ess s) with the normals in a buffer, a new tensor per slot: a user may keep them."""
         found = [torch.empty_like(slot.home) for slot in self.slots]
-        theta = self.kernels.array(flat(found[0])) if self.direct else self._theta
-        self.kernels.sample(self.mean, self.precision, self.buffer(normals), theta, ess)
+        if normals not in self._sample:
+            self._sample[normals] = self.kernels.sampler(*self.state[:2], self.buffer(normals))
+        self._sample[normals](self.kernels.array(flat(found[0])) if self.direct else self._theta, ess)
         if not self.direct:
             _copy(found, self._thetas)
         return found
+
+    def update(self, scalars: tuple[float, ...], weight: float) -> None:
+        """The step from the one sample that there is."""
+        if weight not in self._steps:
+            self._steps = {weight: self.kernels.updater(self.state, self.tilt or (0.0, weight), self.noise)}
+        self._steps[weight](self.gradient(), scalars)
+
+    def update_averaged(self, scalars: tuple[float, ...], weight: float, samples: int, squares: bool) -> None:
+        """The step from the sums of samples."""
+        calls, tilt = self.kernels.namespace, self.tilt or (0.0, weight)
+        if squares:
+            calls.update_averaged_squares(*self.sums(), *self.state, tilt, samples, *scalars[1:], out=self.state)
+        else:
+            calls.update_averaged(*self.sums(), *self.state, tilt, samples, *scalars, out=self.state)
+
+    def accumulate(self, squares: bool) -> None:
+        """Add the sample to the sums."""
+        calls, sums = self.kernels.namespace, self.sums()
+        if squares:
+            calls.accumulate_squares(self.gradient(), *sums, out=sums)
+        else:
+            calls.accumulate(self.gradient(), *sums, noise=self.noise, out=sums)
 
     def gradient(self) -> Any:
         """The sample's gradient (P,)."""

@@ -2,7 +2,8 @@
 
 IDX (Le Cun, Cortes, Burges): two zero bytes, a type byte (8: unsigned bytes), the number of axes, each axis' length as
 a big-endian 32-bit integer, the data row-major. CIFAR (Krizhevsky, 2009): pickled dictionaries; they are read with an
-unpickler that can build NumPy arrays, bytes, strings, numbers, lists, tuples and dictionaries, and refuses all else.
+unpickler that can build bytes, strings, numbers, lists, tuples, dictionaries and records of what is said of arrays,
+from which the arrays are made after checks, and refuses all else.
 """
 
 from __future__ import annotations
@@ -56,16 +57,53 @@ def read_idx_pair(folder: Path, stem: str) -> tuple[Bytes, NDArray[np.int64]]:
     return images[:, None], labels
 
 
-def _reconstruct(kind: Any, shape: Any, typecode: Any) -> Any:
-    if kind is not np.ndarray:
+class _Type:
+    """What a batch says of an array's type. NumPy's own would believe any flags it is given, and bytes that are no
+    pointers would be followed as such."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code, self.order = code.decode("latin1") if isinstance(code, bytes) else code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        self.order = order.decode("latin1") if isinstance(order, bytes) else order
+
+    def plain(self) -> np.dtype[Any]:
+        """The type, if it is one of numbers."""
+        if self.code not in _NUMBERS or self.order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"expected an array of numbers, got type {self.code!r} {self.order!r}")
+        return np.dtype(self.code).newbyteorder("=" if self.order == "|" else self.order)
+
+
+class _Array:
+    """What a batch says of an array: its bytes are checked against its shape and type before it is one."""
+
+    value: NDArray[Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, content = state
+        self.value = _array(content, kind, shape, "F" if fortran else "C")
+
+
+def _array(content: Any, kind: Any, shape: Any, order: Any) -> NDArray[Any]:
+    if not isinstance(kind, _Type) or not isinstance(content, bytes | bytearray):
+        raise pickle.UnpicklingError(f"expected the bytes of an array of numbers, got {type(content).__name__}")
+    found = np.frombuffer(bytearray(content), dtype=kind.plain())
+    return found.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _reconstruct(kind: Any, *_: Any) -> _Array:
+    if kind is not _PLAIN:
         raise pickle.UnpicklingError(f"expected a plain array, got {kind!r}")
-    return np.zeros(0).__reduce__()[0](np.ndarray, shape, typecode)  # type: ignore[operator]
+    return _Array()
 
 
-_ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+_NUMBERS = {f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)} | {"f2", "f4", "f8", "b1"}
+_PLAIN = object()  # stands for numpy.ndarray
+_ALLOWED: dict[tuple[str, str], Any] = {("numpy", "ndarray"): _PLAIN, ("numpy", "dtype"): _Type}
 for _core in ("numpy.core", "numpy._core"):  # the name before and since NumPy 2
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _array
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -80,17 +118,16 @@ class _ArraysOnly(pickle.Unpickler):
 
 def read_pickle(path: Path) -> dict[str, Any]:
     """A pickled dictionary of arrays and plain values, keys as text; ValueError naming the file for anything else."""
+    size = path.stat().st_size
+    if size > _LARGEST_PICKLE:
+        raise ValueError(f"{path}: expected at most {_LARGEST_PICKLE} bytes, got {size}")
     try:
-        if path.stat().st_size > _LARGEST_PICKLE:
-            raise ValueError(f"{path}: expected at most {_LARGEST_PICKLE} bytes, got {path.stat().st_size}")
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except ValueError:
-        raise
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise ValueError(f"{path}: expected a batch of arrays and plain values, got: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value.value if isinstance(value, _Array) else value for key, value in content.items()}
 
 
 def read_cifar(path: Path, labels: str) -> tuple[Bytes, NDArray[np.int64]]:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -136,7 +137,8 @@ class IVON(torch.optim.Optimizer):
             return
         for number in range(len(self._arrangements), len(self.param_groups)):
             group = self.param_groups[number]
-            self._arrangements.append(Arrangement(number, group, self._load, self._phase))
+            load = partial(backends.load, "ivon", backend=self._backend)  # not a method: no circle keeps state alive
+            self._arrangements.append(Arrangement(number, group, load, self._phase))
             self._betas.append(settings.settle_betas(group))
         if any([arranged.moved() for arranged in self._arrangements]) or self._state_ids() != self._state_seen:
             with torch.no_grad():
@@ -148,9 +150,6 @@ class IVON(torch.optim.Optimizer):
     def _state_ids(self) -> list[int]:
         """Which tensors the state holds: a user may replace them."""
         return [*map(id, chain.from_iterable(map(dict.values, self.state.values())))]
-
-    def _load(self, device: torch.device) -> Any:
-        return backends.load("ivon", device, self._backend)
 
     @contextmanager
     def sampled_params(self, train: bool = False) -> Iterator[None]:

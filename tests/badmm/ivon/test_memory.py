@@ -1,0 +1,485 @@
+"""Parameters keep memory of their own: what replaces, shares, saves, repeats or nests them works or is refused."""
+
+import copy
+import io
+import pickle
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+from badmm.ivon import IVON
+from tests.badmm.ivon.test_ivon import batches, model, parameters, train
+
+ENTRIES = 200  # a layer of its square has a store of its own, its bias shares one
+
+
+def wide(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(ENTRIES, ENTRIES), nn.Tanh(), nn.Linear(ENTRIES, 3))
+
+
+def points(count: int) -> list[tuple[Tensor, Tensor]]:
+    draw = torch.Generator().manual_seed(3)
+    return [(torch.randn(8, ENTRIES, generator=draw), torch.arange(8) % 3) for _ in range(count)]
+
+
+def pair(seed: int = 0) -> tuple[nn.Sequential, IVON]:
+    network = wide(seed)
+    return network, IVON(network.parameters(), 0.1, 50.0, seed=7)
+
+
+def storages(network: nn.Module) -> int:
+    return len({p.untyped_storage().data_ptr() for p in network.parameters()})
+
+
+def test_making_and_using_an_optimizer_moves_no_parameter() -> None:
+    network = wide()
+    before = [p.data_ptr() for p in network.parameters()]
+    optimizer = IVON(network.parameters(), 0.1, 50.0)
+    train(network, optimizer, points(3))
+    assert [p.data_ptr() for p in network.parameters()] == before
+    assert all(p.untyped_storage().nbytes() == p.nbytes for p in network.parameters())
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_safetensors_saves_the_model_and_a_sample_of_it(tmp_path: Path, inside: bool) -> None:
+    network, optimizer = pair()
+    train(network, optimizer, points(2))
+    path, again = tmp_path / "model.safetensors", wide(1)
+    if inside:
+        with optimizer.sampled_params():
+            save_model(network, str(path))
+            kept = parameters(network)
+    else:
+        save_model(network, str(path))
+        kept = parameters(network)
+    load_model(again, str(path))
+    assert torch.equal(parameters(again), kept)
+    assert torch.equal(parameters(network), kept) is not inside
+
+
+def test_the_optimizers_own_state_can_be_saved_by_safetensors(tmp_path: Path) -> None:
+    network, optimizer = pair()
+    train(network, optimizer, points(2))
+    saved = optimizer.state_dict()["state"]
+    flat = {f"{number}.{name}": t for number, own in saved.items() for name, t in own.items()}
+    save_file(flat, tmp_path / "state.safetensors")
+    found = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(found[name], t) for name, t in flat.items())
+
+
+def test_a_part_is_saved_alone() -> None:
+    network, optimizer = pair()
+    train(network, optimizer, points(1))
+    sizes = []
+    for part in (network[2].bias, network[2].state_dict(), optimizer.state_dict()["state"][3]):
+        file = io.BytesIO()
+        torch.save(part, file)
+        sizes.append(len(file.getvalue()))
+    assert max(sizes) < 20_000  # the whole has 160 000
+
+
+def test_accelerates_saver_and_prepare(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    network, optimizer = pair()
+    runner = accelerate.Accelerator(cpu=True)
+    prepared, wrapped = runner.prepare(network, optimizer)
+    for x, y in points(3):
+        with optimizer.sampled_params(train=True):
+            wrapped.zero_grad()
+            runner.backward(nn.functional.cross_entropy(prepared(x), y))
+        wrapped.step()
+    runner.save_model(prepared, str(tmp_path))
+    kept = load_file(tmp_path / "model.safetensors")
+    assert sorted(kept) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    runner.save_state(str(tmp_path / "state"))
+    before = parameters(network)
+    train(network, optimizer, points(1))
+    runner.load_state(str(tmp_path / "state"))
+    assert torch.equal(parameters(network), before)
+    plain, own = pair()
+    train(plain, own, points(3))
+    assert torch.equal(parameters(plain), before)
+
+
+def replace_by_data(network: nn.Module, value: Tensor) -> None:
+    for p, part in zip(network.parameters(), value.split([p.numel() for p in network.parameters()]), strict=True):
+        p.data = part.clone().view(p.shape)
+
+
+def copy_into_data(network: nn.Module, value: Tensor) -> None:
+    for p, part in zip(network.parameters(), value.split([p.numel() for p in network.parameters()]), strict=True):
+        p.data.copy_(part.view(p.shape))
+
+
+def to_vector(network: nn.Module, value: Tensor) -> None:
+    nn.utils.vector_to_parameters(value.clone(), network.parameters())
+
+
+def load(network: nn.Module, value: Tensor, assign: bool = False) -> None:
+    other = wide()
+    copy_into_data(other, value)
+    network.load_state_dict(other.state_dict(), assign=assign)
+
+
+@pytest.mark.parametrize("place", ["before the block", "before the step"])
+@pytest.mark.parametrize("replace", [replace_by_data, copy_into_data, to_vector, load])
+def test_training_goes_on_from_values_that_a_user_sets(place: str, replace: Callable[..., None]) -> None:
+    """Bit for bit where an optimizer goes that had them from the start."""
+    network, optimizer = pair()
+    other, same = pair()
+    value = parameters(wide(5))
+    (x, y), *rest = points(4)
+    copy_into_data(other, value)
+    if place == "before the block":
+        replace(network, value)
+    with optimizer.sampled_params(train=True):
+        nn.functional.cross_entropy(network(x), y).backward()
+    with same.sampled_params(train=True):
+        nn.functional.cross_entropy(other(x), y).backward()
+    if place == "before the step":  # another gradient, the same start of the step
+        replace(network, value)
+        for p, q in zip(network.parameters(), other.parameters(), strict=True):
+            assert p.grad is not None and q.grad is not None
+            p.grad.copy_(q.grad)
+    optimizer.step()
+    same.step()
+    assert torch.equal(parameters(network), parameters(other))
+    train(network, optimizer, rest)
+    train(other, same, rest)
+    assert torch.equal(parameters(network), parameters(other))
+
+
+def test_assigned_parameters_of_another_object_are_not_followed_silently() -> None:
+    """load_state_dict(assign=True) replaces the Parameter objects, as it does under every torch optimizer."""
+    network, optimizer = pair()
+    load(network, parameters(wide(5)), assign=True)
+    with pytest.raises(RuntimeError, match="expected gradients at the end of a block"), optimizer.sampled_params(True):
+        nn.functional.cross_entropy(network(points(1)[0][0]), points(1)[0][1]).backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float32])
+def test_a_model_may_change_its_type_after_the_optimizer_is_made(dtype: torch.dtype) -> None:
+    network, optimizer = pair()
+    data = points(4)
+    train(network, optimizer, data[:2])
+    before = [s.clone() for s in optimizer.precision]
+    network.to(dtype)
+    torch.testing.assert_close([s.to(torch.float32) for s in optimizer.precision], before)
+    train(network, optimizer, [(x.to(dtype), y) for x, y in data[2:]])
+    assert {p.dtype for p in network.parameters()} == {dtype}
+    assert not torch.equal(optimizer.precision[0].float(), before[0])
+
+
+def test_channels_last_keeps_every_entry_with_its_state() -> None:
+    networks = []
+    for after in (False, True):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.Flatten(), nn.Linear(64 * 9, 3))
+        optimizer = IVON(network.parameters(), 0.1, 50.0, beta2=0.9)
+        optimizer.set_prior(0.1, [torch.rand(p.shape, generator=torch.Generator().manual_seed(2)) + 1 for p in
+                                  network.parameters()])
+        if after:
+            network.to(memory_format=torch.channels_last)
+        networks.append((network, optimizer.precision))
+    assert not networks[1][0][0].weight.is_contiguous()
+    for a, b in zip(networks[0][1], networks[1][1], strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("change", ["float", "shape"])
+def test_a_change_between_the_sample_and_its_step_is_refused(change: str) -> None:
+    network, optimizer = pair()
+    with optimizer.sampled_params(train=True):
+        network(points(1)[0][0]).sum().backward()
+    if change == "float":
+        network.double()
+    else:
+        network[0].weight.data = torch.zeros(ENTRIES + 1, ENTRIES)
+    with pytest.raises(RuntimeError, match=r"params: expected parameter 0 of group 0 with the device, dtype and shape"):
+        optimizer.step()
+
+
+def test_a_shape_that_the_state_does_not_have_is_refused() -> None:
+    network, optimizer = pair()
+    network[2].bias.data = torch.zeros(5)
+    with pytest.raises(RuntimeError, match=r"params: expected the shape that the state of parameter 3 of group 0"):
+        optimizer.state_dict() and optimizer.precision
+
+
+@pytest.mark.parametrize("change", [lambda n: n.double(), lambda n: to_vector(n, torch.zeros(parameters(n).numel()))])
+def test_memory_that_is_replaced_inside_a_block_is_refused_there(change: Callable[[nn.Module], object]) -> None:
+    network, optimizer = pair()
+    before = parameters(network)
+    with pytest.raises(RuntimeError, match="was given other memory inside sampled_params"), optimizer.sampled_params():
+        change(network)
+    assert torch.equal(parameters(network), before)
+    train(network, optimizer, points(1))
+
+
+def test_an_error_inside_a_block_is_not_hidden_by_replaced_memory() -> None:
+    network, optimizer = pair()
+    before = parameters(network)
+    with pytest.raises(KeyError, match="mine"), optimizer.sampled_params():
+        network.double()
+        raise KeyError("mine")
+    assert torch.equal(parameters(network), before)
+
+
+def ends(network: nn.Module, optimizer: IVON, data: list[tuple[Tensor, Tensor]]) -> Tensor:
+    train(network, optimizer, data)
+    return parameters(network)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "torch.save"])
+def test_copies_go_on_as_the_original_does(way: str) -> None:
+    network, optimizer = pair()
+    data = points(6)
+    optimizer.set_prior(0.05, 20.0)
+    train(network, optimizer, data[:3])
+    if way == "deepcopy":
+        other, copied = copy.deepcopy((network, optimizer))
+    elif way == "pickle":
+        other, copied = pickle.loads(pickle.dumps((network, optimizer)))
+    else:
+        file = io.BytesIO()
+        torch.save((network, optimizer), file)
+        file.seek(0)
+        other, copied = torch.load(file, weights_only=False)
+    expected = ends(network, optimizer, data[3:])
+    assert not torch.equal(parameters(other), expected)
+    assert torch.equal(ends(other, copied, data[3:]), expected)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickle.dumps])
+def test_the_optimizer_is_not_copied_inside_a_block(copied: Callable[[object], object]) -> None:
+    _, optimizer = pair()
+    with optimizer.sampled_params(), pytest.raises(RuntimeError, match="copied or pickled outside sampled_params"):
+        copied(optimizer)
+
+
+def test_a_model_is_copied_inside_a_block_as_the_sample_it_is() -> None:
+    network, optimizer = pair()
+    members = []
+    for _ in range(3):
+        with optimizer.sampled_params():
+            members.append((copy.deepcopy(network), parameters(network), network.state_dict()))
+    for member, sample, state in members:
+        assert torch.equal(parameters(member), sample)
+        assert torch.equal(torch.cat([t.reshape(-1) for t in state.values()]), sample)
+        assert not torch.equal(sample, parameters(network))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_shared_memory_holds_the_mean_and_is_what_a_step_moves(before: bool) -> None:
+    network = wide()
+    if before:
+        network.share_memory()
+    optimizer = IVON(network.parameters(), 0.1, 50.0)
+    if not before:
+        network.share_memory()
+    seen = [p.data for p in network.parameters()]
+    kept = parameters(network)
+    with optimizer.sampled_params(train=True):
+        network(points(1)[0][0]).square().mean().backward()
+        assert torch.equal(torch.cat([t.reshape(-1) for t in seen]), kept)  # another process sees no sample
+    optimizer.step()
+    assert all(p.is_shared() for p in network.parameters())
+    assert torch.equal(torch.cat([t.reshape(-1) for t in seen]), parameters(network))
+    assert not torch.equal(parameters(network), kept)
+
+
+def test_two_threads_train_one_shared_model_as_hogwild_does() -> None:
+    network = wide().share_memory()
+    replicas = [copy.deepcopy(network) for _ in range(2)]
+    for replica in replicas:
+        for p, q in zip(replica.parameters(), network.parameters(), strict=True):
+            p.data = q.data
+    optimizers = [IVON(r.parameters(), 0.05, 500.0, seed=k) for k, r in enumerate(replicas)]
+    data = points(20)
+    with torch.no_grad():
+        first = nn.functional.cross_entropy(network(data[0][0]), data[0][1])
+    workers = [threading.Thread(target=train, args=(r, o, data)) for r, o in zip(replicas, optimizers, strict=True)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(parameters(r), parameters(network)) for r in replicas)
+    with torch.no_grad():
+        assert nn.functional.cross_entropy(network(data[0][0]), data[0][1]) < first
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, tied as a Parameter or through its data."""
+
+    def __init__(self, size: int, by_data: bool) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.encoder, self.decoder = (nn.Linear(size, size, bias=False) for _ in range(2))
+        if by_data:
+            self.decoder.weight.data = self.encoder.weight.data
+        else:
+            self.decoder.weight = self.encoder.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.decoder(torch.tanh(self.encoder(x)))
+        return found
+
+
+@pytest.mark.parametrize("size", [4, 200])
+def test_weights_tied_through_their_data_train_as_one_parameter(size: int) -> None:
+    found = []
+    for by_data in (True, False):
+        network = Tied(size, by_data)
+        optimizer = IVON(network.parameters(), 0.1, 50.0, seed=3)
+        for k in range(3):
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                assert torch.equal(network.encoder.weight, network.decoder.weight)
+                network(torch.ones(2, size) * k).square().mean().backward()
+            optimizer.step()
+        assert network.encoder.weight.data_ptr() == network.decoder.weight.data_ptr()
+        found.append(network.encoder.weight.detach())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_tie_made_later_is_refused() -> None:
+    network = Tied(4, by_data=False)
+    network.decoder.weight = nn.Parameter(network.encoder.weight.detach().clone())
+    optimizer = IVON(network.parameters(), 0.1, 50.0)
+    network.decoder.weight.data = network.encoder.weight.data
+    with pytest.raises(RuntimeError, match=r"parameter 1 of group 0 was tied to parameter 0 of group 0"):
+        optimizer.precision  # noqa: B018
+
+
+def test_a_tie_that_is_cut_leaves_each_its_state() -> None:
+    network = Tied(4, by_data=True)
+    optimizer = IVON(network.parameters(), 0.1, 50.0, beta2=0.9)
+    for _ in range(2):
+        with optimizer.sampled_params(train=True):
+            network(torch.ones(2, 4)).square().mean().backward()
+        optimizer.step()
+    before = optimizer.precision
+    network.decoder.weight.data = network.decoder.weight.data.clone()
+    assert all(torch.equal(a, b) for a, b in zip(before, optimizer.precision, strict=True))
+    with optimizer.sampled_params(train=True):
+        assert not torch.equal(network.encoder.weight, network.decoder.weight)
+        network(torch.ones(2, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def test_memory_shared_in_part_or_across_groups_is_refused() -> None:
+    whole = torch.zeros(10)
+    first, second = nn.Parameter(whole[:6]), nn.Parameter(whole[4:])
+    with pytest.raises(ValueError, match=r"parameter 1 of group 0 shares memory with parameter 0 of group 0"):
+        IVON([first, second], 0.1, 1.0)
+    network = Tied(4, by_data=True)
+    groups = [{"params": network.encoder.parameters()}, {"params": network.decoder.parameters()}]
+    with pytest.raises(ValueError, match=r"parameter 0 of group 1 shares memory with parameter 0 of group 0"):
+        IVON(groups, 0.1, 1.0)
+    with pytest.raises(ValueError, match="expanded"):
+        IVON([nn.Parameter(torch.zeros(1).expand(3))], 0.1, 1.0)
+
+
+def test_parts_of_one_tensor_that_are_apart_train() -> None:
+    """Fused layers: columns of one matrix as two parameters, neither of them dense."""
+    whole = torch.arange(12.0).reshape(3, 4)
+    first, second = nn.Parameter(whole[:, :3]), nn.Parameter(whole[:, 3:])
+    optimizer = IVON([first, second], 0.1, 50.0, seed=0)
+    with optimizer.sampled_params(train=True):
+        (first.sum() - second.sum()).backward()
+    before = whole.clone()
+    optimizer.step()
+    assert first.data_ptr() == whole.data_ptr()
+    assert bool((whole[:, :3] < before[:, :3]).all()) and bool((whole[:, 3:] > before[:, 3:]).all())
+
+
+def test_a_parameter_twice_in_a_group_counts_once() -> None:
+    found = []
+    for repeats in (1, 3):
+        p = nn.Parameter(torch.ones(3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of duplicate parameters
+            optimizer = IVON([p] * repeats, 0.1, 10.0, seed=0)
+        for _ in range(3):
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                p.square().sum().backward()
+            optimizer.step()
+        found.append(p.detach())
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        IVON([{"params": [p]}, {"params": [p]}], 0.1, 1.0)
+
+
+def test_samples_nest_around_the_same_mean() -> None:
+    network, optimizer = pair()
+    mean = parameters(network)
+    with optimizer.sampled_params():
+        outer = parameters(network)
+        with optimizer.sampled_params():
+            with optimizer.sampled_params():
+                assert not torch.equal(parameters(network), outer)
+            inner = parameters(network)
+        assert torch.equal(parameters(network), outer)
+    assert torch.equal(parameters(network), mean)
+    deviation = 1 / (50.0 * 1.0001) ** 0.5
+    assert float((inner - mean).std()) == pytest.approx(deviation, rel=0.02)
+
+
+def test_an_evaluation_inside_a_training_sample_leaves_the_step_alone() -> None:
+    found = []
+    for nested in (False, True):
+        network, optimizer = pair()
+        x, y = points(1)[0]
+        with optimizer.sampled_params(train=True):
+            loss = nn.functional.cross_entropy(network(x), y)
+            if nested:
+                with optimizer.sampled_params(), torch.no_grad():
+                    network(x)
+            loss.backward()
+        optimizer.step()
+        found.append(parameters(network))
+    assert torch.equal(*found)
+
+
+def test_what_cannot_nest_is_refused() -> None:
+    network, optimizer = pair()
+    with optimizer.sampled_params(train=True):
+        with pytest.raises(RuntimeError, match="train=False inside another block"), optimizer.sampled_params(True):
+            pass
+        with pytest.raises(RuntimeError, match="step: expected the end of sampled_params first"):
+            optimizer.step()
+        with pytest.raises(RuntimeError, match="load_state_dict: expected a call outside"):
+            optimizer.load_state_dict(optimizer.state_dict())
+        network(points(1)[0][0]).sum().backward()
+    optimizer.step()
+
+
+def test_a_graph_from_before_the_step_is_not_used_after_it() -> None:
+    """torch's optimizers change parameters in place, and autograd says so; so does this one."""
+    network, optimizer = pair()
+    x, y = points(1)[0]
+    old = nn.functional.cross_entropy(network(x), y)
+    train(network, optimizer, [(x, y)])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        old.backward()
+
+
+def test_optimizers_that_are_dropped_leave_no_hooks() -> None:
+    network = model()
+    for _ in range(5):
+        train(network, IVON(network.parameters(), 0.1, 10.0), batches(1))
+    kept = IVON(network.parameters(), 0.1, 10.0)
+    assert [len(p._backward_hooks or {}) for p in network.parameters()] == [1] * 4
+    del kept
+    assert [len(p._backward_hooks or {}) for p in network.parameters()] == [0] * 4

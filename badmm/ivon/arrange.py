@@ -27,6 +27,8 @@ class Arrangement:
         self.runs: list[Run] = []
         self.trained: list[Store] = []  # those that have runs
         self._seen: list[Any] = []
+        for index, p in enumerate(group["params"]):
+            _check(self._place(index), p)
 
     def moved(self) -> bool:
         """Whether a parameter is not what it was: the check of every block and step, about 1 µs per parameter."""

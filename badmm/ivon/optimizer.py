@@ -116,14 +116,9 @@ class IVON(torch.optim.Optimizer):
     @torch.no_grad()
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own."""
-        if isinstance(param_group, dict) and {"beta1", "beta2"} & set(param_group):
-            param_group = {k: v for k, v in param_group.items() if k != "betas"}
-        super().add_param_group(param_group)
+        super().add_param_group(settings.with_betas(param_group, self.defaults))
         group = self.param_groups[-1]
         try:
-            if not {"beta1", "beta2"} & set(param_group) and "betas" in param_group:
-                group["beta1"], group["beta2"] = group["betas"]
-            group["betas"] = (group["beta1"], group["beta2"])
             settings.check(group)
             self._refresh()
         except (ValueError, RuntimeError):
@@ -431,10 +426,11 @@ class IVON(torch.optim.Optimizer):
 
     def _update(self, group: dict[str, Any], runs: list[Run]) -> None:
         """The kernels' step."""
-        weight, beta1, squares = settings.number(group, "weight_decay"), group["beta1"], self.hess_approx == "gradsq"
-        lr = settings.number(group, "lr") * (group["hess_init"] + weight if self.rescale_lr else 1.0)
+        number, squares = partial(settings.number, group), self.hess_approx == "gradsq"
+        weight, beta1 = number("weight_decay"), number("beta1")
+        lr = number("lr") * (number("hess_init") + weight if self.rescale_lr else 1.0)
         debias = 1.0 - beta1 ** group["step"] if self.debias else 1.0
-        scalars = (_posterior_size(group), lr, beta1, group["beta2"], debias, settings.number(group, "clip_radius"))
+        scalars = (_posterior_size(group), lr, beta1, number("beta2"), debias, number("clip_radius"))
         for run in runs:
             run.gather()
             try:

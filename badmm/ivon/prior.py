@@ -37,7 +37,7 @@ def set_tilt(
             if not store.arrays:
                 store.bind(state, 1.0, 0.0)
             store.arrays[TILT[0]], store.arrays[TILT[1]] = (s * m + xi / rho) * scale, (s + eta / rho) * scale
-            store.arrays["precision"].copy_(s * scale + group["hess_init"])
+            store.arrays["precision"].copy_(s * scale + float(group["hess_init"]))
             store.publish(state)
         arranged.renew_runs()
 

@@ -40,6 +40,15 @@ def check(group: dict[str, Any]) -> None:
         raise ValueError(f"seed: expected an integer from -2**63 to 2**64 - 1, got {group['seed']}")
 
 
+def with_betas(group: Any, defaults: dict[str, Any]) -> Any:
+    """A group as a user gives it, with β₁ and β₂ under both names."""
+    if not isinstance(group, dict):  # for torch to refuse
+        return group
+    first, second = group.get("betas", (defaults["beta1"], defaults["beta2"]))
+    pair = group.get("beta1", first), group.get("beta2", second)
+    return {**group, "beta1": pair[0], "beta2": pair[1], "betas": pair}
+
+
 def settle_betas(group: dict[str, Any], before: tuple[float, float] | None = None) -> tuple[float, float]:
     """(β₁, β₂) of a group that has them as beta1 and beta2, as ivon-opt does, and as betas, as torch's optimizers do.
 

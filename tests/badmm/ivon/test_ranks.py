@@ -93,10 +93,12 @@ def _rank(rank: int, store: str, queue: Any) -> None:
             net: nn.Module = model
             if kind != "plain":
                 net = DistributedDataParallel(model, gradient_as_bucket_view=kind == "bucket views")
-            optimizer = IVON(model.parameters(), 0.01, 1e4, beta2=0.5, weight_decay=0.0, sync=True, seed=1)
-            for _ in range(12):
+            optimizer = IVON(model.parameters(), 0.0, 1e4, CURVATURE, beta2=0.97, weight_decay=0.0, sync=True, seed=1)
+            for _ in range(100):
                 way(optimizer, net)
             h = [(s / 1e4).detach() for s in optimizer.precision]
+            optimizer.param_groups[0]["lr"] = 0.1
+            way(optimizer, net)
             found[name, kind] = (float(h[0].mean()), float(h[1].mean()), float(model.large.detach().double().sum()))
     queue.put((rank, found))
     dist.barrier()
@@ -121,10 +123,10 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[tuple[str, 
 @pytest.mark.parametrize("kind", ["plain", "ddp", "bucket views"])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_the_estimate_is_the_losses_curvature(ends: Any, way: str, kind: str) -> None:
-    """By exponential averaging over 12 steps, of 40 000 entries: divided by the ranks it would be 1.5."""
+    """h starts there and averages over 33 steps of 100: an estimate over the ranks would have it at 1.6."""
     large, small, _ = ends[0][way, kind]
     assert large == pytest.approx(CURVATURE, rel=0.05)
-    assert small == pytest.approx(CURVATURE, rel=0.4)
+    assert small == pytest.approx(CURVATURE, rel=0.1)
 
 
 @pytest.mark.parametrize("way", list(WAYS))

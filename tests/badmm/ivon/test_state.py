@@ -31,7 +31,6 @@ def test_half_precision_trains_as_its_float32_copy_does(dtype: torch.dtype) -> N
         assert p.dtype == dtype and m.dtype == s.dtype == torch.float32
         assert torch.equal(p.detach(), m.to(dtype))
         assert float((m != first).float().mean()) > 0.5
-        assert float((p.detach() != first.to(dtype)).float().mean()) < 0.2  # most steps are below its resolution
     moved = (optimizer.mean[0] - start[0]).abs().max()
     assert 0 < float(moved) < 0.01
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badmm.ivon import backends
 from badmm.clients.federation import Task
 from badmm.clients.training import LocalSolver
+from badmm.ivon import backends
 from badmm.streams import Purpose, sequence
 
 

@@ -66,13 +66,13 @@ class _Type:
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        self.order = order.decode("latin1") if isinstance(order, bytes) else order
+        self.order = order.decode("latin1") if isinstance(order, bytes) else str(order)
 
     def plain(self) -> np.dtype[Any]:
         """The type, if it is one of numbers."""
         if self.code not in _NUMBERS or self.order not in ("<", ">", "=", "|"):
             raise pickle.UnpicklingError(f"expected an array of numbers, got type {self.code!r} {self.order!r}")
-        return np.dtype(self.code).newbyteorder("=" if self.order == "|" else self.order)
+        return np.dtype(self.code if self.order in ("|", "=") else self.order + self.code)
 
 
 class _Array:
@@ -127,7 +127,8 @@ def read_pickle(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a batch of arrays and plain values, got: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dictionary, got {type(content).__name__}")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value.value if isinstance(value, _Array) else value for key, value in content.items()}
+    named = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+    return {key: value.value if isinstance(value, _Array) else value for key, value in named.items()}
 
 
 def read_cifar(path: Path, labels: str) -> tuple[Bytes, NDArray[np.int64]]:

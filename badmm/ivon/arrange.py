@@ -117,10 +117,12 @@ def _stream(seed: int, group: int, store: int, rank: int) -> int:
 def _check(place: str, p: Tensor) -> None:
     """Raise ValueError for what has no memory of real numbers of its own."""
     expected = "a tensor in float32, float64, bfloat16 or float16"
-    if isinstance(p, torch.nn.parameter.UninitializedTensorMixin):
+    if isinstance(p, torch.nn.parameter.UninitializedParameter):
         raise ValueError(f"params: expected {expected}, got {place}, which a lazy module has yet to shape")
     if hasattr(type(p), "__tensor_flatten__") or type(p).__name__ == "DTensor":
-        raise ValueError(f"params: expected {expected}, got {place}, a {type(p).__name__} that stands for other tensors")
+        raise ValueError(
+            f"params: expected {expected}, got {place}, a {type(p).__name__} that stands for other tensors"
+        )
     if p.dtype not in STATE_DTYPES or p.layout != torch.strided or p.is_meta:
         got = p.dtype if p.dtype not in STATE_DTYPES else p.layout if p.layout != torch.strided else "no memory (meta)"
         raise ValueError(f"params: expected {expected}, got {got} for {place}")

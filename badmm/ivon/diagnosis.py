@@ -60,6 +60,4 @@ def diagnose(group: dict[str, Any], arranged: Arrangement) -> Diagnosis:
         square += sum(float(slot.home.double().square().sum()) for slot in store.slots)
     memory = 1 / (1 - settings.number(group, "beta2")) if settings.number(group, "beta2") < 1 else float("inf")
     n = max(count, 1)
-    return Diagnosis(
-        arranged.number, group["step"], moved / n, memory, (variance / n) ** 0.5, (square / n) ** 0.5
-    )
+    return Diagnosis(arranged.number, group["step"], moved / n, memory, (variance / n) ** 0.5, (square / n) ** 0.5)

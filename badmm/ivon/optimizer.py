@@ -14,7 +14,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, Literal
@@ -29,17 +28,10 @@ from badmm.ivon.diagnosis import STILL, Diagnosis, diagnose
 from badmm.ivon.prior import Values, set_tilt
 from badmm.ivon.slots import Phase, Slot
 from badmm.ivon.states import readable
-from badmm.ivon.stores import Run, Store
+from badmm.ivon.stores import Run
+from badmm.ivon.waiting import Frame, Waiting
 
 _OWN = ("mc_samples", "hess_approx", "sync", "debias", "rescale_lr", "sample_in_closure", "_backend")
-
-
-@dataclass
-class _Frame:
-    """A block's samples and what was shown before; the outer block's phase."""
-
-    shown: list[tuple[Slot, Tensor, Tensor]]
-    outer: bool
 
 
 class IVON(torch.optim.Optimizer):
@@ -51,9 +43,9 @@ class IVON(torch.optim.Optimizer):
     "price", E[∇ℓ ε]√(ess(h + δ)), or "gradsq", E[∇ℓ²] of the minibatch's mean gradient, which ivon-opt 0.1.3 multiplies
     by ess once too often (its issue 8). clip_radius: largest entry of the mean's direction. sync: average gradients and
     curvatures over torch.distributed's ranks, each with normals of its own, inside DistributedDataParallel or without
-    it. debias: divide the momentum by 1 − β₁ᵗ. temperature: τ. seed: of the normals; None: drawn from torch's generator,
-    so that `torch.manual_seed` sets it. backend: see `backends.load`. sample_in_closure: `step` draws a sample around
-    every call of its closure, for trainers whose closure knows nothing of samples.
+    it. debias: divide the momentum by 1 − β₁ᵗ. temperature: τ. seed: of the normals; None: drawn from torch's
+    generator, so that `torch.manual_seed` sets it. backend: see `backends.load`. sample_in_closure: `step` draws a
+    sample around every call of its closure, for trainers whose closure knows nothing of samples.
 
     Parameters keep their memory: it holds the mean, and inside a block each `.data` is a new tensor with the sample.
     Frozen ones (requires_grad False, at any time) are neither drawn nor moved. State is float32 for bfloat16 and
@@ -106,12 +98,11 @@ class IVON(torch.optim.Optimizer):
 
     def _start(self) -> None:
         """What lives beside the saved state."""
-        self._phase, self._frames = Phase(), list[_Frame]()
+        self._phase, self._frames = Phase(), list[Frame]()
         self._arrangements: list[Arrangement] = []
         self._state_seen: list[int] = []
         self._betas: list[tuple[float, float]] = []
-        self._count, self._pending, self._norm, self._looked = 0, False, 0.0, False
-        self._fault: ValueError | None = None
+        self._waiting, self._looked = Waiting(self.hess_approx == "gradsq"), False
 
     @torch.no_grad()
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -135,10 +126,12 @@ class IVON(torch.optim.Optimizer):
             load = partial(backends.load, "ivon", backend=self._backend)  # not a method: no circle keeps state alive
             self._arrangements.append(Arrangement(number, group, load, self._phase))
             self._betas.append(settings.settle_betas(group))
-        if any([arranged.moved() for arranged in self._arrangements]) or self._state_ids() != self._state_seen:
+        moved = [arranged.moved() for arranged in self._arrangements]
+        if True in moved or self._state_ids() != self._state_seen:
+            self._state_seen = [0]  # so that what is refused now is looked at again by the next call
             with torch.no_grad():
                 for arranged in self._arrangements:
-                    arranged.refresh(self.state, waiting=self._count > 0)
+                    arranged.refresh(self.state, waiting=self._waiting.count > 0)
             check_apart(slot for arranged in self._arrangements for slot in arranged.slots)
             self._state_seen = self._state_ids()
 
@@ -166,43 +159,34 @@ class IVON(torch.optim.Optimizer):
                 "replace, move or load parameters outside"
             )
         if train:
-            self._collect()
+            self._waiting.collect(self._runs(), self._phase.local)
 
-    def _enter(self, train: bool) -> _Frame:
+    def _enter(self, train: bool) -> Frame:
         if train and self._frames:
             raise RuntimeError("sampled_params: expected train=False inside another block, got train=True")
         self._refresh()
         if train:
-            self._flush(another=True)
+            self._waiting.flush(self._arrangements, another=True)
             self._phase.local = self.sync and ranks.size() > 1
         elif not self._looked:
             self._look()
-        frame = _Frame([], self._phase.open)
+        frame = Frame(self._phase.open)
         outer = {id(slot): sample for slot, _, sample in self._frames[-1].shown} if self._frames else {}
         try:
             for slot, sample in self._draw("noise" if train else "other noise"):
-                frame.shown.append((slot, outer.get(id(slot), slot.home), sample))
-                slot.show(sample)
+                frame.show(slot, outer.get(id(slot), slot.home), sample)
         except BaseException:
-            self._restore(frame)
+            frame.restore()
             raise
         self._phase.open = train
         self._frames.append(frame)
         return frame
 
-    def _leave(self, frame: _Frame) -> list[Slot]:
+    def _leave(self, frame: Frame) -> list[Slot]:
         """Put back what was shown before; the slots whose sample is not there any more."""
         del self._frames[next(k for k, f in enumerate(self._frames) if f is frame) :]
         self._phase.open = frame.outer
-        return self._restore(frame)
-
-    def _restore(self, frame: _Frame) -> list[Slot]:
-        lost = []
-        for slot, before, sample in frame.shown:
-            if not slot.shows(sample):
-                lost.append(slot)
-            slot.show(before)
-        return lost
+        return frame.restore()
 
     def _draw(self, normals: str) -> list[tuple[Slot, Tensor]]:
         """A sample per slot that is trained, from normals in the buffers of that name."""
@@ -218,18 +202,6 @@ class IVON(torch.optim.Optimizer):
             group["draws"] += 1
         return found
 
-    def _collect(self) -> None:
-        """Take the gradients that there are as the sample's."""
-        reached = [slot.collect() for run in self._runs() for slot in run.slots]
-        if not any(reached):
-            raise RuntimeError(
-                "sampled_params: expected gradients at the end of a block with train=True, got none; call backward "
-                "inside it, and let some parameter ask for gradients"
-            )
-        if self._phase.local:
-            self._norm = ranks.norm(slot for run in self._runs() for slot in run.slots)
-        self._count, self._pending = self._count + 1, True
-
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step from the samples since the last one; a closure takes one, and is called `mc_samples` times.
 
@@ -239,18 +211,20 @@ class IVON(torch.optim.Optimizer):
         if self._frames:
             raise RuntimeError("step: expected the end of sampled_params first, got a call inside it")
         loss = None if closure is None else self._call(closure)
-        if self._count == 0:
+        if self._waiting.count == 0:
             raise RuntimeError(
                 "step: expected a sample from sampled_params(train=True), got none since the last step; with "
                 "sample_in_closure=True a closure is given one"
             )
         self._refresh()
-        if not self._skipped():
+        scale, found = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)  # a GradScaler's
+        average = self.sync and ranks.size() > 1
+        if not self._waiting.settle(self._arrangements, scale, found, average):
             for number, (group, arranged) in enumerate(zip(self.param_groups, self._arrangements, strict=True)):
                 group["step"] += 1
                 self._betas[number] = settings.settle_betas(group, self._betas[number])
                 self._update(group, arranged.runs)
-        self._forget()
+        self._waiting.forget(self._arrangements)
         return loss
 
     def _call(self, closure: Callable[[], Any]) -> Any:
@@ -267,7 +241,7 @@ class IVON(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Set the gradients to None, or to 0; the sample that waits for its step keeps its own."""
         if not set_to_none and not self._frames:
-            self._flush()
+            self._waiting.flush(self._arrangements)
         super().zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
@@ -292,7 +266,6 @@ class IVON(torch.optim.Optimizer):
             for number, p in zip(saved["params"], group["params"], strict=True):
                 own = given["state"].get(number, {})  # torch would round it to the parameter's type
                 self.state[p] = {name: value.detach().clone() for name, value in own.items()}
-        self._forget()
         self._start()
         self._refresh()
 
@@ -371,62 +344,9 @@ class IVON(torch.optim.Optimizer):
     def _runs(self) -> list[Run]:
         return [run for arranged in self._arrangements for run in arranged.runs]
 
-    def _stores(self) -> list[Store]:
-        return [store for arranged in self._arrangements for store in arranged.stores]
-
-    def _flush(self, another: bool = False) -> None:
-        """Add the last sample to the sums, before its normals go; `another`: since the next one is drawn."""
-        if not self._pending:
-            return
-        runs, squares = self._runs(), self.hess_approx == "gradsq"
-        for slot in chain.from_iterable(run.slots for run in runs) if another else ():
-            slot.check_not_zeroed()
-        if self._phase.local:
-            ranks.accumulate(runs, self._norm, squares)
-        for run in runs if not self._phase.local else ():
-            try:
-                run.accumulate(squares)
-            except ValueError as error:
-                self._fault = ValueError(f"{error}, in {run.place}")  # for `step`, unless a GradScaler skips it
-        self._drop()
-
-    def _drop(self) -> None:
-        self._pending = False
-        for slot in self._slots():
-            slot.drop()
-
-    def _forget(self) -> None:
-        """Begin a new step."""
-        self._drop()
-        self._count, self._fault = 0, None
-        for store in self._stores():
-            store.clear()
-
-    def _skipped(self) -> bool:
-        """Whether a GradScaler found infinities; sums of samples are unscaled, and averaged over ranks."""
-        found: Tensor | None = getattr(self, "found_inf", None)
-        scale: Tensor | None = getattr(self, "grad_scale", None)
-        several = self.sync and ranks.size() > 1
-        if self._count > 1 or several or scale is not None or self.hess_approx == "gradsq":
-            self._flush()
-        lost = found is not None and bool(found > 0)
-        if not self._pending:
-            totals = [store.totals for store in self._stores() if store.totals]
-            for pair in totals if scale is not None else ():
-                for total, power in zip(pair, (1, 1 if self.hess_approx == "price" else 2), strict=True):
-                    total.div_(scale.to(total.device) ** power)
-            if several:
-                ranks.average(total for pair in totals for total in pair)
-            lost = lost or (found is not None and not all(bool(t.isfinite().all()) for pair in totals for t in pair))
-        if self._fault is not None and found is None:
-            fault = self._fault
-            self._forget()
-            raise fault
-        return lost or self._fault is not None
-
     def _update(self, group: dict[str, Any], runs: list[Run]) -> None:
         """The kernels' step."""
-        number, squares = partial(settings.number, group), self.hess_approx == "gradsq"
+        number, squares = partial(settings.number, group), self._waiting.squares
         weight, beta1 = number("weight_decay"), number("beta1")
         lr = number("lr") * (number("hess_init") + weight if self.rescale_lr else 1.0)
         debias = 1.0 - beta1 ** group["step"] if self.debias else 1.0
@@ -434,12 +354,12 @@ class IVON(torch.optim.Optimizer):
         for run in runs:
             run.gather()
             try:
-                if self._pending:
+                if self._waiting.pending:
                     run.update(scalars, weight)
                 else:
-                    run.update_averaged(scalars, weight, self._count, squares)
+                    run.update_averaged(scalars, weight, self._waiting.count, squares)
             except ValueError as error:
-                self._forget()
+                self._waiting.forget(self._arrangements)
                 raise ValueError(f"{error}, in {run.place}") from error
             run.scatter()
 
@@ -447,5 +367,3 @@ class IVON(torch.optim.Optimizer):
 def _posterior_size(group: dict[str, Any]) -> float:
     """ess/τ."""
     return settings.number(group, "ess") / settings.number(group, "temperature")
-
-

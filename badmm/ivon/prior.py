@@ -43,20 +43,24 @@ def set_tilt(
 
 
 def _check(name: str, value: Values, shapes: Sequence[tuple[int, ...]]) -> None:
-    positive = name == "precision"
-    expected = "positive" if positive else "finite"
-    if not isinstance(value, int | float):
-        value = list(value)
-        if len(value) != len(shapes) or any(not isinstance(v, Tensor) for v in value):
-            raise ValueError(f"{name}: expected a number or {len(shapes)} tensors like the parameters, got {len(value)}")
-    for place, (one, shape) in enumerate(zip([value] if isinstance(value, int | float) else value, shapes, strict=False)):
-        tensor = torch.as_tensor(one, dtype=None if isinstance(one, Tensor) else torch.float64)
-        if isinstance(one, Tensor) and tuple(one.shape) != shape:
+    """Raise ValueError for another number of tensors, other shapes, and values that are not finite, or not positive."""
+    if isinstance(value, int | float):
+        _check_values(name, torch.tensor(float(value)), "")
+        return
+    if len(value) != len(shapes) or not all(isinstance(one, Tensor) for one in value):
+        raise ValueError(f"{name}: expected a number or {len(shapes)} tensors like the parameters, got {len(value)}")
+    for place, (one, shape) in enumerate(zip(value, shapes, strict=True)):
+        if tuple(one.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape} for parameter {place}, got {tuple(one.shape)}")
-        bad = ~tensor.isfinite() | (tensor <= 0) if positive else ~tensor.isfinite()
-        if bool(bad.any()):
-            at = f" for parameter {place}" if isinstance(one, Tensor) else ""
-            raise ValueError(f"{name}: expected {expected}, got {float(tensor[bad].flatten()[0])}{at}")
+        _check_values(name, one, f" for parameter {place}")
+
+
+def _check_values(name: str, tensor: Tensor, where: str) -> None:
+    positive = name == "precision"
+    bad = ~tensor.isfinite() | (tensor <= 0) if positive else ~tensor.isfinite()
+    if bool(bad.any()):
+        expected = "positive" if positive else "finite"
+        raise ValueError(f"{name}: expected {expected}, got {float(tensor[bad].flatten()[0])}{where}")
 
 
 def _flat(value: Values, store: Store, order: dict[int, int]) -> Tensor:

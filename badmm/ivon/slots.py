@@ -71,10 +71,7 @@ class Slot:
     def shows(self, tensor: Tensor) -> bool:
         """Whether all parameters view it."""
         begin, dtype = tensor.data_ptr(), tensor.dtype
-        for p in self.parameters:
-            if p.data_ptr() != begin or p.dtype is not dtype:
-                return False
-        return True
+        return all(p.data_ptr() == begin and p.dtype is dtype for p in self.parameters)
 
     def guard(self) -> None:
         """Hear of gradients before they are added to `.grad`."""

@@ -40,8 +40,8 @@ def _check_group(index: int, saved: Group, group: Group, state: Mapping[Any, Any
     if missing or names - NAMES or any(own and not {"precision", "momentum"} <= set(own) for own in found):
         raise ValueError(
             "state_dict: expected the state of badmm.ivon.IVON or ivon-opt (precision and momentum of every parameter, "
-            f"ess and hess_init of every group), got group {index} with {_listed(names) or 'no state'} by parameter and "
-            f"the settings {_listed(saved)}"
+            f"ess and hess_init of every group), got group {index} with {_listed(names) or 'no state'} by parameter "
+            f"and the settings {_listed(saved)}"
         )
     for place, (own, p) in enumerate(zip(found, group["params"], strict=True)):
         for name, value in own.items():

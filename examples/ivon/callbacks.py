@@ -61,10 +61,14 @@ class Classifier(nn.Module):
     def forward(self, points: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
         """Logits, and the loss where labels are given."""
         logits = self.layers(points)
-        return {"logits": logits} if labels is None else {
-            "loss": nn.functional.cross_entropy(logits, labels),
-            "logits": logits,
-        }
+        return (
+            {"logits": logits}
+            if labels is None
+            else {
+                "loss": nn.functional.cross_entropy(logits, labels),
+                "logits": logits,
+            }
+        )
 
 
 def optimizer_for(model: nn.Module) -> IVON:

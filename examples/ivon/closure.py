@@ -50,7 +50,7 @@ def optimizer_for(model: nn.Module) -> IVON:
     return IVON(model.parameters(), lr=0.3, ess=ess, hess_init=0.5, beta2=0.99, sample_in_closure=True, seed=0)
 
 
-def fit(model: nn.Module, optimizer: torch.optim.Optimizer, points: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
+def fit(model: nn.Module, optimizer: Any, points: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
     """A trainer that knows no optimizer: `step` gets a closure. Returns the losses."""
     losses = []
     for x, y in points:
@@ -61,14 +61,14 @@ def fit(model: nn.Module, optimizer: torch.optim.Optimizer, points: Iterable[tup
             loss.backward()
             return loss
 
-        losses.append(float(optimizer.step(closure).detach()))  # type: ignore[arg-type]
+        losses.append(float(optimizer.step(closure).detach()))
     return losses
 
 
 def lightning_module(lightning: Any) -> Any:
     """The same as a LightningModule with automatic optimization."""
 
-    class Sine(lightning.LightningModule):  # type: ignore[misc, name-defined]
+    class Sine(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.model, self.losses = network(), list[float]()

@@ -81,7 +81,7 @@ def test_a_closure_may_return_nothing_and_runs_with_gradients() -> None:
         plain_closure(network)
 
     with torch.no_grad():
-        assert optimizer.step(silent) is None  # type: ignore[func-returns-value]
+        assert optimizer.step(silent) is None
 
 
 def halves(losses: list[float]) -> tuple[float, float]:

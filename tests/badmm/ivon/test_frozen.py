@@ -1,5 +1,7 @@
 """Frozen parameters are neither drawn nor moved, whenever they were frozen; what is trained does not notice."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -69,6 +71,7 @@ def test_freezing_between_the_sample_and_its_step_keeps_the_parameter() -> None:
 
 
 def test_a_stale_gradient_of_a_frozen_parameter_does_not_move_it() -> None:
+    network: Any
     network, optimizer = pair()
     train(network, optimizer, points(2))
     network[0].requires_grad_(False)  # its .grad is still there
@@ -80,7 +83,7 @@ def test_a_stale_gradient_of_a_frozen_parameter_does_not_move_it() -> None:
 
 
 def test_a_frozen_backbone_costs_no_state() -> None:
-    network = wide()
+    network: Any = wide()
     network[0].weight.requires_grad_(False)
     optimizer = IVON(network.parameters(), 0.1, 50.0)
     train(network, optimizer, points(1))

@@ -1,4 +1,4 @@
-"""Several processes of torch: curvatures averaged over ranks are those of the loss, inside DistributedDataParallel too."""
+"""Several processes of torch: curvatures averaged over ranks are those of the loss, also in DDP."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""State and arguments beyond one path: half precision, sparse gradients, foreign states, tensor settings, schedulers."""
+"""State and arguments beyond one path: half precision, sparse gradients, foreign states, tensors, schedulers."""
 
 import collections
 import copy
@@ -20,7 +20,7 @@ from tests.badmm.ivon.test_memory import ENTRIES, pair, points, wide
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_trains_as_its_float32_copy_does(dtype: torch.dtype) -> None:
-    """State and mean are float32: steps that half precision cannot hold add up, and the weights are the mean rounded."""
+    """State and mean are float32: steps too small for half precision add up; the weights are the mean rounded."""
     network = wide().to(dtype)
     optimizer = IVON(network.parameters(), 1e-4, 1e4, seed=0)
     start = [m.clone() for m in optimizer.mean]
@@ -37,7 +37,7 @@ def test_half_precision_trains_as_its_float32_copy_does(dtype: torch.dtype) -> N
 
 @pytest.mark.parametrize("way", ["in place", "data", "load"])
 def test_a_user_may_set_half_precision_weights(way: str) -> None:
-    network = wide().to(torch.bfloat16)
+    network: Any = wide().to(torch.bfloat16)
     optimizer = IVON(network.parameters(), 1e-4, 1e4, seed=0)
     train(network, optimizer, [(x.bfloat16(), y) for x, y in points(3)])
     kept = optimizer.mean[0].clone()
@@ -114,7 +114,8 @@ def test_a_sparse_table_beside_a_dense_layer_with_a_backward_in_between() -> Non
         layer(table(torch.tensor([1, 2]))).sum().backward()
     kept = [g.clone() for slot in optimizer._slots() for g in slot.gradients()]
     layer(table(torch.tensor([5]))).sum().backward()
-    assert all(torch.equal(a, b) for a, b in zip(kept, [g for s in optimizer._slots() for g in s.gradients()], strict=True))
+    found = [g for slot in optimizer._slots() for g in slot.gradients()]
+    assert all(torch.equal(a, b) for a, b in zip(kept, found, strict=True))
     optimizer.step()
 
 
@@ -132,6 +133,11 @@ def test_another_optimizers_state_is_refused_in_words(make: Callable[..., torch.
     assert all(torch.equal(before["state"][k][n], t) for k, own in after["state"].items() for n, t in own.items())
 
 
+def changed(**entries: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A saved state with other entries for its parameter 1."""
+    return lambda saved: {**saved, "state": {**saved["state"], 1: {**saved["state"][1], **entries}}}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -139,8 +145,9 @@ def test_another_optimizers_state_is_refused_in_words(make: Callable[..., torch.
         ([1], "expected a mapping with state and param_groups, got list"),
         (lambda s: {**s, "param_groups": s["param_groups"] * 2}, r"expected groups of \[4\] parameters, got \[4, 4\]"),
         (lambda s: {**s, "state": {**s["state"], 1: {"precision": torch.ones(200)}}}, "precision and momentum"),
-        (lambda s: {**s, "state": {**s["state"], 1: {**s["state"][1], "momentum": torch.ones(1)}}}, r"momentum of shape"),
-        (lambda s: {**s, "state": {**s["state"], 1: {**s["state"][1], "momentum": 3.0}}}, "momentum of shape .* got float"),
+        (changed(momentum=torch.ones(1)), "momentum of shape"),
+        (changed(momentum=3.0), "momentum of shape .* got float"),
+        (changed(exp_avg=torch.ones(200)), "precision and momentum"),
     ],
 )
 def test_a_damaged_state_is_refused_in_words(given: Any, words: str) -> None:
@@ -151,7 +158,7 @@ def test_a_damaged_state_is_refused_in_words(given: Any, words: str) -> None:
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_a_run_of_ivon_opt_goes_on(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours takes its h and momentum, and goes on as it does itself where nothing is debiased, given the same normals."""
+    """Ours takes its h and momentum, and goes on as it would, given the same normals, where nothing is debiased."""
     options: dict[str, Any] = {"ess": 50.0, "hess_init": 0.375, "beta2": 0.99, "weight_decay": 0.01, "debias": False}
 
     def grouped(network: nn.Sequential) -> Any:
@@ -221,7 +228,14 @@ def test_state_that_a_user_clears_starts_anew() -> None:
 
 @pytest.mark.parametrize("name", ["lr", "ess", "weight_decay", "clip_radius", "temperature", "hess_init"])
 def test_settings_may_be_tensors(name: str) -> None:
-    value = {"lr": 0.1, "ess": 50.0, "weight_decay": 0.01, "clip_radius": 0.5, "temperature": 1.0, "hess_init": 0.5}
+    value: dict[str, Any] = {
+        "lr": 0.1,
+        "ess": 50.0,
+        "weight_decay": 0.01,
+        "clip_radius": 0.5,
+        "temperature": 1.0,
+        "hess_init": 0.5,
+    }
     found = []
     for kind in (float, torch.tensor):
         network = wide()
@@ -346,7 +360,7 @@ def test_parameters_without_real_memory_are_refused_by_name(p: Tensor, words: st
 def test_a_gradient_that_is_not_finite_names_its_parameter() -> None:
     network, optimizer = pair()
     with optimizer.sampled_params(train=True):
-        (network[0].weight[3, 4] * math.inf).backward()
+        (next(network.parameters())[3, 4] * math.inf).backward()
     with pytest.raises(ValueError, match=r"gradient: expected finite, got inf at index 604, in parameter 0 of group 0"):
         optimizer.step()
 

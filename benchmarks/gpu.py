@@ -27,7 +27,7 @@ from benchmarks.machine import write
 Call = Callable[[], Any]
 RHO, DAMPING, ALPHA, CLIENTS = 0.5, 0.5, 0.25, 10
 IVON = {"ess": 1e5, "lr": 0.1, "beta1": 0.9, "beta2": 0.99999, "debias": 0.1, "clip": 1e-3}
-TILT = (0.0, 1e-4)
+CAVITY = (0.0, 1e-4)
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ def normals(lib: Any, like: Any) -> Any:
 def ivon_step(lib: Any, gradient: Any, mean: Any, precision: Any, momentum: Any, noise: Any) -> Any:
     """The IVON step and the next sample, normals drawn by the library."""
     ess, lr, beta1, beta2 = (IVON[n] for n in ("ess", "lr", "beta1", "beta2"))
-    curvature = gradient * noise * lib.sqrt(ess * precision) + TILT[1]
+    curvature = gradient * noise * lib.sqrt(ess * precision) + CAVITY[1]
     w = (1.0 - beta2) * (curvature - precision)
     new_precision = precision + w * (1.0 + 0.5 * w / precision)
     new_momentum = beta1 * momentum + (1.0 - beta1) * gradient
-    direction = (new_momentum / IVON["debias"] + TILT[1] * mean - TILT[0]) / new_precision
+    direction = (new_momentum / IVON["debias"] + CAVITY[1] * mean - CAVITY[0]) / new_precision
     new_mean = mean - lr * direction.clip(-IVON["clip"], IVON["clip"])
     next_noise = normals(lib, mean)
     return new_mean, new_precision, new_momentum, new_mean + next_noise / lib.sqrt(ess * new_precision), next_noise
@@ -148,14 +148,14 @@ def ivon_cases(xp: Any, whole: list[Any]) -> Iterator[Case]:
     drawn = {"seed": 1, "step": 2}
     yield Case("ivon noise", 0, 1, lambda: ivon.noise(1, 2, out=noise))
     yield Case("ivon sample", 2, 1, lambda: ivon.sample(*state[1:3], IVON["ess"], **drawn, out=out[3:]))
-    yield Case("ivon update", 4, 3, lambda: ivon.update(*state, TILT, **IVON, **drawn, out=out[:3]))
+    yield Case("ivon update", 4, 3, lambda: ivon.update(*state, CAVITY, **IVON, **drawn, out=out[:3]))
     yield Case(
         "ivon update_sample, normals drawn twice", 4, 4,
-        lambda: ivon.update_sample(*state, TILT, **IVON, **drawn, next_step=3, out=out),
+        lambda: ivon.update_sample(*state, CAVITY, **IVON, **drawn, next_step=3, out=out),
     )  # fmt: skip
     yield Case(
         "ivon update_sample, normals stored", 5, 5,
-        lambda: ivon.update_sample(*state, TILT, **IVON, seed=1, noise=noise, next_step=3, next_noise=noise, out=out),
+        lambda: ivon.update_sample(*state, CAVITY, **IVON, seed=1, noise=noise, next_step=3, next_noise=noise, out=out),
         (*state, noise), ivon_step,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ the median: fresh pages cost ivon-opt more than its arithmetic, and their cost v
 normals stored by the one and read by the other, or drawn again. Bytes: an array that is read counts once, one updated
 in place twice, one that is only written twice (the line is fetched before it is written); the floor is the time that
 these bytes take at the ceiling, the read-modify-write loop a[i] = a[i] * s over 160 MB, measured in turn with this step
-on the same threads. The tilt (prior and duals) is two arrays for ADMM, two numbers for plain IVON. ivon-opt and AdamW
+on the same threads. The cavity (prior and duals) is two arrays for ADMM, two numbers for plain IVON. ivon-opt and AdamW
 run in processes of their own, ivon-opt as it comes and with malloc tuned so that freed memory stays mapped
 (MALLOC_MMAP_MAX_=0 with a large trim threshold and top pad).
 """
@@ -48,13 +48,13 @@ class Variant:
     """One way to take a step: what it is called, the bytes it moves a coordinate, and the step itself."""
 
     name: str
-    tilt: str
+    cavity: str
     bytes: int
     step: Callable[[], Any]
 
 
 def variants(count: int) -> Iterator[Variant]:
-    """The five ways, with a tilt of numbers and of arrays."""
+    """The five ways, with a cavity of numbers and of arrays."""
     ns, rng = badmm_kernels.load("ivon"), np.random.default_rng(0)
     # gradients so small that thousands of steps with one set of normals leave the precision where it is
     g, m = ((scale * rng.normal(size=count)).astype(np.float32) for scale in (1e-3, 1.0))
@@ -65,15 +65,15 @@ def variants(count: int) -> Iterator[Variant]:
     own = {"g": g.copy(), "state": tuple(a.copy() for a in state)}
     arrays = (np.zeros(count, np.float32), np.full(count, 1e-4, np.float32))
     stored, again = {"noise": eps, "next_noise": eps}, {"step": 1}
-    for label, tilt, more in (("numbers", (0.0, 1e-4), 0), ("arrays", arrays, 8)):
+    for label, cavity, more in (("numbers", (0.0, 1e-4), 0), ("arrays", arrays, 8)):
 
-        def apart(keep: bool, tilt: Any = tilt) -> None:
+        def apart(keep: bool, cavity: Any = cavity) -> None:
             ns.sample(m, s, HYPER["ess"], seed=1, step=1, noise=eps if keep else None, out=(theta,))
-            ns.update(g, *state, tilt, **HYPER, **({"noise": eps} if keep else {"seed": 1, "step": 1}), out=state)
+            ns.update(g, *state, cavity, **HYPER, **({"noise": eps} if keep else {"seed": 1, "step": 1}), out=state)
 
-        def fused(keep: bool, tilt: Any = tilt, g: Any = g, theta: Any = theta, state: Any = state) -> None:
+        def fused(keep: bool, cavity: Any = cavity, g: Any = g, theta: Any = theta, state: Any = state) -> None:
             ns.update_sample(
-                g, *state, tilt, **HYPER, seed=1, next_step=2, **(stored if keep else again), out=(*state, theta)
+                g, *state, cavity, **HYPER, seed=1, next_step=2, **(stored if keep else again), out=(*state, theta)
             )
 
         # sample reads m and s, writes theta (and eps); update reads g (and eps) and updates m, s and v
@@ -149,7 +149,7 @@ def measure(repeats: int) -> Times:
             for threads in THREADS:
                 badmm_kernels.set_num_threads(threads)
                 for variant in ours:
-                    key = (variant.name, variant.tilt, variant.bytes, size, threads)
+                    key = (variant.name, variant.cavity, variant.bytes, size, threads)
                     found.add(("ceiling", *key), times(update_bandwidth(buffer), 2))
                     # another process's turn on a core costs more than a step: the fastest of few would show that
                     found.add(key, times(variant.step, repeats * max(4, more)))
@@ -167,37 +167,39 @@ def ceiling(found: Times, key: Any) -> float:
 def our_rows(found: Times) -> Iterator[str]:
     """One row a variant, size and thread count."""
     columns = (
-        "step, tilt, coordinates, threads, ns a coordinate, bytes, ceiling in GB/s, floor in ns, GB/s, of the ceiling"
+        "step, cavity, coordinates, threads, ns a coordinate, bytes, ceiling in GB/s, floor in ns, GB/s, of the ceiling"
     )
     titles = columns.split(", ")
     yield f"| {' | '.join(titles)} |"
     yield f"|{' --- |' * len(titles)}"
     for key in found.seconds:
         if len(key) == 5:
-            name, tilt, moved, size, threads = key
+            name, cavity, moved, size, threads = key
             seconds, limit = found.fastest(key), ceiling(found, key)
             rate = moved * size / seconds / 1e9
             yield (
-                f"| {name} | {tilt} | {size:.0e} | {threads} | {seconds / size * 1e9:.2f} | {moved} | "
+                f"| {name} | {cavity} | {size:.0e} | {threads} | {seconds / size * 1e9:.2f} | {moved} | "
                 f"{limit:.1f} | {moved / limit:.2f} | {rate:.1f} | {rate / limit:.2f} |"
             )
 
 
-def chosen(found: Times, tilt: str, size: int, threads: int) -> Any:
+def chosen(found: Times, cavity: str, size: int, threads: int) -> Any:
     """The key of the fastest way that keeps the gradient, as the peers do."""
-    ours = [k for k in found.seconds if len(k) == 5 and (k[1], *k[3:]) == (tilt, size, threads)]
+    ours = [k for k in found.seconds if len(k) == 5 and (k[1], *k[3:]) == (cavity, size, threads)]
     ours = [k for k in ours if "in place" not in k[0]]
     return min(ours, key=found.fastest)
 
 
-def apart(found: Times, tilt: str, size: int, threads: int) -> Any:
+def apart(found: Times, cavity: str, size: int, threads: int) -> Any:
     """The key of a call to sample and one to update, where the parameters are at the mean in between."""
-    (key,) = (k for k in found.seconds if len(k) == 5 and (k[1], *k[3:]) == (tilt, size, threads) and k[0] == SEPARATE)
+    (key,) = (
+        k for k in found.seconds if len(k) == 5 and (k[1], *k[3:]) == (cavity, size, threads) and k[0] == SEPARATE
+    )
     return key
 
 
 def peer_rows(found: Times) -> Iterator[str]:
-    """The peers beside our fastest way and beside `sample` and `update` with numbers for the tilt, as they compute."""
+    """The peers beside the fastest way and `sample` and `update` with numbers for the cavity, as they compute."""
     yield "ns a coordinate, fastest / median; ours: the fastest way above, and what `badmm.ivon.IVON` does."
     yield ""
     yield "| coordinates | threads | optimizer | its step | ours | times faster | sample, update | times faster |"
@@ -218,13 +220,13 @@ def summary(found: Times) -> Iterator[str]:
     for threads in THREADS:
         limits = [ceiling(found, key) for key in found.seconds if len(key) == 5 and key[4] == threads]
         yield f"- ceiling, threads: {threads}: {min(limits):.1f} to {max(limits):.1f} GB/s"
-    for tilt in ("numbers", "arrays"):
+    for cavity in ("numbers", "arrays"):
         names = [
-            f"{chosen(found, tilt, size, threads)[0]} ({size:.0e} coordinates, threads: {threads})"
+            f"{chosen(found, cavity, size, threads)[0]} ({size:.0e} coordinates, threads: {threads})"
             for size in SIZES
             for threads in THREADS
         ]
-        yield f"- fastest that keeps the gradient, with {tilt} for the tilt: {', '.join(names)}"
+        yield f"- fastest that keeps the gradient, with {cavity} for the cavity: {', '.join(names)}"
     yield (
         "- federated clients step with `update_sample` and stored normals (drawing them again saves an array and costs "
         "a second run of the generator); `badmm.ivon.IVON`, whose parameters are at the mean between two steps, with "

@@ -13,13 +13,15 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import generate
-from .calculus.family import Family
-from .claims.claim import Verdict, check
+from .calculus.family import Family, FamilyError
+from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
-from .families import load_families
+from .claims.lowered import unclaimed
+from .families import load_family
 from .ir.nodes import MatrixMap, Optimizer
 from .ir.show import show
 from .lower.families import build_module
@@ -28,11 +30,11 @@ from .report import document
 STAGES = ("family", "calculus", "ir", "source", "claims")
 
 
-def prove(names: list[str] | None, quiet: bool = False) -> list[Verdict]:
-    """Check every claim, with progress on a terminal."""
+def prove(claims: Iterable[Claim]) -> list[Verdict]:
+    """Check claims, with progress on a terminal."""
     verdicts = []
-    live = sys.stderr.isatty() and not quiet
-    for claim in every_claim(names):
+    live = sys.stderr.isatty()
+    for claim in claims:
         if live:
             print(f"\r\033[Kproving {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
         verdicts.append(check(claim))
@@ -42,21 +44,21 @@ def prove(names: list[str] | None, quiet: bool = False) -> list[Verdict]:
 
 
 def print_stage(stage: str, name: str) -> None:
-    """One stage of one family or optimizer, for a person."""
+    """Print one stage of one family or optimizer."""
     if stage == "source":
         for path, text in generate.expected([name]).items():
             print(f"==> {path}\n{text}")
     elif stage == "claims":
-        for v in prove([name]):
+        for v in prove(every_claim([name])):
             print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
     elif name in generate.OPTIMIZERS:
         _print_sweeps(generate.OPTIMIZERS[name]())
     else:
-        _print_family(stage, load_families()[name])
+        _print_family(stage, load_family(name))
 
 
 def _print_family(stage: str, family: Family) -> None:
-    """What a family states, what is derived from it, or its kernels' IR."""
+    """Print what a family states, what is derived from it, or its kernels' IR."""
     if stage == "family":
         for field in (
             "title",
@@ -78,7 +80,7 @@ def _print_family(stage: str, family: Family) -> None:
 
 
 def _print_sweeps(optimizer: Optimizer) -> None:
-    """An optimizer's IR: its generator in both precisions, then its sweeps."""
+    """Print an optimizer's IR: its generator in both precisions, then its sweeps."""
     generator = optimizer.generator
     for precision, draw in (("float32", generator.single), ("float64", generator.double)):
         print(f"normals of one block, {precision} ({', '.join(generator.params)})")
@@ -109,7 +111,7 @@ def _print_ir(family: Family) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a document by way of a temporary name."""
+    """Write a document to a temporary name that is renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
@@ -132,7 +134,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     args = parser().parse_args(argv)
-    known = [*load_families(), *generate.OPTIMIZERS]
+    try:
+        return _run(args)
+    except FamilyError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    known = generate.known()
     unknown = [n for n in args.families if n not in known]
     if unknown:
         print(f"FAMILY: expected one of {', '.join(known)}, got {unknown[0]!r}", file=sys.stderr)
@@ -159,7 +169,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
     start = time.perf_counter()
-    verdicts = prove(names)
+    claims = list(every_claim(names))
+    modules, optimizers = generate.build(names)
+    orphans = unclaimed([*modules.values(), *optimizers.values()], claims)
+    for kernel in orphans:
+        print(f"FAIL {kernel}: expected a claim with this kernel as its target, got none", file=sys.stderr)
+    if orphans:
+        print(f"{len(orphans)} kernels have no claim; nothing was written", file=sys.stderr)
+        return 1
+    verdicts = prove(claims)
     missed = [v for v in verdicts if not v.holds]
     for v in missed:
         print(f"FAIL {v.claim.family}: {v.claim.name}: {v.method}", file=sys.stderr)

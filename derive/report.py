@@ -1,4 +1,4 @@
-"""The derivation as a document: one section a family, every formula in LaTeX, every claim with how it was proved."""
+"""The derivation as a document: one section per family, every formula in LaTeX, every claim with its proof."""
 
 from __future__ import annotations
 
@@ -70,6 +70,8 @@ def family_section(family: Family) -> list[str]:
             formula("Inverse map, with V =", covariance),
             formula("λ(μ)", back),
             formula("Natural gradient ∇_μ L (Bonnet, Price)", m.natural_gradient),
+            formula("Entropy", m.entropy),
+            formula("KL(q‖p), derived, with ξ_q = S_q m_q", m.kl_of_means),
             formula(
                 "KL as computed",
                 r"\tfrac12\sum_i\phi(e_i)+\tfrac12 r^\top S_p^{-1}r,"
@@ -145,26 +147,40 @@ def _section_formulas(key: str) -> list[str]:
 
     if key == "round":
         return [
-            formula("Client: the λ with λ =", admm.client_map()),
+            "The Lagrangian, with KL the Bregman divergence of Φ = A*, so that ∇Φ(μ) = λ:\n",
+            formula(
+                "ℒ =",
+                r"\sum_{k=1}^K\left[L_k(\mu_k)-\langle\eta_k,\mu_k-\mu_g\rangle\right]+\mathrm{KL}(q_g\|p_0)",
+            ),
+            formula("Client: with ρ KL(q_k‖q_g), ∂/∂μ_k =", admm.client_stationarity()),
+            formula("so that λ_k =", admm.client_map()),
+            formula("Cavity, where a client without a loss goes", admm.cavity()),
             formula("Dual: η ←", admm.dual_update()),
-            formula("Server contribution c_k =", admm.server_contribution()),
-            formula("Server: λ_g ←", admm.server_update()),
+            formula("Bregman's dual, ascent on ℒ: η ←", admm.bregman_dual_update()),
+            formula("Server: with ς Σ KL(q_g‖q_k), ∂/∂μ_g =", admm.server_stationarity(sp.Symbol("varsigma"))),
+            formula("so that at ς =", admm.server_weight()),
+            formula("λ_g ← α λ_0 + Σ c_k with c_k =", admm.server_contribution()),
+            formula("The paper's α, at which ς = ρ", admm.server_step()),
+            formula("A client that was absent adds c_k − c_k(old) =", admm.contribution_change()),
+            formula("Primal residual", admm.primal_residual()),
+            formula("Dual residual, with E = Σ η_k", admm.dual_residual()),
             formula(
                 "Error after one round with losses linear in μ and α = 1/(1 + ρK)",
                 sp.factor(admm.one_round(step=1 / (1 + admm.rho * admm.K)).error),
             ),
         ]
     if key == "ivon":
-        s, tilted = ivon.step(), ivon.tilted()
+        s, lines = ivon.step(), ivon.kernel_step()
         return [
+            formula("Effective sample size ess =", ivon.effective_sample_size()),
             formula("Hessian estimate f =", s.estimate),
             formula("Curvature velocity v =", ivon.precision_velocity()),
             formula("New curvature h + δ ← x + v + v²/(2x) at x = h + δ: h ←", s.precision),
             formula("Direction of the mean", s.direction),
-            "In s = h + δ and the tilt, as the kernels compute it:\n",
-            formula("Sample θ =", tilted.sample),
-            formula("Curvature f + δ =", tilted.curvature),
-            formula("w = (1 − β₂)(f + δ − s); s ←", tilted.precision),
-            formula("Direction of the mean, over the new s", tilted.direction),
+            "In s = h + δ and the cavity, as the kernels compute it:\n",
+            formula("Sample θ =", lines.sample),
+            formula("Curvature f + δ =", lines.curvature),
+            formula("w = (1 − β₂)(f + δ − s); s ←", lines.precision),
+            formula("Direction of the mean, over the new s", lines.direction),
         ]
     return []

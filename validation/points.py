@@ -91,6 +91,11 @@ def linear_calls(family: str, dtype: str, count: int) -> list[Call]:
             Call("dual_update", (dual, prior, client, rho, damping), label),
             Call("server_contribution", (client, dual, 1.0 / (1.0 + 5.0 * rho), 5), label),
             Call("client_map", (prior, dual, other, rho), label),
+            Call("cavity", (prior, dual, rho), label),
+            Call("bregman_dual_update", (dual, other, client, rho, damping), label),
+            Call("contribution_change", (client, dual, prior, other, 1.0 / (1.0 + 5.0 * rho), 5), label),
+            Call("primal_residual", (client, prior), label),
+            Call("dual_residual", (client, prior, dual), label),
             Call("server_update", (prior, other, 1.0 / (1.0 + 5.0 * rho)), label),
             Call("round_update", (dual, prior, client, rho, damping, 1.0 / (1.0 + 5.0 * rho), 5), label),
         ]
@@ -112,12 +117,18 @@ def cancelling_linear_calls(family: str, dtype: str, count: int) -> list[Call]:
     balanced = tuple(neighbours((coefficient * slot).astype(dtype), rng, 3) for slot in client)
     gradient = tuple(neighbours(slot, rng, 3) for slot in dual)
     beyond = tuple(neighbours((a + rho * b).astype(dtype), rng, 3) for a, b in zip(dual, prior, strict=True))
+    pulled = tuple(neighbours((-rho * slot).astype(dtype), rng, 3) for slot in prior)
     total = tuple(neighbours((-alpha * slot).astype(dtype), rng, 3) for slot in prior)
     return [
         Call("dual_update", (dual, prior, client, rho, damping), "client at the server"),
         Call("dual_update", (opposite, prior, apart, rho, damping), "dual cancels the step"),
         Call("server_contribution", (client, balanced, alpha, clients), "dual cancels the client"),
         Call("client_map", (prior, dual, gradient, rho), "gradient at the dual"),
+        Call("cavity", (prior, pulled, rho), "dual cancels the server"),
+        Call("bregman_dual_update", (opposite, prior, apart, rho, damping), "dual cancels the step"),
+        Call("contribution_change", (client, dual, prior, gradient, alpha, clients), "nothing moved"),
+        Call("primal_residual", (client, prior), "client at the server"),
+        Call("dual_residual", (client, prior, dual), "server at the prior"),
         Call("client_map", (prior, dual, beyond, rho), "step cancels the server"),
         Call("server_update", (prior, total, alpha), "total cancels the prior"),
         Call("round_update", (dual, prior, client, rho, damping, alpha, clients), "client at the server"),

@@ -20,6 +20,7 @@ DIGITS = 50
 POINTS = 5
 EXACT = f"exact rational arithmetic at {POINTS} random points"
 Point = dict[sp.Symbol, sp.Rational]
+Point50 = dict[sp.Symbol, mp.mpf]
 
 
 class ClaimError(AssertionError):
@@ -28,14 +29,16 @@ class ClaimError(AssertionError):
 
 @dataclass(frozen=True)
 class Claim:
-    """A named identity, its statement in LaTeX, and a function that proves it and returns how (or raises
-    ClaimError)."""
+    """A named identity, its statement in LaTeX, and a function that proves it and returns how (or raises ClaimError).
+
+    `targets` are the kernels, each as "module.kernel", that the proof runs or compares."""
 
     name: str
     family: str
     statement: str
     prove: Callable[[], str]
     source: str = ""
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def zero_at_rationals(*exprs: sp.Expr, positive_definite: Iterable[sp.Matrix] = 
     return EXACT
 
 
-def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0) -> Iterator[dict[sp.Symbol, mp.mpf]]:
+def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0) -> Iterator[Point50]:
     """Random points of the domain over several orders of magnitude, as 50-digit numbers."""
     for k in range(POINTS):
         draw = random.Random(1000 * seed + k)
@@ -102,7 +105,7 @@ def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0) -> Iterator[dict[
         yield point
 
 
-def numeric(expr: sp.Expr, point: dict[sp.Symbol, mp.mpf]) -> mp.mpf:
+def numeric(expr: sp.Expr, point: Point50) -> mp.mpf:
     """A defined expression at a point, at DIGITS digits."""
     symbols = sorted(point, key=lambda s: s.name)
     return sp.lambdify(symbols, define(expr), "mpmath")(*[point[s] for s in symbols])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..families import load_families
-from . import admm, families, ivon, matrix, special
+from ..families import family_names, load_families
+from . import admm, families, ivon, lowered, matrix, special
 from .claim import Claim
 
 
 def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
-    """The claims of the given families (default all), then those of the round, of IVON and of the special functions."""
+    """The claims of the given families and optimizers (default all), then those of the round and of the special
+    functions; no other family's file is read, but for the diagonal Gaussian's, on which IVON rests."""
     wanted = None if names is None else set(names)
-    for name, family in load_families().items():
-        if wanted is None or name in wanted:
-            yield from families.claims(family)
-            if family.is_matrix:
-                yield from matrix.claims(family)
+    chosen = [n for n in family_names() if wanted is None or n in wanted]
+    for family in load_families(chosen).values():
+        yield from families.claims(family)
+        if family.is_matrix:
+            yield from matrix.claims(family)
+        yield from lowered.claims(family)
     yield from admm.claims()
-    yield from ivon.claims()
+    if wanted is None or "ivon" in wanted:
+        yield from ivon.claims()
     yield from special.claims()

@@ -1,4 +1,5 @@
-"""Claims about the matrix form: matrix_calculus.py against the elementwise calculus at d = 1, 2, 3."""
+"""Claims about the matrix form: what calculus/matrix.py derives and what is lowered from it, against the elementwise
+calculus at d = 1, 2, 3."""
 
 from __future__ import annotations
 
@@ -9,12 +10,14 @@ from typing import Any
 import mpmath as mp
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, entries, gradient, substitute
+from ..calculus.elementwise import Calculus, entries, inner, substitute
 from ..calculus.family import DIMENSION, Family
 from ..calculus.matrix import MatrixCalculus
+from ..calculus.traces import normal
 from ..ir.evaluate import Evaluator
 from ..ir.nodes import MatrixMap
 from ..lower.families import build_module
+from . import traces
 from .claim import DIGITS, EXACT, POINTS, Claim, ClaimError, rational_points, zero_at_rationals
 from .families import by_dimension
 
@@ -29,13 +32,6 @@ def explicit(expr: Any, table: dict[sp.MatrixSymbol, sp.Matrix]) -> sp.Matrix:
 def spd(c: Calculus) -> list[sp.Matrix]:
     """The matrix slots whose entries a rational point must make positive definite."""
     return [m for slots in (c.at.natural, c.at.standard) for m in slots if m.cols > 1]
-
-
-def jacobi(c: Calculus) -> str:
-    """∇_S log det S = S⁻¹, the rule SymPy lacks."""
-    s = c.at.natural[1]
-    (left,) = gradient(sp.log(s.det()), (s,))
-    return zero_at_rationals(left - s.inv(), positive_definite=[s], what="Jacobi's rule")
 
 
 def expectation_form(family: Family, c: Calculus) -> str:
@@ -110,17 +106,51 @@ def lowered(family: Family, c: Calculus) -> str:
     return f"mpmath, {DIGITS} digits at {POINTS} random points a kernel"
 
 
+def scalar_forms(family: Family, c: Calculus) -> str:
+    """A, the entropy and KL of the matrix calculus, KL in its stable form as well, are the elementwise ones."""
+    forms = MatrixCalculus(family)
+    if normal(forms.kl.scalar - forms.kl_of_naturals) != 0:
+        raise ClaimError(f"stable KL - KL leaves {normal(forms.kl.scalar - forms.kl_of_naturals)}")
+    named = {x: tuple(m.applyfunc(lambda s, x=x: sp.Symbol(s.name + x)) for m in c.at.natural) for x in ("_q", "_p")}
+    one = {slot.symbol: m for slot, m in zip(family.natural, c.at.natural, strict=True)}
+    two = {v: m for x, slots in named.items() for v, m in zip(forms.natural(x), slots, strict=True)}
+    a_q, a_p = (c.at.log_partition.xreplace(_renaming(c, slots)) for slots in named.values())
+    mu = substitute(c.expectation_of_natural, c.at.natural, named["_q"])
+    gap = tuple(y - x for x, y in zip(*named.values(), strict=True))
+    pairs = [
+        (forms.log_partition, one, c.at.log_partition),
+        (forms.entropy, one, _entropy(c)),
+        (forms.kl.scalar, two, a_p - a_q - inner(mu, gap)),
+    ]
+    matrices = [c.at.natural[1], *(slots[1] for slots in named.values())]
+    symbols = set().union(*(m.free_symbols for m in (*c.at.natural, *named["_q"], *named["_p"])))
+    for point in rational_points(symbols, matrices):
+        for form, table, right in pairs:
+            left = explicit_scalar(form, {k: m.xreplace(point) for k, m in table.items()})
+            miss = abs(sp.N(left - right.xreplace(point), DIGITS))
+            if miss > mp.mpf(10) ** -40:
+                raise ClaimError(f"a scalar in matrix form misses the elementwise one by {mp.nstr(miss, 5)}")
+    return f"mpmath, {DIGITS} digits at {POINTS} random points"
+
+
+def explicit_scalar(expr: sp.Expr, table: dict[sp.MatrixSymbol, sp.Matrix]) -> sp.Expr:
+    """A scalar of matrices with its symbols replaced by explicit matrices."""
+    d = next(iter(table.values())).rows
+    return expr.xreplace({k: sp.ImmutableMatrix(v) for k, v in table.items()} | {DIMENSION: sp.Integer(d)}).doit()
+
+
+def _renaming(c: Calculus, slots: tuple[sp.Matrix, ...]) -> dict[sp.Symbol, sp.Expr]:
+    """λ's symbols → the entries of another member's slots."""
+    return {c.at.natural[k][i, j]: slots[k][i, j] for k, i, j in entries(c.at.natural)}
+
+
 def _numbers(m: sp.Matrix) -> mp.matrix:
     """A rational matrix as 50-digit numbers."""
     return mp.matrix([[mp.mpf(int(e.p)) / int(e.q) for e in m.row(i)] for i in range(m.rows)])
 
 
 def _agree(kernel: MatrixMap, got: Any, want: Any) -> None:
-    miss = (
-        mp.mnorm(mp.matrix([[got]]) if isinstance(got, mp.mpf) else got - want, 1)
-        if not isinstance(got, mp.mpf)
-        else abs(got - want)
-    )
+    miss = abs(got - want) if isinstance(got, mp.mpf) else mp.mnorm(got - want, 1)
     if miss > mp.mpf(10) ** -14:
         raise ClaimError(f"{kernel.name} as lowered misses the derived value by {mp.nstr(miss, 5)}")
 
@@ -139,8 +169,8 @@ def _compare(
 
 def _entropy(c: Calculus) -> sp.Expr:
     """H = A − ⟨λ, μ⟩ − E[log b], b constant."""
-    inner = sum(((m.T * n).trace() for m, n in zip(c.at.natural, c.expectation_of_natural, strict=True)), sp.S.Zero)
-    return c.at.log_partition - inner - sp.log(c.at.base_measure)
+    pairing = inner(c.at.natural, c.expectation_of_natural)
+    return c.at.log_partition - pairing - sp.log(c.at.base_measure)
 
 
 def _compare_inverse(evaluator: Evaluator, kernel: MatrixMap, c: Calculus) -> None:
@@ -166,23 +196,21 @@ def _compare_kl(evaluator: Evaluator, kernel: MatrixMap, c: Calculus) -> None:
 
 def _derived_kl(c: Calculus, q: list[sp.Matrix], p: list[sp.Matrix]) -> mp.mpf:
     """KL from A and μ = ∇A at rational points."""
-
-    def at(slots: list[sp.Matrix]) -> dict[sp.Symbol, sp.Expr]:
-        return {c.at.natural[k][i, j]: slots[k][i, j] for k, i, j in entries(c.at.natural)}
-
-    a_q, a_p = (c.at.log_partition.xreplace(at(s)) for s in (q, p))
+    a_q, a_p = (c.at.log_partition.xreplace(_renaming(c, tuple(s))) for s in (q, p))
     mu = substitute(c.expectation_of_natural, c.at.natural, tuple(q))
-    inner = sum(((m.T * (y - x)).trace() for m, x, y in zip(mu, q, p, strict=True)), sp.S.Zero)
-    return mp.mpf(sp.N(a_p - a_q - inner, DIGITS + 10))
+    gap = tuple(y - x for x, y in zip(q, p, strict=True))
+    return mp.mpf(sp.N(a_p - a_q - inner(mu, gap), DIGITS + 10))
 
 
 def claims(family: Family) -> Iterator[Claim]:
     """The claims that carry the elementwise proofs to the LAPACK form."""
 
-    def claim(label: str, statement: str, prove: Any) -> Claim:
-        return Claim(label, family.name, statement, partial(by_dimension, family, prove), "derive/calculus/matrix.py")
+    def claim(label: str, statement: str, prove: Any, targets: tuple[str, ...] = ()) -> Claim:
+        proof = partial(by_dimension, family, prove)
+        return Claim(label, family.name, statement, proof, "derive/calculus/matrix.py", targets)
 
-    yield claim("Jacobi's rule", r"\nabla_S \log\det S = S^{-1}", jacobi)
+    for label, statement, prove in traces.RULES:
+        yield claim(label, statement, prove)
     yield claim(
         "matrix form of mu",
         r"\mu = (S^{-1}\xi,\; -\tfrac12(S^{-1}+S^{-1}\xi\xi^\top S^{-1}))",
@@ -196,7 +224,14 @@ def claims(family: Family) -> Iterator[Claim]:
     )
     yield claim("matrix form of the natural gradient", r"\nabla_\mu L = (g-Hm,\; -H)", partial(gradient_form, family))
     yield claim(
+        "A, entropy and KL in matrix form",
+        r"\mathrm{KL}=\tfrac12\sum_i\phi(e_i)+\tfrac12r^\top S_p^{-1}r,\ "
+        r"H=\tfrac d2(1+\log2\pi)-\tfrac12\log\det S",
+        partial(scalar_forms, family),
+    )
+    yield claim(
         "lowered full_gaussian",
         r"\text{the LAPACK form of every kernel equals the derived expression}",
         partial(lowered, family),
+        tuple(f"{family.name}.{k.name}" for k in build_module(family).kernels if isinstance(k, MatrixMap)),
     )

@@ -1,4 +1,4 @@
-"""Claims about special.py and about the lowered IR: what the kernels compute is what was derived."""
+"""Claims about special functions: their identities, and that each lowered algorithm equals its definition."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ import mpmath as mp
 import sympy as sp
 
 from ..calculus import special
-from ..calculus.elementwise import ScalarRoot
-from ..calculus.family import Family
-from ..families import load_families
 from ..ir.evaluate import Evaluator
-from ..ir.nodes import MatrixMap
-from ..lower import families as functions
-from ..updates import admm
-from .claim import DIGITS, Claim, ClaimError, domain_points, numeric, zero
+from .claim import DIGITS, Claim, ClaimError, numeric, zero
+from .lowered import TRUNCATION
 
 x = sp.Symbol("x", positive=True)
 CROSSING_ZERO = ("lgamma", "digamma", "stirling_remainder")
-TRUNCATION = (
-    mp.mpf(10) ** -14
-)  # literals are float64 and series end below its rounding: exact arithmetic leaves about 1e-16
 
 
 def recurrences() -> str:
@@ -89,66 +81,9 @@ def series(name: str) -> str:
     return f"mpmath, {2 * DIGITS} digits, relative 1e-14, arguments 1e-4 to 1e8"
 
 
-def newton() -> str:
-    """The lowered Newton iteration inverts ln a − ψ(a) for a from 1e-4 to 1e8 within its bound on the steps."""
-    (module,) = [functions.build_module(f) for f in load_families().values() if f.name == "gamma"]
-    evaluator = Evaluator(module.functions)
-    with mp.workdps(DIGITS):
-        for exponent in [mp.mpf(k) / 2 for k in range(-8, 17)]:
-            shape = mp.mpf(10) ** exponent
-            gap = mp.log(shape) - mp.psi(0, shape)
-            miss = abs(evaluator.call("shape_from_gap", [gap]) / shape - 1)
-            if miss > mp.mpf(10) ** -12:
-                raise ClaimError(f"Newton misses shape {mp.nstr(shape, 5)} by {mp.nstr(miss, 5)}")
-    return f"mpmath, {DIGITS} digits at 25 shapes, 1e-4 to 1e8"
-
-
-def lowered(family: Family) -> str:
-    """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
-    module = functions.build_module(family)
-    builder = functions.Builder(family)
-    c = builder.calculus
-    evaluator = Evaluator(module.functions)
-    inverse = c.natural_of_expectation
-    _, _, kl = c.kl
-    targets: dict[str, list[sp.Expr]] = {
-        "natural_from_standard": [m[0, 0] for m in c.at.natural_of_standard],
-        "standard_from_natural": [m[0, 0] for m in c.standard_of_natural],
-        "expectation_from_natural": [m[0, 0] for m in c.expectation_of_natural],
-        "natural_gradient": [m[0, 0] for m in c.natural_gradient],
-        "log_partition": [c.at.log_partition],
-        "entropy": [c.entropy],
-        "kl": [kl],
-        "client_map": [admm.client_map()],
-        "dual_update": [admm.dual_update()],
-        "server_contribution": [admm.server_contribution()],
-        "server_total": [admm.server_contribution()],
-        "server_update": [admm.server_update()],
-    }
-    if not isinstance(inverse, ScalarRoot):
-        targets["natural_from_expectation"] = [m[0, 0] for m in inverse]
-    with mp.workdps(DIGITS):
-        for kernel in module.kernels:
-            if isinstance(kernel, MatrixMap) or kernel.name not in targets:
-                continue
-            exprs = targets[kernel.name]
-            symbols = set().union(*(e.free_symbols for e in exprs)) | {s.symbol for s in family.fixed}
-            for point in domain_points(symbols, seed=7):
-                if kernel.name == "natural_from_expectation" and len(point) > 1:
-                    mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
-                    point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
-                env = {str(s): v for s, v in point.items()}
-                env |= {o.variable: mp.mpf(0) for o in kernel.operands if o.variable not in env}
-                for got, want in zip(evaluator.kernel(kernel, env), exprs, strict=True):
-                    expected = numeric(want, point)
-                    if abs(got - expected) > TRUNCATION * max(1, abs(expected)):
-                        raise ClaimError(f"{kernel.name} gives {mp.nstr(got, 12)}, derived {mp.nstr(expected, 12)}")
-    return f"mpmath, {DIGITS} digits at 5 random points a kernel"
-
-
 def claims() -> Iterator[Claim]:
-    """Claims about special functions, then about the lowered kernels."""
-    source = "derive/special.py"
+    """Claims about special functions."""
+    source = "derive/calculus/special.py"
     yield Claim(
         "recurrences of R",
         "special",
@@ -180,19 +115,3 @@ def claims() -> Iterator[Claim]:
             partial(series, name),
             source,
         )
-    yield Claim(
-        "Newton for the gamma's inverse map",
-        "special",
-        r"\ln a-\psi(a)=c,\ a\in[10^{-4},10^8]",
-        newton,
-        "derive/lower/families.py",
-    )
-    for family in load_families().values():
-        if not family.is_matrix:
-            yield Claim(
-                f"lowered {family.name}",
-                "special",
-                rf"\text{{IR of {family.name} equals the derived expressions}}".replace("_", r"\_"),
-                partial(lowered, family),
-                "derive/lower.py",
-            )

@@ -17,9 +17,14 @@ PURPOSE = {
     "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
     "natural_gradient": "Natural gradient ∇_μ L.",
     "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
+    "cavity": "The client's cavity λ_g + η/ρ.",
     "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",
+    "bregman_dual_update": "Dual line of Bregman ADMM, η ← η + γρ(μ_g − μ_k).",
     "server_contribution": "One client's term c_k = (1 − α)/K λ_k − α η_k of the server line.",
     "server_total": "Σ_k c_k over the leading client axis, with float64 accumulators.",
+    "contribution_change": "The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.",
+    "primal_residual": "Primal residual λ_k − λ_g of a client.",
+    "dual_residual": "Dual residual λ_g − λ_0 + Σ_k η_k of the server.",
     "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
     "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
@@ -33,13 +38,20 @@ DEVICE_TEXT = [
     "Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that",
     "returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.",
 ]
-SCALAR_TEXT = {
+_SCALAR_TEXT = {
     "rho": "rho: penalty ρ > 0.",
     "damping": "damping: dual damping γ in (0, 1].",
     "alpha": "alpha: server step α in (0, 1].",
     "num_clients": "num_clients: number of clients K >= 1.",
     "precision": "precision: the family's fixed precision s > 0 (1 / θ²).",
 }
+_POSITIVE_TEXT = {"damping": "damping: dual damping γ > 0, in units of λ over μ."}
+
+
+def scalar_text(scalar: ir.Scalar) -> str:
+    """What a public scalar means, with its domain."""
+    found = _POSITIVE_TEXT.get(scalar.argument) if scalar.domain == "positive" else None
+    return found or _SCALAR_TEXT[scalar.argument]
 
 
 def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:
@@ -122,7 +134,7 @@ def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> 
             "expected_hessian: accepted for one interface over all Gaussians; not used, the precision being fixed."
         ]
     scalars = public_scalars(kernel)
-    lines += [SCALAR_TEXT[s.argument] for s in scalars]
+    lines += [scalar_text(s) for s in scalars]
     if returns_float(kernel):
         lines += ["axis: None sums everything (a float); -1 gives one value for each leading index."]
     else:
@@ -154,8 +166,8 @@ OPERAND_TEXT = {
     "mean": "mean: m.",
     "precision": "precision: s = h + delta > 0; the posterior's precision is ess * s.",
     "momentum": "momentum: v.",
-    "tilt": "tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/τ: (eta_xi + delta m_g, eta_S + "
-    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one a row.",
+    "cavity": "cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + "
+    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.",
     "total_gradient": "total_gradient: sum of gradients, from 0.",
     "total_price": "total_price: sum of gradient * noise, from 0.",
     "total_square": "total_square: sum of gradient^2, from 0.",
@@ -173,14 +185,14 @@ def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
     """(typed parameters, arguments of the kernel record's call) of a sweep."""
     names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
     scalars = [s.argument for s in sweep.scalars]
-    parameters = [f"{n}: {'Sequence[Any]' if n == 'tilt' else 'Any'}" for n in names]
+    parameters = [f"{n}: {'Sequence[Any]' if n == 'cavity' else 'Any'}" for n in names]
     parameters += [f"{n}{SCALAR_DEFAULTS.get(n, ': Any')}" for n in scalars]
     parameters.append("*")
     arrays = [n.argument for n in sweep.normals]
     steps = [n.step for n in sweep.normals]
     parameters += [f"{n}: Any = None" for n in [*(["seed"] if steps else []), *steps, *arrays]]
     parameters.append("out: Sequence[Any] | None = None")
-    flat = ['*pair("tilt", tilt)' if n == "tilt" else n for n in names]
+    flat = ['*pair("cavity", cavity)' if n == "cavity" else n for n in names]
     return parameters, [
         _tuple(flat),
         _tuple(scalars),

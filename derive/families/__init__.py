@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 
 from ..calculus.family import Family, FamilyError
 
 
-def load_families() -> dict[str, Family]:
-    """Every family under derive/families, by name, in alphabetical order."""
-    found: dict[str, Family] = {}
-    for info in sorted(pkgutil.iter_modules(__path__), key=lambda item: item.name):
-        module = importlib.import_module(f"{__name__}.{info.name}")
+def family_names() -> list[str]:
+    """The families under derive/families, in alphabetical order; no file is read."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__))
+
+
+def load_families(names: Iterable[str] | None = None) -> dict[str, Family]:
+    """The named families (default all), by name; FamilyError names the file of one that cannot be read."""
+    return {name: load_family(name) for name in (family_names() if names is None else names)}
+
+
+def load_family(name: str) -> Family:
+    """One family from its file."""
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
         family: Family = module.FAMILY
-        if family.name != info.name:
-            raise FamilyError(
-                f"families/{info.name}.py: expected FAMILY.name to be the file's name, got {family.name!r}"
-            )
-        object.__setattr__(family, "module", module.__name__)
-        found[family.name] = family
-    return found
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        raise FamilyError(f"families/{name}.py: expected a FAMILY, got {type(error).__name__}: {first}") from error
+    if family.name != name:
+        raise FamilyError(f"families/{name}.py: expected FAMILY.name to be the file's name, got {family.name!r}")
+    object.__setattr__(family, "module", module.__name__)
+    return family

@@ -8,13 +8,18 @@ from dataclasses import replace
 from .nodes import Expr, Op, Var
 
 
+def replaced(node: Expr, table: Mapping[str, Expr]) -> Expr:
+    """An expression with some of its variables replaced by expressions."""
+    if isinstance(node, Var):
+        return table.get(node.name, node)
+    if isinstance(node, Op):
+        return replace(node, args=tuple(replaced(a, table) for a in node.args))
+    return node
+
+
 def renamed(node: Expr, names: Mapping[str, str]) -> Expr:
     """An expression with some of its variables called otherwise."""
-    if isinstance(node, Var):
-        return Var(names.get(node.name, node.name))
-    if isinstance(node, Op):
-        return replace(node, args=tuple(renamed(a, names) for a in node.args))
-    return node
+    return replaced(node, {old: Var(new) for old, new in names.items()})
 
 
 def variables(node: Expr) -> set[str]:

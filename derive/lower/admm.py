@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sympy as sp
 
 from ..ir.names import renamed
@@ -10,6 +12,90 @@ from ..updates import admm
 from .expressions import hoist, lower, uniform_ir
 
 PAPER = "Möllenhoff et al., arXiv:2506.13150"
+RHO = Scalar("rho", "rho", "positive")
+DAMPING = Scalar("damping", "gamma", "fraction")
+STEP = Scalar("damping", "gamma", "positive")
+ALPHA = Scalar("alpha", "alpha", "fraction")
+CLIENTS = Scalar("num_clients", "K", "count")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One derived line: its public arguments and what each of them is in the expression."""
+
+    name: str
+    expr: sp.Expr
+    arrays: dict[str, sp.Symbol]
+    scalars: tuple[Scalar, ...]
+    source: str
+    over_clients: bool = False
+
+    def lowered(self) -> Map | ClientSum:
+        """The kernel of one slot: functions of the scalars alone are formed once."""
+        names = {s.variable for s in self.scalars}
+        hoisted, table = hoist(self.expr, {s for s in self.expr.free_symbols if s.name in names})
+        statements, (value,) = lower([hoisted], share=False)
+        inputs = tuple(Operand(argument, str(symbol), "real") for argument, symbol in self.arrays.items())
+        common = (self.name, inputs, self.scalars, uniform_ir(table), tuple(statements))
+        if self.over_clients:
+            return ClientSum(*common, value, f"sum over clients of {self.expr}", self.source)
+        return Map(*common, (value,), str(self.expr), self.source, slotwise=True)
+
+
+def lines() -> tuple[Line, ...]:
+    """Every line of a round that is a kernel of its own."""
+    a = admm
+    client = {"natural_client": a.lam_k, "dual": a.eta}
+    old = {"natural_old": a.lam_old, "dual_old": a.eta_old}
+    as_sum = f"{PAPER}, server line as a sum"
+    return (
+        Line(
+            "client_map",
+            a.client_map(),
+            {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad},
+            (RHO,),
+            f"{PAPER}, client line",
+        ),
+        Line("cavity", a.cavity(), {"natural_global": a.lam_g, "dual": a.eta}, (RHO,), f"{PAPER}, client line"),
+        Line(
+            "dual_update",
+            a.dual_update(),
+            {"dual": a.eta, "natural_global": a.lam_g, "natural_client": a.lam_k},
+            (RHO, DAMPING),
+            f"{PAPER}, dual line",
+        ),
+        Line(
+            "bregman_dual_update",
+            a.bregman_dual_update(),
+            {"dual": a.eta, "expectation_global": a.mu_g, "expectation_client": a.mu_k},
+            (RHO, STEP),
+            "Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150",
+        ),
+        Line("server_contribution", a.server_contribution(), client, (ALPHA, CLIENTS), as_sum),
+        Line("server_total", a.server_contribution(), client, (ALPHA, CLIENTS), as_sum, over_clients=True),
+        Line("contribution_change", a.contribution_change(), client | old, (ALPHA, CLIENTS), as_sum),
+        Line(
+            "server_update",
+            a.server_update(),
+            {"natural_prior": a.lam_0, "total": a.total},
+            (ALPHA,),
+            f"{PAPER}, server line",
+        ),
+        Line(
+            "primal_residual",
+            a.primal_residual(),
+            {"natural_client": a.lam_k, "natural_global": a.lam_g},
+            (),
+            f"{PAPER}, client line",
+        ),
+        Line(
+            "dual_residual",
+            a.dual_residual(),
+            {"natural_global": a.lam_g, "natural_prior": a.lam_0, "dual_total": a.dual_total},
+            (),
+            f"{PAPER}, server line",
+        ),
+    )
 
 
 def then(first: Map, second: Map, value: str, name: str, result_names: tuple[str, ...]) -> Map:
@@ -36,77 +122,16 @@ def then(first: Map, second: Map, value: str, name: str, result_names: tuple[str
 
 
 def admm_kernels() -> list[Kernel]:
-    """The lines of a round, for one slot; the same for every family."""
-    real = "real"
-
-    def build(
-        name: str,
-        expr: sp.Expr,
-        arrays: dict[str, sp.Symbol],
-        scalars: tuple[Scalar, ...],
-        symbols: set[sp.Symbol],
-        source: str,
-    ) -> Kernel:
-        hoisted, table = hoist(expr, symbols)
-        statements, (value,) = lower([hoisted], share=False)
-        inputs = tuple(Operand(argument, str(symbol), real) for argument, symbol in arrays.items())
-        uniforms = uniform_ir(table)
-        if name == "server_total":
-            return ClientSum(
-                name, inputs, scalars, uniforms, tuple(statements), value, f"sum over clients of {expr}", source
-            )
-        return Map(name, inputs, scalars, uniforms, tuple(statements), (value,), str(expr), source, slotwise=True)
-
-    rho, damping, alpha = (
-        Scalar("rho", "rho", "positive"),
-        Scalar("damping", "gamma", "fraction"),
-        Scalar("alpha", "alpha", "fraction"),
-    )
-    clients = Scalar("num_clients", "K", "count")
-    a = admm
-    server = {"natural_client": a.lam_k, "dual": a.eta}
-    kernels: list[Kernel] = [
-        build(
-            "client_map",
-            a.client_map(),
-            {"natural_global": a.lam_g, "dual": a.eta, "gradient": a.grad},
-            (rho,),
-            {a.rho},
-            f"{PAPER}, client line",
-        ),
-        build(
-            "dual_update",
-            a.dual_update(),
-            {"dual": a.eta, "natural_global": a.lam_g, "natural_client": a.lam_k},
-            (rho, damping),
-            {a.rho, a.gamma},
-            f"{PAPER}, dual line",
-        ),
-        build(
-            "server_contribution",
-            a.server_contribution(),
-            server,
-            (alpha, clients),
-            {a.alpha, a.K},
-            f"{PAPER}, server line as a sum",
-        ),
-        build(
-            "server_total",
-            a.server_contribution(),
-            server,
-            (alpha, clients),
-            {a.alpha, a.K},
-            f"{PAPER}, server line as a sum",
-        ),
-        build(
-            "server_update",
-            a.server_update(),
-            {"natural_prior": a.lam_0, "total": a.total},
-            (alpha,),
-            {a.alpha},
-            f"{PAPER}, server line",
-        ),
-    ]
-    dual, contribution = (next(k for k in kernels if k.name == n) for n in ("dual_update", "server_contribution"))
+    """The lines of a round, for one slot, and the dual line and the contribution in one pass."""
+    kernels = {line.name: line.lowered() for line in lines()}
+    dual, contribution = kernels["dual_update"], kernels["server_contribution"]
     assert isinstance(dual, Map) and isinstance(contribution, Map)
-    return [*kernels, then(dual, contribution, str(a.eta), "round_update", ("dual", "contribution"))]
+    fused = then(dual, contribution, str(admm.eta), "round_update", ("dual", "contribution"))
+    return [*kernels.values(), fused]
+
+
+def expected_results() -> dict[str, list[sp.Expr]]:
+    """What each kernel of a round must give, by name: the derived lines, and the two of `round_update` in turn."""
+    dual = admm.dual_update()
+    fused = {"round_update": [dual, admm.server_contribution().subs(admm.eta, dual)]}
+    return {line.name: [line.expr] for line in lines()} | fused

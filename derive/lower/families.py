@@ -10,7 +10,6 @@ import sympy as sp
 from ..calculus import special, stable
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Family, Slot
-from ..calculus.matrix import matrix_kernels
 from ..ir.nodes import (
     ClientSum,
     Expr,
@@ -30,6 +29,7 @@ from ..ir.nodes import (
 )
 from .admm import admm_kernels
 from .expressions import Quotients, hoist, lower, uniform_ir
+from .matrix import matrix_kernels
 from .newton import newton
 
 RULE = "Khan & Rue, arXiv:2107.04562"

@@ -21,7 +21,7 @@ root_ess, inverse_root_ess, gain, keep, enter, unbias, rate, share = sp.symbols(
     "root_ess inverse_root_ess gain keep enter unbias rate share", real=True
 )
 v, momentum, curvature, direction = sp.symbols("v momentum curvature direction", real=True)
-g, m, s, eps, t_s, w = ivon.g, ivon.m, ivon.s, ivon.eps, ivon.t_s, ivon.w
+g, m, s, eps, c_s, w = ivon.g, ivon.m, ivon.s, ivon.eps, ivon.c_s, ivon.w
 
 SCALARS = {
     "ess": Scalar("ess", "ess", "positive"),
@@ -52,9 +52,9 @@ OPERANDS = {
     "total_price": Operand("total_price", "total_q", "real"),
     "total_square": Operand("total_square", "total_q", "real"),
 }
-TILT = (
-    Operand("tilt.precision_mean", "t_xi", "real", scalar=True),
-    Operand("tilt.precision", "t_S", "real", scalar=True),
+CAVITY = (
+    Operand("cavity.precision_mean", "c_xi", "real", scalar=True),
+    Operand("cavity.precision", "c_S", "real", scalar=True),
 )
 DRAWN = Normal("noise", "eps", "step", kept=True)
 GIVEN = Normal("noise", "eps", "step", kept=False)
@@ -84,7 +84,7 @@ def clipped(value: Expr, radius: Expr) -> list[Stmt]:
 def step_body(estimate: sp.Expr) -> list[Stmt]:
     """The new momentum, precision and mean from g and the estimate of f + δ."""
     retracted = s + w * (1 + w / (2 * s))  # claimed to be the derived retraction; the fma keeps a small w's digits
-    residual = sp.expand(ivon.tilted().direction * s).subs(g, momentum * unbias)
+    residual = sp.expand(ivon.kernel_step().direction * s).subs(g, momentum * unbias)
     _, (numerator,) = lower([residual], share=False)
     return [
         *lines(
@@ -109,13 +109,13 @@ STATE = (
     Result("precision", Var("s_new"), "positive", "precision"),
     Result("momentum", Var("momentum"), "real", "momentum"),
 )
-STATE_OPERANDS = (OPERANDS["mean"], OPERANDS["precision"], OPERANDS["momentum"], *TILT)
+STATE_OPERANDS = (OPERANDS["mean"], OPERANDS["precision"], OPERANDS["momentum"], *CAVITY)
 HYPER = ("ess", "lr", "beta1", "beta2", "debias", "clip")
 STEP_UNIFORMS = ("root_ess", "keep", "enter", "gain", "unbias", "rate", "radius")
-PRICE = g * eps * sp.sqrt(s) * root_ess + t_s
+PRICE = g * eps * sp.sqrt(s) * root_ess + c_s
 FORMULA = (
-    "f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), "
-    "v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s')"
+    "f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), "
+    "v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')"
 )
 SAMPLE_FORMULA = "m + noise/sqrt(ess*s)"
 
@@ -172,8 +172,8 @@ def averages() -> list[Sweep]:
     sums = (Result("total_gradient", Op("add", (Var("total_g"), Var("g"))), "real", "total_gradient"),)
     found = []
     for suffix, quantity, added, curvature_of, normals in (
-        ("", "total_price", eps, share * total_q * sp.sqrt(s) * root_ess + t_s, (GIVEN,)),
-        ("_squares", "total_square", g, share * total_q + t_s, ()),
+        ("", "total_price", eps, share * total_q * sp.sqrt(s) * root_ess + c_s, (GIVEN,)),
+        ("_squares", "total_square", g, share * total_q + c_s, ()),
     ):
         estimate = "gradient*noise" if normals else "gradient^2"
         scaled = "sqrt(ess*s)" if normals else "1"
@@ -209,7 +209,7 @@ def averages() -> list[Sweep]:
                 STATE,
                 (
                     f"The IVON step from the sums of several samples, with the mean of {estimate} for its curvature.",
-                    f"update with gradient = total_gradient/samples, f + delta = {quantity}/samples*{scaled} + t_S",
+                    f"update with gradient = total_gradient/samples, f + delta = {quantity}/samples*{scaled} + c_S",
                     f"{PAPER}; {PRIOR}",
                 ),
             )

@@ -5,25 +5,27 @@ A client minimises L(μ) − ⟨η, μ⟩ + ρ KL(q‖q_g). Its natural gradient
 h ← h + (1 − β₂)(f − h).
 Shen et al., arXiv:2402.17641, algorithm 1, is the case η = 0, m_g = 0.
 
-The kernels hold s = h + δ and the tilt (t_ξ, t_S), the natural parameter of ρλ_g + η in the client's units, constant
-during a round: `tilted` is the same step in them, from which δ, m_g and η are gone, and θ − m with them.
+The kernels hold s = h + δ and the cavity (c_ξ, c_S), λ_g + η/ρ over ess, constant during a round: `kernel_step` is the
+same step in them, from which δ, m_g and η are gone, and θ − m with them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import sympy as sp
 
 from ..calculus.elementwise import calculus
-from ..families import load_families
+from ..families import load_family
+from . import admm
 
 m, g, eta_xi, eta_s, m_g = sp.symbols("m g eta_xi eta_S m_g", real=True)
 S, S_g, delta, ess, N, tau, rho = sp.symbols("S S_g delta ess N tau rho", positive=True)
 h, f, hessian = sp.symbols("h f H", real=True)
 beta2, lr, t = sp.symbols("beta_2 lr t", positive=True)
 s = sp.Symbol("s", positive=True)
-eps, t_xi, t_s, w = sp.symbols("eps t_xi t_S w", real=True)
+eps, c_xi, c_s, w = sp.symbols("eps c_xi c_S w", real=True)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Step:
 
 def client_objective() -> sp.Expr:
     """L − ⟨η, μ⟩ + ρ KL(q‖q_g) in (m, S), with L left as a function, from the derived KL and μ."""
-    c = calculus(load_families()["diagonal_gaussian"])
+    c = calculus(load_family("diagonal_gaussian"))
     q, p, kl = c.kl
     standard = {q[0][0, 0]: S * m, q[1][0, 0]: S, p[0][0, 0]: S_g * m_g, p[1][0, 0]: S_g}
     first, second = (
@@ -47,12 +49,31 @@ def client_objective() -> sp.Expr:
     return loss - eta_xi * first - eta_s * second + rho * kl.subs(standard)
 
 
-def precision_velocity() -> sp.Expr:
-    """v: the step (1 − β₂)/ρ along −∇_{μ₂}, in units of ess, with H = N/τ·Ĥ and η_S in units of N/τ."""
-    gradient = -hessian - eta_s + rho * (S - S_g)
-    step = -(1 - beta2) / rho * gradient
+@cache
+def _precision_step() -> sp.Expr:
+    """The step (1 − β₂)/ρ along −∇_{μ₂} over ess, with H = N/τ·Ĥ and η_S in units of N/τ, at any ess."""
+    line = {admm.grad: -hessian, admm.eta: eta_s, admm.lam_k: S, admm.lam_g: S_g, admm.rho: rho}
+    step = -(1 - beta2) / rho * admm.client_stationarity().subs(line)
     units = {hessian: N / tau * (f - eta_s), eta_s: N / tau * eta_s, S: ess * (h + delta), S_g: ess * delta}
-    return sp.factor(sp.simplify(step.subs(units, simultaneous=True).subs(N, ess * tau * rho) / ess))
+    return sp.expand(step.subs(units, simultaneous=True) / ess)
+
+
+@cache
+def effective_sample_size() -> sp.Expr:
+    """ess = N/(τρ): the unit of the precision in which f enters a step with the weight 1 − β₂."""
+    (solution,) = sp.solve(sp.diff(_precision_step(), f) - (1 - beta2), ess)
+    return solution
+
+
+def in_ess(expr: sp.Expr) -> sp.Expr:
+    """An expression with N = ess τρ, by `effective_sample_size`."""
+    (points,) = sp.solve(effective_sample_size() - ess, N)
+    return expr.subs(N, points)
+
+
+def precision_velocity() -> sp.Expr:
+    """v: the step (1 − β₂)/ρ along −∇_{μ₂}, in units of ess."""
+    return sp.factor(sp.simplify(in_ess(_precision_step())))
 
 
 def retraction(point: sp.Expr, velocity: sp.Expr) -> sp.Expr:
@@ -65,7 +86,7 @@ def mean_direction() -> sp.Expr:
     """∂(client objective)/∂m over S, in the same units: the direction that lr scales."""
     gradient = sp.diff(client_objective(), m).doit().subs(sp.Derivative(sp.Function("L")(m, S), m), g)
     units = {g: N / tau * g, eta_xi: N / tau * eta_xi, eta_s: N / tau * eta_s, S: ess * (h + delta), S_g: ess * delta}
-    return sp.simplify((gradient / (rho * S)).subs(units, simultaneous=True).subs(N, ess * tau * rho))
+    return sp.simplify(in_ess((gradient / (rho * S)).subs(units, simultaneous=True)))
 
 
 def step() -> Step:
@@ -77,7 +98,7 @@ def step() -> Step:
 
 
 @dataclass(frozen=True)
-class Tilted:
+class KernelStep:
     """The step in s = h + δ: `sample` θ, `curvature` f + δ, `velocity` w, `precision` the new s, `direction`."""
 
     sample: sp.Expr
@@ -87,20 +108,22 @@ class Tilted:
     direction: sp.Expr
 
 
-def tilt() -> tuple[sp.Expr, sp.Expr]:
-    """(t_ξ, t_S): ρλ_g + η over N/τ, with η in units of N/τ."""
-    scale = N / tau
-    xi, precision = (sp.expand((rho * g + scale * e) / scale) for g, e in ((S_g * m_g, eta_xi), (S_g, eta_s)))
-    ours = {S_g: ess * delta, N: ess * tau * rho}
-    return sp.simplify(xi.subs(ours)), sp.simplify(precision.subs(ours))
+def cavity() -> tuple[sp.Expr, sp.Expr]:
+    """(c_ξ, c_S): the cavity λ_g + η/ρ of a round over ess, with η in units of N/τ."""
+
+    def slot(natural_global: sp.Expr, dual: sp.Expr) -> sp.Expr:
+        line = admm.cavity().subs({admm.lam_g: natural_global, admm.eta: N / tau * dual, admm.rho: rho})
+        return sp.simplify(in_ess(line / ess))
+
+    return slot(ess * delta * m_g, eta_xi), slot(ess * delta, eta_s)
 
 
-def tilted() -> Tilted:
+def kernel_step() -> KernelStep:
     """The five lines that the kernels compute, for one sample with gradient g."""
-    return Tilted(
+    return KernelStep(
         sample=m + eps / sp.sqrt(ess * s),
-        curvature=g * eps * sp.sqrt(ess * s) + t_s,
+        curvature=g * eps * sp.sqrt(ess * s) + c_s,
         velocity=(1 - beta2) * (f - s),
         precision=retraction(s, w),
-        direction=(g + t_s * m - t_xi) / s,
+        direction=(g + c_s * m - c_xi) / s,
     )

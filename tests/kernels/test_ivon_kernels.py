@@ -42,21 +42,21 @@ def start(count: int, dtype: str = "float64", seed: int = 0) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("clip", [None, 0.3])
 def test_the_step_is_the_clients_with_prior_and_duals(ns: Any, clip: float | None) -> None:
-    """Forty steps in h and delta, as arXiv:2506.13150 has them, against forty in s and the tilt."""
+    """Forty steps in h and delta, as arXiv:2506.13150 has them, against forty in s and the cavity."""
     count, ess, lr, beta1, beta2 = 500, *HYPER.values()
     rng = np.random.default_rng(1)
     g, m, s, v = start(count)
     delta, m_g = rng.uniform(0.05, 0.5, count), rng.normal(size=count)
     eta_xi, eta_s = rng.normal(size=count) * 0.1, rng.uniform(-0.04, 0.1, count)
     h, mean, momentum = s - delta, m.copy(), v.copy()
-    tilt = (eta_xi + delta * m_g, eta_s + delta)
+    cavity = (eta_xi + delta * m_g, eta_s + delta)
     for t in range(1, 41):
         eps = ns.noise(3, t, out=np.empty(count))
         theta = mean + eps / np.sqrt(ess * (h + delta))
         g = np.tanh(theta) + 0.3 * theta
         (sampled,) = ns.sample(m, s, ess, seed=3, step=t)
         m, s, v = ns.update(
-            np.tanh(sampled) + 0.3 * sampled, m, s, v, tilt, **HYPER, debias=1 - beta1**t, clip=clip, seed=3, step=t
+            np.tanh(sampled) + 0.3 * sampled, m, s, v, cavity, **HYPER, debias=1 - beta1**t, clip=clip, seed=3, step=t
         )
         f = ess * g * (theta - mean) * (h + delta) + eta_s
         momentum = beta1 * momentum + (1 - beta1) * g
@@ -89,7 +89,7 @@ def test_one_accumulated_sample_is_the_plain_step(ns: Any) -> None:
 
 
 def test_squared_gradients_are_not_multiplied_by_the_sample_size(ns: Any) -> None:
-    """f = g^2 in units of the mean loss: at a stationary precision s = g^2 + t_S nothing changes."""
+    """f = g^2 in units of the mean loss: at a stationary precision s = g^2 + c_S nothing changes."""
     g, m, _, v = start(300)
     totals = ns.accumulate_squares(g, np.zeros(300), np.zeros(300))
     hyper = {k: x for k, x in HYPER.items() if k != "ess"}
@@ -221,7 +221,7 @@ def step(**changes: Any) -> Callable[[Any], Any]:
 
     def call(ns: Any) -> Any:
         g, m, s, v = start(6)
-        keywords = {"gradient": g, "mean": m, "precision": s, "momentum": v, "tilt": (0.0, 0.1), **HYPER}
+        keywords = {"gradient": g, "mean": m, "precision": s, "momentum": v, "cavity": (0.0, 0.1), **HYPER}
         keywords |= {"seed": 1, "step": 1}
         return ns.update(**(keywords | changes))
 
@@ -235,7 +235,7 @@ def with_value(argument: str, value: float, dtype: str = "float64", **changes: A
         arrays = dict(zip(("gradient", "mean", "precision", "momentum"), start(6, dtype), strict=True))
         arrays |= {"noise": np.ones(6, dtype)}
         arrays[argument][4] = value
-        return ns.update(**arrays, tilt=(0.0, 0.1), **HYPER, **changes)
+        return ns.update(**arrays, cavity=(0.0, 0.1), **HYPER, **changes)
 
     return call
 
@@ -260,7 +260,7 @@ ERRORS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "infinite gradient under a clip": (with_value("gradient", np.inf, clip=1.0), ("gradient", "finite", "inf")),
     "NaN in the noise": (with_value("noise", np.nan), ("noise", "finite", "nan", "index 4")),
     "infinite mean": (with_value("mean", -np.inf), ("mean", "finite", "-inf", "index 4")),
-    "infinite tilt": (step(tilt=(np.full(6, np.inf), 0.1), clip=1.0), ("tilt.precision_mean", "finite", "inf")),
+    "infinite cavity": (step(cavity=(np.full(6, np.inf), 0.1), clip=1.0), ("cavity.precision_mean", "finite", "inf")),
     "overflow": (with_value("gradient", 3e38, "float32"), ("precision", "finite", "float32", "index 4")),
     "negative precision, in place": (in_place, ("precision", "index 4", "overwritten")),
     "negative ess": (step(ess=-1.0), ("ess", "positive finite number", "-1.0")),
@@ -275,10 +275,10 @@ ERRORS: dict[str, tuple[Callable[[Any], Any], tuple[str, ...]]] = {
     "no seed": (step(seed=None), ("seed", "integer", "None")),
     "fractional seed": (step(seed=0.5), ("seed", "integer of 64 bits", "float")),
     "negative step": (step(step=-1), ("step", "0 to 2**64 - 1", "-1")),
-    "one tilt": (step(tilt=(0.1,)), ("tilt", "tuple of 2", "1 of them")),
-    "tilt of the wrong shape": (step(tilt=(0.0, np.zeros(5))), ("tilt.precision", "(6,)", "(5,)")),
-    "tilt of the wrong type": (step(tilt=(0.0, np.zeros(6, "f4"))), ("tilt.precision", "float64", "float32")),
-    "infinite number for the tilt": (step(tilt=(np.inf, 0.1)), ("tilt.precision_mean", "finite number", "inf")),
+    "one cavity": (step(cavity=(0.1,)), ("cavity", "tuple of 2", "1 of them")),
+    "cavity of the wrong shape": (step(cavity=(0.0, np.zeros(5))), ("cavity.precision", "(6,)", "(5,)")),
+    "cavity of the wrong type": (step(cavity=(0.0, np.zeros(6, "f4"))), ("cavity.precision", "float64", "float32")),
+    "infinite number for the cavity": (step(cavity=(np.inf, 0.1)), ("cavity.precision_mean", "finite number", "inf")),
     "float16": (step(gradient=np.zeros(6, np.float16)), ("gradient", "float32 or float64", "float16")),
     "momentum of the wrong shape": (step(momentum=np.zeros(5)), ("momentum", "(6,)", "(5,)")),
     "out of two": (step(out=(np.zeros(6), np.zeros(6))), ("out", "tuple of 3", "2 of them")),

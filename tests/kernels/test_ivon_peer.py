@@ -94,7 +94,7 @@ def our_run(dtype: torch.dtype, samples: int, lr: float, clip: float | None, deb
         torch.empty_like(m),
     )
     totals = (torch.zeros_like(m), torch.zeros_like(m))
-    state, tilt = (m, s, v), (0.0, DECAY)
+    state, cavity = (m, s, v), (0.0, DECAY)
     common = {"ess": ESS, "lr": lr, "beta1": BETA1, "beta2": BETA2, "clip": clip}
     if samples == 1:
         ns.sample(m, s, ESS, seed=SEED, step=0, noise=eps, out=(theta,))
@@ -104,13 +104,13 @@ def our_run(dtype: torch.dtype, samples: int, lr: float, clip: float | None, deb
         if samples == 1:
             g = gradient(model, theta, x, y)
             address = {"seed": SEED, "next_step": t, "noise": eps, "next_noise": eps}
-            ns.update_sample(g, *state, tilt, **hyper, **address, out=(*state, theta))
+            ns.update_sample(g, *state, cavity, **hyper, **address, out=(*state, theta))
             continue
         for k in range(samples):
             address = {"seed": SEED, "step": (t - 1) * samples + k}
             ns.sample(m, s, ESS, **address, out=(theta,))
             ns.accumulate(gradient(model, theta, x, y), *totals, **address, out=totals)
-        ns.update_averaged(*totals, *state, tilt, samples, **hyper, out=state)
+        ns.update_averaged(*totals, *state, cavity, samples, **hyper, out=state)
         totals[0].zero_()
         totals[1].zero_()
     return {"mean": m, "precision": s, "momentum": v}

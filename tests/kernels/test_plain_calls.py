@@ -121,13 +121,13 @@ def test_a_usual_call_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     for shape, ess in (((24,), 400.0), ((2, 12), [300.0, 400.0]), ((2, 3, 4), np.array([300.0, 400.0]))):
         for wrap in (np.asarray, torch.from_numpy):
             g, m, s, v, eps, theta, prior = (wrap(np.full(shape, 0.5, np.float32)) for _ in range(7))
-            for tilt in ((0.0, 0.1), (prior, prior)):
+            for cavity in ((0.0, 0.1), (prior, prior)):
                 hyper = {"ess": ess, "lr": 0.1, "beta1": 0.9, "beta2": 0.99, "clip": 0.05}
                 ns.update_sample(
-                    g, m, s, v, tilt, **hyper, seed=1, next_step=2, noise=eps, next_noise=eps, out=(m, s, v, theta)
+                    g, m, s, v, cavity, **hyper, seed=1, next_step=2, noise=eps, next_noise=eps, out=(m, s, v, theta)
                 )
                 ns.sample(m, s, ess, seed=1, step=1, noise=eps, out=(theta,))
-                assert all(type(r) is type(g) for r in ns.update(g, m, s, v, tilt, **hyper, noise=eps))
+                assert all(type(r) is type(g) for r in ns.update(g, m, s, v, cavity, **hyper, noise=eps))
 
 
 def test_spans_overlap_where_numpy_says_so() -> None:

@@ -39,20 +39,20 @@ def arguments(name: str, dtype: torch.dtype) -> tuple[list[Any], dict[str, Any]]
         return (values.exp() if positive else values).to(dtype)
 
     ess = [50.0, 80.0, 20.0]
-    state, tilt = (some(), some(True), some()), (some(), 0.3)
+    state, cavity = (some(), some(True), some()), (some(), 0.3)
     hyper: list[Any] = [0.1, 0.9, 0.99, [0.1, 0.2, 0.3], 0.5]
     if name == "sample":
         return [state[0], state[1], ess], {"seed": 4, "step": 2}
     if name == "update":
-        return [some(), *state, tilt, ess, *hyper], {"noise": some()}
+        return [some(), *state, cavity, ess, *hyper], {"noise": some()}
     if name == "update_sample":
-        return [some(), *state, tilt, ess, *hyper], {"noise": some(), "seed": [1, 2, 3], "next_step": 9}
+        return [some(), *state, cavity, ess, *hyper], {"noise": some(), "seed": [1, 2, 3], "next_step": 9}
     if name == "accumulate":
         return [some(), some(), some()], {"noise": some()}
     if name == "accumulate_squares":
         return [some(), some(), some(True)], {}
     rest = hyper if name.endswith("squares") else [ess, *hyper]
-    return [some(), some(True), *state, tilt, 4, *rest], {}
+    return [some(), some(True), *state, cavity, 4, *rest], {}
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -62,7 +62,7 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
         family,
         dtype,
         max(errors),
-        ULPS * len(formulas),
+        ULPS * len(formulas) * oracles_mp.DIFFERENCES.get(call.function, 1),
         "ulp of the largest term",
         errors,
     )

@@ -35,7 +35,7 @@ def bitwise(name: str, dtype: str, left: Iterable[Array], right: Iterable[Array]
 
 
 def points(dtype: str, shape: tuple[int, ...], key: str = "points") -> dict[str, Array]:
-    """A state, a gradient, normals and a tilt, over a few decades."""
+    """A state, a gradient, normals and a cavity, over a few decades."""
     rng = generator("ivon", key, dtype, shape)
     size = int(np.prod(shape))
 
@@ -44,14 +44,14 @@ def points(dtype: str, shape: tuple[int, ...], key: str = "points") -> dict[str,
         return (values * rng.choice((-1.0, 1.0), size) if signed else values).astype(dtype).reshape(shape)
 
     found = {"g": spread(-5, 0, True), "m": spread(-3, 1, True), "s": spread(-3, 1, False), "v": spread(-5, 0, True)}
-    found["t_xi"], found["t_S"] = spread(-4, 0, True), spread(-4, 0, True)
+    found["c_xi"], found["c_S"] = spread(-4, 0, True), spread(-4, 0, True)
     found["eps"], found["eps_next"] = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     return found
 
 
 def state(p: Mapping[str, Array]) -> tuple[Any, ...]:
     """The arguments of an update after the gradient."""
-    return p["m"], p["s"], p["v"], (p["t_xi"], p["t_S"])
+    return p["m"], p["s"], p["v"], (p["c_xi"], p["c_S"])
 
 
 # ---- the generator ---------------------------------------------------------------------------------------------------
@@ -91,8 +91,8 @@ def sweep_results(namespace: Any, p: Mapping[str, Array], hyper: Mapping[str, An
     """Every sweep at the points, with stored normals."""
     ess = {"ess": hyper["ess"]}
     rest = {k: v for k, v in hyper.items() if k != "ess"}
-    totals = namespace.accumulate(p["g"], p["t_xi"], p["t_S"], noise=p["eps"])
-    squares = namespace.accumulate_squares(p["g"], p["t_xi"], p["s"])
+    totals = namespace.accumulate(p["g"], p["c_xi"], p["c_S"], noise=p["eps"])
+    squares = namespace.accumulate_squares(p["g"], p["c_xi"], p["s"])
     return {
         "sample": namespace.sample(p["m"], p["s"], **ess, noise=p["eps"]),
         "update": namespace.update(p["g"], *state(p), **hyper, noise=p["eps"]),
@@ -109,9 +109,9 @@ def expected_terms(name: str, x: Mapping[str, Any], c: Mapping[str, Any]) -> lis
     if name == "sample":
         return [[x["m"], c["inverse"] * x["eps"] / mpmath.sqrt(x["s"])]]
     if name == "accumulate":
-        return [[x["t_xi"], x["g"]], [x["t_S"], x["g"] * x["eps"]]]
+        return [[x["c_xi"], x["g"]], [x["c_S"], x["g"] * x["eps"]]]
     if name == "accumulate_squares":
-        return [[x["t_xi"], x["g"]], [x["s"], x["g"] ** 2]]
+        return [[x["c_xi"], x["g"]], [x["s"], x["g"] ** 2]]
     if name.startswith("update_averaged"):
         shared = {**x, "g": c["share"] * x["g"]}
         squared = name.endswith("squares")
@@ -152,24 +152,24 @@ def accuracy_checks(namespace: Any, dtype: str, count: int) -> Iterator[Check]:
 def drawn_checks(namespace: Any, dtype: str) -> Iterator[Check]:
     """Stored and regenerated normals, the fused pass and its parts, in place and not: one result."""
     p = points(dtype, (LARGE,), "drawn")
-    m, s, v, tilt = state(p)
+    m, s, v, cavity = state(p)
     old, new = (namespace.noise(3, t, out=np.empty(LARGE, dtype)) for t in (10, 11))
-    stored = namespace.update(p["g"], m, s, v, tilt, **HYPER, noise=old)
-    again = namespace.update(p["g"], m, s, v, tilt, **HYPER, seed=3, step=10)
+    stored = namespace.update(p["g"], m, s, v, cavity, **HYPER, noise=old)
+    again = namespace.update(p["g"], m, s, v, cavity, **HYPER, seed=3, step=10)
     yield bitwise("update: normals drawn again", dtype, again, stored)
     kept = np.empty(LARGE, dtype)
     sample = namespace.sample(stored[0], stored[1], HYPER["ess"], seed=3, step=11, noise=kept)
     yield bitwise("sample: keeps its normals", dtype, [kept], [new])
-    fused = namespace.update_sample(p["g"], m, s, v, tilt, **HYPER, seed=3, step=10, next_step=11)
+    fused = namespace.update_sample(p["g"], m, s, v, cavity, **HYPER, seed=3, step=10, next_step=11)
     yield bitwise("update_sample: update, then sample", dtype, fused, (*stored, *sample))
     here, out = old.copy(), (m.copy(), s.copy(), v.copy(), np.empty(LARGE, dtype))
     moved = namespace.update_sample(
-        p["g"], *out[:3], tilt, **HYPER, seed=3, next_step=11, noise=here, next_noise=here, out=out
+        p["g"], *out[:3], cavity, **HYPER, seed=3, next_step=11, noise=here, next_noise=here, out=out
     )
     yield bitwise("update_sample: in place", dtype, (*moved, here), (*fused, new))
     for threads in (1, 2, 3):
         with use_threads(threads):
-            parts = namespace.update_sample(p["g"], m, s, v, tilt, **HYPER, seed=3, step=10, next_step=11)
+            parts = namespace.update_sample(p["g"], m, s, v, cavity, **HYPER, seed=3, step=10, next_step=11)
         yield bitwise(f"update_sample: {threads} threads", dtype, parts, fused)
     totals = [namespace.accumulate(p["g"], m, v, noise=old), namespace.accumulate(p["g"], m, v, seed=3, step=10)]
     yield bitwise("accumulate: normals drawn again", dtype, *totals)
@@ -210,10 +210,10 @@ def row_checks(namespace: Any, dtype: str, width: int) -> Iterator[Check]:
     scalars = {k: np.array([x, x * 0.9, x * 0.5]) for k, x in {**HYPER, "clip": 0.7}.items()}
     seeds, steps = [4, 5, 2**63 + 1], np.array([1, 2, 3])
 
-    def run(k: Any, choose: Callable[[Any], Any], tilt: Any) -> tuple[Any, ...]:
+    def run(k: Any, choose: Callable[[Any], Any], cavity: Any) -> tuple[Any, ...]:
         given = {name: choose(x) for name, x in scalars.items()}
         address = {"seed": choose(seeds), "step": choose(steps), "next_step": choose(steps + 7)}
-        return tuple(namespace.update_sample(p["g"][k], p["m"][k], p["s"][k], p["v"][k], tilt, **given, **address))
+        return tuple(namespace.update_sample(p["g"][k], p["m"][k], p["s"][k], p["v"][k], cavity, **given, **address))
 
     whole = slice(None)
 
@@ -223,18 +223,18 @@ def row_checks(namespace: Any, dtype: str, width: int) -> Iterator[Check]:
     def one(k: int) -> Callable[[Any], Any]:
         return lambda x: int(x[k]) if isinstance(x, list) else x[k].item()
 
-    together = run(whole, every, (p["t_xi"], p["t_S"]))
-    alone = [run(k, one(k), (p["t_xi"][k], p["t_S"][k])) for k in range(clients)]
+    together = run(whole, every, (p["c_xi"], p["c_S"]))
+    alone = [run(k, one(k), (p["c_xi"][k], p["c_S"][k])) for k in range(clients)]
     yield bitwise("update_sample: clients as rows", dtype, together, [np.stack(a) for a in zip(*alone, strict=True)])
-    column = np.ascontiguousarray(p["t_S"][:, :1])
+    column = np.ascontiguousarray(p["c_S"][:, :1])
     spread = np.ascontiguousarray(np.broadcast_to(column, (clients, width)))
     zeros = np.zeros((clients, width), dtype)
     numbers = run(whole, every, (0.0, column))
-    yield bitwise("update_sample: numbers for the tilt", dtype, numbers, run(whole, every, (zeros, spread)))
-    shared = p["t_S"][1].copy()
+    yield bitwise("update_sample: numbers for the cavity", dtype, numbers, run(whole, every, (zeros, spread)))
+    shared = p["c_S"][1].copy()
     repeated = np.ascontiguousarray(np.broadcast_to(shared, (clients, width)))
     left = run(whole, every, (shared, shared))
-    yield bitwise("update_sample: a shared tilt", dtype, left, run(whole, every, (repeated, repeated)))
+    yield bitwise("update_sample: a shared cavity", dtype, left, run(whole, every, (repeated, repeated)))
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, large: bool = True) -> list[Check]:

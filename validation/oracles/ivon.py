@@ -83,19 +83,19 @@ def step_terms(
 ) -> dict[str, list[Any]]:
     """Every result of one coordinate as its terms; `price` is the mean of gradient*noise, or of gradient^2."""
     s, m, v, g = point["s"], point["m"], point["v"], point["g"]
-    delta = point["t_S"]  # one split of s into h + delta; the result does not depend on it
+    delta = point["c_S"]  # one split of s into h + delta; the result does not depend on it
     h = s - delta
     estimate = price if squared else c["root"] * price * mpmath.sqrt(s)
     gain = c["gain"]
     new = h - gain * h + gain * estimate + (gain * (h - estimate)) ** 2 / (2 * s) + delta
     slope = 1 + abs(gain * (estimate - h)) / s  # how much a rounding of the estimate weighs in the square
     momentum = [c["keep"] * v, c["enter"] * g]
-    whole = (c["unbias"] * mpmath.fsum(momentum) - point["t_xi"] + delta * m) / new
+    whole = (c["unbias"] * mpmath.fsum(momentum) - point["c_xi"] + delta * m) / new
     clip = c["clip"]
     limited = whole if clip is None else min(max(whole, -clip), clip)
     mean = m - c["rate"] * limited
     weight = 0 if limited != whole else c["rate"] / new
-    scales = [weight * abs(t) for t in (c["unbias"] * momentum[0], c["unbias"] * momentum[1], point["t_xi"], delta * m)]
+    scales = [weight * abs(t) for t in (c["unbias"] * momentum[0], c["unbias"] * momentum[1], point["c_xi"], delta * m)]
     # errors of the new precision reach the mean through the quotient
     scales.append(weight * abs(whole) * slope * max(s, abs(gain * estimate), gain * abs(delta), gain * s))
     return {

@@ -9,6 +9,11 @@ The terms that set the scale of an error:
     dual_update           eta,  c (lambda_g - lambda_k)           c = damping * rho
     server_contribution   c lambda_k,  -alpha eta                 c = (1 - alpha) / K
     client_map            lambda_g,  (eta - gradient) / rho
+    cavity                lambda_g,  eta / rho
+    bregman_dual_update   eta,  c (mu_g - mu_k)               c = damping * rho
+    contribution_change   c (lambda_k - old),  -alpha (eta - old)  c = (1 - alpha) / K
+    primal_residual       lambda_k,  -lambda_g
+    dual_residual         lambda_g,  -lambda_0,  sum of eta
     server_update         alpha lambda_0,  total
     round_update          those of dual_update;  c lambda_k,  -alpha eta,  -alpha damping rho (lambda_g - lambda_k)
     expectation (diag.)   mean;  -1/(2 S),  -mean^2/2
@@ -51,6 +56,30 @@ def client_map_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms
     return [natural_global, rounded(1.0 / scalars[0], dtype) * (dual - gradient)]
 
 
+def cavity_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """lambda_g + eta/rho in one slot."""
+    natural_global, dual = slot
+    return [natural_global, rounded(1.0 / scalars[0], dtype) * dual]
+
+
+def change_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
+    """(1 - alpha)/K (lambda_k - old) - alpha (eta_k - old) in one slot."""
+    natural_client, dual, natural_old, dual_old = slot
+    return contribution_terms((natural_client - natural_old, dual - dual_old), scalars, dtype)
+
+
+def primal_terms(slot: Point, _scalars: Sequence[float], _dtype: str) -> Terms:
+    """lambda_k - lambda_g in one slot."""
+    natural_client, natural_global = slot
+    return [natural_client, -natural_global]
+
+
+def residual_terms(slot: Point, _scalars: Sequence[float], _dtype: str) -> Terms:
+    """lambda_g - lambda_0 + sum of eta_k in one slot."""
+    natural_global, prior, dual_total = slot
+    return [natural_global, -prior, dual_total]
+
+
 def server_update_terms(slot: Point, scalars: Sequence[float], dtype: str) -> Terms:
     """alpha lambda_0 + total in one slot."""
     prior, total = slot
@@ -74,9 +103,18 @@ LINEAR: Mapping[str, Sequence[Callable[[Point, Sequence[float], str], Terms]]] =
     "dual_update": (dual_terms,),
     "server_contribution": (contribution_terms,),
     "client_map": (client_map_terms,),
+    "cavity": (cavity_terms,),
+    "bregman_dual_update": (dual_terms,),
+    "contribution_change": (change_terms,),
+    "primal_residual": (primal_terms,),
+    "dual_residual": (residual_terms,),
     "server_update": (server_update_terms,),
     "round_update": (new_dual_terms, new_contribution_terms),
 }
+
+
+# Lines whose terms are differences that are rounded themselves: each may add ulps as a line of its own does.
+DIFFERENCES: Mapping[str, int] = {"contribution_change": 2}
 
 
 def diagonal_natural_from_standard(point: Point) -> SlotTerms:

@@ -10,7 +10,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-import sympy as sp
 
 from ...ir import nodes as ir
 from . import interface as ci
@@ -292,7 +291,7 @@ def special(modules: Mapping[str, ir.Module], _optimizers: Mapping[str, ir.Optim
     return file(
         "badmm/special.h",
         "domain tests and special functions of Bayesian ADMM for C99, C11, C++17 and CUDA.",
-        f"special.py (SymPy {sp.__version__})",
+        "calculus/special.py",
         ["Double precision, arguments in the stated domain; relative errors are near 1e-15 (python -m validation)."],
         [*tests, *(function(f) for f in ci.functions_of(modules))],
         "#if !defined(__CUDACC_RTC__) /* NVRTC knows the functions without a header */\n#include <math.h>\n#endif",

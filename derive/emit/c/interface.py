@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...ir import nodes as ir
-from ..docs import PURPOSE, SCALAR_TEXT, is_slotwise
+from ..docs import PURPOSE, is_slotwise, scalar_text
 
 PRECISIONS = ("f64", "f32")  # in this order: a float form may call the double one
 DOMAIN_TEXT = {"real": "finite", "positive": "positive", "negative": "negative"}
@@ -159,7 +159,7 @@ def comment_lines(kernel: ir.Map | ir.Reduction | ir.ClientSum) -> list[str]:
             purpose,
             f"Formula: {formula}",
             f"Arguments: {'; '.join(where)}.",
-            *(f"  {SCALAR_TEXT[s.argument]}" for s in kernel.scalars),
+            *(f"  {scalar_text(s)}" for s in kernel.scalars),
             f"Source: {kernel.source}.",
         )
     ]

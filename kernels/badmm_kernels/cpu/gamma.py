@@ -26,8 +26,12 @@ EXPECTATION = ("mean_log", "negative_mean")
 FIXED = ()
 
 __all__ = [
+    "bregman_dual_update",
+    "cavity",
     "client_map",
+    "contribution_change",
     "digamma",
+    "dual_residual",
     "dual_update",
     "entropy",
     "expectation_from_natural",
@@ -37,6 +41,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "primal_residual",
     "ratio_divergence",
     "round_update",
     "server_contribution",
@@ -1203,6 +1208,84 @@ def client_map(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def cavity_f32(lambda_g, eta, rho):
+    """A coordinate of `cavity`, f32."""
+    u0 = f32(1.0 / rho)
+    return fma(eta, u0, lambda_g)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _cavity_f32(row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, u0, out_0):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        lambda_g_in_at = row * lambda_g_in_step
+        eta_in_at = row * eta_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            eta = load(eta_in, eta_in_at + i)
+            result_0 = fma(eta, u0, lambda_g)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def cavity_f64(lambda_g, eta, rho):
+    """A coordinate of `cavity`, f64."""
+    u0 = f64(1.0 / rho)
+    return fma(eta, u0, lambda_g)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _cavity_f64(row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, u0, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        lambda_g_in_at = row * lambda_g_in_step
+        eta_in_at = row * eta_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            eta = load(eta_in, eta_in_at + i)
+            result_0 = fma(eta, u0, lambda_g)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_CAVITY = MapKernel(
+    name="cavity",
+    operands=(
+        ("natural_global", "real"),
+        ("dual", "real"),
+    ),
+    scalars=(("rho", "positive"),),
+    uniforms=lambda rho: (1.0 / rho,),
+    single=_cavity_f32,
+    double=_cavity_f64,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def cavity(
+    natural_global: Sequence[Any], dual: Sequence[Any], rho: float, *, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """The client's cavity λ_g + η/ρ.
+
+    Formula (a coordinate): eta/rho + lambda_g
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    rho: penalty ρ > 0.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def dual_update_f32(eta, lambda_g, lambda_k, rho, gamma):
     """A coordinate of `dual_update`, f32."""
     u0 = f32(gamma * rho)
@@ -1320,6 +1403,105 @@ def dual_update(
     return _DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
+        (rho, damping),
+        out,
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def bregman_dual_update_f32(eta, mu_g, mu_k, rho, gamma):
+    """A coordinate of `bregman_dual_update`, f32."""
+    u0 = f32(gamma * rho)
+    return fma(u0, mu_g - mu_k, eta)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _bregman_dual_update_f32(
+    row_lo, row_hi, lo, hi, width, eta_in, eta_in_step, mu_g_in, mu_g_in_step, mu_k_in, mu_k_in_step, u0, out_0
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        mu_g_in_at = row * mu_g_in_step
+        mu_k_in_at = row * mu_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            mu_g = load(mu_g_in, mu_g_in_at + i)
+            mu_k = load(mu_k_in, mu_k_in_at + i)
+            result_0 = fma(u0, mu_g - mu_k, eta)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def bregman_dual_update_f64(eta, mu_g, mu_k, rho, gamma):
+    """A coordinate of `bregman_dual_update`, f64."""
+    u0 = f64(gamma * rho)
+    return fma(u0, mu_g - mu_k, eta)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _bregman_dual_update_f64(
+    row_lo, row_hi, lo, hi, width, eta_in, eta_in_step, mu_g_in, mu_g_in_step, mu_k_in, mu_k_in_step, u0, out_0
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        eta_in_at = row * eta_in_step
+        mu_g_in_at = row * mu_g_in_step
+        mu_k_in_at = row * mu_k_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            eta = load(eta_in, eta_in_at + i)
+            mu_g = load(mu_g_in, mu_g_in_at + i)
+            mu_k = load(mu_k_in, mu_k_in_at + i)
+            result_0 = fma(u0, mu_g - mu_k, eta)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_BREGMAN_DUAL_UPDATE = MapKernel(
+    name="bregman_dual_update",
+    operands=(
+        ("dual", "real"),
+        ("expectation_global", "real"),
+        ("expectation_client", "real"),
+    ),
+    scalars=(("rho", "positive"), ("damping", "positive")),
+    uniforms=lambda rho, gamma: (gamma * rho,),
+    single=_bregman_dual_update_f32,
+    double=_bregman_dual_update_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def bregman_dual_update(
+    dual: Sequence[Any],
+    expectation_global: Sequence[Any],
+    expectation_client: Sequence[Any],
+    rho: float,
+    damping: float,
+    *,
+    out: Sequence[Any] | None = None,
+) -> tuple[Any, ...]:
+    """Dual line of Bregman ADMM, η ← η + γρ(μ_g − μ_k).
+
+    Formula (a coordinate): eta + gamma*rho*(mu_g - mu_k)
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    rho: penalty ρ > 0.
+    damping: dual damping γ > 0, in units of λ over μ.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+    """
+    return _BREGMAN_DUAL_UPDATE.slotwise(
+        NATURAL,
+        (("dual", dual), ("expectation_global", expectation_global), ("expectation_client", expectation_client)),
         (rho, damping),
         out,
     )
@@ -1542,6 +1724,143 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+    """A coordinate of `contribution_change`, f32."""
+    u0 = f32(alpha)
+    u1 = f32((1.0 - alpha) / K)
+    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _contribution_change_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    lambda_k_in,
+    lambda_k_in_step,
+    eta_in,
+    eta_in_step,
+    lambda_k_old_in,
+    lambda_k_old_in_step,
+    eta_old_in,
+    eta_old_in_step,
+    u0,
+    u1,
+    out_0,
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        lambda_k_in_at = row * lambda_k_in_step
+        eta_in_at = row * eta_in_step
+        lambda_k_old_in_at = row * lambda_k_old_in_step
+        eta_old_in_at = row * eta_old_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta = load(eta_in, eta_in_at + i)
+            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
+            eta_old = load(eta_old_in, eta_old_in_at + i)
+            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+    """A coordinate of `contribution_change`, f64."""
+    u0 = f64(alpha)
+    u1 = f64((1.0 - alpha) / K)
+    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _contribution_change_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    lambda_k_in,
+    lambda_k_in_step,
+    eta_in,
+    eta_in_step,
+    lambda_k_old_in,
+    lambda_k_old_in_step,
+    eta_old_in,
+    eta_old_in_step,
+    u0,
+    u1,
+    out_0,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        lambda_k_in_at = row * lambda_k_in_step
+        eta_in_at = row * eta_in_step
+        lambda_k_old_in_at = row * lambda_k_old_in_step
+        eta_old_in_at = row * eta_old_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            eta = load(eta_in, eta_in_at + i)
+            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
+            eta_old = load(eta_old_in, eta_old_in_at + i)
+            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_CONTRIBUTION_CHANGE = MapKernel(
+    name="contribution_change",
+    operands=(
+        ("natural_client", "real"),
+        ("dual", "real"),
+        ("natural_old", "real"),
+        ("dual_old", "real"),
+    ),
+    scalars=(("alpha", "fraction"), ("num_clients", "count")),
+    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
+    single=_contribution_change_f32,
+    double=_contribution_change_f64,
+    results=("real",),
+    depends=((0, 1, 2, 3),),
+)
+
+
+def contribution_change(
+    natural_client: Sequence[Any],
+    dual: Sequence[Any],
+    natural_old: Sequence[Any],
+    dual_old: Sequence[Any],
+    alpha: float,
+    num_clients: int,
+    *,
+    out: Sequence[Any] | None = None,
+) -> tuple[Any, ...]:
+    """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
+
+    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    alpha: server step α in (0, 1].
+    num_clients: number of clients K >= 1.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
+    """
+    return _CONTRIBUTION_CHANGE.slotwise(
+        NATURAL,
+        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (alpha, num_clients),
+        out,
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def server_update_f32(lambda_0, c, alpha):
     """A coordinate of `server_update`, f32."""
     u0 = f32(alpha)
@@ -1617,6 +1936,180 @@ def server_update(
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
     return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def primal_residual_f32(lambda_k, lambda_g):
+    """A coordinate of `primal_residual`, f32."""
+    return lambda_k - lambda_g
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _primal_residual_f32(
+    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, lambda_g_in, lambda_g_in_step, out_0
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        lambda_k_in_at = row * lambda_k_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            result_0 = lambda_k - lambda_g
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def primal_residual_f64(lambda_k, lambda_g):
+    """A coordinate of `primal_residual`, f64."""
+    return lambda_k - lambda_g
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _primal_residual_f64(
+    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, lambda_g_in, lambda_g_in_step, out_0
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        lambda_k_in_at = row * lambda_k_in_step
+        lambda_g_in_at = row * lambda_g_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            result_0 = lambda_k - lambda_g
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_PRIMAL_RESIDUAL = MapKernel(
+    name="primal_residual",
+    operands=(
+        ("natural_client", "real"),
+        ("natural_global", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_primal_residual_f32,
+    double=_primal_residual_f64,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def primal_residual(
+    natural_client: Sequence[Any], natural_global: Sequence[Any], *, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Primal residual λ_k − λ_g of a client.
+
+    Formula (a coordinate): -lambda_g + lambda_k
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _PRIMAL_RESIDUAL.slotwise(
+        NATURAL, (("natural_client", natural_client), ("natural_global", natural_global)), (), out
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def dual_residual_f32(lambda_g, lambda_0, E):
+    """A coordinate of `dual_residual`, f32."""
+    return (E + lambda_g) - lambda_0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _dual_residual_f32(
+    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, lambda_0_in, lambda_0_in_step, E_in, E_in_step, out_0
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_0_in_at = row * lambda_0_in_step
+        E_in_at = row * E_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
+            E = load(E_in, E_in_at + i)
+            result_0 = (E + lambda_g) - lambda_0
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def dual_residual_f64(lambda_g, lambda_0, E):
+    """A coordinate of `dual_residual`, f64."""
+    return (E + lambda_g) - lambda_0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _dual_residual_f64(
+    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, lambda_0_in, lambda_0_in_step, E_in, E_in_step, out_0
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        lambda_g_in_at = row * lambda_g_in_step
+        lambda_0_in_at = row * lambda_0_in_step
+        E_in_at = row * E_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
+            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
+            E = load(E_in, E_in_at + i)
+            result_0 = (E + lambda_g) - lambda_0
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_DUAL_RESIDUAL = MapKernel(
+    name="dual_residual",
+    operands=(
+        ("natural_global", "real"),
+        ("natural_prior", "real"),
+        ("dual_total", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_dual_residual_f32,
+    double=_dual_residual_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def dual_residual(
+    natural_global: Sequence[Any],
+    natural_prior: Sequence[Any],
+    dual_total: Sequence[Any],
+    *,
+    out: Sequence[Any] | None = None,
+) -> tuple[Any, ...]:
+    """Dual residual λ_g − λ_0 + Σ_k η_k of the server.
+
+    Formula (a coordinate): E - lambda_0 + lambda_g
+
+    Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line.
+    """
+    return _DUAL_RESIDUAL.slotwise(
+        NATURAL,
+        (("natural_global", natural_global), ("natural_prior", natural_prior), ("dual_total", dual_total)),
+        (),
+        out,
+    )
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -22,6 +22,20 @@ struct client_map {
     }
 };
 
+// eta/rho + lambda_g
+struct cavity {
+    static constexpr int IN = 2, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_cavity_f64(x[0], x[1], s[0]);
+    }
+    __device__ static void at(const float (&x)[2], float (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_cavity_f32(x[0], x[1], s[0]);
+    }
+};
+
 // eta + gamma*rho*(lambda_g - lambda_k)
 struct dual_update {
     static constexpr int IN = 3, OUT = 1;
@@ -33,6 +47,20 @@ struct dual_update {
     __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
         y[0] = badmm_full_gaussian_dual_update_f32(x[0], x[1], x[2], s[0], s[1]);
+    }
+};
+
+// eta + gamma*rho*(mu_g - mu_k)
+struct bregman_dual_update {
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_bregman_dual_update_f64(x[0], x[1], x[2], s[0], s[1]);
+    }
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_bregman_dual_update_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 
@@ -60,6 +88,20 @@ struct server_total {
     }
 };
 
+// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+struct contribution_change {
+    static constexpr int IN = 4, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
+    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+    }
+    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    {
+        y[0] = badmm_full_gaussian_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+    }
+};
+
 // alpha*lambda_0 + c
 struct server_update {
     static constexpr int IN = 2, OUT = 1;
@@ -71,6 +113,34 @@ struct server_update {
     __device__ static void at(const float (&x)[2], float (&y)[1], const double *s)
     {
         y[0] = badmm_full_gaussian_server_update_f32(x[0], x[1], s[0]);
+    }
+};
+
+// -lambda_g + lambda_k
+struct primal_residual {
+    static constexpr int IN = 2, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    __device__ static void at(const double (&x)[2], double (&y)[1], const double *)
+    {
+        y[0] = badmm_full_gaussian_primal_residual_f64(x[0], x[1]);
+    }
+    __device__ static void at(const float (&x)[2], float (&y)[1], const double *)
+    {
+        y[0] = badmm_full_gaussian_primal_residual_f32(x[0], x[1]);
+    }
+};
+
+// E - lambda_0 + lambda_g
+struct dual_residual {
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *)
+    {
+        y[0] = badmm_full_gaussian_dual_residual_f64(x[0], x[1], x[2]);
+    }
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *)
+    {
+        y[0] = badmm_full_gaussian_dual_residual_f32(x[0], x[1], x[2]);
     }
 };
 
@@ -116,6 +186,23 @@ extern "C" __global__ void __launch_bounds__(256, 4) client_map_f32x1(const __gr
     badmm::map<float, 1, coordinate::client_map>(call);
 }
 
+extern "C" __global__ void __launch_bounds__(256, 4) cavity_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::cavity>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) cavity_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::cavity>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) cavity_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::cavity>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) cavity_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::cavity>(call);
+}
+
 extern "C" __global__ void __launch_bounds__(256, 4) dual_update_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::dual_update>(call);
@@ -131,6 +218,23 @@ extern "C" __global__ void __launch_bounds__(256, 4) dual_update_f32x4(const __g
 extern "C" __global__ void __launch_bounds__(256, 4) dual_update_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::dual_update>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) bregman_dual_update_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::bregman_dual_update>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) bregman_dual_update_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::bregman_dual_update>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) bregman_dual_update_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::bregman_dual_update>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) bregman_dual_update_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::bregman_dual_update>(call);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4) server_contribution_f64x2(const __grid_constant__ badmm::Call call)
@@ -167,6 +271,23 @@ extern "C" __global__ void __launch_bounds__(256, 4) server_total_f32x1(const __
     badmm::client_sum<float, 1, coordinate::server_total>(call);
 }
 
+extern "C" __global__ void __launch_bounds__(256, 4) contribution_change_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::contribution_change>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) contribution_change_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::contribution_change>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) contribution_change_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::contribution_change>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) contribution_change_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::contribution_change>(call);
+}
+
 extern "C" __global__ void __launch_bounds__(256, 4) server_update_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::server_update>(call);
@@ -182,6 +303,40 @@ extern "C" __global__ void __launch_bounds__(256, 4) server_update_f32x4(const _
 extern "C" __global__ void __launch_bounds__(256, 4) server_update_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::server_update>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) primal_residual_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::primal_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) primal_residual_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::primal_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) primal_residual_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::primal_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) primal_residual_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::primal_residual>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) dual_residual_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::dual_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) dual_residual_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::dual_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) dual_residual_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::dual_residual>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) dual_residual_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::dual_residual>(call);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4) round_update_f64x2(const __grid_constant__ badmm::Call call)

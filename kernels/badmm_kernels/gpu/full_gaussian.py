@@ -23,7 +23,11 @@ EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
 
 __all__ = [
+    "bregman_dual_update",
+    "cavity",
     "client_map",
+    "contribution_change",
+    "dual_residual",
     "dual_update",
     "entropy",
     "expectation_from_natural",
@@ -32,6 +36,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "primal_residual",
     "round_update",
     "server_contribution",
     "server_total",
@@ -186,7 +191,7 @@ def natural_from_expectation(
 
 
 def _natural_gradient_one(m, g, H):
-    return -linalg.matvec(H, m) + g, -H
+    return g - linalg.matvec(H, m), -H
 
 
 _NATURAL_GRADIENT = MatrixKernel(
@@ -255,7 +260,8 @@ def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = Non
 
 
 def _entropy_one(xi, S):
-    L_S = linalg.cholesky("precision", linalg.wide(S))
+    S = linalg.wide(S)
+    L_S = linalg.cholesky("precision", S)
     return 0.5 * ((2.8378770664093453 * linalg.size(S)) - linalg.log_det(L_S))
 
 
@@ -290,14 +296,13 @@ def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None, str
 def _kl_one(xi_q, S_q, xi_p, S_p):
     xi_q = linalg.wide(xi_q)
     S_q = linalg.wide(S_q)
-    xi_p = linalg.wide(xi_p)
     S_p = linalg.wide(S_p)
     L_q = linalg.cholesky("natural_q.precision", S_q)
     L_p = linalg.cholesky("natural_p.precision", S_p)
     D = S_p - S_q
     e = linalg.whitened_eigenvalues(L_q, D)
     m_q = linalg.solve(L_q, xi_q)
-    r = linalg.mean_gap(e, xi_q, xi_p, D, S_p, m_q)
+    r = linalg.mean_gap(e, xi_q, linalg.wide(xi_p), D, S_p, m_q)
     w = linalg.solve_lower(L_p, r)
     return 0.5 * (linalg.ratio_divergence(x_minus_log1p, e, L_q, L_p) + linalg.dot(w, w))
 
@@ -378,6 +383,46 @@ def client_map(
     )
 
 
+_CAVITY = MapKernel(
+    name="cavity",
+    operands=(
+        ("natural_global", "real"),
+        ("dual", "real"),
+    ),
+    scalars=(("rho", "positive"),),
+    uniforms=lambda rho: (1.0 / rho,),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def cavity(
+    natural_global: Sequence[Any],
+    dual: Sequence[Any],
+    rho: float,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """The client's cavity λ_g + η/ρ.
+
+    Formula (a coordinate): eta/rho + lambda_g
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
+    d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
+    shared by all clients.
+    rho: penalty ρ > 0.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out, stream)
+
+
 _DUAL_UPDATE = MapKernel(
     name="dual_update",
     operands=(
@@ -422,6 +467,56 @@ def dual_update(
     return _DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
+        (rho, damping),
+        out,
+        stream,
+    )
+
+
+_BREGMAN_DUAL_UPDATE = MapKernel(
+    name="bregman_dual_update",
+    operands=(
+        ("dual", "real"),
+        ("expectation_global", "real"),
+        ("expectation_client", "real"),
+    ),
+    scalars=(("rho", "positive"), ("damping", "positive")),
+    uniforms=lambda rho, gamma: (gamma * rho,),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def bregman_dual_update(
+    dual: Sequence[Any],
+    expectation_global: Sequence[Any],
+    expectation_client: Sequence[Any],
+    rho: float,
+    damping: float,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Dual line of Bregman ADMM, η ← η + γρ(μ_g − μ_k).
+
+    Formula (a coordinate): eta + gamma*rho*(mu_g - mu_k)
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
+    d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
+    shared by all clients.
+    rho: penalty ρ > 0.
+    damping: dual damping γ > 0, in units of λ over μ.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+    """
+    return _BREGMAN_DUAL_UPDATE.slotwise(
+        NATURAL,
+        (("dual", dual), ("expectation_global", expectation_global), ("expectation_client", expectation_client)),
         (rho, damping),
         out,
         stream,
@@ -510,6 +605,58 @@ def server_total(
     return _SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out, stream)
 
 
+_CONTRIBUTION_CHANGE = MapKernel(
+    name="contribution_change",
+    operands=(
+        ("natural_client", "real"),
+        ("dual", "real"),
+        ("natural_old", "real"),
+        ("dual_old", "real"),
+    ),
+    scalars=(("alpha", "fraction"), ("num_clients", "count")),
+    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2, 3),),
+)
+
+
+def contribution_change(
+    natural_client: Sequence[Any],
+    dual: Sequence[Any],
+    natural_old: Sequence[Any],
+    dual_old: Sequence[Any],
+    alpha: float,
+    num_clients: int,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
+
+    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
+    d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
+    shared by all clients.
+    alpha: server step α in (0, 1].
+    num_clients: number of clients K >= 1.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
+    """
+    return _CONTRIBUTION_CHANGE.slotwise(
+        NATURAL,
+        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (alpha, num_clients),
+        out,
+        stream,
+    )
+
+
 _SERVER_UPDATE = MapKernel(
     name="server_update",
     operands=(
@@ -548,6 +695,92 @@ def server_update(
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
     return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out, stream)
+
+
+_PRIMAL_RESIDUAL = MapKernel(
+    name="primal_residual",
+    operands=(
+        ("natural_client", "real"),
+        ("natural_global", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def primal_residual(
+    natural_client: Sequence[Any],
+    natural_global: Sequence[Any],
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Primal residual λ_k − λ_g of a client.
+
+    Formula (a coordinate): -lambda_g + lambda_k
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
+    d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
+    shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _PRIMAL_RESIDUAL.slotwise(
+        NATURAL, (("natural_client", natural_client), ("natural_global", natural_global)), (), out, stream
+    )
+
+
+_DUAL_RESIDUAL = MapKernel(
+    name="dual_residual",
+    operands=(
+        ("natural_global", "real"),
+        ("natural_prior", "real"),
+        ("dual_total", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def dual_residual(
+    natural_global: Sequence[Any],
+    natural_prior: Sequence[Any],
+    dual_total: Sequence[Any],
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Dual residual λ_g − λ_0 + Σ_k η_k of the server.
+
+    Formula (a coordinate): E - lambda_0 + lambda_g
+
+    Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
+    d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
+    shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line.
+    """
+    return _DUAL_RESIDUAL.slotwise(
+        NATURAL,
+        (("natural_global", natural_global), ("natural_prior", natural_prior), ("dual_total", dual_total)),
+        (),
+        out,
+        stream,
+    )
 
 
 _ROUND_UPDATE = MapKernel(

@@ -22,7 +22,11 @@ EXPECTATION = ("mean",)
 FIXED = ("precision",)
 
 __all__ = [
+    "bregman_dual_update",
+    "cavity",
     "client_map",
+    "contribution_change",
+    "dual_residual",
     "dual_update",
     "entropy",
     "expectation_from_natural",
@@ -31,6 +35,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "primal_residual",
     "round_update",
     "server_contribution",
     "server_total",
@@ -335,6 +340,46 @@ def client_map(
     )
 
 
+_CAVITY = MapKernel(
+    name="cavity",
+    operands=(
+        ("natural_global", "real"),
+        ("dual", "real"),
+    ),
+    scalars=(("rho", "positive"),),
+    uniforms=lambda rho: (1.0 / rho,),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def cavity(
+    natural_global: Sequence[Any],
+    dual: Sequence[Any],
+    rho: float,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """The client's cavity λ_g + η/ρ.
+
+    Formula (a coordinate): eta/rho + lambda_g
+
+    Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    rho: penalty ρ > 0.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out, stream)
+
+
 _DUAL_UPDATE = MapKernel(
     name="dual_update",
     operands=(
@@ -379,6 +424,56 @@ def dual_update(
     return _DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
+        (rho, damping),
+        out,
+        stream,
+    )
+
+
+_BREGMAN_DUAL_UPDATE = MapKernel(
+    name="bregman_dual_update",
+    operands=(
+        ("dual", "real"),
+        ("expectation_global", "real"),
+        ("expectation_client", "real"),
+    ),
+    scalars=(("rho", "positive"), ("damping", "positive")),
+    uniforms=lambda rho, gamma: (gamma * rho,),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def bregman_dual_update(
+    dual: Sequence[Any],
+    expectation_global: Sequence[Any],
+    expectation_client: Sequence[Any],
+    rho: float,
+    damping: float,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Dual line of Bregman ADMM, η ← η + γρ(μ_g − μ_k).
+
+    Formula (a coordinate): eta + gamma*rho*(mu_g - mu_k)
+
+    Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    rho: penalty ρ > 0.
+    damping: dual damping γ > 0, in units of λ over μ.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+    """
+    return _BREGMAN_DUAL_UPDATE.slotwise(
+        NATURAL,
+        (("dual", dual), ("expectation_global", expectation_global), ("expectation_client", expectation_client)),
         (rho, damping),
         out,
         stream,
@@ -467,6 +562,58 @@ def server_total(
     return _SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out, stream)
 
 
+_CONTRIBUTION_CHANGE = MapKernel(
+    name="contribution_change",
+    operands=(
+        ("natural_client", "real"),
+        ("dual", "real"),
+        ("natural_old", "real"),
+        ("dual_old", "real"),
+    ),
+    scalars=(("alpha", "fraction"), ("num_clients", "count")),
+    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2, 3),),
+)
+
+
+def contribution_change(
+    natural_client: Sequence[Any],
+    dual: Sequence[Any],
+    natural_old: Sequence[Any],
+    dual_old: Sequence[Any],
+    alpha: float,
+    num_clients: int,
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
+
+    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+
+    Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    alpha: server step α in (0, 1].
+    num_clients: number of clients K >= 1.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
+    """
+    return _CONTRIBUTION_CHANGE.slotwise(
+        NATURAL,
+        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (alpha, num_clients),
+        out,
+        stream,
+    )
+
+
 _SERVER_UPDATE = MapKernel(
     name="server_update",
     operands=(
@@ -505,6 +652,92 @@ def server_update(
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
     return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out, stream)
+
+
+_PRIMAL_RESIDUAL = MapKernel(
+    name="primal_residual",
+    operands=(
+        ("natural_client", "real"),
+        ("natural_global", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def primal_residual(
+    natural_client: Sequence[Any],
+    natural_global: Sequence[Any],
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Primal residual λ_k − λ_g of a client.
+
+    Formula (a coordinate): -lambda_g + lambda_k
+
+    Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, client line.
+    """
+    return _PRIMAL_RESIDUAL.slotwise(
+        NATURAL, (("natural_client", natural_client), ("natural_global", natural_global)), (), out, stream
+    )
+
+
+_DUAL_RESIDUAL = MapKernel(
+    name="dual_residual",
+    operands=(
+        ("natural_global", "real"),
+        ("natural_prior", "real"),
+        ("dual_total", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def dual_residual(
+    natural_global: Sequence[Any],
+    natural_prior: Sequence[Any],
+    dual_total: Sequence[Any],
+    *,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Dual residual λ_g − λ_0 + Σ_k η_k of the server.
+
+    Formula (a coordinate): E - lambda_0 + lambda_g
+
+    Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Möllenhoff et al., arXiv:2506.13150, server line.
+    """
+    return _DUAL_RESIDUAL.slotwise(
+        NATURAL,
+        (("natural_global", natural_global), ("natural_prior", natural_prior), ("dual_total", dual_total)),
+        (),
+        out,
+        stream,
+    )
 
 
 _ROUND_UPDATE = MapKernel(

@@ -281,6 +281,29 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_diagonal_gaussian_client_map_f32
   end interface badmm_diagonal_gaussian_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_diagonal_gaussian_cavity
+    pure function badmm_diagonal_gaussian_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_diagonal_gaussian_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_cavity_f64
+    pure function badmm_diagonal_gaussian_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_diagonal_gaussian_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_cavity_f32
+  end interface badmm_diagonal_gaussian_cavity
   ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
   ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -309,6 +332,34 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_diagonal_gaussian_dual_update_f32
   end interface badmm_diagonal_gaussian_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_diagonal_gaussian_bregman_dual_update
+    pure function badmm_diagonal_gaussian_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_diagonal_gaussian_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_bregman_dual_update_f64
+    pure function badmm_diagonal_gaussian_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_diagonal_gaussian_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_bregman_dual_update_f32
+  end interface badmm_diagonal_gaussian_bregman_dual_update
   ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
   ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
   ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
@@ -352,6 +403,37 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_diagonal_gaussian_server_total_term
   end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
+  !     (finite): eta_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_diagonal_gaussian_contribution_change
+    pure function badmm_diagonal_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
+        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_old
+      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_contribution_change_f64
+    pure function badmm_diagonal_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
+        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_old
+      real(c_float), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_contribution_change_f32
+  end interface badmm_diagonal_gaussian_contribution_change
   ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
   ! Formula: alpha*lambda_0 + c
   ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
@@ -375,6 +457,48 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_diagonal_gaussian_server_update_f32
   end interface badmm_diagonal_gaussian_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_diagonal_gaussian_primal_residual
+    pure function badmm_diagonal_gaussian_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_diagonal_gaussian_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_primal_residual_f64
+    pure function badmm_diagonal_gaussian_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_diagonal_gaussian_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_primal_residual_f32
+  end interface badmm_diagonal_gaussian_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_diagonal_gaussian_dual_residual
+    pure function badmm_diagonal_gaussian_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_diagonal_gaussian_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_dual_residual_f64
+    pure function badmm_diagonal_gaussian_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_diagonal_gaussian_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_dual_residual_f32
+  end interface badmm_diagonal_gaussian_dual_residual
   ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
   ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -436,6 +560,29 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_full_gaussian_client_map_f32
   end interface badmm_full_gaussian_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_full_gaussian_cavity
+    pure function badmm_full_gaussian_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_full_gaussian_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_full_gaussian_cavity_f64
+    pure function badmm_full_gaussian_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_full_gaussian_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_full_gaussian_cavity_f32
+  end interface badmm_full_gaussian_cavity
   ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
   ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -464,6 +611,34 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_full_gaussian_dual_update_f32
   end interface badmm_full_gaussian_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_full_gaussian_bregman_dual_update
+    pure function badmm_full_gaussian_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_full_gaussian_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_full_gaussian_bregman_dual_update_f64
+    pure function badmm_full_gaussian_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_full_gaussian_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_full_gaussian_bregman_dual_update_f32
+  end interface badmm_full_gaussian_bregman_dual_update
   ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
   ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
   ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
@@ -507,6 +682,37 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_full_gaussian_server_total_term
   end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
+  !     (finite): eta_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_full_gaussian_contribution_change
+    pure function badmm_full_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
+        num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_old
+      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_full_gaussian_contribution_change_f64
+    pure function badmm_full_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
+        num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_old
+      real(c_float), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_full_gaussian_contribution_change_f32
+  end interface badmm_full_gaussian_contribution_change
   ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
   ! Formula: alpha*lambda_0 + c
   ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
@@ -530,6 +736,48 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_full_gaussian_server_update_f32
   end interface badmm_full_gaussian_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_full_gaussian_primal_residual
+    pure function badmm_full_gaussian_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_full_gaussian_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_full_gaussian_primal_residual_f64
+    pure function badmm_full_gaussian_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_full_gaussian_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_full_gaussian_primal_residual_f32
+  end interface badmm_full_gaussian_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_full_gaussian_dual_residual
+    pure function badmm_full_gaussian_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_full_gaussian_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_full_gaussian_dual_residual_f64
+    pure function badmm_full_gaussian_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_full_gaussian_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_full_gaussian_dual_residual_f32
+  end interface badmm_full_gaussian_dual_residual
   ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
   ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -747,6 +995,29 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_gamma_client_map_f32
   end interface badmm_gamma_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_gamma_cavity
+    pure function badmm_gamma_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_gamma_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_gamma_cavity_f64
+    pure function badmm_gamma_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_gamma_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_gamma_cavity_f32
+  end interface badmm_gamma_cavity
   ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
   ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -775,6 +1046,34 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_gamma_dual_update_f32
   end interface badmm_gamma_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_gamma_bregman_dual_update
+    pure function badmm_gamma_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_gamma_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_gamma_bregman_dual_update_f64
+    pure function badmm_gamma_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_gamma_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_gamma_bregman_dual_update_f32
+  end interface badmm_gamma_bregman_dual_update
   ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
   ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
   ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
@@ -818,6 +1117,37 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_gamma_server_total_term
   end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
+  !     (finite): eta_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_gamma_contribution_change
+    pure function badmm_gamma_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
+        num_clients) bind(c, name="badmm_gamma_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_old
+      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_gamma_contribution_change_f64
+    pure function badmm_gamma_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
+        num_clients) bind(c, name="badmm_gamma_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_old
+      real(c_float), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_gamma_contribution_change_f32
+  end interface badmm_gamma_contribution_change
   ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
   ! Formula: alpha*lambda_0 + c
   ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
@@ -841,6 +1171,48 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_gamma_server_update_f32
   end interface badmm_gamma_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_gamma_primal_residual
+    pure function badmm_gamma_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_gamma_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_gamma_primal_residual_f64
+    pure function badmm_gamma_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_gamma_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_gamma_primal_residual_f32
+  end interface badmm_gamma_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_gamma_dual_residual
+    pure function badmm_gamma_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_gamma_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_gamma_dual_residual_f64
+    pure function badmm_gamma_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_gamma_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_gamma_dual_residual_f32
+  end interface badmm_gamma_dual_residual
   ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
   ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -1049,6 +1421,29 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_isotropic_gaussian_client_map_f32
   end interface badmm_isotropic_gaussian_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_isotropic_gaussian_cavity
+    pure function badmm_isotropic_gaussian_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_isotropic_gaussian_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_cavity_f64
+    pure function badmm_isotropic_gaussian_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_isotropic_gaussian_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_cavity_f32
+  end interface badmm_isotropic_gaussian_cavity
   ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
   ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -1077,6 +1472,34 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_isotropic_gaussian_dual_update_f32
   end interface badmm_isotropic_gaussian_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_isotropic_gaussian_bregman_dual_update
+    pure function badmm_isotropic_gaussian_bregman_dual_update_f64(dual, expectation_global, expectation_client, &
+        rho, damping) bind(c, name="badmm_isotropic_gaussian_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_bregman_dual_update_f64
+    pure function badmm_isotropic_gaussian_bregman_dual_update_f32(dual, expectation_global, expectation_client, &
+        rho, damping) bind(c, name="badmm_isotropic_gaussian_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_bregman_dual_update_f32
+  end interface badmm_isotropic_gaussian_bregman_dual_update
   ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
   ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
   ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
@@ -1120,6 +1543,37 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_isotropic_gaussian_server_total_term
   end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
+  !     (finite): eta_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_isotropic_gaussian_contribution_change
+    pure function badmm_isotropic_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
+        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_old
+      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_contribution_change_f64
+    pure function badmm_isotropic_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
+        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_old
+      real(c_float), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_contribution_change_f32
+  end interface badmm_isotropic_gaussian_contribution_change
   ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
   ! Formula: alpha*lambda_0 + c
   ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
@@ -1143,6 +1597,48 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_isotropic_gaussian_server_update_f32
   end interface badmm_isotropic_gaussian_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_isotropic_gaussian_primal_residual
+    pure function badmm_isotropic_gaussian_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_isotropic_gaussian_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_primal_residual_f64
+    pure function badmm_isotropic_gaussian_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_isotropic_gaussian_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_primal_residual_f32
+  end interface badmm_isotropic_gaussian_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_isotropic_gaussian_dual_residual
+    pure function badmm_isotropic_gaussian_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_isotropic_gaussian_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_dual_residual_f64
+    pure function badmm_isotropic_gaussian_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_isotropic_gaussian_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_dual_residual_f32
+  end interface badmm_isotropic_gaussian_dual_residual
   ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
   ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -1247,14 +1743,14 @@ module badmm_kernels
     end function badmm_ivon_sample_f32
   end interface badmm_ivon_sample
   ! The IVON step from one sample's gradient.
-  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
-  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s')
+  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
+  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')
   !  gradient: of the mean loss, at the sample.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1264,16 +1760,16 @@ module badmm_kernels
   !  clip: largest entry of the mean's direction, > 0; infinity: no limit.
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update
-    pure subroutine badmm_ivon_update_f64(gradient, mean, precision, momentum, tilt_precision_mean, tilt_precision, &
-        noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
+    pure subroutine badmm_ivon_update_f64(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
         name="badmm_ivon_update_f64")
       import :: c_double
       real(c_double), intent(in), value :: gradient
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: noise
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1285,16 +1781,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_precision
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_f64
-    pure subroutine badmm_ivon_update_f32(gradient, mean, precision, momentum, tilt_precision_mean, tilt_precision, &
-        noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
+    pure subroutine badmm_ivon_update_f32(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, out_momentum) bind(c, &
         name="badmm_ivon_update_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: gradient
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_float), intent(in), value :: noise
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1308,15 +1804,15 @@ module badmm_kernels
     end subroutine badmm_ivon_update_f32
   end interface badmm_ivon_update
   ! The IVON step and the next sample, in one pass.
-  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + t_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
-  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + t_S*m - t_xi)/s'), sample m' +
+  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), v'
+  !     = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s'), sample m' +
   !     noise'/sqrt(ess*s')
   !  gradient: of the mean loss, at the sample.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  noise: a standard normal.
   !  next_noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
@@ -1327,16 +1823,16 @@ module badmm_kernels
   !  clip: largest entry of the mean's direction, > 0; infinity: no limit.
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_sample
-    pure subroutine badmm_ivon_update_sample_f64(gradient, mean, precision, momentum, tilt_precision_mean, &
-        tilt_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+    pure subroutine badmm_ivon_update_sample_f64(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum, out_sample) bind(c, name="badmm_ivon_update_sample_f64")
       import :: c_double
       real(c_double), intent(in), value :: gradient
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: noise
       real(c_double), intent(in), value :: next_noise
       real(c_double), intent(in), value :: ess
@@ -1350,16 +1846,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
       real(c_double), intent(out) :: out_sample
     end subroutine badmm_ivon_update_sample_f64
-    pure subroutine badmm_ivon_update_sample_f32(gradient, mean, precision, momentum, tilt_precision_mean, &
-        tilt_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+    pure subroutine badmm_ivon_update_sample_f32(gradient, mean, precision, momentum, cavity_precision_mean, &
+        cavity_precision, noise, next_noise, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum, out_sample) bind(c, name="badmm_ivon_update_sample_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: gradient
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_float), intent(in), value :: noise
       real(c_float), intent(in), value :: next_noise
       real(c_double), intent(in), value :: ess
@@ -1404,14 +1900,14 @@ module badmm_kernels
     end subroutine badmm_ivon_accumulate_f32
   end interface badmm_ivon_accumulate
   ! The IVON step from the sums of several samples, with the mean of gradient*noise for its curvature.
-  ! Formula: update with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) + t_S
+  ! Formula: update with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) + c_S
   !  total_gradient: sum of gradients, from 0.
   !  total_price: sum of gradient * noise, from 0.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  samples: number of samples in the sums.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1422,16 +1918,16 @@ module badmm_kernels
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_averaged
     pure subroutine badmm_ivon_update_averaged_f64(total_gradient, total_price, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
-        out_momentum) bind(c, name="badmm_ivon_update_averaged_f64")
+        cavity_precision_mean, cavity_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, &
+        out_precision, out_momentum) bind(c, name="badmm_ivon_update_averaged_f64")
       import :: c_double
       real(c_double), intent(in), value :: total_gradient
       real(c_double), intent(in), value :: total_price
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1444,16 +1940,16 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_f64
     pure subroutine badmm_ivon_update_averaged_f32(total_gradient, total_price, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
-        out_momentum) bind(c, name="badmm_ivon_update_averaged_f32")
+        cavity_precision_mean, cavity_precision, samples, ess, lr, beta1, beta2, debias, clip, out_mean, &
+        out_precision, out_momentum) bind(c, name="badmm_ivon_update_averaged_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: total_gradient
       real(c_float), intent(in), value :: total_price
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: ess
       real(c_double), intent(in), value :: lr
@@ -1493,14 +1989,14 @@ module badmm_kernels
     end subroutine badmm_ivon_accumulate_squares_f32
   end interface badmm_ivon_accumulate_squares
   ! The IVON step from the sums of several samples, with the mean of gradient^2 for its curvature.
-  ! Formula: update with gradient = total_gradient/samples, f + delta = total_square/samples*1 + t_S
+  ! Formula: update with gradient = total_gradient/samples, f + delta = total_square/samples*1 + c_S
   !  total_gradient: sum of gradients, from 0.
   !  total_square: sum of gradient^2, from 0.
   !  mean: m.
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
-  !  tilt: (t_xi, t_S), the natural parameter of rho * lambda_g + eta over N/tau: (eta_xi + delta m_g, eta_S + delta),
-  !     or (0, weight_decay) for IVON itself.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
   !  samples: number of samples in the sums.
   !  lr: step size of the mean, >= 0.
   !  beta1: decay of the momentum, in [0, 1].
@@ -1510,7 +2006,7 @@ module badmm_kernels
   ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
   interface badmm_ivon_update_averaged_squares
     pure subroutine badmm_ivon_update_averaged_squares_f64(total_gradient, total_square, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+        cavity_precision_mean, cavity_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum) bind(c, name="badmm_ivon_update_averaged_squares_f64")
       import :: c_double
       real(c_double), intent(in), value :: total_gradient
@@ -1518,8 +2014,8 @@ module badmm_kernels
       real(c_double), intent(in), value :: mean
       real(c_double), intent(in), value :: precision
       real(c_double), intent(in), value :: momentum
-      real(c_double), intent(in), value :: tilt_precision_mean
-      real(c_double), intent(in), value :: tilt_precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: lr
       real(c_double), intent(in), value :: beta1
@@ -1531,7 +2027,7 @@ module badmm_kernels
       real(c_double), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_squares_f64
     pure subroutine badmm_ivon_update_averaged_squares_f32(total_gradient, total_square, mean, precision, momentum, &
-        tilt_precision_mean, tilt_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
+        cavity_precision_mean, cavity_precision, samples, lr, beta1, beta2, debias, clip, out_mean, out_precision, &
         out_momentum) bind(c, name="badmm_ivon_update_averaged_squares_f32")
       import :: c_double, c_float
       real(c_float), intent(in), value :: total_gradient
@@ -1539,8 +2035,8 @@ module badmm_kernels
       real(c_float), intent(in), value :: mean
       real(c_float), intent(in), value :: precision
       real(c_float), intent(in), value :: momentum
-      real(c_float), intent(in), value :: tilt_precision_mean
-      real(c_float), intent(in), value :: tilt_precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
       real(c_double), intent(in), value :: samples
       real(c_double), intent(in), value :: lr
       real(c_double), intent(in), value :: beta1

@@ -38,37 +38,40 @@ ALL = ("ess", "lr", "beta1", "beta2", "debias", "clip")
 
 
 def calls(shape: tuple[int, ...], dtype: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every kernel with noise drawn, read and kept; tilts that are arrays, shared arrays, numbers, numbers a row."""
+    """Every kernel with noise drawn, read and kept; cavities that are arrays, shared arrays, numbers, numbers a row."""
     rng = np.random.default_rng(7)
     normals = rng.normal(size=shape).astype(dtype)
     whole = state(shape, dtype)
     rows = shape[0] if len(shape) > 1 else 1
-    tilt = (rng.normal(size=shape).astype(dtype), rng.uniform(0.5, 1.0, shape).astype(dtype))
-    shared = tuple(a[0].copy() for a in tilt) if len(shape) > 1 else tilt
+    cavity = (rng.normal(size=shape).astype(dtype), rng.uniform(0.5, 1.0, shape).astype(dtype))
+    shared = tuple(a[0].copy() for a in cavity) if len(shape) > 1 else cavity
     numbers: dict[str, Any] = {"mean": whole["mean"], "precision": whole["precision"]}
     yield "sample", numbers | hyper("ess") | {"seed": 3, "step": 5}
     yield "sample", numbers | hyper("ess") | {"noise": normals}
     yield "sample", numbers | hyper("ess") | {"seed": 2**63, "step": 9, "noise": np.zeros(shape, dtype)}
-    for given in (tilt, shared, (0.0, 1e-3), (0.25, tilt[1])):
-        yield "update", whole | hyper(*ALL) | {"tilt": given, "seed": 3, "step": 5}
-    yield "update", whole | hyper(*ALL, clip=None) | {"tilt": tilt, "noise": normals}
+    for given in (cavity, shared, (0.0, 1e-3), (0.25, cavity[1])):
+        yield "update", whole | hyper(*ALL) | {"cavity": given, "seed": 3, "step": 5}
+    yield "update", whole | hyper(*ALL, clip=None) | {"cavity": cavity, "noise": normals}
     drawn = {"seed": 3, "step": 5, "next_step": 6}
-    yield "update_sample", whole | hyper(*ALL) | drawn | {"tilt": tilt}
-    yield "update_sample", whole | hyper(*ALL) | drawn | {"tilt": (0.0, 1e-3), "next_noise": np.zeros(shape, dtype)}
-    yield "update_sample", whole | hyper(*ALL) | {"tilt": tilt, "noise": normals, "next_noise": normals[::-1].copy()}
+    yield "update_sample", whole | hyper(*ALL) | drawn | {"cavity": cavity}
+    yield "update_sample", whole | hyper(*ALL) | drawn | {"cavity": (0.0, 1e-3), "next_noise": np.zeros(shape, dtype)}
+    yield (
+        "update_sample",
+        whole | hyper(*ALL) | {"cavity": cavity, "noise": normals, "next_noise": normals[::-1].copy()},
+    )
     if rows > 1:
         per_row = {n: [v * (1 + 0.01 * k) for k in range(rows)] for n, v in HYPER.items() if n in ("ess", "lr", "clip")}
-        columns = tuple(np.ascontiguousarray(a.reshape(rows, -1)[:, :1]) for a in tilt)
+        columns = tuple(np.ascontiguousarray(a.reshape(rows, -1)[:, :1]) for a in cavity)
         own = {"seed": list(range(rows)), "step": 5, "next_step": [6 + k for k in range(rows)]}
-        yield "update_sample", whole | hyper(*ALL, **per_row) | own | {"tilt": columns if len(shape) == 2 else tilt}
+        yield "update_sample", whole | hyper(*ALL, **per_row) | own | {"cavity": columns if len(shape) == 2 else cavity}
     totals = state(shape, dtype, ("gradient", "total_gradient", "total_price", "total_square"))
     sums = {n: totals[n] for n in ("total_gradient", "total_price")}
     squares = {n: totals[n] for n in ("total_gradient", "total_square")}
     rest = {n: whole[n] for n in ("mean", "precision", "momentum")}
     yield "accumulate", sums | {"gradient": totals["gradient"], "seed": 1, "step": 2}
     yield "accumulate_squares", squares | {"gradient": totals["gradient"]}
-    yield "update_averaged", sums | rest | hyper("samples", *ALL) | {"tilt": tilt}
-    yield "update_averaged_squares", squares | rest | hyper("samples", *ALL[1:]) | {"tilt": (0.0, 1.0)}
+    yield "update_averaged", sums | rest | hyper("samples", *ALL) | {"cavity": cavity}
+    yield "update_averaged_squares", squares | rest | hyper("samples", *ALL[1:]) | {"cavity": (0.0, 1.0)}
 
 
 def both(function: str, arguments: dict[str, Any]) -> tuple[list[bytes], list[bytes]]:
@@ -113,7 +116,7 @@ def test_state_is_updated_in_place_and_out_of_unaligned_memory(device: Any, dtyp
         normals = np.random.default_rng(size).normal(size=size).astype(dtype)
         for shift in (0, 1):
             for noise in ({"noise": normals}, {"seed": 3, "step": 4}):
-                extra = hyper(*ALL) | {"tilt": (0.0, 0.5)}
+                extra = hyper(*ALL) | {"cavity": (0.0, 0.5)}
                 expected = CPU.update(**whole, **extra, **noise)
 
                 def placed(values: Any, size: int = size, shift: int = shift) -> Any:
@@ -136,7 +139,7 @@ def test_state_is_updated_in_place_and_out_of_unaligned_memory(device: Any, dtyp
 def test_the_next_sample_may_take_the_gradients_place(device: Any, dtype: str) -> None:
     xp, ns = device.memory.xp, badmm_kernels.load("ivon", device="gpu")
     for size in (1, 33, 1001):
-        whole, extra = state((size,), dtype), hyper(*ALL) | {"tilt": (0.0, 0.5), "seed": 3, "step": 4, "next_step": 5}
+        whole, extra = state((size,), dtype), hyper(*ALL) | {"cavity": (0.0, 0.5), "seed": 3, "step": 4, "next_step": 5}
         expected = CPU.update_sample(**whole, **extra)
         there = {name: xp.asarray(array) for name, array in whole.items()}
         out = tuple(there[name] for name in ("mean", "precision", "momentum", "gradient"))
@@ -152,23 +155,23 @@ def spoiled(name: str, value: float) -> dict[str, Any]:
     return whole | {name: np.where(np.arange(7) == 4, value, whole[name])}
 
 
-TILT = {"tilt": (0.0, 0.5), "noise": np.ones(7)}
+CAVITY = {"cavity": (0.0, 0.5), "noise": np.ones(7)}
 BAD: list[tuple[str, dict[str, Any]]] = [
-    ("update", spoiled("gradient", np.nan) | hyper(*ALL) | TILT),
-    ("update", spoiled("mean", np.inf) | hyper(*ALL) | TILT),
-    ("update", spoiled("precision", -1.0) | hyper(*ALL) | TILT),
-    ("update", spoiled("gradient", -1e300) | hyper(*ALL, beta2=0.0) | TILT),
-    ("update", state((7,), "float64") | hyper(*ALL) | TILT | {"noise": np.where(np.arange(7) == 4, np.nan, 1.0)}),
+    ("update", spoiled("gradient", np.nan) | hyper(*ALL) | CAVITY),
+    ("update", spoiled("mean", np.inf) | hyper(*ALL) | CAVITY),
+    ("update", spoiled("precision", -1.0) | hyper(*ALL) | CAVITY),
+    ("update", spoiled("gradient", -1e300) | hyper(*ALL, beta2=0.0) | CAVITY),
+    ("update", state((7,), "float64") | hyper(*ALL) | CAVITY | {"noise": np.where(np.arange(7) == 4, np.nan, 1.0)}),
     ("sample", {n: spoiled("precision", 0.0)[n] for n in ("mean", "precision")} | {"ess": 1.0, "seed": 1, "step": 1}),
 ]
 REFUSED: list[tuple[str, dict[str, Any]]] = [
-    ("update", state((7,), "float64") | hyper(*ALL, ess=-1.0) | TILT),
-    ("update", state((7,), "float64") | hyper(*ALL) | {"tilt": (0.0, 0.5)}),
-    ("update", state((7,), "float64") | hyper(*ALL) | {"tilt": (np.inf, 0.5), "noise": np.ones(7)}),
-    ("update", state((7,), "float64") | hyper(*ALL) | {"tilt": (0.0, np.ones(3)), "noise": np.ones(7)}),
-    ("update", state((7,), "float32") | hyper(*ALL) | {"tilt": (0.0, np.ones(7)), "noise": np.ones(7, "f4")}),
-    ("update", state((7,), "float64") | hyper(*ALL, lr=[0.1, 0.2]) | TILT),
-    ("update", state((7,), "float64") | hyper(*ALL) | {"tilt": (0.0, 0.5), "step": 3}),
+    ("update", state((7,), "float64") | hyper(*ALL, ess=-1.0) | CAVITY),
+    ("update", state((7,), "float64") | hyper(*ALL) | {"cavity": (0.0, 0.5)}),
+    ("update", state((7,), "float64") | hyper(*ALL) | {"cavity": (np.inf, 0.5), "noise": np.ones(7)}),
+    ("update", state((7,), "float64") | hyper(*ALL) | {"cavity": (0.0, np.ones(3)), "noise": np.ones(7)}),
+    ("update", state((7,), "float32") | hyper(*ALL) | {"cavity": (0.0, np.ones(7)), "noise": np.ones(7, "f4")}),
+    ("update", state((7,), "float64") | hyper(*ALL, lr=[0.1, 0.2]) | CAVITY),
+    ("update", state((7,), "float64") | hyper(*ALL) | {"cavity": (0.0, 0.5), "step": 3}),
     ("sample", {n: state((7,), "float64")[n] for n in ("mean", "precision")} | {"ess": 1.0, "seed": -1, "step": 1}),
 ]
 

@@ -99,6 +99,11 @@ def test_lines_of_a_round_have_the_cpus_bits_for_clients_and_shared_operands(
         client, dual = (naturals(family, (clients, width), dtype, s) for s in (1, 2))
         for name, arguments in {
             "client_map": (prior, dual, client, 0.3),
+            "cavity": (prior, dual, 0.3),
+            "bregman_dual_update": (dual, prior, client, 0.3, 1.7),
+            "contribution_change": (client, dual, dual, client, 0.4, clients),
+            "primal_residual": (client, prior),
+            "dual_residual": (prior, prior, dual),
             "dual_update": (dual, prior, client, 0.3, 0.7),
             "server_contribution": (client, dual, 0.4, clients),
             "round_update": (dual, prior, client, 0.3, 0.7, 0.4, clients),

@@ -84,19 +84,19 @@ def inputs(sweep: SweepKernel, dtype: str, hyper: dict[str, Any]) -> list[Any]:
     rng = generator("ivon", sweep.name, dtype, str(hyper))
     found = {name: spread(rng, COUNT, 3.0, domain != "positive", dtype) for name, domain, _ in sweep.operands}
     found |= {name: rng.normal(size=COUNT).astype(dtype) for name, _, _ in sweep.normals}
-    if {"gradient", "noise", "precision", "tilt.precision"} <= found.keys():
+    if {"gradient", "noise", "precision", "cavity.precision"} <= found.keys():
         third, s = COUNT // 3, found["precision"].astype("float64")
         price = found["gradient"] * found["noise"] * np.sqrt(s * hyper["ess"])
-        found["tilt.precision"][:third] = neighbours((s - price).astype(dtype), rng, 3)[:third]
+        found["cavity.precision"][:third] = neighbours((s - price).astype(dtype), rng, 3)[:third]
     return list(found.values())
 
 
 def numba(sweep: SweepKernel, arrays: list[Any], hyper: dict[str, Any]) -> tuple[Any, ...]:
     """The Numba kernel's results."""
     operands = dict(zip([name for name, _, _ in sweep.operands], arrays, strict=False))
-    arguments: dict[str, Any] = {name: a for name, a in operands.items() if not name.startswith("tilt.")}
-    if "tilt.precision" in operands:
-        arguments["tilt"] = (operands["tilt.precision_mean"], operands["tilt.precision"])
+    arguments: dict[str, Any] = {name: a for name, a in operands.items() if not name.startswith("cavity.")}
+    if "cavity.precision" in operands:
+        arguments["cavity"] = (operands["cavity.precision_mean"], operands["cavity.precision"])
     arguments |= {name: hyper[name] for name, _ in sweep.scalars}
     arguments |= dict(zip([name for name, _, _ in sweep.normals], arrays[len(operands) :], strict=True))
     result: tuple[Any, ...] = getattr(IVON, sweep.name)(**arguments)
@@ -143,7 +143,7 @@ def test_the_normals_have_the_same_bits(
 
 
 MUTANTS = (
-    Mutant("curvature without the tilt", "ivon", "badmm_ivon_update_f64", "sqrt(precision), tilt_precision",
+    Mutant("curvature without the cavity", "ivon", "badmm_ivon_update_f64", "sqrt(precision), cavity_precision",
            "sqrt(precision), 0.0"),
     Mutant("retraction of first order", "ivon", "badmm_ivon_update_sample_f64", "((0.5 * w) / precision) + 1.0", "1.0"),
     Mutant("one clip only", "ivon", "badmm_ivon_update_averaged_f64", "((capped < -radius) ? -radius : capped)",

@@ -158,6 +158,23 @@ BADMM_INLINE float badmm_isotropic_gaussian_client_map_f32(
     return fmaf(u0, dual - gradient, natural_global);
 }
 
+/* The client's cavity lambda_g + eta/rho.
+ * Formula: eta/rho + lambda_g
+ * Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+ *  rho: penalty rho > 0.
+ * Source: Moellenhoff et al., arXiv:2506.13150, client line. */
+BADMM_INLINE double badmm_isotropic_gaussian_cavity_f64(double natural_global, double dual, double rho)
+{
+    const double u0 = 1.0 / rho;
+    return fma(dual, u0, natural_global);
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_cavity_f32(float natural_global, float dual, double rho)
+{
+    const float u0 = (float)(1.0 / rho);
+    return fmaf(dual, u0, natural_global);
+}
+
 /* Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
  * Formula: eta + gamma*rho*(lambda_g - lambda_k)
  * Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
@@ -176,6 +193,26 @@ BADMM_INLINE float badmm_isotropic_gaussian_dual_update_f32(
 {
     const float u0 = (float)(damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
+}
+
+/* Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+ * Formula: eta + gamma*rho*(mu_g - mu_k)
+ * Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+ *  rho: penalty rho > 0.
+ *  damping: dual damping gamma > 0, in units of lambda over mu.
+ * Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150. */
+BADMM_INLINE double badmm_isotropic_gaussian_bregman_dual_update_f64(
+    double dual, double expectation_global, double expectation_client, double rho, double damping)
+{
+    const double u0 = damping * rho;
+    return fma(u0, expectation_global - expectation_client, dual);
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_bregman_dual_update_f32(
+    float dual, float expectation_global, float expectation_client, double rho, double damping)
+{
+    const float u0 = (float)(damping * rho);
+    return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
 /* One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
@@ -214,6 +251,29 @@ BADMM_INLINE double badmm_isotropic_gaussian_server_total_term(
     return fma(natural_client, u1, -dual * u0);
 }
 
+/* The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+ * Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+ * Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
+ *     (finite): eta_old.
+ *  alpha: server step alpha in (0, 1].
+ *  num_clients: number of clients K >= 1.
+ * Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum. */
+BADMM_INLINE double badmm_isotropic_gaussian_contribution_change_f64(
+    double natural_client, double dual, double natural_old, double dual_old, double alpha, double num_clients)
+{
+    const double u0 = alpha;
+    const double u1 = (1.0 - alpha) / num_clients;
+    return fma(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_contribution_change_f32(
+    float natural_client, float dual, float natural_old, float dual_old, double alpha, double num_clients)
+{
+    const float u0 = (float)alpha;
+    const float u1 = (float)((1.0 - alpha) / num_clients);
+    return fmaf(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+}
+
 /* Server line lambda_g <- alpha lambda_0 + sum_k c_k.
  * Formula: alpha*lambda_0 + c
  * Arguments: natural_prior (finite): lambda_0; total (finite): c.
@@ -229,6 +289,36 @@ BADMM_INLINE float badmm_isotropic_gaussian_server_update_f32(float natural_prio
 {
     const float u0 = (float)alpha;
     return fmaf(natural_prior, u0, total);
+}
+
+/* Primal residual lambda_k - lambda_g of a client.
+ * Formula: -lambda_g + lambda_k
+ * Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+ * Source: Moellenhoff et al., arXiv:2506.13150, client line. */
+BADMM_INLINE double badmm_isotropic_gaussian_primal_residual_f64(double natural_client, double natural_global)
+{
+    return natural_client - natural_global;
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_primal_residual_f32(float natural_client, float natural_global)
+{
+    return natural_client - natural_global;
+}
+
+/* Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+ * Formula: E - lambda_0 + lambda_g
+ * Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+ * Source: Moellenhoff et al., arXiv:2506.13150, server line. */
+BADMM_INLINE double badmm_isotropic_gaussian_dual_residual_f64(
+    double natural_global, double natural_prior, double dual_total)
+{
+    return (dual_total + natural_global) - natural_prior;
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_dual_residual_f32(
+    float natural_global, float natural_prior, float dual_total)
+{
+    return (dual_total + natural_global) - natural_prior;
 }
 
 /* Dual line and the updated dual's term c_k of the server line, in one pass over memory.

@@ -1,0 +1,126 @@
+"""Claims about the lowered IR: what every kernel of a family computes is what was derived.
+
+Each claim names its targets, and `unclaimed` finds the kernels that none has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+
+import mpmath as mp
+import sympy as sp
+
+from ..calculus.elementwise import Calculus, ScalarRoot, calculus
+from ..calculus.family import Family
+from ..ir.evaluate import Evaluator
+from ..ir.nodes import Kernel, MatrixMap, Module, Optimizer
+from ..lower.admm import expected_results as round_results
+from ..lower.families import build_module
+from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric
+
+# literals are float64 and series end below its rounding: exact arithmetic leaves about 1e-16
+TRUNCATION = mp.mpf(10) ** -14
+NEWTON = mp.mpf(10) ** -12
+
+
+def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
+    """What each elementwise kernel of a family must give, by name; an inverse map without closed form is left out."""
+    if family.is_matrix:
+        return round_results()
+    c = calculus(family)
+    inverse, (_, _, kl) = c.natural_of_expectation, c.kl
+    maps = {
+        "natural_from_standard": c.at.natural_of_standard,
+        "standard_from_natural": c.standard_of_natural,
+        "expectation_from_natural": c.expectation_of_natural,
+        "natural_gradient": c.natural_gradient,
+    }
+    if not isinstance(inverse, ScalarRoot):
+        maps["natural_from_expectation"] = inverse
+    sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl}
+    return {
+        **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
+        **{name: [expr] for name, expr in sums.items()},
+        **round_results(),
+    }
+
+
+def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.Expr]]) -> str:
+    """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
+    evaluator = Evaluator(module.functions)
+    fixed = {s.symbol for s in family.fixed}
+    with mp.workdps(DIGITS):
+        for kernel in module.kernels:
+            if kernel.name not in expected or isinstance(kernel, MatrixMap):
+                continue
+            exprs = expected[kernel.name]
+            symbols = set().union(*(e.free_symbols for e in exprs)) | fixed
+            for point in domain_points(symbols, seed=7):
+                if kernel.name == "natural_from_expectation" and len(point) > 1:
+                    mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
+                    point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
+                _compare(evaluator, kernel, exprs, point)
+    return f"mpmath, {DIGITS} digits at 5 random points a kernel"
+
+
+def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: Point50) -> None:
+    env = {str(s): v for s, v in point.items()}
+    env |= {o.variable: mp.mpf(0) for o in kernel.operands if o.variable not in env}
+    for got, want in zip(evaluator.kernel(kernel, env), exprs, strict=True):
+        expected = numeric(want, point)
+        if abs(got - expected) > TRUNCATION * max(1, abs(expected)):
+            raise ClaimError(f"{kernel.name} gives {mp.nstr(got, 12)}, derived {mp.nstr(expected, 12)}")
+
+
+def newton(c: Calculus, module: Module) -> str:
+    """The lowered inverse map, a Newton iteration, gives λ(μ(λ)) = λ over eight decades within its bound on the
+    steps."""
+    (kernel,) = (k for k in module.kernels if k.name == "natural_from_expectation")
+    evaluator = Evaluator(module.functions)
+    first, *others = (m[0, 0] for m in c.at.natural)
+    count = 0
+    with mp.workdps(DIGITS):
+        for exponent in [mp.mpf(k) / 2 for k in range(-8, 17)]:
+            point = {first: mp.mpf(10) ** exponent, **{s: mp.mpf(7) / 3 for s in others}}
+            mu = [numeric(m[0, 0], point) for m in c.expectation_of_natural]
+            got = evaluator.kernel(kernel, {o.variable: v for o, v in zip(kernel.operands, mu, strict=True)})
+            for symbol, value in zip(point, got, strict=True):
+                miss = abs(value / point[symbol] - 1)
+                if miss > NEWTON:
+                    raise ClaimError(f"Newton misses {symbol} by {mp.nstr(miss, 5)} at {mp.nstr(point[first], 5)}")
+            count += 1
+    return f"mpmath, {DIGITS} digits at {count} points, 1e-4 to 1e8"
+
+
+def claims(family: Family) -> Iterator[Claim]:
+    """The claims whose targets are a family's elementwise kernels and the lines of a round."""
+    module, expected = build_module(family), expected_results(family)
+    targets = tuple(f"{family.name}.{k.name}" for k in module.kernels if k.name in expected)
+    what = "the lines of a round" if family.is_matrix else family.name
+    shown = rf"\text{{IR of {what} equals the derived expressions}}".replace("_", r"\_")
+    prove = partial(elementwise, family, module, expected)
+    label = f"lowered {'round' if family.is_matrix else family.name}"
+    yield Claim(label, family.name, shown, prove, "derive/lower", targets)
+    if not family.is_matrix and isinstance(root := calculus(family).natural_of_expectation, ScalarRoot):
+        yield Claim(
+            "Newton for the inverse map",
+            family.name,
+            sp.latex(sp.Eq(root.residual, 0)) + rf",\ {root.unknown}\in[10^{{-4}},10^8]",
+            partial(newton, calculus(family), module),
+            "derive/lower/newton.py",
+            (f"{family.name}.natural_from_expectation",),
+        )
+
+
+def kernel_names(module: Module | Optimizer) -> list[str]:
+    """The names, with their module's, of everything that is generated to be called."""
+    if isinstance(module, Module):
+        return [f"{module.family}.{k.name}" for k in module.kernels]
+    return [f"{module.name}.{n}" for n in (module.generator.name, *(s.name for s in module.sweeps))]
+
+
+def unclaimed(modules: Iterable[Module | Optimizer], proved: Iterable[Claim]) -> list[str]:
+    """The kernels that are no claim's target."""
+    targets = {target for claim in proved for target in claim.targets}
+    return [name for module in modules for name in kernel_names(module) if name not in targets]

@@ -7,7 +7,7 @@ stores      state of slots in flat arrays, and the kernels' calls on the pieces 
 arrange     which slots and stores a group's parameters make, anew where a user replaced or froze one
 waiting     the samples that wait for a step, and what a block shows
 states      which state dictionaries load
-prior       the prior and the duals that a step is tilted by
+prior       the prior and the duals in a step
 diagnosis   whether h has moved
 ranks       averages over torch.distributed's ranks
 backends    the kernels that a device's tensors run on

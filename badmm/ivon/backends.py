@@ -55,13 +55,13 @@ class Sweeps:
         sources = sweep.sources((mean, precision), noise)
         return lambda theta, ess: sweep.trusted(sources, self._uniforms(sweep, (ess,), mean), (theta,))
 
-    def updater(self, state: Sequence[Any], tilt: Sequence[Any], noise: Any) -> Callable[[Any, Scalars], None]:
+    def updater(self, state: Sequence[Any], cavity: Sequence[Any], noise: Any) -> Callable[[Any, Scalars], None]:
         """A call (gradient, scalars) of the step from one sample, in place in (mean, precision, momentum)."""
         if not self._trusted:
             update = self.namespace.update
-            return lambda gradient, scalars: update(gradient, *state, tilt, *scalars, noise=noise, out=state)
+            return lambda gradient, scalars: update(gradient, *state, cavity, *scalars, noise=noise, out=state)
         sweep = self.namespace._UPDATE
-        sources = sweep.sources((noise, *state, *tilt), noise)
+        sources = sweep.sources((noise, *state, *cavity), noise)
 
         def step(gradient: Any, scalars: Scalars) -> None:
             sources[0] = gradient

@@ -53,9 +53,9 @@ def diagnose(group: dict[str, Any], arranged: Arrangement) -> Diagnosis:
     count, moved, variance, square = 0, 0.0, 0.0, 0.0
     for store in arranged.trained:
         s = store.arrays["precision"].double()
-        tilt = store.arrays["tilt_precision"].double() if "tilt_precision" in store.arrays else weight
+        cavity = store.arrays["cavity_precision"].double() if "cavity_precision" in store.arrays else weight
         count += s.numel()
-        moved += float((s - tilt - start).abs().sum()) / start
+        moved += float((s - cavity - start).abs().sum()) / start
         variance += float((1 / (size * s)).sum())
         square += sum(float(slot.home.double().square().sum()) for slot in store.slots)
     memory = 1 / (1 - settings.number(group, "beta2")) if settings.number(group, "beta2") < 1 else float("inf")

@@ -25,7 +25,7 @@ from badmm.checks import positive_integer
 from badmm.ivon import backends, ranks, settings
 from badmm.ivon.arrange import Arrangement, check_apart
 from badmm.ivon.diagnosis import STILL, Diagnosis, diagnose
-from badmm.ivon.prior import Values, set_tilt
+from badmm.ivon.prior import Values, set_cavity
 from badmm.ivon.slots import Phase, Slot
 from badmm.ivon.states import readable
 from badmm.ivon.stores import Run
@@ -290,7 +290,7 @@ class IVON(torch.optim.Optimizer):
         number, or tensors like the parameters in their order. `weight_decay` still scales lr where `rescale_lr`.
         """
         self._refresh()
-        set_tilt(self._arrangements, self.state, mean, precision, duals or (0.0, 0.0), rho)
+        set_cavity(self._arrangements, self.state, mean, precision, duals or (0.0, 0.0), rho)
 
     @property
     def mean(self) -> list[Tensor]:

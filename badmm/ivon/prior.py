@@ -1,4 +1,4 @@
-"""The prior and the duals that an optimizer's step is tilted by."""
+"""The prior and the duals in the step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from badmm.ivon.arrange import Arrangement
-from badmm.ivon.stores import TILT, State, Store
+from badmm.ivon.stores import CAVITY, State, Store
 
 Values = float | Sequence[Tensor]
 
 
-def set_tilt(
+def set_cavity(
     arrangements: Sequence[Arrangement],
     state: State,
     mean: Values,
@@ -36,7 +36,7 @@ def set_tilt(
             m, s, xi, eta = (_flat(value, store, order) for value in named.values())
             if not store.arrays:
                 store.bind(state, 1.0, 0.0)
-            store.arrays[TILT[0]], store.arrays[TILT[1]] = (s * m + xi / rho) * scale, (s + eta / rho) * scale
+            store.arrays[CAVITY[0]], store.arrays[CAVITY[1]] = (s * m + xi / rho) * scale, (s + eta / rho) * scale
             store.arrays["precision"].copy_(s * scale + float(group["hess_init"]))
             store.publish(state)
         arranged.renew_runs()

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from badmm.ivon.stores import TILT
+from badmm.ivon.stores import CAVITY
 
-NAMES = {"precision", "momentum", "mean", *TILT}
+NAMES = {"precision", "momentum", "mean", *CAVITY}
 Group = dict[str, Any]
 
 

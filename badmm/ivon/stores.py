@@ -18,12 +18,12 @@ from badmm.ivon.backends import Sweeps
 from badmm.ivon.slots import Slot, flat
 
 SMALL = 1 << 15  # entries below which a parameter shares a store: copying it takes less than calls of its own
-TILT = ("tilt_precision_mean", "tilt_precision")
+CAVITY = ("cavity_precision_mean", "cavity_precision")
 State = MutableMapping[Tensor, dict[str, Any]]
 
 
 class Store:
-    """Slots of one device and dtype with s = h + δ, the momentum, the tilt where one is set, and normals, all (P,).
+    """Slots of one device and dtype with s = h + δ, the momentum, the cavity where one is set, and normals, all (P,).
 
     number: that of the first slot; normals come from its stream, one after the other through all slots, frozen ones
     too, so that no normal depends on what is frozen.
@@ -73,12 +73,12 @@ class Store:
     def bind(self, state: State, start: float, weight: float) -> None:
         """Take the state that there is, in whatever place, type and order, and start the rest.
 
-        start: s at the start. weight: δ, the tilt of a slot without one beside slots that have one.
+        start: s at the start. weight: δ, the cavity of a slot without one beside slots that have one.
         """
         given = [dict(state.get(slot.parameters[0], {})) for slot in self.slots]
         names = ["precision", "momentum", *(["mean"] if self.rounds else [])]
-        names += TILT if any(TILT[1] in own for own in given) else ()
-        begin = {"precision": start, TILT[1]: weight}
+        names += CAVITY if any(CAVITY[1] in own for own in given) else ()
+        begin = {"precision": start, CAVITY[1]: weight}
         self.arrays = {name: self.new(begin.get(name, 0.0)) for name in names}
         for name, array in self.arrays.items():
             for slot, own, view in zip(self.slots, given, self.views(array), strict=True):
@@ -130,7 +130,7 @@ class Run:
             mean, self._means = self._part(whole), store.views(whole, self.slots)
             self._theta, self._thetas = self.buffer("theta"), store.views(store.buffer("theta"), self.slots)
         self.state = (mean, self._part(store.arrays["precision"]), self._part(store.arrays["momentum"]))
-        self.tilt = tuple(self._part(store.arrays[name]) for name in TILT if name in store.arrays)
+        self.cavity = tuple(self._part(store.arrays[name]) for name in CAVITY if name in store.arrays)
         self.noise = self.buffer("noise")
         self._sample = {"noise": self.kernels.sampler(*self.state[:2], self.noise)}
         self._steps: dict[float, Any] = {}
@@ -172,16 +172,16 @@ class Run:
     def update(self, scalars: tuple[float, ...], weight: float) -> None:
         """The step from the one sample that there is."""
         if weight not in self._steps:
-            self._steps = {weight: self.kernels.updater(self.state, self.tilt or (0.0, weight), self.noise)}
+            self._steps = {weight: self.kernels.updater(self.state, self.cavity or (0.0, weight), self.noise)}
         self._steps[weight](self.gradient(), scalars)
 
     def update_averaged(self, scalars: tuple[float, ...], weight: float, samples: int, squares: bool) -> None:
         """The step from the sums of samples."""
-        calls, tilt = self.kernels.namespace, self.tilt or (0.0, weight)
+        calls, cavity = self.kernels.namespace, self.cavity or (0.0, weight)
         if squares:
-            calls.update_averaged_squares(*self.sums(), *self.state, tilt, samples, *scalars[1:], out=self.state)
+            calls.update_averaged_squares(*self.sums(), *self.state, cavity, samples, *scalars[1:], out=self.state)
         else:
-            calls.update_averaged(*self.sums(), *self.state, tilt, samples, *scalars, out=self.state)
+            calls.update_averaged(*self.sums(), *self.state, cavity, samples, *scalars, out=self.state)
 
     def accumulate(self, squares: bool) -> None:
         """Add the sample to the sums."""

@@ -3,14 +3,16 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+ROOMS ?= face rounds clients families methods likelihoods splits config
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help demo test cupy-on-host lint format types derive check validate docs bench digits mnist cifar-look clean
+.PHONY: help demo test mutants cupy-on-host lint format types derive check validate docs bench digits mnist cifar-look clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
 	@echo "make test      all tests"
 	@echo "make cupy-on-host      the GPU tests without a GPU: CuPy on a CUDA whose device is the host (Linux, x86-64)"
+	@echo "make mutants ROOMS=face MUTANT_ARGS='--sample 200'      plant errors room by room and count what no test notices"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
 	@echo "make digits        every federated method on the digits, tuned with equal budgets (under 20 minutes)"
 	@echo "make mnist cifar-look DATA_ROOT=DIR        the experiments on images in files; about 60 and 15 minutes"
@@ -23,6 +25,10 @@ demo: $(VENV)/.ready-run
 # what a file's tests share is made once
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+mutants: $(VENV)/.ready-test
+	$(PIP_INSTALL) 'mutmut==3.8.1'
+	for room in $(ROOMS); do $(BIN)/python tests/mutation/run.py $$room $(MUTANT_ARGS) || exit 1; done
 
 cupy-on-host: $(VENV)/.ready-test
 	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)

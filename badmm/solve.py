@@ -13,6 +13,7 @@ from badmm.clients.exact import ClientSolution, solve_client
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.distributions import Distribution
 from badmm.families.family import Family, Natural
+from badmm.families.registry import bind
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import REGISTRY
 from badmm.methods.base import Method
@@ -20,8 +21,6 @@ from badmm.rounds.history import Result, RoundRecord, SolverState
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Setting, Steps
 
-MEMORY, FULL_MEMORY = 20, 8
-"""Rounds whose dual lines are remembered: a full Gaussian's are large, and it needs fewer."""
 Callback = Callable[[SolverState], Any]
 
 
@@ -67,7 +66,7 @@ def solve(
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the
     server out of the domain.
     """
-    server = Family(family, prior)
+    server = bind(family, prior)
     bound = _bind(clients, server, temperature, expectation, seed)
     if method not in REGISTRY:
         raise ValueError(f"method: expected one of {', '.join(REGISTRY)}, got {method!r}")
@@ -126,7 +125,7 @@ class _Run:
     ) -> None:
         self.family, self.bound, self.method = family, bound, method
         self.client_tol, self.client_max_iterations = client_tol, client_max_iterations
-        self.mixing = DualMixing(family, FULL_MEMORY if family.name == "full_gaussian" else MEMORY)
+        self.mixing = DualMixing(family, family.mixing_memory)
 
     def initial(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
         """The state before the first round."""
@@ -136,7 +135,7 @@ class _Run:
         elif isinstance(start, tuple):
             natural = self._slots(start, "start", family.shapes)
         else:
-            natural = Family(family.name, start).prior_natural
+            natural = bind(family.name, start).prior_natural
         if not family.in_domain(natural):
             raise ValueError(f"start: expected a natural parameter in the domain of {family.name}, got one outside")
         shapes = tuple((K, *shape) for shape in family.shapes)
@@ -237,10 +236,12 @@ class _Run:
         ]
 
     def _client_step(self, state: SolverState, steps: Steps) -> list[ClientSolution]:
+        # all clients share what is computed of λ_g
+        natural = self.family.parameter(state.natural)
         solutions = []
         for k, bound in enumerate(self.bound):
             eta = tuple(slot[k] for slot in state.duals)
-            problem = ClientProblem(bound, state.natural, eta, steps.rho)
+            problem = ClientProblem(bound, natural, eta, steps.rho)
             solutions.append(solve_client(problem, self.client_tol, self.client_max_iterations))
         return solutions
 

@@ -66,7 +66,7 @@ def _threaded(body: Callable[[Array], Any], buffer: Array) -> Callable[[], Any]:
         body(buffer[lo:hi])
         return 0
 
-    return lambda: threads.over(run, 1, buffer.size)
+    return lambda: threads.split(run, 1, buffer.size)
 
 
 def update_bandwidth(buffer: Array) -> Callable[[], Any]:
@@ -85,7 +85,7 @@ def same_reads(arrays: list[Array]) -> Callable[[], Any]:
         body(*(a[lo:hi] for a in arrays), one)
         return 0
 
-    return lambda: threads.over(run, 1, arrays[0].size)
+    return lambda: threads.split(run, 1, arrays[0].size)
 
 
 def read_bandwidth(buffer: Array) -> Callable[[], Any]:

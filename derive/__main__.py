@@ -106,8 +106,7 @@ def _print_ir(family: Family) -> None:
                 print(f"  uniform {name} = {show(value)}")
         for statement in kernel.body:
             print(show(statement, "  "))
-        results = getattr(kernel, "results", None) or (kernel.term,)  # type: ignore[union-attr]
-        print(f"  => {', '.join(show(r) for r in results)}\n")
+        print(f"  => {', '.join(show(r) for r in kernel.results)}\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -161,7 +161,7 @@ def _section_formulas(key: str) -> list[str]:
             formula("so that at ς =", admm.server_weight()),
             formula("λ_g ← α λ_0 + Σ c_k with c_k =", admm.server_contribution()),
             formula("The paper's α, at which ς = ρ", admm.server_step()),
-            formula("A client that was absent adds c_k − c_k(old) =", admm.contribution_change()),
+            formula("A client that takes part adds to the running sum c_k − c_k(old) =", admm.contribution_change()),
             formula("Primal residual", admm.primal_residual()),
             formula("Dual residual, with E = Σ η_k", admm.dual_residual()),
             formula(

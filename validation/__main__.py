@@ -1,7 +1,8 @@
 """python -m validation [--device cpu|gpu|all] [--family NAME ...] [--json PATH] [--report PATH]
 
-Checks every kernel of every family, in both types, against independent oracles; then one-round convergence and the
-recovery of classic ADMM with the solver. Exits 0 if every check passed, 1 if any missed, 2 if it could not be run.
+Checks every kernel of every family, in both types, and every likelihood against independent oracles; then one-round
+convergence and the recovery of classic ADMM with the solver. Whatever is registered without an oracle fails by name.
+Exits 0 if every check passed, 1 if any missed, 2 if it could not be run.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from pathlib import Path
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from badmm_kernels import registry  # noqa: E402
+
 from .check import Check  # noqa: E402
-from .points import FAMILIES, OPTIMIZERS  # noqa: E402
 from .report.table import progress, show  # noqa: E402
-from .suite import Load, Task, run, tasks  # noqa: E402
+from .suite import Job, Load, jobs, likelihood_jobs, run, without_oracle  # noqa: E402
 
 SOLVER_MODULES = ("family_rounds", "one_round", "recovery")
 
@@ -30,14 +32,14 @@ SOLVER_MODULES = ("family_rounds", "one_round", "recovery")
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m validation", description="Check every kernel against independent oracles."
+        prog="python -m validation", description="Check every kernel and likelihood against independent oracles."
     )
     parser.add_argument(
         "--device", choices=("cpu", "gpu", "all"), default="cpu", help="whose kernels to check (default: cpu)"
     )
-    names = FAMILIES + OPTIMIZERS
-    parser.add_argument("--family", nargs="+", choices=names, default=list(names), metavar="NAME",
-                        help=f"families and optimizers to check (default: all of {', '.join(names)})")  # fmt: skip
+    names = registry.FAMILIES + registry.OPTIMIZERS
+    parser.add_argument("--family", nargs="+", choices=names, metavar="NAME", help="families and optimizers to check, "
+                        f"without likelihoods (default: all of {', '.join(names)}, and likelihoods)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the checks as JSON")
     parser.add_argument("--report", type=Path, metavar="PATH", help="write a self-contained HTML page with plots")
     return parser.parse_args(arguments)
@@ -58,7 +60,7 @@ def refusal(load: Load, family: str) -> str:
     return ""
 
 
-def solver_tasks(families: Sequence[str]) -> list[Task]:
+def solver_jobs(families: Sequence[str]) -> list[Job]:
     """Families that agree round by round, one-round convergence, recovery of classic ADMM; they need the solver."""
 
     def checks_of(module: str) -> Callable[[], Iterable[Check]]:
@@ -66,49 +68,57 @@ def solver_tasks(families: Sequence[str]) -> list[Task]:
             c for c in importlib.import_module(f".runs.{module}", __package__).checks() if c.family in families
         ]
 
-    return [Task(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
+    return [Job(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
 
 
-def validate(work: Sequence[Task]) -> tuple[list[Check], float]:
-    """Run the tasks with a progress line; the checks and the seconds taken."""
-    start = time.perf_counter()
+def validate(work: Sequence[Job]) -> list[Check]:
+    """Run the jobs with a progress line; their checks."""
     found: list[Check] = []
     with progress(len(work)) as line:
-        outcomes = run(work)
-        for task in work:
-            line.starts(task)
-            outcome = next(outcomes)
-            line.ends(outcome)
-            found.extend(outcome.checks)
-    return found, time.perf_counter() - start
+        results = run(work)
+        for job in work:
+            line.starts(job)
+            result = next(results)
+            line.ends(result)
+            found.extend(result.checks)
+    return found
+
+
+def on_device(load: Load, names: Sequence[str], where: str) -> list[Check]:
+    """Every kernel check of one device, and a failed one for every kernel that none of them judged."""
+    found = validate(jobs(load, names, where))
+    return found + list(without_oracle(load, names, where, found))
 
 
 def main(
     arguments: Sequence[str] | None = None,
     load: Load | None = None,
-    extra: Callable[[Sequence[str]], list[Task]] = solver_tasks,
+    extra: Callable[[Sequence[str]], list[Job]] = solver_jobs,
 ) -> int:
-    """The command; ``load`` and ``extra`` let a test put other kernels or other tasks in the place of the real ones."""
+    """The command; ``load`` and ``extra`` let a test put other kernels or other jobs in the place of the real ones."""
     options = parse(arguments)
     for path in (options.json, options.report):
         if path and path.is_dir():
             print(f"validation: expected the path of a file, got the directory {path}", file=sys.stderr)
             return 2
-    source: Load = load or kernels_load
-    notes, work = [], []
+    start, source = time.perf_counter(), load or kernels_load
+    names = options.family or list(registry.FAMILIES + registry.OPTIMIZERS)
+    notes: list[str] = []
+    found: list[Check] = []
     if options.device in ("gpu", "all"):
-        reason = refusal(source, options.family[0])
+        reason = refusal(source, names[0])
         if reason and options.device == "gpu":
             print(f"validation: --device gpu: {reason}", file=sys.stderr)
             return 2
         if reason:
             notes.append(f"GPU skipped: {reason}")
         else:
-            work += tasks(source, options.family, "gpu")
+            found += on_device(source, names, "gpu")
     if options.device in ("cpu", "all"):
-        families = [name for name in options.family if name in FAMILIES]
-        work += tasks(source, options.family, "cpu") + (extra(families) if families else [])
-    found, seconds = validate(work)
+        found += on_device(source, names, "cpu")
+        families = [name for name in names if name in registry.FAMILIES]
+        found += validate((extra(families) if families else []) + ([] if options.family else likelihood_jobs()))
+    seconds = time.perf_counter() - start
     show(found, seconds)
     for note in notes:
         print(note)

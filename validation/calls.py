@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-RESULTS = {"round_update": 2}  # functions that return several parameters, a tuple each
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,7 @@ class Call:
     args: tuple[Any, ...]
     label: str = "generic"
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    results: int = 1  # how many parameters it returns, a tuple each where more than one
 
     def arrays(self) -> list[Array]:
         """Every array of the call in order, tuples opened."""
@@ -54,7 +54,7 @@ class Call:
 def invoke(namespace: Any, call: Call, out: tuple[Array, ...] | None = None, **extra: Any) -> Any:
     """Run the call on a kernel namespace; several parameters come (and are given as ``out``) as one row of slots."""
     keywords = dict(call.kwargs, **extra)
-    groups = RESULTS.get(call.function, 1)
+    groups = call.results
     if out is not None:
         count = len(out) // groups
         keywords["out"] = out if groups == 1 else tuple(out[g * count : (g + 1) * count] for g in range(groups))

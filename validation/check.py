@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -28,6 +29,11 @@ class Check:
     detail: str = ""
     samples: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that is judged: the first word of the name."""
+        return re.split(r"\W", self.name, maxsplit=1)[0]
 
     def as_dict(self) -> dict[str, object]:
         """The record as JSON-ready values; an error that is not finite becomes text, as JSON has no word for it."""

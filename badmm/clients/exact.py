@@ -15,12 +15,13 @@ import numpy as np
 
 from badmm.checks import Array, LostClientError
 from badmm.clients.anderson import Anderson
-from badmm.clients.coordinates import Coordinates, coordinates
+from badmm.clients.coordinates import Coordinates
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
 from badmm.clients.problem import ClientProblem, Evaluation, NotFiniteError
 from badmm.families.distributions import Gaussian
 from badmm.families.family import Natural
+from badmm.families.gaussian import GaussianFamily
 
 ANDERSON_ITERATIONS = 40
 """Evaluations after which mixing is given up for Newton's method."""
@@ -77,7 +78,7 @@ def _linear(problem: ClientProblem) -> ClientSolution:
     constant = problem.bound.constant
     assert constant is not None
     slots = problem.family.ns.client_map(problem.natural_global, problem.dual, constant, problem.rho)
-    natural = tuple(np.asarray(slot) for slot in slots)
+    natural = problem.family.parameter([np.asarray(slot) for slot in slots])
     if not problem.family.in_domain(natural):
         raise _lost(problem, "its solution is outside the domain")
     return ClientSolution(natural, 0.0, 1)
@@ -95,10 +96,11 @@ def _first(problem: ClientProblem, start: Natural | None) -> Evaluation:
         return problem.evaluate(natural)
     except NotFiniteError:
         q = problem.family.posterior(natural)
-        if not isinstance(q, Gaussian) or problem.family.fixed_precision is not None:
+        if not isinstance(problem.family, GaussianFamily) or not problem.family.precision_varies:
             raise
+        assert isinstance(q, Gaussian)
         for power in range(1, 13):
-            sharper = Gaussian._trusted(q.mean, q.precision * 10.0**power)
+            sharper = Gaussian.of(q.mean, q.operator.scaled(10.0**power))
             at = problem.try_evaluate(problem.family.natural(sharper), sharper)
             if at is not None:
                 return at
@@ -110,7 +112,7 @@ class _Search:
 
     def __init__(self, problem: ClientProblem, tol: float, max_iterations: int, at: Evaluation) -> None:
         self.problem, self.tol, self.max_iterations = problem, tol, max_iterations
-        self.coordinates: Coordinates = coordinates(problem, at.posterior)
+        self.coordinates = Coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
         self.start, self.anchor = at.posterior, at
         self.target: Natural = at.natural
@@ -136,7 +138,7 @@ class _Search:
         at = laplace(self.problem, q, self.max_iterations) if isinstance(q, Gaussian) else None
         if at is None:
             return False
-        self.coordinates = coordinates(self.problem, at.posterior)
+        self.coordinates = Coordinates(self.problem, at.posterior)
         self.anchor = at
         self._note(at)
         return self.mix(at)

@@ -12,6 +12,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from badmm.checks import Array
 from badmm.clients.problem import ClientProblem, Evaluation
 from badmm.families.distributions import Gaussian
+from badmm.families.gaussian import GaussianFamily
+from badmm.families.precision import Precision
 
 SHARPEN = 1e8
 """The precision at which the expectations are those at the mean, to about 1e-8."""
@@ -23,18 +25,21 @@ def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evalua
 
     Newton steps from q's mean, halved until the gradient falls: m⁺ = m − (∇²ℓ/ρ + S_c)⁻¹ (∇ℓ/ρ + S_c m − ξ_c).
     """
-    if problem.family.fixed_precision is not None:
+    family = problem.family
+    assert isinstance(family, GaussianFamily)
+    if not family.precision_varies:
         return None
-    sharp = q.precision * SHARPEN
-    at = _at(problem, q.mean, sharp)
+    sharp = q.operator.scaled(SHARPEN)
+    at = _at(problem, Gaussian.of(q.mean, sharp))
+    xi, cavity = family.canonical(problem.cavity)
     for _ in range(STEPS):
         if at is None or problem.evaluations >= max_evaluations:
             return None
-        slope = _slope(problem, at)
-        step = _newton_step(problem, at, slope)
+        slope = _slope(problem, at, xi, cavity)
+        step = _newton_step(problem, at, slope, cavity)
         if step is None:
             return None
-        found = _halved(problem, at, slope, step, sharp)
+        found = _halved(problem, at, slope, step, sharp, xi, cavity)
         if found is None:
             break
         at = found
@@ -42,25 +47,20 @@ def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evalua
             break
     if at is None or at.hessian is None:
         return None
-    curvature = np.diag(at.hessian) if q.precision.ndim == 1 and at.hessian.ndim == 2 else at.hessian
-    precision = problem.cavity[1] + curvature / problem.rho
-    return _narrowed(problem, Gaussian._trusted(_mean(at), precision))
+    return _narrowed(problem, Gaussian.of(_mean(at), cavity.shifted(at.hessian / problem.rho)), cavity)
 
 
-def _narrowed(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
+def _narrowed(problem: ClientProblem, q: Gaussian, cavity: Precision) -> Evaluation | None:
     """q with its precision times 4^j, j the first for which 4^{j+1} no longer lowers L + ρ KL(q‖q_c).
 
     The diagonal family keeps none of the loss's correlations, and can be far too wide at the curvature of the mode.
     """
-    if not problem.family.in_domain(problem.family.natural(q)):
+    if not q.operator.is_definite:
         return None
-    trace = float(
-        np.sum(problem.cavity[1] * q.covariance if q.precision.ndim == 2 else problem.cavity[1] / q.precision)
-    )
+    trace = q.operator.trace(cavity.array)
     best: tuple[float, Evaluation | None] = (np.inf, None)
     for power in range(30):
-        narrow = Gaussian._trusted(q.mean, q.precision * 4.0**power)
-        at = problem.try_evaluate(problem.family.natural(narrow), narrow)
+        at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
         if at is None:
             continue
         value = at.loss + 0.5 * problem.rho * (trace / 4.0**power + q.dim * np.log(4.0) * power)
@@ -75,35 +75,32 @@ def _mean(at: Evaluation) -> Array:
     return at.posterior.mean
 
 
-def _at(problem: ClientProblem, mean: Array, precision: Array) -> Evaluation | None:
-    q = Gaussian._trusted(mean, precision)
+def _at(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
     at = problem.try_evaluate(problem.family.natural(q), q)
     return at if at is not None and at.gradient is not None else None
 
 
-def _slope(problem: ClientProblem, at: Evaluation) -> Array:
+def _slope(problem: ClientProblem, at: Evaluation, xi: Array, cavity: Precision) -> Array:
     assert at.gradient is not None
-    cavity, mean = problem.cavity[1], _mean(at)
-    product = cavity @ mean if cavity.ndim == 2 else cavity * mean
-    return np.asarray(at.gradient / problem.rho + product - problem.cavity[0])
+    return np.asarray(at.gradient / problem.rho + cavity.matvec(_mean(at)) - xi)
 
 
-def _newton_step(problem: ClientProblem, at: Evaluation, slope: Array) -> Array | None:
-    if at.hessian is None or at.hessian.ndim != 2:
+def _newton_step(problem: ClientProblem, at: Evaluation, slope: Array, cavity: Precision) -> Array | None:
+    if at.curvature is None:
         return None
-    cavity = problem.cavity[1]
-    matrix = at.hessian / problem.rho + (cavity if cavity.ndim == 2 else np.diag(cavity))
     try:
-        return np.asarray(cho_solve(cho_factor(matrix, lower=True), slope))
+        return np.asarray(cho_solve(cho_factor(cavity.plus(at.curvature / problem.rho), lower=True), slope))
     except LinAlgError:
         return None
 
 
-def _halved(problem: ClientProblem, at: Evaluation, slope: Array, step: Array, sharp: Array) -> Evaluation | None:
+def _halved(
+    problem: ClientProblem, at: Evaluation, slope: Array, step: Array, sharp: Precision, xi: Array, cavity: Precision
+) -> Evaluation | None:
     size, t = float(np.linalg.norm(slope)), 1.0
     while t > 1e-8:
-        trial = _at(problem, _mean(at) - t * step, sharp)
-        if trial is not None and float(np.linalg.norm(_slope(problem, trial))) < size * (1 - 1e-4 * t):
+        trial = _at(problem, Gaussian.of(_mean(at) - t * step, sharp))
+        if trial is not None and float(np.linalg.norm(_slope(problem, trial, xi, cavity))) < size * (1 - 1e-4 * t):
             return trial
         t *= 0.5
     return None

@@ -12,7 +12,8 @@ import numpy as np
 
 from badmm.checks import Array, ClientError
 from badmm.families.distributions import Distribution, Gaussian
-from badmm.families.family import Family, Natural
+from badmm.families.family import Family, Growth, Natural
+from badmm.families.gaussian import GaussianFamily
 
 MATRIX_LIMIT = 1024
 """Largest d for which a whole Hessian is asked for where the family itself needs only its diagonal."""
@@ -28,8 +29,8 @@ class NotFiniteError(ClientError):
 class Evaluation:
     """A client's loss and derivatives at one λ, divided by the temperature.
 
-    `gradient` E[∇ℓ] (d,) and `hessian` E[∇²ℓ] ((d, d) or (d,)) are None for clients that give natural gradients;
-    `natural_gradient` is ∇_μ L.
+    `gradient` E[∇ℓ] (d,), `curvature` E[∇²ℓ] (d, d) where it is known as a whole, and `hessian`, its part in the
+    structure of the precision, are None for clients that give natural gradients; `natural_gradient` is ∇_μ L.
     """
 
     natural: Natural
@@ -37,6 +38,7 @@ class Evaluation:
     loss: float
     gradient: Array | None
     hessian: Array | None
+    curvature: Array | None
     natural_gradient: Natural
 
 
@@ -45,10 +47,10 @@ class BoundClient:
 
     def __init__(self, index: int, client: Any, family: Family, temperature: float) -> None:
         self.index, self.client, self.family, self.temperature = index, client, family, temperature
-        self.gives_expectations = family.gaussian and callable(getattr(client, "expectations", None))
+        self.gives_expectations = family.takes_expectations and callable(getattr(client, "expectations", None))
         if not self.gives_expectations and not callable(getattr(client, "natural_gradient", None)):
             needed = "expectations(posterior) or natural_gradient(posterior)"
-            needed = needed if family.gaussian else "natural_gradient(posterior)"
+            needed = needed if family.takes_expectations else "natural_gradient(posterior)"
             raise ValueError(
                 f"clients: expected objects with {needed} for family {family.name!r}, "
                 f"got {type(client).__name__} at index {index}"
@@ -63,15 +65,15 @@ class BoundClient:
 
     def _constant(self) -> Natural | None:
         give = getattr(self.client, "constant_natural_gradient", None)
-        value = give(self.family.name, self.family.dim) if give is not None else None
+        value = give(self.family) if give is not None else None
         return None if value is None else self._natural(value)
 
-    def _growth(self) -> Natural | Array | None:
+    def _growth(self) -> Growth:
         """What the existence condition may add to ρ λ_g + η for this client, over the temperature."""
-        if self.constant is not None and self.family.fixed_precision is None:
+        if self.constant is not None:
             return tuple(-slot for slot in self.constant)
         give = getattr(self.client, "growth", None)
-        value = give(self.family.name, self.family.dim) if give is not None else None
+        value = give(self.family) if give is not None else None
         return None if value is None else np.asarray(value, dtype=np.float64) / self.temperature
 
     def required_rho(self, natural_global: Natural, dual: Natural) -> float:
@@ -86,7 +88,7 @@ class BoundClient:
         gradient = self.constant
         if gradient is None:
             gradient = self._natural(self._call("natural_gradient", q))
-        return Evaluation(natural, q, self.loss(q), None, None, gradient)
+        return Evaluation(natural, q, self.loss(q), None, None, None, gradient)
 
     def loss(self, posterior: Distribution) -> float:
         """E[ℓ]/τ; NaN where the client gives no loss."""
@@ -97,30 +99,29 @@ class BoundClient:
         return float("nan")
 
     def _from_expectations(self, natural: Natural, q: Distribution) -> Evaluation:
-        assert isinstance(q, Gaussian)
-        whole = self.family.name == "diagonal_gaussian" and hasattr(self.client, "curvature") and q.dim <= MATRIX_LIMIT
+        assert isinstance(q, Gaussian) and isinstance(self.family, GaussianFamily)
+        d, wanted = q.dim, self.family.hessian_shape
+        # a whole Hessian makes the mean's step a Newton step even where the family keeps only the diagonal
+        whole = wanted != (d, d) and hasattr(self.client, "curvature") and d <= MATRIX_LIMIT
         name = "curvature" if whole else "expectations"
         answer = self._call(name, q)
         if not isinstance(answer, tuple) or len(answer) != 3:
             raise ClientError(self.index, f"{name}: expected (loss, gradient, hessian), got {type(answer).__name__}")
-        d = q.dim
         loss = self._finite(answer[0], f"{name}: expected_loss", [()])
         gradient = self._finite(answer[1], f"{name}: expected_gradient", [(d,)])
-        hessian = self._hessian(answer[2], name, d, whole)
-        own = hessian
-        if self.family.name == "diagonal_gaussian" and hessian is not None and hessian.ndim == 2:
-            own = np.diag(hessian).copy()
-        if max(float(np.abs(gradient).max()), 0.0 if own is None else float(np.abs(own).max())) > OVERFLOW:
+        own = curvature = None
+        if answer[2] is not None or self.family.precision_varies:
+            hessian = self._hessian(answer[2], name, (d, d) if whole else wanted)
+            own = q.operator.own_part(hessian)
+            curvature = hessian if hessian.shape == (d, d) else None
+        if max(float(np.abs(part).max()) for part in (gradient, own) if part is not None) > OVERFLOW:
             raise NotFiniteError(self.index, f"{name}: expected values below {OVERFLOW:g}, got larger ones")
         natural_gradient = self.family.natural_gradient(q, gradient, own)
-        return Evaluation(natural, q, float(loss), gradient, hessian, natural_gradient)
+        return Evaluation(natural, q, float(loss), gradient, own, curvature, natural_gradient)
 
-    def _hessian(self, value: Any, name: str, d: int, whole: bool) -> Array | None:
-        if self.family.name == "isotropic_gaussian":
-            return None if value is None else self._finite(value, f"{name}: expected_hessian", [(d, d)])
-        shape = (d, d) if whole or self.family.name == "full_gaussian" else (d,)
+    def _hessian(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
         hessian = self._finite(value, f"{name}: expected_hessian", [shape])
-        if hessian.ndim == 2:
+        if len(shape) == 2:
             if np.abs(hessian - hessian.T).max() > 1e-8 * np.abs(hessian).max():
                 raise ClientError(self.index, f"{name}: expected_hessian: expected a symmetric matrix")
             hessian = 0.5 * (hessian + hessian.T)
@@ -159,18 +160,13 @@ class ClientProblem:
     """The fixed-point equation of one client in one round, counting its evaluations."""
 
     def __init__(self, bound: BoundClient, natural_global: Natural, dual: Natural, rho: float) -> None:
-        self.bound, self.family = bound, bound.family
-        self.natural_global, self.dual, self.rho = natural_global, dual, rho
+        family = bound.family
+        self.bound, self.family = bound, family
+        self.natural_global, self.dual, self.rho = family.parameter(natural_global), dual, rho
         self.evaluations = 0
-        self._unit = self._standard_unit()
-        # λ_c = λ_g + η/ρ, where a client without a loss would go; its precision may be indefinite
-        self.cavity: Natural = tuple(g + e / rho for g, e in zip(natural_global, dual, strict=True))
-
-    def _standard_unit(self) -> float:
-        if not self.family.gaussian:
-            return 0.0
-        fixed = self.family.fixed_precision
-        return float(np.sqrt(np.linalg.norm(self.natural_global[1]) if fixed is None else fixed))
+        self._unit = family.unit(self.natural_global)
+        # λ_c = λ_g + η/ρ, where a client without a loss would go; it may lie outside the domain
+        self.cavity = family.parameter([g + e / rho for g, e in zip(natural_global, dual, strict=True)])
 
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """The client at λ, counted."""
@@ -179,22 +175,23 @@ class ClientProblem:
 
     def try_evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation | None:
         """The client at a trial λ, or None outside the domain and where its answer is not finite."""
-        if posterior is None and not self.family.in_domain(natural):
+        q = self.family.inside(natural) if posterior is None else posterior
+        if q is None:
             return None
         try:
-            return self.evaluate(natural, posterior)
+            return self.evaluate(natural, q)
         except NotFiniteError:
             return None
 
     def target(self, at: Evaluation) -> Natural:
         """λ_g + (η − ∇L)/ρ: the map whose fixed point is the solution; may lie outside the domain."""
         slots = self.family.ns.client_map(self.natural_global, self.dual, at.natural_gradient, self.rho)
-        return tuple(np.asarray(slot) for slot in slots)
+        return self.family.parameter([np.asarray(slot) for slot in slots])
 
     def residual(self, at: Evaluation, target: Natural) -> float:
         """‖map(λ) − λ‖ over ‖λ_g‖ + (‖η‖ + ‖∇L‖)/ρ, the largest slot: zero at the solution.
 
-        For the Gaussians' first slot, √‖S_g‖ is added: the change that moves the mean by one standard deviation.
+        The family's unit is added for the first slot: a Gaussian's ξ may be zero at the solution.
         """
         worst, unit = 0.0, self._unit
         slots = zip(target, at.natural, self.natural_global, self.dual, at.natural_gradient, strict=True)

@@ -13,6 +13,7 @@ from badmm.checks import Array
 from badmm.data import tables as data
 from badmm.experiments import predictive
 from badmm.experiments.predictive import Scores
+from badmm.families import registry
 from badmm.likelihoods import Expectation
 
 CLIENTS = 10
@@ -59,14 +60,13 @@ class Problem:
         return badmm.Gaussian(np.zeros(self.dimension), self.prior_precision)
 
     def prior_natural(self, family: str) -> tuple[Array, ...]:
-        """λ_0 of the prior in a family, where every contender starts: the mean is 0, so only precisions remain."""
-        d, s = self.dimension, self.prior_precision
-        precision = {"isotropic_gaussian": (), "diagonal_gaussian": (np.full(d, s),), "full_gaussian": (s * np.eye(d),)}
-        return (np.zeros(d), *precision[family])
+        """λ_0 of the prior in a family, where every contender starts."""
+        return registry.bind(family, self.prior).prior_natural
 
     def expectation(self, family: str) -> Expectation:
         """How E_q is taken: at the mean (delta) for classic ADMM and for softmax, else the solver's choice."""
-        return "delta" if family == "isotropic_gaussian" or self.name == "digits" else "auto"
+        classic = "precision" in registry.fixed(family)
+        return "delta" if classic or self.name == "digits" else "auto"
 
     def scores(self, posterior: Any, *, averaged: bool) -> Scores:
         """Held-out scores of the prediction averaged over the posterior, or plugged in at its mean."""

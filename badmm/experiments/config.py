@@ -11,14 +11,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-Family = Literal["isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma"]
+from badmm.families import registry
+
 RATE_LIKELIHOODS = ("poisson_rate", "exponential_rate")
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the text has one line a problem: `key: expected ..., got ...`."""
+
+
+def _registered(name: str) -> str:
+    if name not in registry.names():
+        raise ValueError(f"one of {', '.join(registry.names())}")
+    return name
+
+
+Family = Annotated[str, AfterValidator(_registered)]
 
 
 def _auto_or(low: float, high: float) -> BeforeValidator:
@@ -97,12 +107,19 @@ class Likelihood(Section):
 
 
 class Prior(Section):
-    """`mean` and `precision` for the Gaussian families, `shape` and `rate` for gamma."""
+    """`mean` and `precision` for the Gaussian families, else the standard parameters of the family: `shape` and `rate`
+    for gamma. The family says which values it takes."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
 
     mean: float = 0.0
     precision: Positive = 1.0
-    shape: Positive | None = None
-    rate: Positive | None = None
+
+    def of(self, family: str) -> dict[str, float]:
+        """The parameters that a family takes, of those given."""
+        known = {"mean": self.mean, "precision": self.precision, **self.__pydantic_extra__}
+        return {name: known[name] for name in registry.arguments(family) if name in known}
 
 
 class Method(Section):
@@ -149,11 +166,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
         rates = self.likelihood.kind in RATE_LIKELIHOODS
-        if rates != (self.family == "gamma"):
-            suited = "gamma" if rates else "a Gaussian family"
-            raise ValueError(f"family: expected {suited} (likelihood.kind = {self.likelihood.kind}), got {self.family}")
-        if rates and (self.prior.shape is None or self.prior.rate is None):
-            raise ValueError(f"prior: expected shape and rate (family = gamma), got {self.prior.model_dump()}")
+        if rates == registry.takes_expectations(self.family):
+            suited = [name for name in registry.names() if registry.takes_expectations(name) != rates]
+            expected = f"one of {', '.join(suited)}" if rates else "a Gaussian family"
+            kind = f"likelihood.kind = {self.likelihood.kind}"
+            raise ValueError(f"family: expected {expected} ({kind}), got {self.family}")
+        foreign = set(self.prior.__pydantic_extra__) - set(registry.arguments(self.family))
+        if foreign:
+            known = ", ".join(registry.arguments(self.family))
+            raise ValueError(
+                f"prior.{min(foreign)}: expected one of {known} (family = {self.family}), got an unknown key"
+            )
+        registry.prior(self.family, self.prior.of(self.family), 1)
         return self
 
 

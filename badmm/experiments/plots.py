@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy.stats import gamma as gamma_distribution
 
 from badmm.checks import Array
+from badmm.families.factorised import Factorised
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
     "#000000",
@@ -100,21 +100,23 @@ def gaussian_figure(mean: Array, covariance: Array, names: Sequence[str], title:
     return drawn
 
 
-def gamma_figure(shape: Array, rate: Array, prior: tuple[float, float], title: str) -> Figure:
-    """The density of each rate (at most eight are drawn) beside the prior's, and its central 95% interval."""
+def density_figure(posterior: Factorised, prior: Factorised, title: str) -> Figure:
+    """The density of each coordinate (at most eight are drawn), its central 95% interval, and the first one's prior."""
     drawn, axes = figure(1, width=6.5)
     axis = axes[0]
-    shape, rate = np.atleast_1d(shape), np.atleast_1d(rate)
-    top = float(np.max(gamma_distribution.ppf(0.9995, shape, scale=1 / rate)))
-    grid = np.linspace(0, 1.2 * top, 600)[1:]
+    bottom, low, high, top = posterior.quantile([0.0005, 0.025, 0.975, 0.9995])
+    span = 0.2 * (np.max(top) - np.min(bottom))
+    start = max(float(np.min(bottom)) - span, posterior.ns.SUPPORT[0])
+    grid = np.linspace(start, min(float(np.max(top)) + span, posterior.ns.SUPPORT[1]), 602)[1:-1]
+    densities = np.exp(posterior.log_density(np.repeat(grid[:, None], posterior.dim, axis=1)))
     colors = (BLUE, RED, GREEN, ORANGE, PINK, SKY, YELLOW, "0.4")
-    for index, (k, r, color) in enumerate(zip(shape, rate, colors, strict=False)):
-        density = gamma_distribution.pdf(grid, k, scale=1 / r)
-        low, high = gamma_distribution.ppf([0.025, 0.975], k, scale=1 / r)
-        axis.plot(grid, density, color=color, lw=2, label=f"rate {index}: {k / r:.3g}  ({low:.3g} to {high:.3g})")
-        inside = (grid >= low) & (grid <= high)
+    for index, (density, color) in enumerate(zip(densities.T, colors, strict=False)):
+        label = f"rate {index}: {posterior.mean[index]:.3g}  ({low[index]:.3g} to {high[index]:.3g})"
+        axis.plot(grid, density, color=color, lw=2, label=label)
+        inside = (grid >= low[index]) & (grid <= high[index])
         axis.fill_between(grid[inside], density[inside], color=color, alpha=0.2, lw=0)
-    axis.plot(grid, gamma_distribution.pdf(grid, prior[0], scale=1 / prior[1]), "--", color=BLACK, label="prior")
+    before = prior.log_density(np.repeat(grid[:, None], prior.dim, axis=1))[:, 0]
+    axis.plot(grid, np.exp(before), "--", color=BLACK, label="prior")
     axis.set(xlabel="rate", ylabel="posterior density", ylim=(0, None))
     axis.legend(frameon=False, title="mean (central 95%)")
     drawn.suptitle(title)

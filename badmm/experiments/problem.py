@@ -14,7 +14,8 @@ from badmm.data import files
 from badmm.data import tables as data
 from badmm.experiments import predictive
 from badmm.experiments.config import RATE_LIKELIHOODS, Config, ConfigError
-from badmm.families.distributions import Distribution, Gamma, Gaussian
+from badmm.families import registry
+from badmm.families.distributions import Distribution, Gaussian
 
 Array = NDArray[Any]
 
@@ -83,7 +84,7 @@ def build(config: Config) -> Problem:
     parts = [training[part] for part in _parts(config, X[training], y[training], groups, training)]
     exposure = table.extra.get(config.data.exposure or "", np.ones(len(y)))
     clients = [_likelihood(config, X[rows], y[rows], exposure[rows], num_classes) for rows in parts]
-    dimension = X.shape[1] * (num_classes if kind == "softmax_regression" else 1)
+    dimension = int(clients[0].dim)
     return Problem(config, clients, _prior(config, dimension), names, X[test], y[test], num_classes)
 
 
@@ -155,9 +156,4 @@ def _likelihood(config: Config, X: Array, y: Array, exposure: Array, num_classes
 
 
 def _prior(config: Config, dimension: int) -> Distribution:
-    prior = config.prior
-    if config.family == "gamma":
-        assert prior.shape is not None
-        assert prior.rate is not None
-        return Gamma(prior.shape, prior.rate)
-    return Gaussian(np.full(dimension, prior.mean), prior.precision)
+    return registry.prior(config.family, config.prior.of(config.family), dimension)

@@ -21,7 +21,8 @@ from badmm.experiments import plots, store
 from badmm.experiments.config import Config, ConfigError
 from badmm.experiments.problem import Problem, build
 from badmm.experiments.progress import RunProgress
-from badmm.families.distributions import Distribution, Gamma, Gaussian
+from badmm.families.distributions import Distribution, Gaussian
+from badmm.families.factorised import Factorised
 
 STATE, HISTORY, CONFIG = "state.npz", "history.jsonl", "config.toml"
 MAY_CHANGE = ("run.rounds", "run.tol", "run.checkpoint_every")
@@ -110,13 +111,8 @@ def _open(config: Config, out: Path, resume: bool) -> Any:
 
 def _finish(problem: Problem, result: badmm.Result, history: list[dict[str, Any]], out: Path) -> None:
     posterior, config = result.posterior, problem.config
-    tensors = (
-        {"shape": posterior.shape, "rate": posterior.rate}
-        if isinstance(posterior, Gamma)
-        else {"mean": posterior.mean, "precision": posterior.precision}
-    )
     metadata = {"name": config.name, "family": config.family, "features": json.dumps(problem.features)}
-    store.save_posterior(out / "posterior.safetensors", tensors, metadata)
+    store.save_posterior(out / "posterior.safetensors", posterior.parameters(), metadata)
     summary = {"rounds": result.rounds, "converged": result.converged, "reason": result.reason}
     store.write_atomic(
         out / "summary.json", json.dumps({**summary, "scores": problem.scores(posterior)}, indent=1).encode()
@@ -129,9 +125,8 @@ def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:
     title = f"{problem.config.name}: posterior, {problem.config.family}"
     if isinstance(posterior, Gaussian):
         return plots.gaussian_figure(posterior.mean, posterior.covariance, problem.coordinates, title)
-    assert isinstance(problem.prior, Gamma)
-    prior = (float(problem.prior.shape[0]), float(problem.prior.rate[0]))
-    return plots.gamma_figure(posterior.shape, posterior.rate, prior, title)
+    assert isinstance(posterior, Factorised) and isinstance(problem.prior, Factorised)
+    return plots.density_figure(posterior, problem.prior, title)
 
 
 def _report(problem: Problem, result: badmm.Result, out: Path, console: Console) -> None:
@@ -139,7 +134,7 @@ def _report(problem: Problem, result: badmm.Result, out: Path, console: Console)
     console.print(f"{result.rounds} rounds, gap {last.gap:.2e}: {result.reason}")
     for way, scores in problem.scores(result.posterior).items():
         console.print(f"held out, {way}: " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
-    if isinstance(result.posterior, Gamma):
+    if isinstance(result.posterior, Factorised):
         deviation = np.sqrt(result.posterior.variance)
         console.print(f"rate {result.posterior.mean[0]:.4g} ± {deviation[0]:.2g}")
     console.print(f"written to {out}")

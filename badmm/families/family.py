@@ -1,186 +1,151 @@
-"""What the solver needs of a family beside its kernels: priors in, posteriors out, the domain and its margin."""
+"""What the solver needs of a family beside its kernels: the one interface of every covariance structure."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import polygamma
 
-import badmm_kernels
-from badmm.checks import Array, cholesky_factor
-from badmm.families.distributions import Distribution, Gamma, Gaussian
+from badmm.checks import Array
+from badmm.families.distributions import Distribution
 
 Natural = tuple[Array, ...]
+"""λ, one float64 array per slot; a structure may use a subclass that carries what it has computed."""
+Growth = Natural | Array | None
+"""How a loss may help the domain: −∇L where ∇L is constant, G∞ with ℓ ≥ ½θᵀG∞θ − O(‖θ‖), or None."""
 
 
-class Family:
-    """A family's kernels bound to one prior. `natural` tuples hold one float64 array a slot.
+class Chart(ABC):
+    """Coordinates x of a family's members, in which iterates are mixed: every x near the domain's is in the domain."""
 
-    Raises `ValueError` for an unknown family and for a prior that is not of the family.
+    @abstractmethod
+    def vector(self, q: Distribution) -> Array:
+        """The point of a distribution."""
+
+    @abstractmethod
+    def point(self, x: Array) -> tuple[Natural, Distribution] | None:
+        """λ and the distribution of a point; None outside the domain."""
+
+
+class Family(ABC):
+    """A family's kernels bound to one prior. Natural parameters hold one float64 array per slot.
+
+    Raises `ValueError` for a prior that is not of the family.
     """
 
-    def __init__(self, name: str, prior: Distribution) -> None:
-        self.ns: Any = badmm_kernels.load(name)
-        self.name = name
-        prior = _fit_prior(name, prior)
-        self.prior = prior
-        self.dim = prior.dim
-        # the isotropic family's precision is no parameter: its kernels take it by keyword
-        self._fixed: dict[str, float] = {}
-        if isinstance(prior, Gaussian) and name == "isotropic_gaussian":
-            self._fixed = {"precision": float(prior.precision)}
-        self.prior_natural = self.natural(prior)
+    takes_expectations: ClassVar[bool] = False
+    """Whether ∇_μ L follows from E[∇ℓ] and E[∇²ℓ] (Bonnet, Price), which clients are then asked for."""
+    mixing_memory = 20
+    """Rounds whose dual lines are worth remembering."""
+    mixed_damping = 1.0
+    """The dual damping γ at which dual lines of earlier rounds are mixed."""
+
+    def __init__(self, ns: Any, prior: Distribution) -> None:
+        self.ns, self.name = ns, str(ns.NAME)
+        self.fixed: dict[str, float] = {}
+        """Parameters that do not vary within the family, which its kernels take by keyword."""
+        self.prior = self.adopt(prior)
+        self.dim = self.prior.dim
+        self.prior_natural = self.natural(self.prior)
         self.shapes = tuple(slot.shape for slot in self.prior_natural)
 
-    @property
-    def gaussian(self) -> bool:
-        """Whether clients are asked for E[ℓ], E[∇ℓ], E[∇²ℓ]."""
-        return self.name != "gamma"
+    @abstractmethod
+    def adopt(self, prior: Distribution) -> Distribution:
+        """The prior in the family's own structure, its fixed parameters noted; raises `ValueError` for another kind."""
 
-    @property
-    def fixed_precision(self) -> float | None:
-        """The isotropic family's precision; None for the others."""
-        return self._fixed.get("precision")
-
-    @property
-    def message_doubles(self) -> int:
-        """Numbers in one λ as sent: a symmetric matrix counts its d(d+1)/2 distinct entries."""
-        return sum(n * (n + 1) // 2 if len(s) == 2 else n for s in self.shapes for n in s[:1])
-
-    def natural(self, distribution: Distribution) -> Natural:
+    @abstractmethod
+    def natural(self, distribution: Any) -> Natural:
         """λ of a distribution of this family."""
-        if isinstance(distribution, Gamma):
-            return self._tuple(self.ns.natural_from_standard(distribution.shape, distribution.rate))
-        if self._fixed:
-            return self._tuple(self.ns.natural_from_standard(distribution.mean, **self._fixed))
-        return self._tuple(self.ns.natural_from_standard(distribution.mean, distribution.precision))
 
+    @abstractmethod
     def posterior(self, natural: Natural) -> Distribution:
         """The distribution with natural parameter λ; raises `ValueError` outside the domain."""
-        standard = self._tuple(self.ns.standard_from_natural(*natural, **self._fixed))
-        if self.name == "gamma":
-            return Gamma._trusted(*standard)
-        if self._fixed:
-            return Gaussian._trusted(standard[0], np.asarray(self._fixed["precision"]))
-        return Gaussian._trusted(*standard)
+
+    @abstractmethod
+    def in_domain(self, natural: Natural) -> bool:
+        """Whether λ is finite and in the domain."""
+
+    @abstractmethod
+    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
+        """The domain's margin: the infimum of the ρ for which ρ λ_g + η (+ the loss's growth) is in the domain.
+
+        It may be negative; −inf where every λ is in the domain.
+        """
+
+    @abstractmethod
+    def whiten(self, natural: Natural, directions: Natural) -> Array:
+        """Changes of λ (n, ...) as rows (n, size) whose 2-norm is the Fisher metric's at λ."""
+
+    @abstractmethod
+    def fisher_bound(self, natural: Natural) -> float:
+        """An upper bound on the largest eigenvalue of F(λ) = ∇²A(λ), in μ's units over λ's."""
+
+    @abstractmethod
+    def chart(self, reference: Distribution) -> Chart:
+        """Coordinates with unit scales near a reference."""
+
+    def unit(self, natural: Natural) -> float:
+        """The change of λ's first slot that is one unit where λ itself may be zero; 0 where no slot has zero inside."""
+        return 0.0
+
+    def parameter(self, slots: Sequence[Array]) -> Natural:
+        """λ in the family's own type, which may carry what is computed from it."""
+        return tuple(slots)
+
+    def inside(self, natural: Natural) -> Distribution | None:
+        """The distribution with natural parameter λ; None outside the domain."""
+        return self.posterior(natural) if self.in_domain(natural) else None
 
     def expectation(self, natural: Natural) -> Natural:
         """μ of one λ, or of a stack of them."""
-        return self._tuple(self.ns.expectation_from_natural(*natural, **self._fixed))
+        return arrays(self.ns.expectation_from_natural(*natural, **self.fixed))
 
     def natural_gradient(self, q: Distribution, gradient: Array, hessian: Array | None) -> Natural:
-        """∇_μ L from E[∇ℓ] and E[∇²ℓ] (Gaussian families; Bonnet, Price)."""
-        assert isinstance(q, Gaussian)
-        return self._tuple(self.ns.natural_gradient(q.mean, gradient, hessian))
+        """∇_μ L from E[∇ℓ] (d,) and the structure's part of E[∇²ℓ], where the family takes them."""
+        raise NotImplementedError(f"{self.name}: its clients give natural gradients")
 
     def kl(self, q: Natural, p: Natural) -> float:
         """KL(q‖p) in nats."""
-        return float(self.ns.kl(q, p, **self._fixed))
+        return float(self.ns.kl(q, p, **self.fixed))
 
-    def in_domain(self, natural: Natural) -> bool:
-        """Whether λ is finite and its precision (gamma: shape and rate) is positive definite."""
-        if not all(np.isfinite(slot).all() for slot in natural):
-            return False
-        if self.name == "isotropic_gaussian":
-            return True
-        if self.name == "gamma":
-            return all(bool((slot > 0).all()) for slot in natural)
-        if self.name == "diagonal_gaussian":
-            return bool((natural[1] > 0).all())
-        return cholesky_factor(natural[1]) is not None
+    def linear(self, coefficients: Mapping[str, Array]) -> Natural | None:
+        """∇_μ E[ℓ] of a loss ℓ(θ) = Σ_s ⟨c_s, s(θ)⟩ + const, by function s; None where E[ℓ] is not linear in μ.
 
-    def required_rho(self, natural_global: Natural, dual: Natural, growth: Natural | Array | None) -> float:
-        """The infimum of the ρ for which ρ λ_g + η (+ the loss's own growth) lies in the domain; may be negative.
-
-        `growth` is G∞: for a Gaussian a matrix with ℓ(θ) ≥ ½ θᵀG∞θ − O(‖θ‖) (None: ℓ grows at most linearly); for
-        the other families, and wherever ∇L is constant, −∇L as a natural-shaped tuple.
+        A function is named as in the kernels' STATISTICS: "theta", "log(theta)"; "theta*theta.T" has a matrix (d, d).
         """
-        if self.name == "gamma":
-            extra: Natural = growth if isinstance(growth, tuple) else tuple(np.zeros(s) for s in self.shapes)
-            ratios = zip(natural_global, dual, extra, strict=True)
-            return max(float(np.max(-(eta + more) / slot)) for slot, eta, more in ratios)
-        if isinstance(growth, tuple):
-            growth = growth[1] if len(growth) == 2 else None
-        if self.name == "isotropic_gaussian":
-            lowest = 0.0 if growth is None else float(np.linalg.eigvalsh(growth)[0])
-            return -lowest / self._fixed["precision"]
-        if self.name == "diagonal_gaussian" and (growth is None or growth.ndim == 1):
-            return float(np.max(-(dual[1] + (0.0 if growth is None else growth)) / natural_global[1]))
-        return self._largest_ratio(-(self._matrix(dual[1]) + self._matrix(growth)), self._matrix(natural_global[1]))
+        known = dict(self.ns.STATISTICS)
+        rest = {name: value for name, value in coefficients.items() if name not in known}
+        if any(np.any(value) for value in rest.values()):
+            return None
+        zeros = zip(self.ns.STATISTICS, self.shapes, strict=True)
+        return tuple(np.asarray(coefficients.get(name, np.zeros(shape))) / factor for (name, factor), shape in zeros)
 
-    def _matrix(self, slot: Array | None) -> Array:
-        if slot is None:
-            return np.zeros((self.dim, self.dim))
-        return np.diag(slot) if slot.ndim == 1 else slot
+    @property
+    def message_doubles(self) -> int:
+        """Numbers in one λ as sent."""
+        return len(self.pack(self.prior_natural))
 
-    @staticmethod
-    def _largest_ratio(numerator: Array, denominator: Array) -> float:
-        # whitened first: LAPACK's generalized subset solver can fail to converge at condition 1e10
-        inverse = Gaussian._trusted(np.zeros(len(denominator)), denominator).inverse_cholesky
-        return float(np.linalg.eigvalsh(inverse @ numerator @ inverse.T)[-1])
+    def pack(self, natural: Natural) -> Array:
+        """λ as one vector of its distinct entries: what is sent."""
+        return np.concatenate([slot.ravel() for slot in natural])
 
-    def whiten(self, natural: Natural, directions: Natural) -> Array:
-        """Changes of λ (n, ...) as rows (n, size) whose 2-norm is the Fisher metric's at λ (gamma: dλ/λ).
+    def unpack(self, message: Array) -> Natural:
+        """λ from what `pack` made."""
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
+        parts = np.split(message, ends)
+        return self.parameter([part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)])
 
-        Gaussians: L⁻¹(dξ − dS m) and L⁻¹ dS L⁻ᵀ/√2, since F⁻¹ weighs dλ by the covariance of the statistics' dual.
-        """
-        q = self.posterior(natural)
-        count = len(directions[0])
-        if isinstance(q, Gamma):
-            return np.concatenate([d / slot for d, slot in zip(directions, natural, strict=True)], axis=1)
-        if len(directions) == 1:
-            return directions[0] / np.sqrt(q.precision)
-        d_xi, d_s = directions
-        if self.name == "diagonal_gaussian":
-            mean = (d_xi - d_s * q.mean) / np.sqrt(q.precision)
-            return np.concatenate([mean, d_s / q.precision / np.sqrt(2)], axis=1)
-        inverse = q.inverse_cholesky
-        mean = (d_xi - d_s @ q.mean) @ inverse.T
-        return np.concatenate([mean, (inverse @ d_s @ inverse.T).reshape(count, -1) / np.sqrt(2)], axis=1)
+    def symmetrised(self, stacked: Natural) -> Natural:
+        """Stacks of λ with a leading axis, symmetric to the last bit where they are so but for rounding."""
+        return stacked
 
-    def fisher_bound(self, natural: Natural) -> float:
-        """An upper bound on the largest eigenvalue of the Fisher information F(λ) = ∇²A(λ), in μ's units over λ's.
-
-        Gaussians, with v the largest variance: F acts on (dξ, dS) as dm = Σ(dξ − dS m), and a second slot of at most
-        v²/2 + v|m|²; so v(1 + |m|²) + v²/2. Gamma: the trace ψ′(shape) + shape/rate².
-        """
-        q = self.posterior(natural)
-        if isinstance(q, Gamma):
-            return float(np.max(polygamma(1, q.shape) + q.shape / q.rate**2))
-        if self.name == "isotropic_gaussian":
-            return float(1.0 / q.precision)
-        if self.name == "diagonal_gaussian":
-            v = 1.0 / q.precision
-            return float(np.max(v * (1.0 + q.mean**2) + 0.5 * v**2))
-        v_max = float(1.0 / np.linalg.eigvalsh(q.precision)[0])
-        return v_max * (1.0 + float(q.mean @ q.mean)) + 0.5 * v_max**2
-
-    def stack(self, naturals: list[Natural]) -> Natural:
+    def stack(self, naturals: Sequence[Natural]) -> Natural:
         """One natural-shaped tuple with a leading client axis."""
         return tuple(np.stack([natural[slot] for natural in naturals]) for slot in range(len(self.shapes)))
 
-    @staticmethod
-    def _tuple(values: Any) -> Natural:
-        return tuple(np.asarray(value, dtype=np.float64) for value in values)
 
-
-def _fit_prior(name: str, prior: Distribution) -> Distribution:
-    """The prior in the family's own shape; a scalar precision is spread over a diagonal, a vector over a matrix."""
-    wanted = Gamma if name == "gamma" else Gaussian
-    if not isinstance(prior, wanted):
-        raise ValueError(f"prior: expected badmm.{wanted.__name__} for family {name!r}, got {type(prior).__name__}")
-    if isinstance(prior, Gamma):
-        return prior
-    axes = {"isotropic_gaussian": 0, "diagonal_gaussian": 1, "full_gaussian": 2}.get(name)
-    if axes is None:
-        raise ValueError(f"family: expected one that badmm can solve, got {name!r}")
-    precision = prior.precision
-    if precision.ndim > axes:
-        kinds = ("a scalar", "a scalar or vector", "a scalar, vector or matrix")
-        raise ValueError(f"prior: expected {kinds[axes]} precision for family {name!r}, got shape {precision.shape}")
-    if axes >= 1:
-        precision = np.broadcast_to(precision, (prior.dim,)) if precision.ndim == 0 else precision
-    if axes == 2 and precision.ndim == 1:
-        precision = np.diag(precision)
-    return Gaussian(prior.mean, precision)
+def arrays(values: Any) -> Natural:
+    """A kernel's result as float64 arrays."""
+    return tuple(np.asarray(value, dtype=np.float64) for value in values)

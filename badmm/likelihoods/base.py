@@ -1,33 +1,85 @@
-"""What every likelihood of the package shares: how its expectations are taken, and the client protocol.
+"""What every likelihood of the package shares, and the protocols that any other client meets.
 
-A client of `badmm.solve` is any object with one of
-
-* ``expectations(posterior) -> (expected_loss, expected_gradient, expected_hessian)`` for the Gaussian families:
-  E_q[ℓ] (float), E_q[∇ℓ] (d,), and E_q[∇²ℓ] as a vector (d,) for `diagonal_gaussian`, a matrix (d, d) for
-  `full_gaussian`, a matrix or None for `isotropic_gaussian`;
-* ``natural_gradient(posterior) -> natural-shaped tuple``: ∇_μ E_q[ℓ], for any family.
-
-Optional, and used where present: ``curvature(posterior)`` (as `expectations` but with the whole matrix under a diagonal
-family too, for faster client steps), ``constant_natural_gradient(family, dim)`` (the constant ∇_μ E_q[ℓ] where it is
-linear in μ, else None), ``growth(family, dim)`` (G∞ with ℓ ≥ ½θᵀG∞θ − O(‖θ‖), for the existence condition),
-``expected_loss(posterior)`` (for clients without `expectations`), ``dim`` (the length of θ), and
-``configured(expectation, seed)`` (a copy that takes its expectations that way).
+A client of `badmm.solve` is an object that `GivesExpectations` (Gaussian families) or `GivesNaturalGradient` (every
+family) describes. The other protocols are optional capabilities, used where present; so are `dim`, the length of θ, and
+`configured(expectation, seed)`, a copy that takes its expectations that way.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
+from badmm.families.family import Family, Natural
 
 Expectation = Literal["auto", "quadrature", "delta", "monte_carlo"]
 EXPECTATIONS: tuple[Expectation, ...] = ("auto", "quadrature", "delta", "monte_carlo")
 Expected = tuple[float, Array, Array]
+
+
+@runtime_checkable
+class GivesExpectations(Protocol):
+    """A client of the Gaussian families."""
+
+    def expectations(self, posterior: Gaussian) -> tuple[float, Array, Array | None]:
+        """(E_q[ℓ], E_q[∇ℓ] (d,), E_q[∇²ℓ]): a matrix (d, d) where `posterior.whole_hessian`, else its diagonal (d,).
+
+        The Hessian may be None under a Gaussian of fixed precision.
+        """
+        ...
+
+
+@runtime_checkable
+class GivesNaturalGradient(Protocol):
+    """A client of any family."""
+
+    def natural_gradient(self, posterior: Any) -> Natural:
+        """∇_μ E_q[ℓ], one array per slot of the family's natural parameter."""
+        ...
+
+
+@runtime_checkable
+class GivesCurvature(Protocol):
+    """A client that knows the whole Hessian under a diagonal Gaussian too, for faster client steps."""
+
+    def curvature(self, posterior: Gaussian) -> Expected:
+        """As `expectations`, always with E_q[∇²ℓ] (d, d)."""
+        ...
+
+
+@runtime_checkable
+class GivesConstantNaturalGradient(Protocol):
+    """A client whose E_q[ℓ] is linear in the μ of some families: conjugate to them, and solved in one step."""
+
+    def constant_natural_gradient(self, family: Family) -> Natural | None:
+        """∇_μ E_q[ℓ] where it does not depend on q, else None; `family.linear` gives it from ℓ's coefficients."""
+        ...
+
+
+@runtime_checkable
+class GivesGrowth(Protocol):
+    """A client whose loss helps the existence condition."""
+
+    def growth(self, family: Family) -> Array | None:
+        """G∞ with ℓ(θ) ≥ ½θᵀG∞θ − O(‖θ‖), (d, d) or its diagonal (d,); None where ℓ grows at most linearly."""
+        ...
+
+
+@runtime_checkable
+class GivesExpectedLoss(Protocol):
+    """A client without `expectations` that gives the objective."""
+
+    def expected_loss(self, posterior: Any) -> float:
+        """E_q[ℓ] in nats."""
+        ...
+
+
+Client = GivesExpectations | GivesNaturalGradient
 
 
 class GaussianLikelihood(ABC):
@@ -77,10 +129,10 @@ class GaussianLikelihood(ABC):
         point = Gaussian(theta, 1.0)
         return self.configured("delta").expectations(point)[0]
 
-    def growth(self, family: str, dim: int) -> Array | None:
+    def growth(self, family: Family) -> Array | None:
         """G∞ of the existence condition; None: ℓ grows at most linearly in some direction."""
         return None
 
-    def constant_natural_gradient(self, family: str, dim: int) -> tuple[Array, ...] | None:
+    def constant_natural_gradient(self, family: Family) -> Natural | None:
         """∇_μ E_q[ℓ] where it does not depend on q, else None."""
         return None

@@ -46,7 +46,7 @@ class GeneralizedLinear(GaussianLikelihood):
         # an overflowing loss is the caller's to refuse
         with np.errstate(over="ignore", invalid="ignore"):
             value, slope, weight = self._moments(posterior)
-            hessian = (self.X * self.X).T @ weight if posterior.precision.ndim == 1 else self._gram(weight)
+            hessian = self._gram(weight) if posterior.whole_hessian else (self.X * self.X).T @ weight
             return float(np.sum(value)), self.X.T @ slope, hessian
 
     def curvature(self, posterior: Gaussian) -> Expected:

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from badmm.checks import Array, design, positive_number, real_array, require
 from badmm.families.distributions import Gaussian
+from badmm.families.family import Family, Natural
 from badmm.likelihoods.base import Expected, GaussianLikelihood
 
 
@@ -31,31 +32,21 @@ class Quadratic(GaussianLikelihood):
         product = H @ m
         value = float(m @ (0.5 * product - self.linear)) + self.constant
         if self._mode != "delta":
-            value += 0.5 * self._trace(posterior)
+            value += 0.5 * posterior.operator.trace(posterior.operator.own(H))
         return value, product - self.linear, H
-
-    def _trace(self, posterior: Gaussian) -> float:
-        if posterior.precision.ndim < 2:
-            return float(np.sum(np.diag(self.hessian) * posterior.variance))
-        return float(np.sum(self.hessian * posterior.covariance))
 
     def expectations(self, posterior: Gaussian) -> Expected:
         """As `curvature`; under a vector precision the Hessian's diagonal."""
         value, gradient, H = self.curvature(posterior)
-        return value, gradient, np.diag(H).copy() if posterior.precision.ndim == 1 else H
+        return value, gradient, H if posterior.whole_hessian else np.diag(H).copy()
 
-    def growth(self, family: str, dim: int) -> Array | None:
+    def growth(self, family: Family) -> Array | None:
         """H itself."""
         return self.hessian
 
-    def constant_natural_gradient(self, family: str, dim: int) -> tuple[Array, ...] | None:
+    def constant_natural_gradient(self, family: Family) -> Natural | None:
         """(−b, −H) where E[ℓ] is linear in the family's μ."""
-        if family == "full_gaussian":
-            return -self.linear, -self.hessian
-        diagonal = np.diag(self.hessian)
-        if family == "diagonal_gaussian" and np.array_equal(self.hessian, np.diag(diagonal)):
-            return -self.linear, -diagonal
-        return None
+        return family.linear({"theta": -self.linear, "theta*theta.T": 0.5 * self.hessian})
 
 
 class LinearRegression(Quadratic):

@@ -1,38 +1,48 @@
-"""Likelihoods of a positive rate θ that are conjugate to the gamma family: E[ℓ] is linear in μ = (E log θ, −E θ)."""
+"""Likelihoods of a positive rate θ that are linear in log θ and θ: conjugate to every family with these statistics."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import digamma, gammaln
+from scipy.special import gammaln
 
 from badmm import checks
 from badmm.checks import Array
-from badmm.families.distributions import Gamma
+from badmm.families.factorised import Factorised
+from badmm.families.family import Family, Natural
 
 
 class ConjugateRate:
-    """ℓ(θ) = −events · log θ + total · θ + constant, elementwise over P rates: ∇_μ E[ℓ] = (−events, −total).
+    """ℓ(θ) = −events · log θ + total · θ + constant, elementwise over P rates.
 
-    So λ_0 − ∇_μ E[ℓ] = (shape + events, rate + total), the conjugate update.
+    Under a gamma, T = (log θ, −θ): ∇_μ E[ℓ] = (−events, −total), and λ_0 − ∇_μ E[ℓ] = (shape + events, rate + total) is
+    the conjugate update. Under an exponential, T = −θ, it is conjugate where there are no events.
     """
 
     def __init__(self, events: Array, total: Array, constant: float) -> None:
         self.events, self.total, self.constant = np.atleast_1d(events), np.atleast_1d(total), constant
         self.dim = len(self.events)
 
-    def natural_gradient(self, posterior: Gamma) -> tuple[Array, Array]:
-        """(−events, −total), whatever the posterior."""
-        return -self.events, -self.total
+    @property
+    def _coefficients(self) -> dict[str, Array]:
+        return {"log(theta)": -self.events, "theta": self.total}
 
-    def constant_natural_gradient(self, family: str, dim: int) -> tuple[Array, ...] | None:
-        """(−events, −total) under the gamma family."""
-        return (-self.events, -self.total) if family == "gamma" else None
+    def natural_gradient(self, posterior: Factorised) -> Natural:
+        """(−events, −total) under a gamma, −total under an exponential without events, whatever the posterior."""
+        slots = posterior.ns.STATISTICS
+        lost = [name for name, value in self._coefficients.items() if name not in dict(slots) and value.any()]
+        if lost:
+            raise ValueError(f"natural_gradient: expected a family with the statistic {lost[0]}, got {posterior}")
+        return tuple(self._coefficients[name] / factor for name, factor in slots)
 
-    def expected_loss(self, posterior: Gamma) -> float:
-        """−events · (ψ(shape) − log rate) + total · shape / rate + constant, in nats."""
-        log_mean = digamma(posterior.shape) - np.log(posterior.rate)
-        return float(np.sum(self.total * posterior.mean - self.events * log_mean)) + self.constant
+    def constant_natural_gradient(self, family: Family) -> Natural | None:
+        """∇_μ E[ℓ] under a family that the loss is conjugate to."""
+        return family.linear(self._coefficients)
+
+    def expected_loss(self, posterior: Factorised) -> float:
+        """−events · E[log θ] + total · E[θ] + constant, in nats."""
+        terms = [c * posterior.expected(name) for name, c in self._coefficients.items() if c.any()]
+        return float(np.sum(terms)) + self.constant
 
 
 class PoissonRate(ConjugateRate):

@@ -46,7 +46,7 @@ class SoftmaxRegression(GaussianLikelihood):
 
     def expectations(self, posterior: Gaussian) -> Expected:
         """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
-        if posterior.precision.ndim != 1:
+        if posterior.whole_hessian:
             return self.curvature(posterior)
         value, probability = self._probabilities(posterior)
         diagonal = (self.X * self.X).T @ np.mean(probability * (1.0 - probability), axis=0)

@@ -16,8 +16,7 @@ class BayesADMM(Method):
 
     def make_policy(self, rho: Setting, alpha: Setting, damping: Setting) -> Policy:
         """Any ρ > 0, α and γ in (0, 1]."""
-        mixed_damping = 0.7 if self.family.name == "diagonal_gaussian" else 1.0
-        return Policy(self.num_clients, rho, alpha, damping, mixed_damping=mixed_damping)
+        return Policy(self.num_clients, rho, alpha, damping, mixed_damping=self.family.mixed_damping)
 
     def dual(self, duals: Natural, natural_global: Natural, clients: Natural, steps: Steps) -> Natural:
         """The dual line of the package's kernels."""

@@ -61,9 +61,8 @@ class DualMixing:
 
     def mix(self, a: Array) -> Natural:
         """Σ_i a_i G^i over the newest len(a) rounds."""
-        mixed = (np.asarray(np.tensordot(a, slot[-len(a) :], axes=1)) for slot in self.lines)
-        # (K, d, d) is a slot of symmetric matrices, which BLAS need not keep so to the last bit
-        return tuple(0.5 * (slot + slot.swapaxes(1, 2)) if slot.ndim == 3 else slot for slot in mixed)
+        mixed = tuple(np.asarray(np.tensordot(a, slot[-len(a) :], axes=1)) for slot in self.lines)
+        return self.family.symmetrised(mixed)
 
     def _append(self, memory: Natural, new: Natural) -> Natural:
         if not memory:

@@ -13,6 +13,7 @@ from functools import cache, cached_property
 
 import sympy as sp
 
+from . import stable
 from .family import Coordinates, Family
 
 Slots = tuple[sp.Matrix, ...]
@@ -179,6 +180,43 @@ class Calculus:
         exponent = inner(self.at.natural_of_standard, self.at.statistics)
         (a,) = substitute((sp.Matrix([[self.at.log_partition]]),), self.at.natural, self.at.natural_of_standard)
         return self.at.base_measure * sp.exp(exponent - a[0, 0])
+
+    @cached_property
+    def log_density(self) -> sp.Expr:
+        """log q(θ) = log b(θ) + ⟨λ, T(θ)⟩ − A(λ), in λ."""
+        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
+        return log_b + inner(self.at.natural, self.at.statistics) - self.at.log_partition
+
+    @cached_property
+    def log_density_in_standard(self) -> sp.Expr:
+        """log q(θ) in the standard parameters."""
+        ((value,),) = substitute((sp.Matrix([[self.log_density]]),), self.at.natural, self.at.natural_of_standard)
+        return value
+
+    @cached_property
+    def fisher_factor(self) -> sp.Matrix:
+        """Lower L with F = LLᵀ, in the standard parameters, each pivot in its stable form (factorising families)."""
+        (fisher,) = substitute((self.fisher,), self.at.natural, self.at.natural_of_standard)
+        size = fisher.rows
+        factor = sp.zeros(size, size)
+        for j in range(size):
+            pivot = fisher[j, j] - sum((factor[j, k] ** 2 for k in range(j)), sp.S.Zero)
+            factor[j, j] = sp.sqrt(stable.natural_gradient(sp.simplify(pivot)))
+            for i in range(j + 1, size):
+                rest = fisher[i, j] - sum((factor[i, k] * factor[j, k] for k in range(j)), sp.S.Zero)
+                factor[i, j] = sp.simplify(rest / factor[j, j])
+        return factor
+
+    @property
+    def change(self) -> list[sp.Symbol]:
+        """dλ, a symbol per slot."""
+        return [sp.Symbol(f"d_{m[0, 0]}", real=True) for m in self.at.natural]
+
+    @cached_property
+    def whitened(self) -> list[sp.Expr]:
+        """Lᵀ dλ, F = LLᵀ, in λ and dλ."""
+        (factor,) = substitute((self.fisher_factor,), self.at.standard, self.standard_of_natural)
+        return list(factor.T * sp.Matrix(self.change))
 
     @cached_property
     def is_gaussian(self) -> bool:

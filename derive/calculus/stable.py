@@ -50,3 +50,10 @@ def _bregman(expr: sp.Expr) -> sp.Expr:
 def natural_gradient(expr: sp.Expr) -> sp.Expr:
     """A natural gradient through R″: a ψ₁(a) − 1 cancels for large a, a R″(a) does not."""
     return sp.factor(sp.cancel(sp.together(sp.expand(by_stirling(expr)))))
+
+
+def log_density(expr: sp.Expr) -> sp.Expr:
+    """A log-density whose algebraic part is one product: −S(θ − m)²/2 where ξθ − Sθ²/2 − ξ²/(2S) cancels."""
+    terms = sp.Add.make_args(sp.expand(expr))
+    algebraic = [t for t in terms if t.free_symbols and not t.has(sp.log, sp.loggamma)]
+    return sp.Add(*[t for t in terms if t not in algebraic]) + sp.factor(sp.Add(*algebraic))

@@ -160,7 +160,8 @@ class Whitened:
 
 def complete_square(scalar: sp.Expr, vector: Any) -> tuple[Square, sp.Expr]:
     """(the square that takes up every term with the vector x, what is left without x)."""
-    quadratic, linear = [], []
+    quadratic: list[tuple[sp.Expr, list[Any]]] = []
+    linear: list[tuple[sp.Expr, list[Any]]] = []
     for term in sp.Add.make_args(scalar):
         if term.has(vector):
             coefficient, found = term.as_coeff_Mul()

@@ -79,16 +79,13 @@ def server_stationary() -> str:
 def absent_clients() -> str:
     """A running sum to which those that take part add c_k − c_k(old) is Σ_k c_k, for every set of 1..4 clients."""
     for clients in range(1, 5):
-        names = ("l", "e", "lo", "eo")
+        names = ("l", "e", "o")
         columns = [sp.symbols(f"{n}1:{clients + 1}", real=True) for n in names]
         rows = list(zip(*columns, strict=True))
         for here in range(2**clients):
             total, running = sp.S.Zero, sp.S.Zero
-            for k, (lam, dual, lam_before, dual_before) in enumerate(rows):
-                old = admm.server_contribution().subs({lam_k: lam_before, eta: dual_before})
-                change = admm.contribution_change().subs(
-                    {lam_k: lam, eta: dual, admm.lam_old: lam_before, admm.eta_old: dual_before}
-                )
+            for k, (lam, dual, old) in enumerate(rows):
+                change = admm.contribution_change().subs({lam_k: lam, eta: dual, admm.contribution_old: old})
                 takes_part = here >> k & 1
                 running += old + (change if takes_part else 0)
                 total += admm.server_contribution().subs({lam_k: lam, eta: dual}) if takes_part else old

@@ -183,8 +183,8 @@ def kl_gradient(c: Calculus) -> str:
         q, p, kl = c.kl
         moved = shifted(q, shifted(q, p, sp.S.NegativeOne), EPSILON)
         along = substitute(c.expectation_of_natural, c.at.natural, moved)
-        carried = [sp.diff(m[0, 0], EPSILON).subs(EPSILON, 0) for m in along]
-        return zero(*[a[0, 0] - f for a, f in zip(gradient(kl, q), carried, strict=True)], what=what)
+        transported = [sp.diff(m[0, 0], EPSILON).subs(EPSILON, 0) for m in along]
+        return zero(*[a[0, 0] - f for a, f in zip(gradient(kl, q), transported, strict=True)], what=what)
     steps = DirectionalDerivatives(c)
 
     def miss(at: dict[str, Slots]) -> Any:
@@ -205,8 +205,8 @@ def fisher_carries(c: Calculus) -> str:
     flat = sp.Matrix([grads[k][i, j] for k, i, j in names])
     (fisher,) = substitute((c.fisher,), c.at.natural, c.at.natural_of_standard)
     weights = sp.diag(*[weight(c.at.natural, e) for e in names])
-    carried = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
-    return vanish(c, carried - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
+    transported = c.jacobian(c.at.natural_of_standard, c.at.standard).T * weights * fisher * flat
+    return vanish(c, transported - sp.Matrix(c.gradient_in_standard), what="F times the natural gradient")
 
 
 def bonnet(c: Calculus) -> str:
@@ -239,6 +239,9 @@ def stable_forms(c: Calculus) -> str:
     methods = {
         zero_at_digits(stable.divergence(kl) - kl, what="stable KL - KL"),
         zero_at_digits(stable.entropy(c.entropy) - c.entropy, what="stable H - H", seed=1),
+        zero_at_digits(
+            stable.log_density(c.log_density_in_standard) - c.log_density_in_standard, "stable log q", seed=3
+        ),
     }
     if not c.is_gaussian:
         for m in c.natural_gradient:
@@ -246,6 +249,24 @@ def stable_forms(c: Calculus) -> str:
                 zero_at_digits(stable.natural_gradient(m[0, 0]) - m[0, 0], what="stable gradient - gradient", seed=2)
             )
     return "; ".join(sorted(methods))
+
+
+def fisher_factor(c: Calculus) -> str:
+    """LLᵀ = F for the factor that the kernel applies, and L is lower triangular with a positive diagonal."""
+    (fisher,) = substitute((c.fisher,), c.at.natural, c.at.natural_of_standard)
+    factor = c.fisher_factor
+    if not factor.is_lower or any(factor[j, j].could_extract_minus_sign() for j in range(factor.rows)):
+        raise ClaimError(f"the factor is not lower triangular with a positive diagonal: {factor}")
+    gap = factor * factor.T - fisher
+    return "; ".join(sorted({zero_at_digits(entry, what="L L^T - F", seed=4) for entry in gap}))
+
+
+def log_density(c: Calculus) -> str:
+    """∂ log q/∂λ = T − μ, the score: with normalisation it fixes log q."""
+    names = entries(c.at.natural)
+    slopes = gradient(c.log_density, c.at.natural)
+    score = [slopes[k][i, j] - c.at.statistics[k][i, j] + c.expectation_of_natural[k][i, j] for k, i, j in names]
+    return zero(*score, what="the score")
 
 
 def client_condition(c: Calculus) -> str:
@@ -333,9 +354,11 @@ def claims(family: Family) -> Iterator[Claim]:
         "arXiv:2506.13150, client line",
     )
     if not family.is_matrix:
+        yield claim("Fisher factor", r"L\,L^\top = F(\lambda)", fisher_factor)
+        yield claim("score", r"\nabla_\lambda \log q_\lambda(\theta) = T(\theta)-\mu", log_density)
         yield claim(
             "stable forms",
-            r"\text{the rewritten KL, entropy and gradient equal the derived ones}",
+            r"\text{the rewritten KL, entropy, log-density and gradient equal the derived ones}",
             stable_forms,
             "derive/calculus/stable.py",
         )

@@ -38,8 +38,9 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
     }
     if not isinstance(inverse, ScalarRoot):
         maps["natural_from_expectation"] = inverse
-    sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl}
+    sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl, "log_density": c.log_density}
     return {
+        "whiten": c.whitened,
         **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
         **{name: [expr] for name, expr in sums.items()},
         **round_results(),
@@ -61,7 +62,7 @@ def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.E
                     mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
                     point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
                 _compare(evaluator, kernel, exprs, point)
-    return f"mpmath, {DIGITS} digits at 5 random points a kernel"
+    return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
 
 def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: Point50) -> None:

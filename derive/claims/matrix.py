@@ -103,7 +103,7 @@ def lowered(family: Family, c: Calculus) -> str:
                 _compare(evaluator, kernel, inputs, expected, spd(c))
             elif isinstance(kernel, MatrixMap):
                 {"kl": _compare_kl, "natural_from_expectation": _compare_inverse}[kernel.name](evaluator, kernel, c)
-    return f"mpmath, {DIGITS} digits at {POINTS} random points a kernel"
+    return f"mpmath, {DIGITS} digits at {POINTS} random points per kernel"
 
 
 def scalar_forms(family: Family, c: Calculus) -> str:

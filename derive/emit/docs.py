@@ -6,7 +6,7 @@ import textwrap
 
 from ..ir import nodes as ir
 
-TUPLE_ARGUMENTS = ("natural_q", "natural_p")
+TUPLE_ARGUMENTS = ("natural_q", "natural_p", "natural", "direction")
 PURPOSE = {
     "natural_from_standard": "Natural parameters λ of the standard ones.",
     "standard_from_natural": "Standard parameters of λ.",
@@ -16,6 +16,8 @@ PURPOSE = {
     "entropy": "Differential entropy in nats.",
     "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
     "natural_gradient": "Natural gradient ∇_μ L.",
+    "log_density": "Log-density log q(θ).",
+    "whiten": "Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.",
     "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
     "cavity": "The client's cavity λ_g + η/ρ.",
     "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",
@@ -110,12 +112,18 @@ def _tuple(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
+def formula_text(kernel: ir.Kernel) -> str:
+    """A kernel's formula, with what it sums over."""
+    return f"sum over {kernel.over} of {kernel.formula}" if isinstance(kernel, ir.Total) else kernel.formula
+
+
 def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> str:
     """Purpose, formula, shapes, errors and source of a public function."""
     matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
     lines = [f'"""{PURPOSE[kernel.name]}', ""]
     lines += textwrap.wrap(
-        f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {kernel.formula}", 110
+        f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {formula_text(kernel)}",
+        110,
     )
     if is_slotwise(kernel):
         names = module.slots["natural"]
@@ -153,24 +161,24 @@ def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> 
 
 
 SWEEP_SCALAR_TEXT = {
-    "ess": "ess: effective sample size > 0, N/(τρ) for an ADMM client: S = ess * precision.",
-    "lr": "lr: step size of the mean, >= 0.",
-    "beta1": "beta1: decay of the momentum, in [0, 1].",
-    "beta2": "beta2: decay of the precision, in [0, 1].",
-    "debias": "debias: 1 - beta1**t at the t-th step, or 1.",
-    "clip": "clip: largest entry of the mean's direction, > 0; None: no limit.",
-    "samples": "samples: number of samples in the sums.",
+    "ess": "ess: effective sample size > 0, N/(τρ) for an ADMM client: S = ess * precision",
+    "lr": "lr: step size of the mean, >= 0",
+    "beta1": "beta1: decay of the momentum, in [0, 1]",
+    "beta2": "beta2: decay of the precision, in [0, 1]",
+    "debias": "debias: 1 - beta1**t at the t-th step, or 1",
+    "clip": "clip: largest entry of the mean's direction, > 0",
+    "samples": "samples: number of samples in the sums",
 }
 OPERAND_TEXT = {
-    "gradient": "gradient: of the mean loss, at the sample.",
-    "mean": "mean: m.",
-    "precision": "precision: s = h + delta > 0; the posterior's precision is ess * s.",
-    "momentum": "momentum: v.",
+    "gradient": "gradient: of the mean loss, at the sample",
+    "mean": "mean: m",
+    "precision": "precision: s = h + delta > 0; the posterior's precision is ess * s",
+    "momentum": "momentum: v",
     "cavity": "cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + "
-    "delta), or (0, weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.",
-    "total_gradient": "total_gradient: sum of gradients, from 0.",
-    "total_price": "total_price: sum of gradient * noise, from 0.",
-    "total_square": "total_square: sum of gradient^2, from 0.",
+    "delta), or (0, weight_decay) for IVON itself",
+    "total_gradient": "total_gradient: sum of gradients, from 0",
+    "total_price": "total_price: sum of gradient * noise, from 0",
+    "total_square": "total_square: sum of gradient^2, from 0",
 }
 NORMAL_TEXT = {
     ("noise", False): "noise: the sample's normals; where None, drawn again at (seed, step).",
@@ -179,6 +187,17 @@ NORMAL_TEXT = {
     "those to use; may be noise.",
 }
 SCALAR_DEFAULTS = {"debias": ": Any = 1.0", "clip": ": Any = None"}
+
+
+def operand_text(name: str, shared: bool = False) -> str:
+    """What an array argument of a sweep means; `shared`: numbers may stand for its arrays."""
+    return OPERAND_TEXT[name] + ("; each an array, a number, or (K, 1) with one per row." if shared else ".")
+
+
+def sweep_scalar_text(scalar: ir.Scalar, unlimited: str) -> str:
+    """What a scalar of a sweep means; `unlimited` is the value of a radius without end."""
+    text = SWEEP_SCALAR_TEXT[scalar.argument]
+    return text + (f"; {unlimited}: no limit." if scalar.domain == "radius" else ".")
 
 
 def sweep_signature(sweep: ir.Sweep) -> tuple[list[str], list[str]]:
@@ -208,7 +227,8 @@ def sweep_docstring(sweep: ir.Sweep, on_device: bool = False) -> str:
     names = list(dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands))
     width = 112
     lines = [f'"""{sweep.purpose}', "", *textwrap.wrap(f"Formula (a coordinate): {sweep.formula}", width), ""]
-    entries = [OPERAND_TEXT[n] for n in names] + [SWEEP_SCALAR_TEXT[s.argument] for s in sweep.scalars]
+    shared = {o.argument.split(".")[0] for o in sweep.operands if o.scalar}
+    entries = [operand_text(n, n in shared) for n in names] + [sweep_scalar_text(s, "None") for s in sweep.scalars]
     if sweep.normals:
         steps = " and ".join(n.step for n in sweep.normals)
         entries.append(f"seed, {steps}: integers of 64 bits; see noise.")
@@ -220,7 +240,7 @@ def sweep_docstring(sweep: ir.Sweep, on_device: bool = False) -> str:
         lines += textwrap.wrap(entry, width, subsequent_indent="    ")
     lines += [
         "Arrays: (P,), or (K, ...) for K rows (clients), where those without the leading axis are shared; float32 or",
-        "float64, C-contiguous. Scalars: a number, or K of them, one a row.",
+        "float64, C-contiguous. Scalars: a number, or K of them, one per row.",
         *(DEVICE_TEXT if on_device else HOST_TEXT),
         f"Source: {sweep.source}.",
         '"""',

@@ -11,19 +11,18 @@ from typing import Any
 import mpmath as mp
 
 from .nodes import (
-    ClientSum,
     Draw,
     Expr,
     Function,
     If,
     Int,
+    Kernel,
     Let,
     Lit,
     Loop,
-    Map,
     MatrixMap,
     Op,
-    Reduction,
+    Result,
     Return,
     Stmt,
     Sweep,
@@ -168,20 +167,13 @@ class Evaluator:
                     self.run(s.body, env)
         return None
 
-    def kernel(self, kernel: Map | Reduction | ClientSum | MatrixMap, env: Environment) -> list[Any]:
+    def kernel(self, kernel: Kernel | Sweep, env: Environment) -> list[Any]:
         """Results of one coordinate of a kernel."""
         env = dict(env)
         for name, value in () if isinstance(kernel, MatrixMap) else kernel.uniforms:
             env[name] = self.expr(value, env)
         self.run(kernel.body, env)
-        return [self.expr(r, env) for r in (kernel.results if isinstance(kernel, Map | MatrixMap) else (kernel.term,))]
-
-    def sweep(self, sweep: Sweep, env: Environment) -> list[Any]:
-        """Results of one coordinate of a sweep."""
-        env = dict(env)
-        env |= {name: self.expr(value, env) for name, value in sweep.uniforms}
-        self.run(sweep.body, env)
-        return [self.expr(r.value, env) for r in sweep.results]
+        return [self.expr(r.value if isinstance(r, Result) else r, env) for r in kernel.results]
 
     def draw(self, draw: Draw, params: tuple[str, ...], values: tuple[int, ...]) -> list[Any]:
         """One block's normals from the generator's three words."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
 CAST_OPS = ("low", "real", "bits", "from_bits")
@@ -69,8 +69,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Op:
-    """An operation; for `call` and `ratio_divergence` `target` is the function called, for `cholesky` the matrix it
-    speaks of in errors."""
+    """An operation; `target` is the function that `call` and `ratio_divergence` call, or the matrix of a `cholesky`."""
 
     op: str
     args: tuple[Expr, ...]
@@ -134,7 +133,7 @@ class Function:
 class Operand:
     """An input array: its public argument name, the variable that holds an element, its domain.
 
-    `scalar`: a number, or one a row, may stand for the array.
+    `scalar`: a number, or one per row, may stand for the array.
     """
 
     argument: str
@@ -153,21 +152,27 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Map:
-    """One output a slot, elementwise: one pass, domain checked inside it.
-
-    `uniforms` depend on scalars alone: formed once in float64, then rounded to the arrays' type. `promote` computes
-    in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to every slot in
-    turn. `result_domains` are those that the results must lie in where that is not implied by the inputs (inverse
-    maps); the inputs' own domains then follow from the results' and are not tested beside them. `result_names` name
-    several results that are not the slots of one parameter.
-    """
+class Elementwise:
+    """What every kernel of coordinates has: operands, public scalars, `uniforms` that depend on scalars alone, formed
+    once in float64 and then rounded to the arrays' type, and a body."""
 
     name: str
     operands: tuple[Operand, ...]
     scalars: tuple[Scalar, ...]
     uniforms: tuple[tuple[str, Expr], ...]
     body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True)
+class Map(Elementwise):
+    """One output a slot, elementwise: one pass, domain checked inside it.
+
+    `promote` computes in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to
+    every slot in turn. `result_domains` are those that the results must lie in where that is not implied by the
+    inputs (inverse maps); the inputs' own domains then follow from the results' and are not tested beside them.
+    `result_names` name several results that are not the slots of one parameter.
+    """
+
     results: tuple[Expr, ...]
     formula: str
     source: str
@@ -183,31 +188,32 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """Σ over coordinates of one float64 term; inputs are widened on load."""
+class Total(Elementwise):
+    """A sum of one term per coordinate, in float64; `formula` is the term's, `over` what is summed over."""
 
-    name: str
-    operands: tuple[Operand, ...]
-    scalars: tuple[Scalar, ...]
-    uniforms: tuple[tuple[str, Expr], ...]
-    body: tuple[Stmt, ...]
     term: Expr
     formula: str
     source: str
+    over: ClassVar[str]
+
+    @property
+    def results(self) -> tuple[Expr, ...]:
+        """The term: the one result of a coordinate."""
+        return (self.term,)
 
 
 @dataclass(frozen=True)
-class ClientSum:
-    """Σ over the leading client axis of one term a coordinate, float64 accumulators, slotwise."""
+class Reduction(Total):
+    """Σ over coordinates of one float64 term; inputs are widened on load."""
 
-    name: str
-    operands: tuple[Operand, ...]
-    scalars: tuple[Scalar, ...]
-    uniforms: tuple[tuple[str, Expr], ...]
-    body: tuple[Stmt, ...]
-    term: Expr
-    formula: str
-    source: str
+    over: ClassVar[str] = "coordinates"
+
+
+@dataclass(frozen=True)
+class ClientSum(Total):
+    """Σ over the leading client axis of one term per coordinate, float64 accumulators, slotwise."""
+
+    over: ClassVar[str] = "clients"
 
 
 @dataclass(frozen=True)
@@ -249,20 +255,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Elementwise):
     """One pass over coordinates that may draw normals and update state in place.
 
-    Rows are the leading axis (clients). Every public scalar, the seed and the counters may differ between rows;
-    `uniforms` are formed from the scalars in float64, a row, then rounded to the arrays' type. The results' domains are
-    tested inside the pass. `purpose` is the first line of the docstring.
+    Rows are the leading axis (clients). Public scalars, uniforms, seed and counters may differ between rows. The
+    results' domains are tested inside the pass. `purpose` is the docstring's first line.
     """
 
-    name: str
-    operands: tuple[Operand, ...]
     normals: tuple[Normal, ...]
-    scalars: tuple[Scalar, ...]
-    uniforms: tuple[tuple[str, Expr], ...]
-    body: tuple[Stmt, ...]
     results: tuple[Result, ...]
     purpose: str
     formula: str
@@ -326,6 +326,7 @@ class Module:
     fixed: tuple[str, ...]
     functions: tuple[Function, ...]
     kernels: tuple[Kernel, ...]
+    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
 
     @property
     def origin(self) -> str:
@@ -335,8 +336,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """All kernels of one optimizer: sweeps, and the generator whose normals they draw; `files` are what it is derived
-    from."""
+    """All kernels of one optimizer, derived from `files`: sweeps, and the generator whose normals they draw."""
 
     name: str
     title: str

@@ -38,7 +38,7 @@ class Line:
         inputs = tuple(Operand(argument, str(symbol), "real") for argument, symbol in self.arrays.items())
         common = (self.name, inputs, self.scalars, uniform_ir(table), tuple(statements))
         if self.over_clients:
-            return ClientSum(*common, value, f"sum over clients of {self.expr}", self.source)
+            return ClientSum(*common, value, str(self.expr), self.source)
         return Map(*common, (value,), str(self.expr), self.source, slotwise=True)
 
 
@@ -46,7 +46,7 @@ def lines() -> tuple[Line, ...]:
     """Every line of a round that is a kernel of its own."""
     a = admm
     client = {"natural_client": a.lam_k, "dual": a.eta}
-    old = {"natural_old": a.lam_old, "dual_old": a.eta_old}
+    old = {"contribution_old": a.contribution_old}
     as_sum = f"{PAPER}, server line as a sum"
     return (
         Line(

@@ -204,9 +204,14 @@ def lower(
     return lowering.statements, [lowering.expr(e) for e in exprs]
 
 
-def hoist(expr: sp.Expr, scalars: set[sp.Symbol]) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
-    """(expr with every factor that depends on scalars alone replaced by a symbol, the replacements)."""
-    found: dict[sp.Expr, sp.Symbol] = {}
+def hoist(
+    expr: sp.Expr, scalars: set[sp.Symbol], known: dict[sp.Symbol, sp.Expr] | None = None
+) -> tuple[sp.Expr, dict[sp.Symbol, sp.Expr]]:
+    """(expr with every factor that depends on scalars alone replaced by a symbol, the replacements).
+
+    `known` are replacements of earlier expressions of the same kernel: they are reused, and new ones get other names.
+    """
+    found: dict[sp.Expr, sp.Symbol] = {value: symbol for symbol, value in (known or {}).items()}
 
     def uniform(value: sp.Expr) -> sp.Symbol:
         return found.setdefault(value, sp.Symbol(f"u{len(found)}", real=True))

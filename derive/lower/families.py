@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import sympy as sp
 
 from ..calculus import special, stable
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
-from ..calculus.family import Family, Slot
+from ..calculus.family import Domain, Family, Slot
 from ..ir.nodes import (
-    ClientSum,
     Expr,
     Function,
     Kernel,
@@ -85,19 +85,21 @@ class Builder:
         """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the
         results."""
         symbols = {s.symbol for s in self.family.fixed}
-        promote = any(
-            e.has(sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS) for _, exprs in stages for e in exprs
-        )
         body: list[Stmt] = []
         uniforms: dict[sp.Symbol, sp.Expr] = {}
         results: list[Expr] = []
         quotients: Quotients = {}
+        prepared = []
         for names, exprs in stages:
             hoisted = []
             for e in exprs:
-                h, table = hoist(e, symbols)
+                h, uniforms = hoist(e, symbols, uniforms)
                 hoisted.append(h)
-                uniforms.update(table)
+            prepared.append((names, hoisted))
+        # what is left after the uniforms, which are formed in float64 in any case
+        functions = (sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS)
+        promote = any(f.free_symbols for _, part in prepared for h in part for f in h.atoms(*functions))
+        for names, hoisted in prepared:
             statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
             body += statements
             parts = [h.as_numer_denom() for h in hoisted]
@@ -141,7 +143,7 @@ class Builder:
             uniform_ir(uniforms),
             tuple(statements),
             term,
-            f"sum of {formula}",
+            str(formula),
             source,
         )
 
@@ -204,6 +206,39 @@ class Builder:
             exprs = [stable.natural_gradient(e) for e in exprs]
         return self.map("natural_gradient", tuple(inputs), [((), exprs)], source)
 
+    def density(self) -> Map:
+        """log q(θ), for plots, sampling and moments without a closed form."""
+        f = self.family
+        low, high = f.support
+        domain: Domain = "positive" if low == 0 else "negative" if high == 0 else "real"
+        inputs = (Operand("theta", str(f.theta), domain), *operands(f.natural))
+        density = stable.log_density(self.calculus.log_density_in_standard)
+        return self.map("log_density", inputs, [self.standard_stage(density), ((), [density])], f"{RULE}, section 2")
+
+    def standard_stage(self, *used: sp.Basic) -> tuple[tuple[sp.Symbol, ...], list[sp.Expr]]:
+        """The stage that names the standard parameters that expressions use."""
+        slots = zip(self.family.standard, self.calculus.standard_of_natural, strict=True)
+        read = {s.symbol: m[0, 0] for s, m in slots if any(e.has(s.symbol) for e in used)}
+        return tuple(read), list(read.values())
+
+    def whitening(self) -> Map:
+        """A change of λ in the units of the Fisher metric."""
+        c, f = self.calculus, self.family
+        size = len(f.natural)
+        factor = c.fisher_factor
+        lower = [(i, j) for j in range(size) for i in range(j, size)]
+        names = {ij: sp.Symbol(f"l_{ij[0] + 1}{ij[1] + 1}", positive=ij[0] == ij[1] or None, real=True) for ij in lower}
+        change = c.change
+        rows = [sum((names[i, j] * change[i] for i in range(j, size)), sp.S.Zero) for j in range(size)]
+        moved = tuple(Operand(f"direction.{s.name}", str(d), "real") for s, d in zip(f.natural, change, strict=True))
+        stages = [
+            self.standard_stage(factor),
+            (tuple(names[ij] for ij in lower), [factor[ij] for ij in lower]),
+            ((), rows),
+        ]
+        source = f"{RULE}, section 2: F = grad^2 A; L its Cholesky factor"
+        return self.map("whiten", (*operands(f.natural, "natural"), *moved), stages, source)
+
     def reductions(self) -> list[Kernel]:
         """A, entropy and KL, in their stable forms."""
         c, f = self.calculus, self.family
@@ -239,6 +274,23 @@ def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str
     return tuple(out.values())
 
 
+def facts(family: Family) -> tuple[tuple[str, Any], ...]:
+    """What a family is beside its kernels: domains of its slots, support of θ, T(θ), and the derivatives of a loss that
+    `natural_gradient` is derived from.
+
+    A statistic is written as (function of θ, factor): −½θ² is ("theta**2", -0.5).
+    """
+    kinds = ("natural", "standard", "expectation", "fixed")
+    domains = {f"{kind.upper()}_DOMAINS": tuple(s.domain for s in getattr(family, kind)) for kind in kinds}
+    split = [sp.sympify(t).as_coeff_mmul() if family.is_matrix else t.as_coeff_Mul() for t in family.statistics]
+    return (
+        *domains.items(),
+        ("SUPPORT", tuple(float(bound) for bound in family.support)),
+        ("STATISTICS", tuple((str(function), float(factor)) for factor, function in split)),
+        ("LOSS_DERIVATIVES", tuple(calculus(family).loss_derivatives)),
+    )
+
+
 def build_module(family: Family) -> Module:
     """All kernels of one family as IR."""
     slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
@@ -249,13 +301,19 @@ def build_module(family: Family) -> Module:
     else:
         builder = Builder(family)
         functions = builder.functions
-        kernels = [*builder.conversions(), builder.gradient(), *builder.reductions(), *admm_kernels()]
+        kernels = [
+            *builder.conversions(),
+            builder.gradient(),
+            builder.density(),
+            builder.whitening(),
+            *builder.reductions(),
+        ]
+        kernels += admm_kernels()
     used: set[str] = set()
     for kernel in kernels:
         nodes = [
             *getattr(kernel, "body", ()),
-            *getattr(kernel, "results", ()),
-            *([kernel.term] if isinstance(kernel, (Reduction, ClientSum)) else []),
+            *kernel.results,
         ]
         used |= {name for node in nodes for name in calls(node)}
     polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
@@ -268,4 +326,5 @@ def build_module(family: Family) -> Module:
         fixed,
         needed(functions, used, polygamma),
         tuple(kernels),
+        facts(family),
     )

@@ -132,7 +132,7 @@ def sweep(
 ) -> Sweep:
     """A sweep from the tables above."""
     formed = tuple((u, UNIFORMS[u][1]) for u in uniforms)
-    return Sweep(name, operands, normals, tuple(SCALARS[n] for n in scalars), formed, tuple(body), results, *texts)
+    return Sweep(name, operands, tuple(SCALARS[n] for n in scalars), formed, tuple(body), normals, results, *texts)
 
 
 def sampling() -> Sweep:

@@ -30,7 +30,7 @@ lam_g, lam_k, lam_0, eta, grad = sp.symbols("lambda_g lambda_k lambda_0 eta G", 
 rho, gamma, alpha = sp.symbols("rho gamma alpha", positive=True)
 K = sp.Symbol("K", integer=True, positive=True)
 total, dual_total = sp.symbols("c E", real=True)
-lam_old, eta_old = sp.symbols("lambda_k_old eta_old", real=True)
+contribution_old = sp.Symbol("c_old", real=True)
 mu_g, mu_k, mu_0 = sp.symbols("mu_g mu_k mu_0", real=True)
 sum_lam, sum_g, sum_eta = sp.symbols("SumLambda SumG SumEta", real=True)
 
@@ -163,10 +163,9 @@ def server_update() -> sp.Expr:
 
 
 def contribution_change() -> sp.Expr:
-    """c_k − c_k(old) = (1 − α)/K (λ_k − λ_k(old)) − α (η_k − η_k(old)): what a client that takes part adds to a running
-    sum, in which the absent ones keep theirs."""
-    client, dual = _weights()
-    return client * (lam_k - lam_old) + dual * (eta - eta_old)
+    """c_k − c_k(old) = (1 − α)/K λ_k − α η_k − c_k(old): what a client that takes part adds to a running sum, in which
+    the absent ones keep the c_k that they sent last."""
+    return server_contribution() - contribution_old
 
 
 def primal_residual() -> sp.Expr:

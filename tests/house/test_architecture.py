@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {"derive": "derive", "badmm_kernels": "kernels/badmm_kernels", "badmm": "badmm", "validation": "validation"}
 ROOMS = {
     "derive": "ir calculus families updates lower claims emit report generate __init__ __main__",
-    "badmm_kernels": "registry face cpu gpu torch __init__ __main__",
+    "badmm_kernels": "registry scalars face cpu gpu torch __init__ __main__",
     "badmm": "checks streams families likelihoods networks ivon clients rounds methods "
     "solve __init__ data experiments demo companions __main__",
     "validation": "__init__ ulps calls check points problems oracles checks runs suite report on_device __main__",

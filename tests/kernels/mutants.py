@@ -211,12 +211,7 @@ def quick_checks(family: str) -> list[Callable[[Any, str], list[Any]]]:
     else:
         exact = [of(checks_elementwise, count=24, map_count=24), of(checks_reductions, count=4, large=False)]
     found = [of(checks_rounds, size=3), of(checks_autograd), *exact, of(checks_domain)]
-    if family == "gamma":
-        found.insert(0, lambda namespace, dtype: [checks_special.inverse_check(namespace, dtype, count=40)])
-        names = ("lgamma", "digamma", "trigamma")
-        found.append(
-            lambda namespace, dtype: checks_special.scalar_checks({n: getattr(namespace, n) for n in names}, count=60)
-        )
+    found.append(of(checks_special, count=60))
     if family != "full_gaussian":
         found.append(lambda namespace, dtype: layout_checks(checks_layout, namespace, family, dtype))
     return found

@@ -28,7 +28,9 @@ from validation.checks import layout as checks_layout
 from validation.checks import reductions as checks_reductions
 from validation.checks import rounds as checks_rounds
 from validation.checks import special as checks_special
-from validation.points import DTYPES, ELEMENTWISE, duals, generator, linear_calls, map_calls, naturals
+from validation.checks.elementwise import coordinates
+from validation.oracles import lines, lookup
+from validation.points import DTYPES, generator
 
 Checks = Callable[[Any, str, str], list[Check]]
 
@@ -42,14 +44,8 @@ def groups(family: str) -> list[Checks]:
             partial(checks_full_reductions.checks, sizes=(2, 5)),
         )
         return [maps, reductions, *shared]
-    own: list[Checks] = [
-        partial(checks_elementwise.checks, count=100, map_count=400),
-        checks_reductions.checks,
-        checks_layout.checks,
-    ]
-    if family == "gamma":
-        own.append(lambda namespace, _family, dtype: [checks_special.inverse_check(namespace, dtype, count=200)])
-    return [*own, *shared]
+    exact = partial(checks_elementwise.checks, count=100, map_count=400)
+    return [exact, checks_reductions.checks, checks_layout.checks, *shared]
 
 
 @on(*BACKENDS)
@@ -64,9 +60,9 @@ def test_it_passes_the_validation(backend: Backend, family: str, dtype: str) -> 
 
 @on(*BACKENDS)
 def test_its_special_functions_have_fourteen_digits(backend: Backend) -> None:
-    namespace = backend.load("gamma")
-    functions = {name: getattr(namespace, name) for name in ("lgamma", "digamma", "trigamma")}
-    assert [item for item in checks_special.scalar_checks(functions, count=300) if not item.passed] == []
+    found = checks_special.checks(backend.load("gamma"), "gamma", "float64", count=300)
+    assert {item.kernel for item in found} >= {"lgamma", "digamma", "trigamma"}
+    assert [item for item in found if not item.passed] == []
 
 
 @on(*BACKENDS)
@@ -103,13 +99,14 @@ def exact_kernels(family: str) -> set[str]:
 def exact_calls(family: str, dtype: str) -> Iterator[Call]:
     """The validation's points, cancelling and extreme ones included, of the exact kernels; sums over clients too."""
     count = 1025
-    calls = linear_calls(family, dtype, count) + map_calls(family, dtype, count)
+    oracle = coordinates(family)
+    calls = lines.calls(oracle, dtype, count) + oracle.calls(dtype, count)
     rng = generator("bits", family, dtype)
-    client = tuple(a.reshape(5, count) for a in naturals(family, rng, 5 * count, 3.0, dtype))
-    dual = tuple(a.reshape(5, count) for a in duals(family, rng, 5 * count, 3.0, dtype))
+    client = tuple(a.reshape(5, count) for a in oracle.natural_points(rng, 5 * count, 3.0, dtype))
+    dual = tuple(a.reshape(5, count) for a in oracle.duals(rng, 5 * count, 3.0, dtype))
     calls.append(Call("server_total", (client, dual, 0.4)))
     kwargs = {"precision": 0.3} if family == "isotropic_gaussian" else {}
-    rows = [tuple(a.reshape(-1, 1) for a in naturals(family, rng, count, 9.0, dtype)) for _ in range(2)]
+    rows = [tuple(a.reshape(-1, 1) for a in oracle.natural_points(rng, count, 9.0, dtype)) for _ in range(2)]
     calls += [Call("log_partition", rows[0], kwargs=kwargs | {"axis": -1})]
     calls += [Call("kl", tuple(rows), kwargs=kwargs | {"axis": -1})]
     yield from (call for call in calls if call.function in exact_kernels(family))
@@ -121,7 +118,7 @@ def bits(result: Any) -> list[bytes]:
 
 
 @on(*HEADERS)
-@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("family", lookup.structured("coordinates"))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_header_gives_numbas_bits_where_nothing_is_transcendental(
     backend: Backend, family: str, dtype: str

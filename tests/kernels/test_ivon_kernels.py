@@ -17,7 +17,7 @@ from derive.ir.evaluate import Evaluator
 from derive.ir.nodes import Int
 from derive.lower import noise
 from validation.checks import ivon as checks_ivon
-from validation.oracles import ivon as oracles_ivon
+from validation.oracles.optimizers import ivon as oracles_ivon
 
 HYPER = {"ess": 400.0, "lr": 0.05, "beta1": 0.9, "beta2": 0.98}
 DTYPES = ("float32", "float64")

@@ -308,7 +308,8 @@ def test_out_may_be_an_input_of_the_same_slot_but_overlap_no_other_way() -> None
 
 
 def test_import_is_light() -> None:
-    code = "import sys, kernels; print([m for m in ('sympy', 'torch', 'cupy', 'numba', 'scipy') if m in sys.modules])"
+    heavy = "('sympy', 'torch', 'cupy', 'numba', 'scipy')"
+    code = f"import sys, badmm_kernels; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -316,7 +317,7 @@ def test_import_is_light() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_threads_survive_a_fork() -> None:
     code = """
-import os, numpy as np, kernels
+import os, numpy as np, badmm_kernels
 badmm_kernels.set_num_threads(2)
 ns = badmm_kernels.load("diagonal_gaussian")
 x = np.ones(1 << 18)

@@ -38,7 +38,7 @@ def pieces_of(rows: int, width: int) -> list[tuple[threads.Part, str]]:
         found.append(((row_lo, row_hi, lo, hi), threading.current_thread().name))
         return 0
 
-    assert threads.over(run, rows, width) == 0
+    assert threads.split(run, rows, width) == 0
     return sorted(found)
 
 
@@ -64,7 +64,7 @@ def test_pieces_cover_every_coordinate_once(rows: int, width: int, count: int) -
 
 def test_the_bits_of_all_pieces_are_joined() -> None:
     badmm_kernels.set_num_threads(3)
-    assert threads.over(lambda _r0, _r1, lo, _hi: 1 if lo == 0 else 4, 1, SIZE) == 5
+    assert threads.split(lambda _r0, _r1, lo, _hi: 1 if lo == 0 else 4, 1, SIZE) == 5
 
 
 @pytest.mark.parametrize("fails", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])
@@ -79,7 +79,7 @@ def test_an_error_of_a_piece_is_raised_when_all_have_ended(fails: tuple[int, ...
         return 0
 
     with pytest.raises(RuntimeError, match=f"piece {fails[0]}"):
-        threads.over(run, 1, SIZE)
+        threads.split(run, 1, SIZE)
     assert sorted(ended) == starts
     assert len(pieces_of(1, SIZE)) == 3  # and the helpers live on
 
@@ -92,7 +92,7 @@ def test_a_helper_takes_part() -> None:
         meeting.wait(PATIENCE)
         return 0
 
-    assert threads.over(run, 1, SIZE) == 0
+    assert threads.split(run, 1, SIZE) == 0
 
 
 def test_a_call_does_not_wait_for_helpers_that_are_busy() -> None:
@@ -115,14 +115,14 @@ def test_a_call_does_not_wait_for_helpers_that_are_busy() -> None:
 
 
 def test_a_call_within_a_piece_ends() -> None:
-    assert threads.over(lambda *_part: threads.over(lambda *_inner: 2, 1, SIZE), 1, SIZE) == 2
+    assert threads.split(lambda *_part: threads.split(lambda *_inner: 2, 1, SIZE), 1, SIZE) == 2
 
 
 def test_a_call_ends_where_no_thread_can_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "_helpers", 0)
+    monkeypatch.setattr(threads, "_workers", 0)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     assert {name for _, name in pieces_of(1, SIZE)} == {threading.current_thread().name}
 
@@ -167,7 +167,7 @@ def test_helpers_keep_no_array_of_a_call_that_ended() -> None:
         meeting.wait(PATIENCE)
         return 0
 
-    threads.over(run, 1, SIZE)
+    threads.split(run, 1, SIZE)
     del run, owner
     test_a_helper_takes_part()  # the helper has left the first call behind
     gc.collect()
@@ -218,7 +218,7 @@ def test_a_thread_alone_gets_the_same_results() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_while_another_thread_calls() -> None:
     code = """
-import os, threading, numpy as np, kernels
+import os, threading, numpy as np, badmm_kernels
 badmm_kernels.set_num_threads(3)
 ns, x, stop = badmm_kernels.load("diagonal_gaussian"), np.ones(1 << 18), threading.Event()
 ns.natural_from_standard(x, x)  # compiled: a fork while Numba compiles leaves its own lock taken

@@ -102,10 +102,7 @@ def line_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...]) -> 
         "client_map": [(e_prior, e_dual, e_gradient, 0.3), (prior, dual, gradient, 0.3)],
         "cavity": [(e_prior, e_dual, 0.3), (prior, dual, 0.3)],
         "bregman_dual_update": [(e_dual, e_prior, e_gradient, 0.3, 0.7), (dual, prior, gradient, 0.3, 0.7)],
-        "contribution_change": [
-            (e_client, e_dual, e_prior, e_gradient, 0.4, 5),
-            (client, dual, prior, gradient, 0.4, 5),
-        ],
+        "contribution_change": [(e_client, e_dual, e_gradient, 0.4, 5), (client, dual, gradient, 0.4, 5)],
         "primal_residual": [(e_client, e_prior), (client, prior)],
         "dual_residual": [(e_client, e_prior, e_dual), (client, prior, dual)],
         "server_update": [(e_prior, embedded(prior), 0.4), (prior, prior, 0.4)],

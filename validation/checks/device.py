@@ -13,7 +13,9 @@ import numpy as np
 
 from ..calls import Array, Call, invoke
 from ..check import Check, check, failed
-from ..oracles.mp import LINEAR
+from ..oracles import lookup
+from ..oracles.family import Coordinates
+from ..oracles.lines import LINES
 from .full import linear_calls as full_linear_calls
 from .layout import different, sample_calls
 
@@ -38,15 +40,15 @@ def device_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     if function is None:
         return failed(name, GROUP, family, dtype, "no such function is exported")
     expected = invoke(namespace, call)
-    if call.function in LINEAR:
-        results = len(LINEAR[call.function])
+    if call.function in LINES:
+        results = call.results
         slots = range(len(expected) // results)
         found = [scalar_results(function, call.slot(k), list(call.scalars()), results) for k in slots]
         parts = [columns[r] for r in range(results) for columns in found]
     else:
-        columns = call.arrays()
-        if family == "isotropic_gaussian" and call.function == "natural_gradient":
-            columns = columns[:2]  # its precision is fixed, so it takes no Hessian
+        oracle = lookup.family(family)
+        assert isinstance(oracle, Coordinates)
+        columns = oracle.columns(call.function, call.arrays())
         scalars = [*call.scalars(), *call.kwargs.values()]
         parts = scalar_results(function, columns, scalars, len(expected))
     return check(name, GROUP, family, dtype, different(tuple(parts), expected), 0.0, "coordinates that differ")
@@ -54,7 +56,7 @@ def device_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 def calls(family: str, dtype: str, count: int) -> Iterator[Call]:
     """One call of every function that has a scalar form."""
-    if family != "full_gaussian":
+    if lookup.family(family).structure == "coordinates":
         yield from sample_calls(family, dtype, count)
         return
     seen: set[str] = set()

@@ -6,23 +6,24 @@ index; the tolerance is 0. Positive slots get 0, a negative number, NaN and infi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..calls import Array, Call, invoke
+from ..calls import Call, invoke
 from ..check import Check, check
-from ..oracles import full as oracles_full
+from ..oracles import lookup
+from ..oracles.families import full_gaussian
+from ..oracles.family import NOT_FINITE, Slots
 from ..points import generator
-from .reductions import keywords
+from .elementwise import coordinates
 
 GROUP = "domain"
 SIZE = 13
 PLACE = 4
 NOT_POSITIVE = (0.0, -0.5, np.nan, np.inf)
-NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
 @dataclass(frozen=True)
@@ -52,44 +53,38 @@ def complaint(namespace: Any, call: Call, index: str) -> str:
     return "was accepted"
 
 
-def positive_slots(family: str) -> tuple[bool, ...]:
-    """Which slots of a natural parameter must be positive."""
-    return {"isotropic_gaussian": (False,), "gamma": (True, True)}.get(family, (False, True))
-
-
-def natural_faults(family: str, first: int = 0) -> Iterator[Fault]:
-    """Every bad value for the slots of one natural (or standard) parameter, which start at array ``first``."""
-    for slot, positive in enumerate(positive_slots(family)):
-        for value in NOT_POSITIVE if positive else NOT_FINITE:
+def faults_of(domains: Sequence[str], first: int = 0) -> Iterator[Fault]:
+    """Every bad value for the slots of one parameter, which start at array ``first``."""
+    for slot, domain in enumerate(domains):
+        for value in NOT_POSITIVE if domain == "positive" else NOT_FINITE:
             yield Fault(first + slot, value)
 
 
-def good(family: str, dtype: str, salt: int = 0) -> tuple[Array, ...]:
+def good(family: str, domains: Sequence[str], dtype: str, salt: int = 0) -> Slots:
     """A parameter inside the domain, standard or natural."""
     rng = generator("domain", family, dtype, salt)
-    return tuple(rng.uniform(0.5, 2.0, SIZE).astype(dtype) for _ in positive_slots(family))
+    return tuple(rng.uniform(0.5, 2.0, SIZE).astype(dtype) for _ in domains)
 
 
 def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
     """Calls inside the domain and the faults to plant in them."""
-    natural, other, kwargs = good(family, dtype), good(family, dtype, 1), keywords(family)
-    everywhere = list(natural_faults(family))
-    for function in ("natural_from_standard", "standard_from_natural", "expectation_from_natural"):
-        yield Call(function, natural, kwargs=kwargs), everywhere
-    for function in ("log_partition", "entropy"):
-        yield Call(function, natural, kwargs=kwargs), everywhere
-    both = everywhere + list(natural_faults(family, len(natural)))
+    oracle = coordinates(family)
+    kwargs, faults = oracle.fixed, list(faults_of(oracle.domains))
+    natural, other = (good(family, oracle.domains, dtype, salt) for salt in range(2))
+    standard = good(family, oracle.standard_domains, dtype)
+    yield Call("natural_from_standard", standard, kwargs=kwargs), list(faults_of(oracle.standard_domains))
+    for function in ("standard_from_natural", "expectation_from_natural", "log_partition", "entropy"):
+        yield Call(function, natural, kwargs=kwargs), faults
+    both = faults + list(faults_of(oracle.domains, len(natural)))
     yield Call("kl", (natural, other), kwargs=kwargs), both
-    if family == "diagonal_gaussian":
-        mu = (natural[0], -0.5 * (1 + natural[0] ** 2))
-        boundary = float(-0.5 * natural[0][PLACE] ** 2)
-        faults = [Fault(1, value) for value in (0.0, 0.5, boundary / 2, *NOT_FINITE)]
-        faults += [Fault(0, value) for value in (np.nan, 1e4)]
-        yield Call("natural_from_expectation", mu), faults
-    if family == "gamma":
-        mu = (np.log(natural[0]) - np.asarray(1.0, dtype), -natural[0])
-        faults = [Fault(1, value) for value in (0.0, 0.5, *NOT_FINITE)] + [Fault(0, value) for value in (np.nan, 5.0)]
-        yield Call("natural_from_expectation", mu), faults
+    # the metric need not depend on a slot of the whole line
+    half_lines = [fault for fault in faults if oracle.domains[fault.array] == "positive"]
+    yield Call("whiten", (natural, other), kwargs=kwargs), half_lines
+    theta = good(family, ("positive",), dtype, 2)
+    domain = "real" if oracle.real_line else "positive"
+    yield Call("log_density", (*theta, *natural), kwargs=kwargs), [*faults_of([domain]), *faults_of(oracle.domains, 1)]
+    mu, planted = oracle.expectation_faults(natural, PLACE)
+    yield Call("natural_from_expectation", mu, kwargs=kwargs), [Fault(*fault) for fault in planted]
 
 
 def elementwise(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
@@ -106,7 +101,7 @@ def elementwise(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 def full_cases(dtype: str) -> Iterator[tuple[str, Call, str]]:
     """Stacks of three matrices whose second is outside the domain, and what the refusal must name."""
-    xi, matrix = oracles_full.natural(5, 10.0, dtype, "domain")
+    xi, matrix = full_gaussian.natural(5, 10.0, dtype, "domain")
     matrices = np.stack([matrix] * 3)
     vectors = np.stack([xi] * 3)
     indefinite, asymmetric, missing = matrices.copy(), matrices.copy(), matrices.copy()
@@ -138,4 +133,4 @@ def full(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 def checks(namespace: Any, family: str, dtype: str) -> list[Check]:
     """Every domain check of one family and one type."""
-    return list((full if family == "full_gaussian" else elementwise)(namespace, family, dtype))
+    return list((elementwise if lookup.family(family).structure == "coordinates" else full)(namespace, family, dtype))

@@ -1,14 +1,21 @@
 """Accuracy of the elementwise kernels against mpmath, coordinate by coordinate.
 
-Without a transcendental function: 2 ulp of the largest term, in float32 and in float64 (`validation.oracles.mp`
-states the terms); 4 where two lines are fused, the second of which starts from the first's rounded result. With one:
-relative to the largest term, or to 1 where that is larger (a digamma has a zero), at most 1e-14 for the gamma's
-expectation parameters and 1e-13 for its natural gradient in float64; 2 ulp of the largest term in float32, whose
-kernels compute in float64.
+Without a transcendental function: 2 ulp of the largest term, in float32 and in float64 (`validation.oracles.lines`
+and the family state the terms); 4 where two lines are fused, the second of which starts from the first's rounded
+result. With one: relative to the largest term, or to 1 where that is larger (a digamma has a zero), at most the
+tolerance that the family's oracle states in float64; 2 ulp of the largest term in float32, whose kernels compute in
+float64.
+
+An inverse map without a closed form may be ill-conditioned, so it is measured as a backward error: to first order the
+smallest delta for which the result is the exact image of ``mu (1 + delta)``: 1e-13 in float64, and in float32, where
+the results are rounded, 2 units of relative spacing.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mpmath
@@ -16,12 +23,19 @@ import numpy as np
 
 from ..calls import Call, invoke
 from ..check import Check, check, failed
-from ..oracles import mp as oracles_mp
-from ..points import linear_calls, map_calls
-from ..ulps import DIGITS, Terms, exact, scaled_error, ulp_error
+from ..oracles import lines, lookup
+from ..oracles.family import Coordinates
+from ..ulps import DIGITS, Terms, epsilon, exact, scaled_error, ulp_error
 
 ULPS = 2.0
-TRANSCENDENTAL = {("gamma", "expectation_from_natural"): 1e-14, ("gamma", "natural_gradient"): 1e-13}
+INVERSE_TOLERANCE = 1e-13
+
+
+def coordinates(name: str) -> Coordinates:
+    """The oracle of a factorising family."""
+    found = lookup.family(name)
+    assert isinstance(found, Coordinates), f"{name}: expected a factorising family's oracle"
+    return found
 
 
 def results_match(call: Call, slots: tuple[Any, ...], expected: list[Any], dtype: str) -> str:
@@ -45,7 +59,7 @@ def slot_errors(got: Any, terms: list[Terms], dtype: str, scaled: bool) -> list[
 def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     """One ADMM line at one set of points."""
     slots = invoke(namespace, call)
-    formulas = oracles_mp.LINEAR[call.function]
+    formulas = lines.LINES[call.function].formulas
     templates = next(argument for argument in call.args if isinstance(argument, tuple))
     complaint = results_match(call, slots, list(templates) * len(formulas), dtype)
     if complaint:
@@ -62,7 +76,7 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
         family,
         dtype,
         max(errors),
-        ULPS * len(formulas) * oracles_mp.DIFFERENCES.get(call.function, 1),
+        lines.LINES[call.function].ulps,
         "ulp of the largest term",
         errors,
     )
@@ -72,12 +86,13 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     """One parameter map, or the natural gradient, at one set of points."""
     name = f"{call.function}: {call.label}"
     slots = invoke(namespace, call)
-    oracle = oracles_mp.map_oracle(family, call.function, call.kwargs)
+    oracle = coordinates(family)
+    formula = replace(oracle, **call.kwargs).formula(call.function)
     columns = [exact(array.tolist()) for array in call.arrays()]
-    points = [oracle(point) for point in zip(*columns, strict=True)]
+    points = [formula(point) for point in zip(*columns, strict=True)]
     arrays = call.arrays()
     complaint = results_match(call, slots, [arrays[0]] * len(points[0]), dtype)
-    transcendental = (family, call.function) in TRANSCENDENTAL
+    transcendental = call.function in oracle.tolerances
     group = "transcendental" if transcendental else "ulp"
     if complaint:
         return failed(name, group, family, dtype, complaint)
@@ -85,13 +100,39 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     errors: list[float] = []
     for index, got in enumerate(slots):
         errors += slot_errors(got, [point[index] for point in points], dtype, scaled)
-    tolerance = TRANSCENDENTAL[family, call.function] if scaled else ULPS
+    tolerance = oracle.tolerances[call.function] if scaled else oracle.ulps.get(call.function, ULPS)
     detail = "relative to the largest term" if scaled else "ulp of the largest term"
     return check(name, group, family, dtype, max(errors), tolerance, detail, errors)
 
 
+def backward_error(family: Coordinates, natural: Sequence[float], mu: Sequence[float]) -> float:
+    """The smallest relative change of mu that makes the result exact, to first order; infinite outside the domain."""
+    inside = all(math.isfinite(x) and (x > 0 or d == "real") for x, d in zip(natural, family.domains, strict=True))
+    if not inside:
+        return math.inf
+    image = [mpmath.fsum(terms) for terms in family.expectation_from_natural(exact(natural))]
+    wanted = exact(mu)
+    scales = family.inverse_scale(wanted)
+    return float(max(abs(x - y) / s for x, y, s in zip(image, wanted, scales, strict=True)))
+
+
+def inverse_check(namespace: Any, name: str, dtype: str, count: int = 1500) -> Check:
+    """natural_from_expectation of a family that has no closed form for it."""
+    family = coordinates(name)
+    tolerance = INVERSE_TOLERANCE if dtype == "float64" else 2.0 * epsilon(dtype)
+    with mpmath.workdps(DIGITS):
+        mu = family.inverse_points(dtype, count)
+        natural = namespace.natural_from_expectation(*mu, **family.fixed)
+        rows = zip(*(slot.tolist() for slot in (*natural, *mu)), strict=True)
+        errors = [backward_error(family, row[: len(natural)], row[len(natural) :]) for row in rows]
+    label, detail = "natural_from_expectation: over its range", "relative change of the input"
+    return check(label, "backward error", name, dtype, max(errors), tolerance, detail, errors)
+
+
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, map_count: int = 8001) -> list[Check]:
     """Every elementwise kernel of one elementwise family and one type; maps, which round more often, at more points."""
+    oracle = coordinates(family)
     with mpmath.workdps(DIGITS):
-        found = [linear_check(namespace, family, dtype, call) for call in linear_calls(family, dtype, count)]
-        return found + [map_check(namespace, family, dtype, call) for call in map_calls(family, dtype, map_count)]
+        found = [linear_check(namespace, family, dtype, call) for call in lines.calls(oracle, dtype, count)]
+        found += [map_check(namespace, family, dtype, call) for call in oracle.calls(dtype, map_count)]
+    return found if oracle.has_inverse else [*found, inverse_check(namespace, family, dtype, min(map_count, 1500))]

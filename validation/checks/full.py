@@ -8,6 +8,7 @@ inverse relative to the norms of its factors; exact symmetry for every matrix th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from ..calls import Array, Call, invoke
 from ..check import Check, check
-from ..oracles import full as oracle
+from ..oracles.families import full_gaussian as oracle
+from ..oracles.lines import LINES, scalars_of
 from ..points import generator
 from ..ulps import DIGITS, epsilon
 from .elementwise import linear_check
@@ -42,21 +44,15 @@ def linear_calls(size: int, dtype: str) -> Iterator[Call]:
         return (10.0 * rng.normal(size=size)).astype(dtype), oracle.symmetric(rng, size, dtype)
 
     server, client, prior = (oracle.natural(size, 100.0, dtype, "linear", i) for i in range(3))
-    first, second, total = dual(), dual(), dual()
     one_ulp = np.array(1.0 + epsilon(dtype), dtype=dtype)
-    near = (server[0] * one_ulp, server[1] * one_ulp)
-    yield Call("dual_update", (first, server, client, 0.3, 0.7), f"d = {size}")
-    yield Call("dual_update", (first, server, near, 0.3, 0.7), f"client at the server, d = {size}")
-    yield Call("server_contribution", (client, first, 0.4, 5), f"d = {size}")
-    yield Call("client_map", (server, first, second, 0.3), f"d = {size}")
-    yield Call("cavity", (server, first, 0.3), f"d = {size}")
-    yield Call("bregman_dual_update", (first, total, second, 0.3, 0.7), f"d = {size}")
-    yield Call("contribution_change", (client, first, near, second, 0.4, 5), f"d = {size}")
-    yield Call("primal_residual", (near, server), f"client at the server, d = {size}")
-    yield Call("dual_residual", (server, prior, total), f"d = {size}")
-    yield Call("server_update", (prior, total, 0.4), f"d = {size}")
-    yield Call("round_update", (first, server, client, 0.3, 0.7, 0.4, 5), f"d = {size}")
-    yield Call("round_update", (first, server, near, 0.3, 0.7, 0.4, 5), f"client at the server, d = {size}")
+    operands = {"server": server, "client": client, "prior": prior, "start": prior}
+    operands |= {name: dual() for name in ("dual", "gradient", "total")}
+    near = operands | {"client": (server[0] * one_ulp, server[1] * one_ulp)}
+    scalars = scalars_of(0.3, 0.7, 0.4)
+    for name, line in LINES.items():
+        yield line.call(name, operands, scalars, f"d = {size}")
+        if {"server", "client"} <= set(line.operands):
+            yield line.call(name, near, scalars, f"client at the server, d = {size}")
 
 
 def linear_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Check]:
@@ -155,7 +151,7 @@ def stacked(calls: list[Call]) -> Call:
             return tuple(np.stack(slots) for slots in zip(*given, strict=True))
         return np.stack(given) if isinstance(given[0], np.ndarray) else given[0]
 
-    return Call(calls[0].function, tuple(join(position) for position in range(len(calls[0].args))))
+    return replace(calls[0], args=tuple(join(position) for position in range(len(calls[0].args))))
 
 
 def layout_checks(namespace: Any, dtype: str) -> Iterator[Check]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from ..calls import Array
 from ..check import Check, check
-from ..oracles import autograd as oracles_autograd
-from ..oracles import full as oracles_full
+from ..oracles import autograd
+from ..oracles.families import full_gaussian as oracle
 from ..points import generator
 from ..ulps import DIGITS
 from .reductions import KL_TOLERANCES
@@ -53,11 +53,11 @@ def conditioned(tolerance: float, condition: float) -> float:
 
 def sum_checks(namespace: Any, dtype: str, function: str, sizes: tuple[int, ...]) -> Iterator[Check]:
     """log_partition or entropy: a value a matrix, and their sum."""
-    formula = oracles_full.log_partition if function == "log_partition" else oracles_full.entropy
+    formula = oracle.log_partition if function == "log_partition" else oracle.entropy
     for condition in CONDITIONS:
         errors = []
         for size in sizes:
-            naturals = [oracles_full.natural(size, condition, dtype, function, i) for i in range(3)]
+            naturals = [oracle.natural(size, condition, dtype, function, i) for i in range(3)]
             terms = [formula(*natural) for natural in naturals]
             values = [mpmath.fsum(term) for term in terms]
             scales = [max(abs(part) for part in term) for term in terms]
@@ -74,7 +74,7 @@ def sum_checks(namespace: Any, dtype: str, function: str, sizes: tuple[int, ...]
 def near(size: int, condition: float, target: float, ratio: float, dtype: str, index: int) -> tuple[Pair, Pair]:
     """A pair whose KL is about ``target``: a step of sqrt(target) in the geometry of the first."""
     rng = generator("full near", size, condition, target, ratio, dtype, index)
-    matrix = oracles_full.spd(rng, size, condition, "float64")
+    matrix = oracle.spd(rng, size, condition, "float64")
     factor = np.linalg.cholesky(matrix)
     step = np.sqrt(target)
     turn = rng.normal(size=(size, size)) / size
@@ -103,10 +103,10 @@ def far_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
     errors: list[float] = []
     for size in sizes:
         for index, decades in enumerate((0.0, 4.0, -4.0, 10.0, -10.0)):
-            (xi_q, s_q), (xi_p, s_p) = (oracles_full.natural(size, 10.0, dtype, "far", index, side) for side in "qp")
+            (xi_q, s_q), (xi_p, s_p) = (oracle.natural(size, 10.0, dtype, "far", index, side) for side in "qp")
             up, down = (np.asarray(10.0**power, dtype) for power in (decades, -decades))
             q, p = (xi_q * up, s_q * up), (xi_p * down, s_p * down)
-            value = oracles_full.kl(q, p)
+            value = oracle.kl(q, p)
             errors += row_errors([namespace.kl(q, p)], [value], [value])
     return check("kl: far apart", "kl", FAMILY, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
 
@@ -116,12 +116,12 @@ def moderate_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
     errors: list[float] = []
     for size in sizes:
         for step in range(1, 21):
-            p = oracles_full.natural(size, 3.0, dtype, "moderate", step)
+            p = oracle.natural(size, 3.0, dtype, "moderate", step)
             rng = generator("moderate", size, step, dtype)
             turn = np.diag(np.exp(0.05 * step * rng.choice((-1.0, 1.0), size) * rng.uniform(0.8, 1.2, size)))
             moved = turn @ p[1] @ turn
             q = (p[0] * np.asarray(1.25, dtype), (0.5 * (moved + moved.T)).astype(dtype))
-            value = oracles_full.kl(q, p)
+            value = oracle.kl(q, p)
             errors += row_errors([namespace.kl(q, p)], [value], [value])
     return check("kl: moderately apart", "kl", FAMILY, dtype, max(errors), MODERATE_TOLERANCE, "relative", errors)
 
@@ -133,7 +133,7 @@ def kl_errors(
     errors: list[float] = []
     for size in sizes:
         pairs = [near(size, condition, target, ratio, dtype, index) for index in range(2)]
-        values = [oracles_full.kl(q, p) for q, p in pairs]
+        values = [oracle.kl(q, p) for q, p in pairs]
         stacked_q, stacked_p = stack([q for q, _ in pairs]), stack([p for _, p in pairs])
         errors += row_errors(namespace.kl(stacked_q, stacked_p, axis=-1), values, values)
         errors += row_errors([namespace.kl(*pairs[0])], values[:1], values[:1])
@@ -157,9 +157,9 @@ def torch_checks(namespace: Any, dtype: str) -> Iterator[Check]:
     import torch
 
     for size in LARGE:
-        q, p = (oracles_full.natural(size, 50.0, dtype, "torch", index) for index in range(2))
-        a, b = (oracles_autograd.distribution(FAMILY, natural) for natural in (q, p))
-        partition = oracles_autograd.log_partition(FAMILY, oracles_autograd.tensors(q)).item()
+        q, p = (oracle.natural(size, 50.0, dtype, "torch", index) for index in range(2))
+        a, b = (oracle.ORACLE.distribution(autograd.tensors(natural)) for natural in (q, p))
+        partition = oracle.ORACLE.log_partition_tensor(autograd.tensors(q)).item()
         pairs = (
             (namespace.log_partition(*q), partition),
             (namespace.entropy(*q), a.entropy().item()),

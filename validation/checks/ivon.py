@@ -14,7 +14,7 @@ import mpmath
 import numpy as np
 
 from ..check import Check, check
-from ..oracles import ivon as oracle
+from ..oracles.optimizers import ivon as oracle
 from ..points import Array, generator
 from ..ulps import DIGITS, exact, ulp_error
 from .layout import different
@@ -70,7 +70,8 @@ def normal_check(namespace: Any, dtype: str, count: int) -> Check:
         drawn = namespace.noise(seed, step, out=np.empty(count, dtype))
         chosen = sorted({*range(0, count, 7), *(i for i in (127, 128, 129, 255, 256, count - 1) if i < count)})
         errors += [ulp_error(float(drawn[i]), [oracle.normal(seed, step, i, dtype)], dtype) for i in chosen]
-    return check("normals", "normals", FAMILY, dtype, max(errors), NORMAL_ULPS, "ulp of exact Box-Muller", errors)
+    name, detail = "noise: normals", "ulp of exact Box-Muller"
+    return check(name, "normals", FAMILY, dtype, max(errors), NORMAL_ULPS, detail, errors)
 
 
 def normal_layout(namespace: Any, dtype: str) -> Iterator[Check]:

@@ -14,7 +14,9 @@ import numpy as np
 
 from ..calls import Array, Call, invoke
 from ..check import Check, check, failed
-from ..points import duals, generator, linear_calls, map_calls, naturals
+from ..oracles import lines
+from ..points import generator
+from .elementwise import coordinates
 
 GROUP = "layout"
 ODD_SIZES = (1, 2, 3, 7, 31, 33, 255, 1023)
@@ -43,12 +45,13 @@ def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
 def sample_calls(family: str, dtype: str, count: int) -> list[Call]:
     """One ordinary call of every array-valued elementwise kernel, at ``count`` coordinates."""
     chosen: dict[str, Call] = {}
-    for call in linear_calls(family, dtype, count) + map_calls(family, dtype, count):
+    oracle = coordinates(family)
+    for call in lines.calls(oracle, dtype, count) + oracle.calls(dtype, count):
         chosen.setdefault(call.function, call)
-    if "natural_from_expectation" not in chosen:
-        shape, rate = naturals(family, generator(family, dtype, count), count, 2.0, dtype)
-        logarithm = np.log(shape / rate) - 0.5 / shape - 1e-3
-        chosen["natural_from_expectation"] = Call("natural_from_expectation", (logarithm.astype(dtype), -shape / rate))
+    if not oracle.has_inverse:
+        mu = oracle.inverse_points(dtype, count + 40)  # a few may lie outside the domain once rounded
+        mu = tuple(np.ascontiguousarray(slot[:count]) for slot in mu)
+        chosen["natural_from_expectation"] = Call("natural_from_expectation", mu, kwargs=oracle.fixed)
     return list(chosen.values())
 
 
@@ -113,11 +116,11 @@ def client_axis_check(namespace: Any, family: str, dtype: str, call: Call) -> Ch
 
 def broadcast_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
     """The server's natural parameter, which has no client axis, is shared by every client."""
-    rng = generator("broadcast", family, dtype)
-    shared = naturals(family, rng, count, 2.0, dtype)
+    rng, oracle = generator("broadcast", family, dtype), coordinates(family)
+    shared = oracle.natural_points(rng, count, 2.0, dtype)
     wide = count * CLIENTS
-    client = tuple(slot.reshape(CLIENTS, count) for slot in naturals(family, rng, wide, 2.0, dtype))
-    dual = tuple(slot.reshape(CLIENTS, count) for slot in duals(family, rng, wide, 2.0, dtype))
+    client = tuple(slot.reshape(CLIENTS, count) for slot in oracle.natural_points(rng, wide, 2.0, dtype))
+    dual = tuple(slot.reshape(CLIENTS, count) for slot in oracle.duals(rng, wide, 2.0, dtype))
     repeated = tuple(np.ascontiguousarray(np.broadcast_to(slot, (CLIENTS, count))) for slot in shared)
     pairs = (
         (
@@ -169,10 +172,10 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
 
 def server_total_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
     """The sum over clients: odd sizes and tiles change nothing."""
-    rng = generator("total", family, dtype)
+    rng, oracle = generator("total", family, dtype), coordinates(family)
     clients = 5
-    client = tuple(slot.reshape(clients, count) for slot in naturals(family, rng, clients * count, 2.0, dtype))
-    dual = tuple(slot.reshape(clients, count) for slot in duals(family, rng, clients * count, 2.0, dtype))
+    client = tuple(slot.reshape(clients, count) for slot in oracle.natural_points(rng, clients * count, 2.0, dtype))
+    dual = tuple(slot.reshape(clients, count) for slot in oracle.duals(rng, clients * count, 2.0, dtype))
     call = Call("server_total", (client, dual, 0.4))
     whole = invoke(namespace, call)
     sizes = (1, 2, count // 3, count - 1)
@@ -208,7 +211,7 @@ def checks(namespace: Any, family: str, dtype: str, count: int = 1025) -> list[C
         found.append(out_check(namespace, family, dtype, call))
         found.append(strided_check(namespace, family, dtype, call))
         found.extend(alias_checks(namespace, family, dtype, call))
-    fused = [call for call in linear_calls(family, dtype, count) if call.function == "round_update"]
+    fused = [call for call in lines.calls(coordinates(family), dtype, count) if call.function == "round_update"]
     found.extend(fused_check(namespace, family, dtype, call) for call in fused)
     found.extend(broadcast_checks(namespace, family, dtype, count))
     found.extend(server_total_checks(namespace, family, dtype, count))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import mpmath
@@ -19,9 +18,11 @@ import numpy as np
 
 from ..calls import Array
 from ..check import Check, check
-from ..oracles import reductions as oracles_reductions
-from ..points import ISOTROPIC_PRECISIONS, generator, neighbours
+from ..oracles import lookup
+from ..oracles.family import Pair, Slots
+from ..points import generator, neighbours
 from ..ulps import DIGITS, exact
+from .elementwise import coordinates
 
 WIDTH = 25
 LARGE_ROWS = 12_001  # of WIDTH coordinates: above the size from which kernels run in parallel
@@ -31,114 +32,43 @@ KL_TOLERANCES = {1e-12: 1e-6, 1e-8: 1e-8, 1e-4: 1e-10, 1.0: 1e-10, 1e4: 1e-10}
 FAR_TOLERANCE = 1e-13
 MODERATE = tuple(0.05 * step for step in range(1, 21))
 MODERATE_TOLERANCE = 1e-13
-MEAN_TO_SD = (0.0, 1.0, 1e2, 1e4)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two natural parameters of an elementwise family, arrays of rows."""
-
-    q: tuple[Array, ...]
-    p: tuple[Array, ...]
-    label: str
+def keywords(family: str) -> dict[str, float]:
+    """The fixed numbers of a family, keywords of its functions."""
+    return lookup.family(family).fixed
 
 
-def keywords(family: str, index: int = 1) -> dict[str, float]:
-    """The fixed precision, for the family that has one."""
-    return {"precision": ISOTROPIC_PRECISIONS[index]} if family == "isotropic_gaussian" else {}
-
-
-def rows(family: str, dtype: str, count: int) -> tuple[Array, ...]:
+def rows(family: str, dtype: str, count: int) -> Slots:
     """Ordinary natural parameters with ``count`` rows of `WIDTH` coordinates."""
-    rng = generator("reductions", family, dtype, count)
-    size = (count, WIDTH)
-    mean, precision = rng.normal(size=size) * 3.0, 10.0 ** rng.uniform(-3.0, 3.0, size)
-    if family == "isotropic_gaussian":
-        return (mean.astype(dtype),)
-    if family == "diagonal_gaussian":
-        return (mean * precision).astype(dtype), precision.astype(dtype)
-    return (10.0 ** rng.uniform(-4.0, 8.0, size)).astype(dtype), precision.astype(dtype)
+    return coordinates(family).ordinary(generator("reductions", family, dtype, count), (count, WIDTH), dtype)
 
 
 def near(family: str, dtype: str, target: float, ratio: float, count: int) -> Pair:
-    """Pairs whose KL is about ``target``: steps of sqrt(target) in units of the standard deviation of each direction.
-
-    ``ratio`` is a Gaussian's mean in standard deviations; a gamma's shapes run over 1e-4 .. 1e8 whatever it is.
-    """
-    rng = generator("near", family, dtype, target, ratio)
-    size = (count, WIDTH)
-    step = rng.choice((-1.0, 1.0), (2, *size)) * rng.uniform(0.5, 1.0, (2, *size)) * np.sqrt(target)
-    step *= rng.random((2, *size)) < 0.8  # in some coordinates only one parameter moves, in a few none
-    if family == "gamma":
-        shape, rate = 10.0 ** rng.uniform(-4.0, 8.0, size), 10.0 ** rng.uniform(-3.0, 3.0, size)
-        shape[:, 0] = 1e8
-        spread = np.minimum(1.0, 1.0 / np.sqrt(shape))
-        moved = shape * grown(step[0] * spread), rate * grown(step[1] * spread)
-        return Pair(cast(moved, dtype), cast((shape, rate), dtype), f"KL about {target:.0e}")
-    precision = 10.0 ** rng.uniform(-3.0, 3.0, size)
-    if family == "isotropic_gaussian":
-        fixed = keywords(family)["precision"]
-        natural = (ratio * np.sqrt(fixed) * rng.normal(size=size),)
-        shifted = (natural[0] + step[0] * np.sqrt(fixed),)
-        return Pair(cast(shifted, dtype), cast(natural, dtype), f"KL about {target:.0e}, mean {ratio:.0e} sd")
-    mean = ratio / np.sqrt(precision) * rng.normal(size=size)
-    other = precision * grown(step[1])
-    moved = (other * (mean + step[0] / np.sqrt(precision)), other)
-    return Pair(
-        cast(moved, dtype), cast((mean * precision, precision), dtype), f"KL about {target:.0e}, mean {ratio:.0e} sd"
-    )
-
-
-def far(family: str, dtype: str, count: int) -> Pair:
-    """Pairs that have nothing to do with each other: parameters apart by up to 24 decades."""
-    rng = generator("far", family, dtype, count)
-    size = (count, WIDTH)
-    if family == "isotropic_gaussian":
-        q, p = (rng.normal(size=size) * 10.0 ** rng.uniform(-6.0, 6.0, size) for _ in range(2))
-        return Pair(cast((q,), dtype), cast((p,), dtype), "far apart")
-    if family == "gamma":
-        pairs = [(10.0 ** rng.uniform(-4.0, 8.0, size), 10.0 ** rng.uniform(-6.0, 6.0, size)) for _ in range(2)]
-    else:
-        precisions = [10.0 ** rng.uniform(-12.0, 12.0, size) for _ in range(2)]
-        pairs = [(np.sqrt(precision) * rng.normal(size=size), precision) for precision in precisions]
-    return Pair(cast(pairs[0], dtype), cast(pairs[1], dtype), "far apart")
+    """Pairs whose KL is about ``target``: steps of sqrt(target) in standard deviations; a Gaussian's mean is ``ratio``
+    of them."""
+    rng, oracle = generator("near", family, dtype, target, ratio), coordinates(family)
+    size = (len(oracle.domains), count, WIDTH)
+    step = rng.choice((-1.0, 1.0), size) * rng.uniform(0.5, 1.0, size) * np.sqrt(target)
+    step *= rng.random(size) < 0.8  # in some coordinates only one parameter moves, in a few none
+    q, p, detail = oracle.near(rng, step, ratio, dtype)
+    return Pair(q, p, f"KL about {target:.0e}{detail}")
 
 
 def moderate(family: str, dtype: str, size: float) -> Pair:
     """Pairs about ``size`` standard deviations, or factors of exp(size), apart: where series end, logarithms begin."""
-    rng = generator("moderate", family, dtype, size)
-    shape = (1, WIDTH)
-    step = size * rng.uniform(0.8, 1.2, (2, *shape)) * rng.choice((-1.0, 1.0), (2, *shape))
-    base, scale = rng.normal(size=shape), 10.0 ** rng.uniform(-2.0, 2.0, shape)
-    pair: tuple[tuple[Array, ...], tuple[Array, ...]]
-    if family == "isotropic_gaussian":
-        pair = (base + step[0],), (base,)
-    elif family == "gamma":
-        first = 10.0 ** rng.uniform(-3.0, 3.0, shape)
-        pair = (first * np.exp(step[0]), scale * np.exp(step[1])), (first, scale)
-    else:
-        pair = ((base + step[0]) * scale * np.exp(step[1]), scale * np.exp(step[1])), (base * scale, scale)
-    return Pair(cast(pair[0], dtype), cast(pair[1], dtype), "moderately apart")
+    rng, oracle = generator("moderate", family, dtype, size), coordinates(family)
+    shape = (len(oracle.domains), 1, WIDTH)
+    step = size * rng.uniform(0.8, 1.2, shape) * rng.choice((-1.0, 1.0), shape)
+    return oracle.moderate_pair(rng, step, dtype)
 
 
-def grown(logarithm: Array) -> Array:
-    """exp, of at most 8 in magnitude: a factor 3000 is far enough apart."""
-    return np.asarray(np.exp(np.clip(logarithm, -8.0, 8.0)))
-
-
-def cast(slots: tuple[Array, ...], dtype: str) -> tuple[Array, ...]:
-    """The slots in ``dtype``."""
-    return tuple(np.ascontiguousarray(slot, dtype=dtype) for slot in slots)
-
-
-def terms_of_rows(
-    formula: Callable[[Any, Any], Any], natural: tuple[Array, ...], precision: Any, floor: float
-) -> tuple[list[Any], list[Any]]:
+def terms_of_rows(formula: Callable[[Any], Any], natural: Slots, floor: float) -> tuple[list[Any], list[Any]]:
     """Exact value and scale (the sum of the coordinates' largest terms, or ``floor`` a coordinate) of every row."""
     values, scales = [], []
     for row in zip(*natural, strict=True):
         points = zip(*(exact(slot.tolist()) for slot in row), strict=True)
-        terms = [formula(point, precision) for point in points]
+        terms = [formula(point) for point in points]
         values.append(mpmath.fsum(mpmath.fsum(term) for term in terms))
         scales.append(mpmath.fsum(max(floor, *(abs(part) for part in term)) for term in terms))
     return values, scales
@@ -155,10 +85,10 @@ def errors_of(got: Array, values: list[Any], scales: list[Any]) -> list[float]:
 
 def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: int) -> Iterator[Check]:
     """log_partition or entropy, a value a row and summed over everything."""
-    table = oracles_reductions.LOG_PARTITION if function == "log_partition" else oracles_reductions.ENTROPY
-    natural, kwargs = rows(family, dtype, count), keywords(family)
-    precision = mpmath.mpf(kwargs.get("precision", 1.0))
-    values, scales = terms_of_rows(table[family], natural, precision, 1.0 if function == "entropy" else 0.0)
+    oracle = coordinates(family)
+    natural, kwargs = rows(family, dtype, count), oracle.fixed
+    formula = oracle.entropy if function == "entropy" else oracle.log_partition
+    values, scales = terms_of_rows(formula, natural, 1.0 if function == "entropy" else 0.0)
     reduce = getattr(namespace, function)
     errors = errors_of(reduce(*natural, axis=-1, **kwargs), values, scales)
     detail = "relative to the coordinates' largest terms"
@@ -170,13 +100,12 @@ def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: in
 
 def kl_errors(namespace: Any, family: str, pair: Pair) -> tuple[list[float], float]:
     """Relative error of every row's KL, and of the sum over everything."""
-    kwargs = keywords(family)
-    precision, formula = mpmath.mpf(kwargs.get("precision", 1.0)), oracles_reductions.KL[family]
-    values = []
+    oracle = coordinates(family)
+    kwargs, values = oracle.fixed, []
     for index in range(len(pair.p[0])):
         columns_q = zip(*(exact(slot[index].tolist()) for slot in pair.q), strict=True)
         columns_p = zip(*(exact(slot[index].tolist()) for slot in pair.p), strict=True)
-        values.append(mpmath.fsum(formula(q, p, precision) for q, p in zip(columns_q, columns_p, strict=True)))
+        values.append(mpmath.fsum(oracle.kl(q, p) for q, p in zip(columns_q, columns_p, strict=True)))
     try:
         errors = errors_of(namespace.kl(pair.q, pair.p, axis=-1, **kwargs), values, values)
         total = np.array([namespace.kl(pair.q, pair.p, **kwargs)], dtype=np.float64)
@@ -192,9 +121,9 @@ def coordinate_pair(pair: Pair) -> Pair:
 
 def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
     """KL from 1e-12 to 1e4, coordinate by coordinate and summed."""
-    ratios = (1.0,) if family == "gamma" else MEAN_TO_SD
+    oracle = coordinates(family)
     for target, tolerance in KL_TOLERANCES.items():
-        for ratio in ratios:
+        for ratio in oracle.ratios:
             pair = near(family, dtype, target, ratio, count)
             errors, total = kl_errors(namespace, family, coordinate_pair(pair))
             name = f"kl: {pair.label}"
@@ -206,7 +135,8 @@ def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[C
     for size in MODERATE:
         apart += kl_errors(namespace, family, coordinate_pair(moderate(family, dtype, size)))[0]
     yield check("kl: moderately apart", "kl", family, dtype, max(apart), MODERATE_TOLERANCE, "relative", apart)
-    errors, _ = kl_errors(namespace, family, coordinate_pair(far(family, dtype, 4 * count)))
+    distant = oracle.far(generator("far", family, dtype, 4 * count), (4 * count, WIDTH), dtype)
+    errors, _ = kl_errors(namespace, family, coordinate_pair(distant))
     yield check("kl: far apart", "kl", family, dtype, max(errors), FAR_TOLERANCE, "relative", errors)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..calls import Array
 from ..check import Check, check
-from ..oracles import full as oracles_full
+from ..oracles import lookup
 from ..points import generator
 from ..ulps import DIGITS, epsilon, exact, rounded, unit
 
@@ -30,25 +30,12 @@ SETTINGS = ((1.0, 1.0), (0.2, 1.0), (0.7, 0.5), (3.0, 0.25))
 Slots = tuple[Array, ...]
 
 
-def natural_sum_of(family: str, rng: np.random.Generator, size: int, rows: int) -> Slots:
-    """Curvature-like gradients: subtracting them from a natural parameter keeps it in the domain."""
-    first = rng.normal(size=(rows, size))
-    if family == "isotropic_gaussian":
-        return (first,)
-    if family == "gamma":
-        return -rng.uniform(0.1, 3.0, (rows, size)), -rng.uniform(0.1, 3.0, (rows, size))
-    if family == "diagonal_gaussian":
-        return first, -rng.uniform(0.1, 3.0, (rows, size))
-    return first, -np.stack([oracles_full.spd(rng, size, 20.0, "float64", 0.1) for _ in range(rows)])
-
-
 def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int) -> Check:
     """server_total against mpmath."""
     rng = generator("total", family, dtype, clients)
-    client = tuple(np.abs(slot).astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
-    if family == "full_gaussian":
-        client = client[0], natural_matrices(rng, size, clients, dtype)
-    dual = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    oracle = lookup.family(family)
+    client = oracle.naturals(rng, size, clients, dtype)
+    dual = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, size, clients))
     alpha = 1.0 / (1.0 + 0.3 * clients)
     got = namespace.server_total(client, dual, alpha)
     errors: list[float] = []
@@ -59,11 +46,6 @@ def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int
     tolerance = max(2.0, math.sqrt(clients)) if dtype == "float64" else 2.0
     detail = "ulp of the sum of the terms' magnitudes"
     return check(f"server_total: {clients} clients", "ulp", family, dtype, max(errors), tolerance, detail, errors)
-
-
-def natural_matrices(rng: np.random.Generator, size: int, rows: int, dtype: str) -> Array:
-    """A stack of positive definite matrices."""
-    return np.stack([oracles_full.spd(rng, size, 20.0, dtype) for _ in range(rows)])
 
 
 def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype: str) -> float:
@@ -79,10 +61,9 @@ def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype
 def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Check:
     """server_total equals the sum of server_contribution over clients, in spacings of the sum of magnitudes."""
     rng, clients = generator("contribution", family, dtype), 6
-    client = tuple(np.abs(slot).astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
-    if family == "full_gaussian":
-        client = client[0], natural_matrices(rng, size, clients, dtype)
-    dual = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    oracle = lookup.family(family)
+    client = oracle.naturals(rng, size, clients, dtype)
+    dual = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, size, clients))
     total = namespace.server_total(client, dual, 0.4)
     parts = namespace.server_contribution(client, dual, 0.4, clients)
     worst = 0.0
@@ -96,13 +77,10 @@ def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Ch
 
 def round_values(namespace: Any, family: str, dtype: str, clients: int, rho: float, damping: float) -> dict[str, float]:
     """One round with linear losses: errors of client, dual and server against the closed form, in relative spacings."""
-    rng, size = generator("round", family, dtype, clients, rho, damping), 4
-    gradient = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, size, clients))
+    rng, size, oracle = generator("round", family, dtype, clients, rho, damping), 4, lookup.family(family)
+    gradient = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, size, clients))
     dual = tuple((0.25 * slot).astype(dtype) for slot in gradient)
-    prior = tuple(np.abs(slot[0]) + 1.0 for slot in natural_sum_of(family, rng, size, 1))
-    if family == "full_gaussian":
-        prior = prior[0], np.eye(size) * 2.0
-    prior = tuple(slot.astype(dtype) for slot in prior)
+    prior = tuple(slot.astype(dtype) for slot in oracle.prior(rng, size))
     server = tuple((a - b.astype("float64").sum(axis=0)).astype(dtype) for a, b in zip(prior, dual, strict=True))
     alpha = 1.0 / (1.0 + rho * clients)
 
@@ -142,12 +120,9 @@ def round_checks(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 def path_checks(namespace: Any, family: str, dtype: str, rounds: int = 12, clients: int = 4) -> Iterator[Check]:
     """Twelve rounds at damping 1: the first leaves the theorem's error, each later one 1 - alpha of it."""
-    rng = generator("path", family, dtype)
-    gradient = tuple(slot.astype(dtype) for slot in natural_sum_of(family, rng, 4, clients))
-    prior = tuple(np.abs(slot[0]) + 1.0 for slot in natural_sum_of(family, rng, 4, 1))
-    if family == "full_gaussian":
-        prior = prior[0], np.eye(4) * 2.0
-    prior = tuple(slot.astype(dtype) for slot in prior)
+    rng, oracle = generator("path", family, dtype), lookup.family(family)
+    gradient = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, 4, clients))
+    prior = tuple(slot.astype(dtype) for slot in oracle.prior(rng, 4))
     total = tuple(slot.astype("float64").sum(axis=0) for slot in gradient)
     for penalty in (0.3, 1.0, 3.0):
         rho, alpha = penalty / clients, 1.0 / (1.0 + penalty)

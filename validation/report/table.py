@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ..check import Check
-from ..suite import Outcome, Task
+from ..suite import Job, JobResult
 
 PIPE_WIDTH = 140  # columns, where there is no terminal to ask
 HEADERS = ("family", "type", "group", "checks", "worst error", "tolerance", "error/tol.", "result")
@@ -103,25 +103,25 @@ def progress(total: int, stream: TextIO | None = None) -> Iterator[ProgressLine]
 
 
 class ProgressLine:
-    """Counts tasks; on a terminal it shows the one that runs and what has missed so far."""
+    """Counts jobs; on a terminal it shows the one that runs and what has missed so far."""
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self.total, self.stream = total, stream
         self.done, self.missed = 0, 0
         self.live = stream.isatty()
 
-    def starts(self, task: Task) -> None:
-        """A task begins."""
+    def starts(self, job: Job) -> None:
+        """A job begins."""
         if self.live:
-            text = f"[{self.done + 1}/{self.total}] {task.family} {task.dtype} {task.name}"
+            text = f"[{self.done + 1}/{self.total}] {job.family} {job.dtype} {job.name}"
             text += f"  ({self.missed} missed)" if self.missed else ""
             self.stream.write(f"\r\x1b[K{text[:118]}")
             self.stream.flush()
 
-    def ends(self, outcome: Outcome) -> None:
-        """A task is done."""
+    def ends(self, result: JobResult) -> None:
+        """A job is done."""
         self.done += 1
-        self.missed += sum(not item.passed for item in outcome.checks)
+        self.missed += sum(not item.passed for item in result.checks)
 
     def close(self) -> None:
         """Leave the terminal's line empty."""

@@ -15,7 +15,7 @@ from typing import Literal
 from badmm.checks import positive_integer, positive_number
 from badmm.clients.federation import Federation
 from badmm.families.distributions import Gaussian
-from badmm.families.family import Family
+from badmm.families.registry import bind
 from badmm.methods.networks.gaussian import FAMILY
 from badmm.methods.networks.variational import VariationalMethod
 from badmm.rounds.lines import Lines, Slots
@@ -47,7 +47,7 @@ class BregmanADMM(VariationalMethod):
         if self.damping != "auto":
             return self.rho, alpha, self.damping
         mean = self.mean(state).double().cpu().numpy()
-        family = Family(FAMILY, Gaussian(mean, state.server["precision"].double().cpu().numpy()))
+        family = bind(FAMILY, Gaussian(mean, state.server["precision"].double().cpu().numpy()))
         return self.rho, alpha, 1.0 / family.fisher_bound(family.prior_natural)
 
     def dual(self, lines: Lines, duals: Slots, server: Slots, clients: Slots, rho: float, damping: float) -> Slots:

@@ -1,7 +1,7 @@
-"""IR → C: one header a family, one for the functions they share, an umbrella; C99, C11, C++17 and CUDA read them.
+"""IR → C: one header per family, one for the functions they share, an umbrella; C99, C11, C++17 and CUDA read them.
 
 Every function is inline. A map comes in float and double, a reduction or client sum as one term in double. No sum has
-an inexact product among its addends (tests/test_contraction.py), so a compiler that contracts changes nothing.
+an inexact product among its addends (tests/derive/emit/test_contraction.py): contraction changes nothing.
 """
 
 from __future__ import annotations

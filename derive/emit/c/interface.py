@@ -152,12 +152,11 @@ def comment_lines(kernel: ir.Map | ir.Reduction | ir.ClientSum) -> list[str]:
         f"{parameter_name(o)} ({DOMAIN_TEXT[o.domain]}){'' if o.variable == o.argument else f': {o.variable}'}"
         for o in kernel.operands
     ]
-    formula = kernel.formula.removeprefix("sum over clients of ").removeprefix("sum of ")
     return [
         ascii_text(line)
         for line in (
             purpose,
-            f"Formula: {formula}",
+            f"Formula: {kernel.formula}",
             f"Arguments: {'; '.join(where)}.",
             *(f"  {scalar_text(s)}" for s in kernel.scalars),
             f"Source: {kernel.source}.",

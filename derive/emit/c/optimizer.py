@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir import nodes as ir
-from ..docs import OPERAND_TEXT, SWEEP_SCALAR_TEXT
+from ..docs import operand_text, sweep_scalar_text
 from . import interface as ci
 from .family import BITS, TYPE, Printer, assigned_names, body, comment, define, file, returning
 
@@ -41,9 +41,9 @@ def comments(optimizer: ir.Optimizer) -> dict[str, list[str]]:
     }
     for sweep in optimizer.sweeps:
         names = dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands)
-        texts = [OPERAND_TEXT[n].replace("; each an array, a number, or (K, 1) with one a row", "") for n in names]
+        texts = [operand_text(n) for n in names]
         texts += [f"{n.argument}: a standard normal." for n in sweep.normals]
-        texts += [SWEEP_SCALAR_TEXT[s.argument].replace("None: no limit", "infinity: no limit") for s in sweep.scalars]
+        texts += [sweep_scalar_text(s, "infinity") for s in sweep.scalars]
         lines = [sweep.purpose, f"Formula: {sweep.formula}", *(f"  {t}" for t in texts), f"Source: {sweep.source}."]
         found[sweep.name] = lines
     return {name: [ci.ascii_text(line) for line in lines] for name, lines in found.items()}

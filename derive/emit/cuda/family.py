@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from ...ir import nodes as ir
 from ..c.interface import PRECISIONS, function_signature, map_signature, term_signature
+from ..docs import formula_text
 
 WIDTHS = {"f32": ("float", 4), "f64": ("double", 2)}  # C type, elements that 16 bytes hold
 LOOPS = {ir.Map: "map", ir.Reduction: "sum", ir.ClientSum: "client_sum"}
@@ -80,7 +81,7 @@ def _coordinate(kernel: Kernel, module: ir.Module) -> str:
                 "double", "term", [values("double", "x", len(kernel.operands))], f"return {call};", bool(kernel.scalars)
             )
         ]
-    comment = textwrap.fill(kernel.formula, 116, initial_indent="// ", subsequent_indent="// ")
+    comment = textwrap.fill(formula_text(kernel), 116, initial_indent="// ", subsequent_indent="// ")
     return "\n".join([comment, f"struct {kernel.name} {{", *lines, "};"])
 
 

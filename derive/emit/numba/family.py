@@ -1,4 +1,4 @@
-"""IR → Numba source: one self-contained module a family (Numba's disk cache does not notice a changed callee
+"""IR → Numba source: one self-contained module per family (Numba's disk cache does not notice a changed callee
 elsewhere)."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..python.family import constants, exported, public_function, record, wrappe
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
-MATH = {"sqrt": "math.sqrt", "exp": "math.exp", "log": "math.log", "log1p": "math.log1p", "abs": "abs"}
+MATH = ("sqrt", "exp", "log", "log1p")  # of the library; the others are intrinsics or Python's own
 TOGETHER = 5  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # badmm_kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = Path(__file__).resolve().parents[3] / "kernels" / "badmm_kernels" / "cpu" / "intrinsics.py"
@@ -23,11 +23,12 @@ JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
 class Printer:
     """Prints scalar IR in one precision; `double` leaves literals untouched, `single` types each of them.
 
-    `kinds` are those of the variables that are no reals; statements add to it.
+    `library` has the elementary functions: `math` for numbers, `np` for arrays of them. `kinds` are those of
+    the variables that are no reals; statements add to it.
     """
 
-    def __init__(self, single: bool = False, kinds: Mapping[str, ir.Kind] | None = None) -> None:
-        self.single = single
+    def __init__(self, single: bool = False, kinds: Mapping[str, ir.Kind] | None = None, library: str = "math") -> None:
+        self.single, self.library = single, library
         self.kinds: dict[str, ir.Kind] = dict(kinds or {})
 
     def expr(self, e: ir.Expr, parent: str = "") -> str:
@@ -47,7 +48,7 @@ class Printer:
             return f"({inner})" if parent else inner
         if e.op == "neg":
             return f"-{self.expr(e.args[0], 'neg')}"
-        name = e.target or MATH.get(e.op, e.op)
+        name = e.target or (f"{self.library}.{e.op}" if e.op in MATH else e.op)
         return f"{name}({', '.join(self.expr(a) for a in e.args)})"
 
     def _unsigned(self, kind: ir.Kind) -> str:
@@ -199,7 +200,7 @@ def _loop(kernel: ir.Map | ir.Reduction | ir.ClientSum, single: bool) -> str:
     arrays = [f"{o.variable}_in" for o in kernel.operands]
     params = ["row_lo", "row_hi", "lo", "hi", "width"]
     params += [p for a in arrays for p in (a, f"{a}_step")] + [u for u, _ in kernel.uniforms]
-    results = (kernel.term,) if isinstance(kernel, ir.Reduction) else kernel.results
+    results = kernel.results
     read = {name for node in (*kernel.body, *results) for name in ir.reads(node)}
     outs = ["partial"] if reduction else [f"out_{k}" for k in range(len(results))]
     lines = [JIT, wrapped(f"def _{kernel.name}_{_suffix(single)}", params + outs, ":")]

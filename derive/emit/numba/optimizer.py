@@ -234,8 +234,8 @@ def _loop(sweep: ir.Sweep, generator: ir.Generator, single: bool) -> str:
 
 
 def uniforms(sweep: ir.Sweep) -> list[str]:
-    """The functions of scalars alone, for numbers or arrays of one a row."""
-    return [Printer().expr(e).replace("math.sqrt", "np.sqrt") for _, e in sweep.uniforms]
+    """The functions of scalars alone, for numbers or arrays of one per row."""
+    return [Printer(library="np").expr(e) for _, e in sweep.uniforms]
 
 
 def _public(sweep: ir.Sweep) -> str:

@@ -4,6 +4,7 @@ documented function that a person calls."""
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ RECORDS: dict[type, str] = {
 
 
 def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
-    """head(items)tail on one line if it fits, else the items on a line of their own, else one a line: as formatters
+    """head(items)tail on one line if it fits, else the items on a line of their own, else one per line: as formatters
     do."""
     flat = f"{indent}{head}({', '.join(items)}){tail}"
     if len(flat) <= WIDTH:
@@ -32,15 +33,28 @@ def wrapped(head: str, items: list[str], tail: str, indent: str = "") -> str:
 
 
 def python_tuple(items: tuple[object, ...]) -> str:
-    """A tuple as formatters write it."""
-    shown = [json.dumps(i) if isinstance(i, str) else str(i) for i in items]
+    """A tuple of strings, numbers and tuples as formatters write it."""
+    shown = [
+        python_tuple(i) if isinstance(i, tuple) else json.dumps(i) if isinstance(i, str) else str(i) for i in items
+    ]
     return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
 
 
 def constants(module: ir.Module) -> str:
     """What a namespace says of its family."""
-    slots = "\n".join(f"{kind.upper()} = {python_tuple(names)}" for kind, names in module.slots.items())
-    return f'NAME = "{module.family}"\n{slots}\nFIXED = {python_tuple(module.fixed)}'
+    slots = {kind.upper(): names for kind, names in module.slots.items()}
+    named = {"NAME": module.family, **slots, "FIXED": module.fixed, **dict(module.facts)}
+    return "\n".join(f"{name} = {_literal(value)}" for name, value in named.items())
+
+
+def _literal(value: object) -> str:
+    """A string, a number or a tuple of them as formatters write it."""
+    if isinstance(value, tuple):
+        parts = [_literal(part) for part in value]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if isinstance(value, float) and math.isinf(value):
+        return f'float("{value}")'
+    return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
 def exported(names: Sequence[str]) -> str:
@@ -61,8 +75,8 @@ def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) ->
     lines = [f"_{kernel.name.upper()} = {RECORDS[type(kernel)]}(", f'    name="{kernel.name}",']
     lines += _operand_lines(kernel)
     if not isinstance(kernel, ir.MatrixMap):
-        scalars = python_tuple(tuple(python_tuple((s.argument, s.domain)) for s in kernel.scalars))
-        lines.append(f"    scalars={_unquoted(scalars)},")
+        scalars = tuple((s.argument, s.domain) for s in kernel.scalars)
+        lines.append(f"    scalars={python_tuple(scalars)},")
         names = ", ".join(s.variable for s in kernel.scalars) if uniforms else "*_"
         lines.append(f"    uniforms=lambda {names}: ({', '.join(uniforms)}{',' if len(uniforms) == 1 else ''}),")
     lines += [f"    {f}," for f in fields]
@@ -72,19 +86,14 @@ def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) ->
     return "\n".join([*lines, ")"])
 
 
-def _unquoted(text: str) -> str:
-    """A tuple of tuples that were printed as strings."""
-    return text.replace('"(', "(").replace(')"', ")").replace('\\"', '"')
-
-
 def _depends(kernel: ir.Map) -> str:
     """For each result the operands it is computed from: those whose memory its output may be."""
     origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
     for s in kernel.body:
         if isinstance(s, ir.Let):
             origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
-    sets = [sorted(set().union(*(origin.get(v, set()) for v in ir.reads(r)))) for r in kernel.results]
-    return _unquoted(python_tuple(tuple(python_tuple(tuple(x)) for x in sets)))
+    sets = (set().union(*(origin.get(v, set()) for v in ir.reads(r))) for r in kernel.results)
+    return python_tuple(tuple(tuple(sorted(s)) for s in sets))
 
 
 def public_function(kernel: ir.Kernel, module: ir.Module, stream: bool = False) -> str:

@@ -59,8 +59,8 @@ def noise_function(g: ir.Generator, stream: bool = False) -> str:
 
     Formula: {g.formula}
 
-    seed, step: integers of 64 bits, or one a row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the leading
-    axis of more than one are rows, each with coordinates from 0. A normal depends on its seed, step and coordinate
+    seed, step: integers of 64 bits, or one per row. out: (P,) or (K, ...), float32 or float64, C-contiguous; the
+    leading axis of more than one are rows, each with coordinates from 0. A normal depends on seed, step and coordinate
     alone: not on the number of rows, coordinates or threads. Coordinates are drawn in tiles of
     {widths}: number j of the tile's block l is coordinate {g.lanes} j + l.
 {told}    Source: {g.source}.

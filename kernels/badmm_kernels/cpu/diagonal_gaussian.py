@@ -24,6 +24,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "positive")
+STANDARD_DOMAINS = ("real", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta**2", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -35,6 +42,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -46,6 +54,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
     "x_minus_log1p",
 ]
 
@@ -515,6 +524,239 @@ def natural_gradient(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, xi, S):
+    """A coordinate of `log_density`, f32."""
+    theta = f64(theta)
+    xi = f64(xi)
+    S = f64(S)
+    m = xi / S
+    t10 = m - theta
+    return f32(fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, S_in, S_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = f64(load(theta_in, theta_in_at + i))
+            xi = f64(load(xi_in, xi_in_at + i))
+            S = f64(load(S_in, S_in_at + i))
+            m = xi / S
+            t10 = m - theta
+            result_0 = f32(fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728))
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, xi, S):
+    """A coordinate of `log_density`, f64."""
+    m = xi / S
+    t10 = m - theta
+    return fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, S_in, S_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            m = xi / S
+            t10 = m - theta
+            result_0 = fma(-0.5 * S, t10 * t10, (0.5 * math.log(S)) - 0.9189385332046728)
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+        ("precision", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, precision: Any, *, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean, precision), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(xi, S, d_xi, d_S):
+    """A coordinate of `whiten`, f32."""
+    m = xi / S
+    l_11 = f32(1.0) / math.sqrt(S)
+    l_21 = -m / math.sqrt(S)
+    l_22 = f32(0.7071067811865476) / S
+    return fma(d_xi, l_11, d_S * l_21), d_S * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    xi_in,
+    xi_in_step,
+    S_in,
+    S_in_step,
+    d_xi_in,
+    d_xi_in_step,
+    d_S_in,
+    d_S_in_step,
+    out_0,
+    out_1,
+):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        d_xi_in_at = row * d_xi_in_step
+        d_S_in_at = row * d_S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            d_S = load(d_S_in, d_S_in_at + i)
+            m = xi / S
+            l_11 = f32(1.0) / math.sqrt(S)
+            l_21 = -m / math.sqrt(S)
+            l_22 = f32(0.7071067811865476) / S
+            result_0 = fma(d_xi, l_11, d_S * l_21)
+            result_1 = d_S * l_22
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(xi, S, d_xi, d_S):
+    """A coordinate of `whiten`, f64."""
+    m = xi / S
+    l_11 = 1.0 / math.sqrt(S)
+    l_21 = -m / math.sqrt(S)
+    l_22 = 0.7071067811865476 / S
+    return fma(d_xi, l_11, d_S * l_21), d_S * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    xi_in,
+    xi_in_step,
+    S_in,
+    S_in_step,
+    d_xi_in,
+    d_xi_in_step,
+    d_S_in,
+    d_S_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        xi_in_at = row * xi_in_step
+        S_in_at = row * S_in_step
+        d_xi_in_at = row * d_xi_in_step
+        d_S_in_at = row * d_S_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            xi = load(xi_in, xi_in_at + i)
+            S = load(S_in, S_in_at + i)
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            d_S = load(d_S_in, d_S_in_at + i)
+            m = xi / S
+            l_11 = 1.0 / math.sqrt(S)
+            l_21 = -m / math.sqrt(S)
+            l_22 = 0.7071067811865476 / S
+            result_0 = fma(d_xi, l_11, d_S * l_21)
+            result_1 = d_S * l_22
+            outside = nonpositive(S, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("natural.precision", "positive"),
+        ("direction.precision_mean", "real"),
+        ("direction.precision", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (1, 3)),
+)
+
+
+def whiten(natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_S*l_21 + d_xi*l_11, d_S*l_22
+
+    Arrays: natural: (precision_mean, precision); direction: (precision_mean, precision); each (P,) or (K, P), any
+    further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is shared
+    by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _log_partition_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, S_in, S_in_step, partial):
     outside = i64(0)
     for row in range(row_lo, row_hi):
@@ -566,7 +808,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(S)/2 + xi**2/(2*S)
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + xi**2/(2*S)
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -629,7 +871,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -746,7 +988,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    Formula (a coordinate): sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
     S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),
@@ -1376,11 +1618,11 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1394,10 +1636,8 @@ def _contribution_change_f32(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1406,26 +1646,24 @@ def _contribution_change_f32(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1439,10 +1677,8 @@ def _contribution_change_f64(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1451,15 +1687,13 @@ def _contribution_change_f64(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1470,23 +1704,21 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     single=_contribution_change_f32,
     double=_contribution_change_f64,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -1494,7 +1726,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (P,) or (K, P), any
     further shape as well; float32 or float64, C-contiguous. An argument without the leading client axis is shared
@@ -1507,7 +1739,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )

@@ -25,6 +25,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "spd")
+STANDARD_DOMAINS = ("real", "spd")
+EXPECTATION_DOMAINS = ("real", "symmetric")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta*theta.T", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -954,11 +961,11 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -972,10 +979,8 @@ def _contribution_change_f32(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -984,26 +989,24 @@ def _contribution_change_f32(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1017,10 +1020,8 @@ def _contribution_change_f64(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1029,15 +1030,13 @@ def _contribution_change_f64(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1048,23 +1047,21 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     single=_contribution_change_f32,
     double=_contribution_change_f64,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -1072,7 +1069,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
     d) and (K, d, d); float32 or float64, C-contiguous. An argument without the leading client axis is shared by
@@ -1085,7 +1082,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )

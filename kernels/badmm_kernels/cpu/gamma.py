@@ -24,6 +24,13 @@ NATURAL = ("shape", "rate")
 STANDARD = ("shape", "rate")
 EXPECTATION = ("mean_log", "negative_mean")
 FIXED = ()
+NATURAL_DOMAINS = ("positive", "positive")
+STANDARD_DOMAINS = ("positive", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (0.0, float("inf"))
+STATISTICS = (("log(theta)", 1.0), ("theta", -1.0))
+LOSS_DERIVATIVES = ("gradient_shape", "gradient_rate")
 
 __all__ = [
     "bregman_dual_update",
@@ -37,6 +44,7 @@ __all__ = [
     "expectation_from_natural",
     "kl",
     "lgamma",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -54,6 +62,7 @@ __all__ = [
     "stirling_remainder_1",
     "stirling_remainder_2",
     "trigamma",
+    "whiten",
     "x_minus_log1p",
 ]
 
@@ -869,6 +878,258 @@ def natural_gradient(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, a, b):
+    """A coordinate of `log_density`, f32."""
+    theta = f64(theta)
+    a = f64(a)
+    b = f64(b)
+    t0_0 = math.log(theta)
+    return f32(fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a)))))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_in, a_in_step, b_in, b_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = f64(load(theta_in, theta_in_at + i))
+            a = f64(load(a_in, a_in_at + i))
+            b = f64(load(b_in, b_in_at + i))
+            t0_0 = math.log(theta)
+            result_0 = f32(fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a)))))
+            outside = nonpositive(theta, outside)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, a, b):
+    """A coordinate of `log_density`, f64."""
+    t0_0 = math.log(theta)
+    return fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a))))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_in, a_in_step, b_in, b_in_step, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            a = load(a_in, a_in_at + i)
+            b = load(b_in, b_in_at + i)
+            t0_0 = math.log(theta)
+            result_0 = fma(-b, theta, fma(a, math.log(b), fma(a, t0_0, -t0_0 - lgamma(a))))
+            outside = nonpositive(theta, outside)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "positive"),
+        ("shape", "positive"),
+        ("rate", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(theta: Any, shape: Any, rate: Any, *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+
+    Arrays: theta; shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous.
+    An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, shape, rate), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(a, b, d_a, d_b):
+    """A coordinate of `whiten`, f32."""
+    a = f64(a)
+    b = f64(b)
+    d_a = f64(d_a)
+    d_b = f64(d_b)
+    t0_0 = math.sqrt(a)
+    t0_1 = stirling_remainder_2(a)
+    t0_2 = fma(a, t0_1, 1.0)
+    t0_3 = math.sqrt(t0_2)
+    t0_4 = 1.0 / b
+    l_11 = t0_3 / t0_0
+    l_21 = -(t0_0 * t0_4) / t0_3
+    l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+    return f32(fma(d_b, l_21, d_a * l_11)), f32(d_b * l_22)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    a_in,
+    a_in_step,
+    b_in,
+    b_in_step,
+    d_a_in,
+    d_a_in_step,
+    d_b_in,
+    d_b_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        d_a_in_at = row * d_a_in_step
+        d_b_in_at = row * d_b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            a = f64(load(a_in, a_in_at + i))
+            b = f64(load(b_in, b_in_at + i))
+            d_a = f64(load(d_a_in, d_a_in_at + i))
+            d_b = f64(load(d_b_in, d_b_in_at + i))
+            t0_0 = math.sqrt(a)
+            t0_1 = stirling_remainder_2(a)
+            t0_2 = fma(a, t0_1, 1.0)
+            t0_3 = math.sqrt(t0_2)
+            t0_4 = 1.0 / b
+            l_11 = t0_3 / t0_0
+            l_21 = -(t0_0 * t0_4) / t0_3
+            l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+            result_0 = f32(fma(d_b, l_21, d_a * l_11))
+            result_1 = f32(d_b * l_22)
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(a, b, d_a, d_b):
+    """A coordinate of `whiten`, f64."""
+    t0_0 = math.sqrt(a)
+    t0_1 = stirling_remainder_2(a)
+    t0_2 = fma(a, t0_1, 1.0)
+    t0_3 = math.sqrt(t0_2)
+    t0_4 = 1.0 / b
+    l_11 = t0_3 / t0_0
+    l_21 = -(t0_0 * t0_4) / t0_3
+    l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+    return fma(d_b, l_21, d_a * l_11), d_b * l_22
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(
+    row_lo,
+    row_hi,
+    lo,
+    hi,
+    width,
+    a_in,
+    a_in_step,
+    b_in,
+    b_in_step,
+    d_a_in,
+    d_a_in_step,
+    d_b_in,
+    d_b_in_step,
+    out_0,
+    out_1,
+):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        a_in_at = row * a_in_step
+        b_in_at = row * b_in_step
+        d_a_in_at = row * d_a_in_step
+        d_b_in_at = row * d_b_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            a = load(a_in, a_in_at + i)
+            b = load(b_in, b_in_at + i)
+            d_a = load(d_a_in, d_a_in_at + i)
+            d_b = load(d_b_in, d_b_in_at + i)
+            t0_0 = math.sqrt(a)
+            t0_1 = stirling_remainder_2(a)
+            t0_2 = fma(a, t0_1, 1.0)
+            t0_3 = math.sqrt(t0_2)
+            t0_4 = 1.0 / b
+            l_11 = t0_3 / t0_0
+            l_21 = -(t0_0 * t0_4) / t0_3
+            l_22 = (a * t0_4) * math.sqrt(t0_1 / t0_2)
+            result_0 = fma(d_b, l_21, d_a * l_11)
+            result_1 = d_b * l_22
+            outside = nonpositive(a, outside)
+            outside = nonpositive(b, outside)
+            outside = nonfinite(result_0, outside)
+            outside = nonfinite(result_1, outside)
+            store(out_0, out_at + i, result_0, 0)
+            store(out_1, out_at + i, result_1, 1)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.shape", "positive"),
+        ("natural.rate", "positive"),
+        ("direction.shape", "real"),
+        ("direction.rate", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (0, 1, 3)),
+)
+
+
+def whiten(natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_a*l_11 + d_b*l_21, d_b*l_22
+
+    Arrays: natural: (shape, rate); direction: (shape, rate); each (P,) or (K, P), any further shape as well;
+    float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _log_partition_f32(row_lo, row_hi, lo, hi, width, a_in, a_in_step, b_in, b_in_step, partial):
     outside = i64(0)
     for row in range(row_lo, row_hi):
@@ -920,7 +1181,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(shape: Any, rate: Any, *, axis: int | None = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -a*log(b) + loggamma(a)
+    Formula (a coordinate): sum over coordinates of -a*log(b) + loggamma(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -985,8 +1246,8 @@ _ENTROPY = ReductionKernel(
 def entropy(shape: Any, rate: Any, *, axis: int | None = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
-    stirling_remainder_1(a)
+    Formula (a coordinate): sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) +
+    stirling_remainder(a) + stirling_remainder_1(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -1101,8 +1362,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
-    stirling_bregman(a_p, a_q)
+    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q),
+    a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
 
     Arrays: natural_q: (shape, rate); natural_p: (shape, rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -1724,11 +1985,11 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1742,10 +2003,8 @@ def _contribution_change_f32(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1754,26 +2013,24 @@ def _contribution_change_f32(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1787,10 +2044,8 @@ def _contribution_change_f64(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1799,15 +2054,13 @@ def _contribution_change_f64(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1818,23 +2071,21 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     single=_contribution_change_f32,
     double=_contribution_change_f64,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -1842,7 +2093,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -1854,7 +2105,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )

@@ -24,6 +24,13 @@ NATURAL = ("precision_mean",)
 STANDARD = ("mean",)
 EXPECTATION = ("mean",)
 FIXED = ("precision",)
+NATURAL_DOMAINS = ("real",)
+STANDARD_DOMAINS = ("real",)
+EXPECTATION_DOMAINS = ("real",)
+FIXED_DOMAINS = ("positive",)
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0),)
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -35,6 +42,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -45,6 +53,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -401,6 +410,174 @@ def natural_gradient(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f32(theta, xi, s):
+    """A coordinate of `log_density`, f32."""
+    u0 = f32(1.0 / s)
+    u1 = f32(0.5 * math.log(s))
+    u2 = f32(s)
+    m = u0 * xi
+    t10 = m - theta
+    return fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, u0, u1, u2, out_0):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            m = u0 * xi
+            t10 = m - theta
+            result_0 = fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def log_density_f64(theta, xi, s):
+    """A coordinate of `log_density`, f64."""
+    u0 = f64(1.0 / s)
+    u1 = f64(0.5 * math.log(s))
+    u2 = f64(s)
+    m = u0 * xi
+    t10 = m - theta
+    return fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, u0, u1, u2, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        theta_in_at = row * theta_in_step
+        xi_in_at = row * xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            theta = load(theta_in, theta_in_at + i)
+            xi = load(xi_in, xi_in_at + i)
+            m = u0 * xi
+            t10 = m - theta
+            result_0 = fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / s, 0.5 * math.log(s), s),
+    single=_log_density_f32,
+    double=_log_density_f64,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, *, precision: float, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean), (precision,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f32(xi, d_xi, s):
+    """A coordinate of `whiten`, f32."""
+    u0 = f32(1.0 / math.sqrt(s))
+    l_11 = u0
+    return d_xi * l_11
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, d_xi_in, d_xi_in_step, u0, out_0):
+    outside = i32(0)
+    for row in range(row_lo, row_hi):
+        d_xi_in_at = row * d_xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            l_11 = u0
+            result_0 = d_xi * l_11
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_f64(xi, d_xi, s):
+    """A coordinate of `whiten`, f64."""
+    u0 = f64(1.0 / math.sqrt(s))
+    l_11 = u0
+    return d_xi * l_11
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _whiten_f64(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, d_xi_in, d_xi_in_step, u0, out_0):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        d_xi_in_at = row * d_xi_in_step
+        out_at = row * width
+        for i in range(lo, hi):
+            d_xi = load(d_xi_in, d_xi_in_at + i)
+            l_11 = u0
+            result_0 = d_xi * l_11
+            outside = nonfinite(result_0, outside)
+            store(out_0, out_at + i, result_0, 0)
+    return outside
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("direction.precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / math.sqrt(s),),
+    single=_whiten_f32,
+    double=_whiten_f64,
+    results=("real",),
+    depends=((1,),),
+)
+
+
+def whiten(
+    natural: Sequence[Any], direction: Sequence[Any], *, precision: float, out: Sequence[Any] | None = None
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_xi*l_11
+
+    Arrays: natural: (precision_mean); direction: (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (precision,), out)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def _log_partition_f32(row_lo, row_hi, lo, hi, width, xi_in, xi_in_step, u0, partial):
     outside = i64(0)
     for row in range(row_lo, row_hi):
@@ -443,7 +620,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, *, precision: float, axis: int | None = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of xi**2/(2*s)
+    Formula (a coordinate): sum over coordinates of xi**2/(2*s)
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -498,7 +675,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, *, precision: float, axis: int | None = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An
     argument without the leading client axis is shared by all clients.
@@ -564,7 +741,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, precision: float, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of (xi_p - xi_q)**2/(2*s)
+    Formula (a coordinate): sum over coordinates of (xi_p - xi_q)**2/(2*s)
 
     Arrays: natural_q: (precision_mean); natural_p: (precision_mean); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -1187,11 +1364,11 @@ def server_total(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f32."""
     u0 = f32(alpha)
     u1 = f32((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1205,10 +1382,8 @@ def _contribution_change_f32(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1217,26 +1392,24 @@ def _contribution_change_f32(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, lambda_k_old, eta_old, alpha, K):
+def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
     """A coordinate of `contribution_change`, f64."""
     u0 = f64(alpha)
     u1 = f64((1.0 - alpha) / K)
-    return fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1250,10 +1423,8 @@ def _contribution_change_f64(
     lambda_k_in_step,
     eta_in,
     eta_in_step,
-    lambda_k_old_in,
-    lambda_k_old_in_step,
-    eta_old_in,
-    eta_old_in_step,
+    c_old_in,
+    c_old_in_step,
     u0,
     u1,
     out_0,
@@ -1262,15 +1433,13 @@ def _contribution_change_f64(
     for row in range(row_lo, row_hi):
         lambda_k_in_at = row * lambda_k_in_step
         eta_in_at = row * eta_in_step
-        lambda_k_old_in_at = row * lambda_k_old_in_step
-        eta_old_in_at = row * eta_old_in_step
+        c_old_in_at = row * c_old_in_step
         out_at = row * width
         for i in range(lo, hi):
             lambda_k = load(lambda_k_in, lambda_k_in_at + i)
             eta = load(eta_in, eta_in_at + i)
-            lambda_k_old = load(lambda_k_old_in, lambda_k_old_in_at + i)
-            eta_old = load(eta_old_in, eta_old_in_at + i)
-            result_0 = fma(u1, lambda_k - lambda_k_old, -u0 * (eta - eta_old))
+            c_old = load(c_old_in, c_old_in_at + i)
+            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -1281,23 +1450,21 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     single=_contribution_change_f32,
     double=_contribution_change_f64,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -1305,7 +1472,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.
@@ -1317,7 +1484,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )

@@ -62,7 +62,7 @@ class MapKernel(MapCall, _Compiled):
         if inside and all(domain == "real" for _, domain in self.operands):
             # Results that are finite unless an input is not: nothing need be saved to say where an input failed.
             whole = lambda r0, r1, c0, c1: int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))  # noqa: E731
-            if threads.over(whole, batch.rows, batch.width):
+            if threads.split(whole, batch.rows, batch.width):
                 self._explain_in_place(batch, outputs)
             return
         overwritten = [a.reshape(batch.rows, batch.width) for a in inside]
@@ -95,7 +95,7 @@ class MapKernel(MapCall, _Compiled):
                         return 1
             return 0
 
-        if threads.over(run, batch.rows, batch.width):
+        if threads.split(run, batch.rows, batch.width):
             self._explain(batch, outputs, attempt, min(failed))
 
     def _explain_in_place(self, batch: ar.Batch, outputs: list[Array]) -> None:
@@ -155,7 +155,7 @@ class ReductionKernel(_Compiled):
                 )
             return outside
 
-        outside = threads.over(run, batch.rows, blocks, grain=max(1, threads.GRAIN // max(1, min(batch.width, BLOCK))))
+        outside = threads.split(run, batch.rows, blocks, grain=max(1, threads.GRAIN // max(1, min(batch.width, BLOCK))))
         totals = partial.sum(axis=0)
         if outside or not np.isfinite(totals).all():
             self._refuse(batch)
@@ -189,7 +189,7 @@ class ClientSumKernel(_Compiled):
         def run(_row_lo: int, _row_hi: int, lo: int, hi: int) -> int:
             return int(loop(clients, lo, hi, width, *batch.flat, *numbers, np.empty(TILE), flat))
 
-        if threads.over(run, 1, width, grain=max(TILE, threads.GRAIN // clients)):
+        if threads.split(run, 1, width, grain=max(TILE, threads.GRAIN // clients)):
             self._refuse(batch)
             raise ValueError(f"{self.name}: the sum overflows {batch.dtype}")
 

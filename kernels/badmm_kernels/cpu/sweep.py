@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from badmm_kernels.cpu import threads
-from badmm_kernels.cpu.plain import Look, look
+from badmm_kernels.cpu.plain import PlainArrays, accept
 from badmm_kernels.face import arrays as ar
 from badmm_kernels.face import rows
 from badmm_kernels.face.outputs import checked_out
@@ -44,21 +44,21 @@ class SweepKernel(SweepCall):
         out: Any,
     ) -> tuple[Any, ...]:
         """Run the sweep; returns the tuple of results in the callers' array library."""
-        seen = self._look(values, steps, noise, out)
-        if seen is None:
+        plain = self._accept(values, steps, noise, out)
+        if plain is None:
             return self._checked(values, scalars, seed, steps, noise, out)
-        count, width = rows.extent(seen.shape)
-        sources = self._seen_sources(seen, values, steps, count, width)
+        count, width = rows.extent(plain.shape)
+        sources = self._plain_sources(plain, values, steps, count, width)
         address = self.address(seed, steps, count)
-        _, uniforms = self.coefficients(scalars, seen.dtype, count)
-        given = seen.flat[len(values) + len(noise) :]
-        results = [np.empty(seen.shape, seen.dtype) for _ in self.results] if out is None else given
+        _, uniforms = self.coefficients(scalars, plain.dtype, count)
+        given = plain.flat[len(values) + len(noise) :]
+        results = [np.empty(plain.shape, plain.dtype) for _ in self.results] if out is None else given
         outputs = [result.reshape(-1) for result in results]
-        if self._run(seen.dtype, count, width, [address, uniforms, *sources, *outputs]):
+        if self._run(plain.dtype, count, width, [address, uniforms, *sources, *outputs]):
             batch, arrays = self.inputs(values)
-            whole = [output.reshape(seen.shape) for output in outputs]
+            whole = [output.reshape(plain.shape) for output in outputs]
             self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
-        return seen.library.wrap(results, out)
+        return plain.library.wrap(results, out)
 
     def sources(self, values: Sequence[Any], noise: Array) -> list[Any]:
         """What `trusted` reads in one row: flat NumPy arrays of one size and type, numbers where one may stand for an
@@ -106,10 +106,12 @@ class SweepKernel(SweepCall):
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
             return int(loop(row_lo, row_hi, lo, hi, width, *arguments))
 
-        return threads.over(run, count, width, GRAIN)
+        return threads.split(run, count, width, GRAIN)
 
-    def _look(self, values: Sequence[Any], steps: Sequence[Any], noise: Sequence[Any], out: Any) -> Look | None:
-        """The arrays of a usual call: operands (numbers as None), then normals, then outputs. None for another."""
+    def _accept(
+        self, values: Sequence[Any], steps: Sequence[Any], noise: Sequence[Any], out: Any
+    ) -> PlainArrays | None:
+        """Accept a common call without the full checks: operands (numbers as None), normals, outputs; else None."""
         arrays, kept = list(values), []
         needed, optional = self.places
         for k in optional:
@@ -130,30 +132,30 @@ class SweepKernel(SweepCall):
             if not isinstance(out, (tuple, list)) or len(out) != len(self.results):
                 return None
             arrays += out
-        seen = look(arrays)
-        if seen is None or seen.shape[-1:] in ((), (1,)):  # where a number and an array could be mistaken
+        plain = accept(arrays)
+        if plain is None or plain.shape[-1:] in ((), (1,)):  # where a number and an array could be mistaken
             return None
         outs = range(inputs, len(arrays))
-        if 0 in seen.begins[inputs:] or 0 in [seen.begins[k] for k in needed]:
+        if 0 in plain.begins[inputs:] or 0 in [plain.begins[k] for k in needed]:
             return None
         normals = range(len(values), inputs)
         allowed = [*(self.replaced if outs else ()), *[normals] * len(kept)]
-        return seen if seen.apart([*outs, *kept], allowed) else None
+        return plain if plain.disjoint([*outs, *kept], allowed) else None
 
-    def _seen_sources(
-        self, seen: Look, values: Sequence[Any], steps: Sequence[Any], count: int, width: int
+    def _plain_sources(
+        self, plain: PlainArrays, values: Sequence[Any], steps: Sequence[Any], count: int, width: int
     ) -> list[Any]:
         """`_sources` of a usual call."""
         found: list[Any] = []
         for k, (name, _, scalar) in enumerate(self.operands):
-            flat = seen.flat[k]
+            flat = plain.flat[k]
             if flat is None:
-                found += [self.number(rows.number(name, values[k], seen.dtype)), int(count == 1), True]
+                found += [self.number(rows.number(name, values[k], plain.dtype)), int(count == 1), True]
             else:
                 found += [flat, width, False] if scalar else [flat, width]
-        for flat, step, (_, _, keeps) in zip(seen.flat[len(values) :], steps, self.normals, strict=False):
+        for flat, step, (_, _, keeps) in zip(plain.flat[len(values) :], steps, self.normals, strict=False):
             drawn = step is not None
-            found += [NOTHING[seen.dtype], 0, drawn] if flat is None else [flat, width, drawn]
+            found += [NOTHING[plain.dtype], 0, drawn] if flat is None else [flat, width, drawn]
             found += [drawn and flat is not None] if keeps else []
         return found
 
@@ -209,5 +211,5 @@ class NoiseKernel:
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
             return int(loop(row_lo, row_hi, lo, hi, width, address, flat))
 
-        threads.over(run, count, width, GRAIN)
+        threads.split(run, count, width, GRAIN)
         return out

@@ -1,10 +1,13 @@
-"""Compiled loops release the GIL; above a size threshold their range is cut into one piece a thread.
+"""A thread pool for compiled loops, which release the GIL: above a size threshold a range is split, one piece per
+thread.
 
-Threads of our own instead of Numba's parallel loops: every kernel is compiled once, loads from the cache in
-milliseconds, and there is no second threading layer beside torch's. Helpers wait on one queue for calls to help in; a
-call's pieces are taken by whoever comes first, the calling thread among them, so that it never waits for a piece that
-nobody has begun: not while helpers are busy with other threads' calls, not after a fork, not where no thread can start.
-The caller's piece is up to a grain longer, so that it is no more asleep, and slow to wake, when the helpers have ended.
+This pool replaces Numba's parallel loops: every kernel is compiled once, loads from the cache in milliseconds, and no
+second threading layer runs beside torch's (`python -m benchmarks.kernels` times every kernel on one thread and on two,
+beside loops that memory alone bounds).
+Workers wait on one queue of calls. Any thread, the caller included, takes the next piece of a call that none has
+begun, so a caller never waits for a piece that no thread computes: not while the workers serve other calls, not after
+a fork, not where no thread can start. The caller's piece is up to a grain longer, so that the caller does not sleep
+when the workers end: waking takes longer than the grain.
 The thread count is Numba's (NUMBA_NUM_THREADS) unless set here.
 """
 
@@ -26,7 +29,7 @@ Part = tuple[int, int, int, int]  # first and last row (exclusive), first and la
 
 
 class _Call:
-    """A call's pieces, and what each came to: the bits it returned or what it raised."""
+    """The pieces of a call and the result of each: the bits it returned or the exception it raised."""
 
     __slots__ = ("_begun", "_done", "_found", "_run")
 
@@ -36,7 +39,7 @@ class _Call:
         self._done: SimpleQueue[None] = SimpleQueue()
 
     def help(self) -> int:
-        """Compute pieces until none is left to begin; how many."""
+        """Compute pieces until all are begun; return how many."""
         count = 0
         while True:
             try:
@@ -51,7 +54,7 @@ class _Call:
             count += 1
 
     def finish(self) -> int:
-        """Compute what nobody has begun and wait for the rest; the bitwise or of all, or the first piece's error."""
+        """Compute the pieces not yet begun, wait for the others, return the bitwise or or raise the first error."""
         self.help()
         for _ in self._found:
             self._done.get()
@@ -67,11 +70,11 @@ _lock = threading.Lock()
 _count: int = int(config.NUMBA_NUM_THREADS)
 _alone: ContextVar[bool] = ContextVar("single_threaded", default=False)
 _calls: SimpleQueue[_Call] = SimpleQueue()
-_helpers = 0
+_workers = 0
 
 
 def get_num_threads() -> int:
-    """Threads that kernels above the size threshold use, outside `single_threaded`."""
+    """Return the number of threads of kernels above the size threshold, outside `single_threaded`."""
     return _count
 
 
@@ -85,7 +88,7 @@ def set_num_threads(count: int) -> None:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Within it, kernels called from this thread use no other."""
+    """Run the kernels that this thread calls on this thread alone."""
     token = _alone.set(True)
     try:
         yield
@@ -93,53 +96,53 @@ def single_threaded() -> Iterator[None]:
         _alone.reset(token)
 
 
-def _help(calls: SimpleQueue[_Call]) -> None:
-    """What a helper does: no name keeps a call, and with it the caller's arrays, while it waits for the next."""
+def _serve(calls: SimpleQueue[_Call]) -> None:
+    """Serve calls for ever; no local name keeps a call, and with it the caller's arrays, alive between two."""
     while True:
         calls.get().help()
 
 
-def _ask(call: _Call, count: int) -> None:
-    """Let `count` helpers know of a call; they are started when first needed and stay."""
-    global _helpers
-    if _helpers < count:
+def _enqueue(call: _Call, count: int) -> None:
+    """Queue a call for `count` workers; workers start when first needed and stay."""
+    global _workers
+    if _workers < count:
         with _lock:
             try:
-                while _helpers < count:
-                    threading.Thread(target=_help, args=(_calls,), name=f"kernels_{_helpers}", daemon=True).start()
-                    _helpers += 1
-            except RuntimeError:  # no more threads, or the interpreter ends: the call needs none
+                while _workers < count:
+                    threading.Thread(target=_serve, args=(_calls,), name=f"kernels_{_workers}", daemon=True).start()
+                    _workers += 1
+            except RuntimeError:  # no thread left, or the interpreter ends: the caller computes alone
                 pass
-    for _ in range(min(count, _helpers)):
+    for _ in range(min(count, _workers)):
         _calls.put(call)
 
 
 def _after_fork() -> None:
-    """A forked child has no helpers, and what they waited on, or were about to start, may be locked by one of them."""
-    global _helpers, _calls, _lock
-    _helpers, _calls, _lock = 0, SimpleQueue(), threading.Lock()
+    """Start over in a forked child: it has no workers, and a worker may hold the locks that it inherits."""
+    global _workers, _calls, _lock
+    _workers, _calls, _lock = 0, SimpleQueue(), threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def over(run: Callable[[int, int, int, int], int], rows: int, width: int, grain: int = GRAIN) -> int:
-    """run(row_lo, row_hi, lo, hi) over rows × width, cut along the longer axis; the bitwise or of what it returns.
+def split(run: Callable[[int, int, int, int], int], rows: int, width: int, grain: int = GRAIN) -> int:
+    """Call run(row_lo, row_hi, lo, hi) on pieces of rows × width, split along the longer axis; return the bitwise or.
 
-    What a piece raises is raised here, the first piece's first, when all have ended.
+    Raises the first piece's exception once all pieces have ended.
     """
     pieces = 1 if _alone.get() else min(_count, max(1, rows * width // grain))
     if pieces == 1:
         return run(0, rows, 0, width)
     along_rows = rows >= 4 * pieces and rows > width // grain
     size = rows if along_rows else width
-    ahead = min(size * grain // (rows * width), size // (4 * pieces))  # computed while the helpers wake
+    ahead = min(size * grain // (rows * width), size // (4 * pieces))  # computed while the workers wake
     cuts = [0] + [ahead + (size - ahead) * k // pieces for k in range(1, pieces + 1)]
     if not along_rows:
         cuts = [
             c if c in (0, size) or size < 1024 else c & ~63 for c in cuts
         ]  # keep pieces on cache lines of their own
     call = _Call(run, [(lo, hi, 0, width) if along_rows else (0, rows, lo, hi) for lo, hi in pairwise(cuts)])
-    _ask(call, pieces - 1)
+    _enqueue(call, pieces - 1)
     return call.finish()

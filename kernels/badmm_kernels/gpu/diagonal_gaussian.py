@@ -19,6 +19,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "positive")
+STANDARD_DOMAINS = ("real", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta**2", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -30,6 +37,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -40,6 +48,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -209,6 +218,76 @@ def natural_gradient(
     return _NATURAL_GRADIENT((mean, expected_gradient, expected_hessian), (), out, stream)
 
 
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+        ("precision", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, precision: Any, *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean, precision), (), out, stream)
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("natural.precision", "positive"),
+        ("direction.precision_mean", "real"),
+        ("direction.precision", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (1, 3)),
+)
+
+
+def whiten(
+    natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_S*l_21 + d_xi*l_11, d_S*l_22
+
+    Arrays: natural: (precision_mean, precision); direction: (precision_mean, precision); each (P,) or (K, P), any
+    further shape as well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client
+    axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out, stream)
+
+
 _LOG_PARTITION = ReductionKernel(
     name="log_partition",
     operands=(
@@ -224,7 +303,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -log(S)/2 + xi**2/(2*S)
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + xi**2/(2*S)
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -253,7 +332,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, precision: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; precision; each (P,) or (K, P), any further shape as well; float32 or float64,
     C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
@@ -284,7 +363,7 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
+    Formula (a coordinate): sum over coordinates of ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q -
     S_q*xi_p)**2/(2*S_p*S_q**2)
 
     Arrays: natural_q: (precision_mean, precision); natural_p: (precision_mean, precision); each (P,) or (K, P),
@@ -571,22 +650,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -595,7 +672,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (P,) or (K, P), any
     further shape as well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client
@@ -611,7 +688,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

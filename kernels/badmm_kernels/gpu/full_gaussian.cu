@@ -88,17 +88,17 @@ struct server_total {
     }
 };
 
-// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+// -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 struct contribution_change {
-    static constexpr int IN = 4, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
-    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
     {
-        y[0] = badmm_full_gaussian_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_full_gaussian_contribution_change_f64(x[0], x[1], x[2], s[0], s[1]);
     }
-    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
-        y[0] = badmm_full_gaussian_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_full_gaussian_contribution_change_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 

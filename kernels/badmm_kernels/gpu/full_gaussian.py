@@ -21,6 +21,13 @@ NATURAL = ("precision_mean", "precision")
 STANDARD = ("mean", "precision")
 EXPECTATION = ("mean", "half_negative_second_moment")
 FIXED = ()
+NATURAL_DOMAINS = ("real", "spd")
+STANDARD_DOMAINS = ("real", "spd")
+EXPECTATION_DOMAINS = ("real", "symmetric")
+FIXED_DOMAINS = ()
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0), ("theta*theta.T", -0.5))
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -610,22 +617,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -634,7 +639,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (precision_mean, precision); each (d,) and (d, d), or (K,
     d) and (K, d, d); float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is
@@ -650,7 +655,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

@@ -79,7 +79,35 @@ struct natural_gradient {
     }
 };
 
-// sum of -a*log(b) + loggamma(a)
+// a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+struct log_density {
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x7, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *)
+    {
+        y[0] = badmm_gamma_log_density_f64(x[0], x[1], x[2]);
+    }
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *)
+    {
+        y[0] = badmm_gamma_log_density_f32(x[0], x[1], x[2]);
+    }
+};
+
+// d_a*l_11 + d_b*l_21, d_b*l_22
+struct whiten {
+    static constexpr int IN = 4, OUT = 2;
+    static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x30;
+    __device__ static void at(const double (&x)[4], double (&y)[2], const double *)
+    {
+        badmm_gamma_whiten_f64(x[0], x[1], x[2], x[3], &y[0], &y[1]);
+    }
+    __device__ static void at(const float (&x)[4], float (&y)[2], const double *)
+    {
+        badmm_gamma_whiten_f32(x[0], x[1], x[2], x[3], &y[0], &y[1]);
+    }
+};
+
+// sum over coordinates of -a*log(b) + loggamma(a)
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -89,7 +117,8 @@ struct log_partition {
     }
 };
 
-// sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) + stirling_remainder_1(a)
+// sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
+// stirling_remainder_1(a)
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -99,7 +128,8 @@ struct entropy {
     }
 };
 
-// sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+// sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
+// stirling_bregman(a_p, a_q)
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;
@@ -189,17 +219,17 @@ struct server_total {
     }
 };
 
-// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+// -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 struct contribution_change {
-    static constexpr int IN = 4, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
-    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
     {
-        y[0] = badmm_gamma_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_gamma_contribution_change_f64(x[0], x[1], x[2], s[0], s[1]);
     }
-    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
-        y[0] = badmm_gamma_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_gamma_contribution_change_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 
@@ -344,6 +374,40 @@ extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x4(cons
 extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_gradient>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::log_density>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::whiten>(call);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) log_partition_f64x2(const __grid_constant__ badmm::Call call)

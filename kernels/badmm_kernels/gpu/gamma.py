@@ -19,6 +19,13 @@ NATURAL = ("shape", "rate")
 STANDARD = ("shape", "rate")
 EXPECTATION = ("mean_log", "negative_mean")
 FIXED = ()
+NATURAL_DOMAINS = ("positive", "positive")
+STANDARD_DOMAINS = ("positive", "positive")
+EXPECTATION_DOMAINS = ("real", "negative")
+FIXED_DOMAINS = ()
+SUPPORT = (0.0, float("inf"))
+STATISTICS = (("log(theta)", 1.0), ("theta", -1.0))
+LOSS_DERIVATIVES = ("gradient_shape", "gradient_rate")
 
 __all__ = [
     "bregman_dual_update",
@@ -30,6 +37,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -40,6 +48,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -217,6 +226,76 @@ def natural_gradient(
     return _NATURAL_GRADIENT((shape, rate, gradient_shape, gradient_rate), (), out, stream)
 
 
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "positive"),
+        ("shape", "positive"),
+        ("rate", "positive"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1, 2),),
+)
+
+
+def log_density(
+    theta: Any, shape: Any, rate: Any, *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+
+    Arrays: theta; shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous,
+    on one GPU. An argument without the leading client axis is shared by all clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, shape, rate), (), out, stream)
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.shape", "positive"),
+        ("natural.rate", "positive"),
+        ("direction.shape", "real"),
+        ("direction.rate", "real"),
+    ),
+    scalars=(),
+    uniforms=lambda *_: (),
+    source=NAME,
+    results=("real", "real"),
+    depends=((0, 1, 2, 3), (0, 1, 3)),
+)
+
+
+def whiten(
+    natural: Sequence[Any], direction: Sequence[Any], *, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_a*l_11 + d_b*l_21, d_b*l_22
+
+    Arrays: natural: (shape, rate); direction: (shape, rate); each (P,) or (K, P), any further shape as well;
+    float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all
+    clients.
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN((*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (), out, stream)
+
+
 _LOG_PARTITION = ReductionKernel(
     name="log_partition",
     operands=(
@@ -232,7 +311,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(shape: Any, rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of -a*log(b) + loggamma(a)
+    Formula (a coordinate): sum over coordinates of -a*log(b) + loggamma(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one
     GPU. An argument without the leading client axis is shared by all clients.
@@ -261,8 +340,8 @@ _ENTROPY = ReductionKernel(
 def entropy(shape: Any, rate: Any, *, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) +
-    stirling_remainder_1(a)
+    Formula (a coordinate): sum over coordinates of -a*stirling_remainder_1(a) + log(a) - log(b) +
+    stirling_remainder(a) + stirling_remainder_1(a)
 
     Arrays: shape; rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one
     GPU. An argument without the leading client axis is shared by all clients.
@@ -293,8 +372,8 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) +
-    stirling_bregman(a_p, a_q)
+    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q),
+    a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
 
     Arrays: natural_q: (shape, rate); natural_p: (shape, rate); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all
@@ -580,22 +659,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -604,7 +681,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 2 slots (shape, rate); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
@@ -620,7 +697,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

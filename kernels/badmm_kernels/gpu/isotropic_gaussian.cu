@@ -78,7 +78,35 @@ struct natural_gradient {
     }
 };
 
-// sum of xi**2/(2*s)
+// -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+struct log_density {
+    static constexpr int IN = 2, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
+    {
+        y[0] = badmm_isotropic_gaussian_log_density_f64(x[0], x[1], s[0]);
+    }
+    __device__ static void at(const float (&x)[2], float (&y)[1], const double *s)
+    {
+        y[0] = badmm_isotropic_gaussian_log_density_f32(x[0], x[1], s[0]);
+    }
+};
+
+// d_xi*l_11
+struct whiten {
+    static constexpr int IN = 2, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
+    {
+        y[0] = badmm_isotropic_gaussian_whiten_f64(x[0], x[1], s[0]);
+    }
+    __device__ static void at(const float (&x)[2], float (&y)[1], const double *s)
+    {
+        y[0] = badmm_isotropic_gaussian_whiten_f32(x[0], x[1], s[0]);
+    }
+};
+
+// sum over coordinates of xi**2/(2*s)
 struct log_partition {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
@@ -88,7 +116,7 @@ struct log_partition {
     }
 };
 
-// sum of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
+// sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
 struct entropy {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
@@ -98,7 +126,7 @@ struct entropy {
     }
 };
 
-// sum of (xi_p - xi_q)**2/(2*s)
+// sum over coordinates of (xi_p - xi_q)**2/(2*s)
 struct kl {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;
@@ -188,17 +216,17 @@ struct server_total {
     }
 };
 
-// -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+// -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 struct contribution_change {
-    static constexpr int IN = 4, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x10;
-    __device__ static void at(const double (&x)[4], double (&y)[1], const double *s)
+    static constexpr int IN = 3, OUT = 1;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x8;
+    __device__ static void at(const double (&x)[3], double (&y)[1], const double *s)
     {
-        y[0] = badmm_isotropic_gaussian_contribution_change_f64(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_isotropic_gaussian_contribution_change_f64(x[0], x[1], x[2], s[0], s[1]);
     }
-    __device__ static void at(const float (&x)[4], float (&y)[1], const double *s)
+    __device__ static void at(const float (&x)[3], float (&y)[1], const double *s)
     {
-        y[0] = badmm_isotropic_gaussian_contribution_change_f32(x[0], x[1], x[2], x[3], s[0], s[1]);
+        y[0] = badmm_isotropic_gaussian_contribution_change_f32(x[0], x[1], x[2], s[0], s[1]);
     }
 };
 
@@ -343,6 +371,40 @@ extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x4(cons
 extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_gradient>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) log_density_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) log_density_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) log_density_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::log_density>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) log_density_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::log_density>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 2, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<double, 1, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 4, coordinate::whiten>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::map<float, 1, coordinate::whiten>(call);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) log_partition_f64x2(const __grid_constant__ badmm::Call call)

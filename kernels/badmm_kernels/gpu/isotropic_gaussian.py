@@ -20,6 +20,13 @@ NATURAL = ("precision_mean",)
 STANDARD = ("mean",)
 EXPECTATION = ("mean",)
 FIXED = ("precision",)
+NATURAL_DOMAINS = ("real",)
+STANDARD_DOMAINS = ("real",)
+EXPECTATION_DOMAINS = ("real",)
+FIXED_DOMAINS = ("positive",)
+SUPPORT = (float("-inf"), float("inf"))
+STATISTICS = (("theta", 1.0),)
+LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 
 __all__ = [
     "bregman_dual_update",
@@ -31,6 +38,7 @@ __all__ = [
     "entropy",
     "expectation_from_natural",
     "kl",
+    "log_density",
     "log_partition",
     "natural_from_expectation",
     "natural_from_standard",
@@ -41,6 +49,7 @@ __all__ = [
     "server_total",
     "server_update",
     "standard_from_natural",
+    "whiten",
 ]
 
 
@@ -207,6 +216,82 @@ def natural_gradient(
     return _NATURAL_GRADIENT((mean, expected_gradient), (), out, stream)
 
 
+_LOG_DENSITY = MapKernel(
+    name="log_density",
+    operands=(
+        ("theta", "real"),
+        ("precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / s, 0.5 * math.log(s), s),
+    source=NAME,
+    results=("real",),
+    depends=((0, 1),),
+)
+
+
+def log_density(
+    theta: Any, precision_mean: Any, *, precision: float, out: Sequence[Any] | None = None, stream: Any = None
+) -> tuple[Any, ...]:
+    """Log-density log q(θ).
+
+    Formula (a coordinate): -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+
+    Arrays: theta; precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64,
+    C-contiguous, on one GPU. An argument without the leading client axis is shared by all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2.
+    """
+    return _LOG_DENSITY((theta, precision_mean), (precision,), out, stream)
+
+
+_WHITEN = MapKernel(
+    name="whiten",
+    operands=(
+        ("natural.precision_mean", "real"),
+        ("direction.precision_mean", "real"),
+    ),
+    scalars=(("precision", "positive"),),
+    uniforms=lambda s: (1.0 / math.sqrt(s),),
+    source=NAME,
+    results=("real",),
+    depends=((1,),),
+)
+
+
+def whiten(
+    natural: Sequence[Any],
+    direction: Sequence[Any],
+    *,
+    precision: float,
+    out: Sequence[Any] | None = None,
+    stream: Any = None,
+) -> tuple[Any, ...]:
+    """Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.
+
+    Formula (a coordinate): d_xi*l_11
+
+    Arrays: natural: (precision_mean); direction: (precision_mean); each (P,) or (K, P), any further shape as
+    well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
+    all clients.
+    precision: the family's fixed precision s > 0 (1 / θ²).
+    out: tuple that receives the result; a slot may be the input of the same slot.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+    """
+    return _WHITEN(
+        (*slots("natural", natural, NATURAL), *slots("direction", direction, NATURAL)), (precision,), out, stream
+    )
+
+
 _LOG_PARTITION = ReductionKernel(
     name="log_partition",
     operands=(("precision_mean", "real"),),
@@ -219,7 +304,7 @@ _LOG_PARTITION = ReductionKernel(
 def log_partition(precision_mean: Any, *, precision: float, axis: int | None = None, stream: Any = None) -> Any:
     """Log-partition A(λ).
 
-    Formula (a coordinate): sum of xi**2/(2*s)
+    Formula (a coordinate): sum over coordinates of xi**2/(2*s)
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on
     one GPU. An argument without the leading client axis is shared by all clients.
@@ -246,7 +331,7 @@ _ENTROPY = ReductionKernel(
 def entropy(precision_mean: Any, *, precision: float, axis: int | None = None, stream: Any = None) -> Any:
     """Differential entropy in nats.
 
-    Formula (a coordinate): sum of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
+    Formula (a coordinate): sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
 
     Arrays: precision_mean; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on
     one GPU. An argument without the leading client axis is shared by all clients.
@@ -278,7 +363,7 @@ def kl(
 ) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum of (xi_p - xi_q)**2/(2*s)
+    Formula (a coordinate): sum over coordinates of (xi_p - xi_q)**2/(2*s)
 
     Arrays: natural_q: (precision_mean); natural_p: (precision_mean); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
@@ -567,22 +652,20 @@ _CONTRIBUTION_CHANGE = MapKernel(
     operands=(
         ("natural_client", "real"),
         ("dual", "real"),
-        ("natural_old", "real"),
-        ("dual_old", "real"),
+        ("contribution_old", "real"),
     ),
     scalars=(("alpha", "fraction"), ("num_clients", "count")),
     uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
     source=NAME,
     results=("real",),
-    depends=((0, 1, 2, 3),),
+    depends=((0, 1, 2),),
 )
 
 
 def contribution_change(
     natural_client: Sequence[Any],
     dual: Sequence[Any],
-    natural_old: Sequence[Any],
-    dual_old: Sequence[Any],
+    contribution_old: Sequence[Any],
     alpha: float,
     num_clients: int,
     *,
@@ -591,7 +674,7 @@ def contribution_change(
 ) -> tuple[Any, ...]:
     """The change c_k − c_k(old) that a client which takes part adds to the running sum Σ_k c_k.
 
-    Formula (a coordinate): -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
+    Formula (a coordinate): -alpha*eta - c_old + lambda_k*(1 - alpha)/K
 
     Arrays: every array argument is a tuple of 1 slots (precision_mean); each (P,) or (K, P), any further shape as
     well; float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by
@@ -607,7 +690,7 @@ def contribution_change(
     """
     return _CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
-        (("natural_client", natural_client), ("dual", dual), ("natural_old", natural_old), ("dual_old", dual_old)),
+        (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,

@@ -214,6 +214,58 @@ module badmm_kernels
       real(c_float), intent(out) :: out_precision
     end subroutine badmm_diagonal_gaussian_natural_gradient_f32
   end interface badmm_diagonal_gaussian_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
+  ! Arguments: theta (finite); precision_mean (finite): xi; precision (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_diagonal_gaussian_log_density
+    pure function badmm_diagonal_gaussian_log_density_f64(theta, precision_mean, precision) bind(c, &
+        name="badmm_diagonal_gaussian_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_diagonal_gaussian_log_density_f64
+    pure function badmm_diagonal_gaussian_log_density_f32(theta, precision_mean, precision) bind(c, &
+        name="badmm_diagonal_gaussian_log_density_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float) :: res
+    end function badmm_diagonal_gaussian_log_density_f32
+  end interface badmm_diagonal_gaussian_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_S*l_21 + d_xi*l_11, d_S*l_22
+  ! Arguments: natural_precision_mean (finite): xi; natural_precision (positive): S; direction_precision_mean
+  !     (finite): d_xi; direction_precision (finite): d_S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_diagonal_gaussian_whiten
+    pure subroutine badmm_diagonal_gaussian_whiten_f64(natural_precision_mean, natural_precision, &
+        direction_precision_mean, direction_precision, out_precision_mean, out_precision) bind(c, &
+        name="badmm_diagonal_gaussian_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_precision_mean
+      real(c_double), intent(in), value :: natural_precision
+      real(c_double), intent(in), value :: direction_precision_mean
+      real(c_double), intent(in), value :: direction_precision
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_diagonal_gaussian_whiten_f64
+    pure subroutine badmm_diagonal_gaussian_whiten_f32(natural_precision_mean, natural_precision, &
+        direction_precision_mean, direction_precision, out_precision_mean, out_precision) bind(c, &
+        name="badmm_diagonal_gaussian_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_precision_mean
+      real(c_float), intent(in), value :: natural_precision
+      real(c_float), intent(in), value :: direction_precision_mean
+      real(c_float), intent(in), value :: direction_precision
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_diagonal_gaussian_whiten_f32
+  end interface badmm_diagonal_gaussian_whiten
   ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
   ! Formula: -log(S)/2 + xi**2/(2*S)
   ! Arguments: precision_mean (finite): xi; precision (positive): S.
@@ -404,31 +456,28 @@ module badmm_kernels
     end function badmm_diagonal_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_diagonal_gaussian_contribution_change
-    pure function badmm_diagonal_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f64") result(res)
+    pure function badmm_diagonal_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_diagonal_gaussian_contribution_change_f64
-    pure function badmm_diagonal_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f32") result(res)
+    pure function badmm_diagonal_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_diagonal_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -535,6 +584,451 @@ module badmm_kernels
       real(c_float), intent(out) :: out_contribution
     end subroutine badmm_diagonal_gaussian_round_update_f32
   end interface badmm_diagonal_gaussian_round_update
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: r
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_exponential_natural_from_standard
+    pure function badmm_exponential_natural_from_standard_f64(rate) bind(c, &
+        name="badmm_exponential_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_natural_from_standard_f64
+    pure function badmm_exponential_natural_from_standard_f32(rate) bind(c, &
+        name="badmm_exponential_natural_from_standard_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_exponential_natural_from_standard_f32
+  end interface badmm_exponential_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: r
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_exponential_standard_from_natural
+    pure function badmm_exponential_standard_from_natural_f64(rate) bind(c, &
+        name="badmm_exponential_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_standard_from_natural_f64
+    pure function badmm_exponential_standard_from_natural_f32(rate) bind(c, &
+        name="badmm_exponential_standard_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_exponential_standard_from_natural_f32
+  end interface badmm_exponential_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -1/r
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_exponential_expectation_from_natural
+    pure function badmm_exponential_expectation_from_natural_f64(rate) bind(c, &
+        name="badmm_exponential_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_expectation_from_natural_f64
+    pure function badmm_exponential_expectation_from_natural_f32(rate) bind(c, &
+        name="badmm_exponential_expectation_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_exponential_expectation_from_natural_f32
+  end interface badmm_exponential_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: -1/mu
+  ! Arguments: negative_mean (negative): mu.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_exponential_natural_from_expectation
+    pure function badmm_exponential_natural_from_expectation_f64(negative_mean) bind(c, &
+        name="badmm_exponential_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean
+      real(c_double) :: res
+    end function badmm_exponential_natural_from_expectation_f64
+    pure function badmm_exponential_natural_from_expectation_f32(negative_mean) bind(c, &
+        name="badmm_exponential_natural_from_expectation_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: negative_mean
+      real(c_float) :: res
+    end function badmm_exponential_natural_from_expectation_f32
+  end interface badmm_exponential_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: d_r*r**2
+  ! Arguments: rate (positive): r; gradient_rate (finite): d_r.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_exponential_natural_gradient
+    pure function badmm_exponential_natural_gradient_f64(rate, gradient_rate) bind(c, &
+        name="badmm_exponential_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: gradient_rate
+      real(c_double) :: res
+    end function badmm_exponential_natural_gradient_f64
+    pure function badmm_exponential_natural_gradient_f32(rate, gradient_rate) bind(c, &
+        name="badmm_exponential_natural_gradient_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: gradient_rate
+      real(c_float) :: res
+    end function badmm_exponential_natural_gradient_f32
+  end interface badmm_exponential_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -r*theta + log(r)
+  ! Arguments: theta (positive); rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_exponential_log_density
+    pure function badmm_exponential_log_density_f64(theta, rate) bind(c, name="badmm_exponential_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_log_density_f64
+    pure function badmm_exponential_log_density_f32(theta, rate) bind(c, name="badmm_exponential_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_exponential_log_density_f32
+  end interface badmm_exponential_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_r*l_11
+  ! Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_exponential_whiten
+    pure function badmm_exponential_whiten_f64(natural_rate, direction_rate) bind(c, &
+        name="badmm_exponential_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double) :: res
+    end function badmm_exponential_whiten_f64
+    pure function badmm_exponential_whiten_f32(natural_rate, direction_rate) bind(c, &
+        name="badmm_exponential_whiten_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_rate
+      real(c_float) :: res
+    end function badmm_exponential_whiten_f32
+  end interface badmm_exponential_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -log(r)
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_exponential_log_partition_term(rate) bind(c, name="badmm_exponential_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: 1 - log(r)
+  ! Arguments: rate (positive): r.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_exponential_entropy_term(rate) bind(c, name="badmm_exponential_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_exponential_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+  ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_exponential_kl_term(natural_q_rate, natural_p_rate) bind(c, &
+        name="badmm_exponential_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double) :: res
+    end function badmm_exponential_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_exponential_client_map
+    pure function badmm_exponential_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_exponential_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_exponential_client_map_f64
+    pure function badmm_exponential_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_exponential_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_exponential_client_map_f32
+  end interface badmm_exponential_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_exponential_cavity
+    pure function badmm_exponential_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_exponential_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_exponential_cavity_f64
+    pure function badmm_exponential_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_exponential_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_exponential_cavity_f32
+  end interface badmm_exponential_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_exponential_dual_update
+    pure function badmm_exponential_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_exponential_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_exponential_dual_update_f64
+    pure function badmm_exponential_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_exponential_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_exponential_dual_update_f32
+  end interface badmm_exponential_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_exponential_bregman_dual_update
+    pure function badmm_exponential_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_exponential_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_exponential_bregman_dual_update_f64
+    pure function badmm_exponential_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_exponential_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_exponential_bregman_dual_update_f32
+  end interface badmm_exponential_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_exponential_server_contribution
+    pure function badmm_exponential_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_exponential_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_exponential_server_contribution_f64
+    pure function badmm_exponential_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_exponential_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_exponential_server_contribution_f32
+  end interface badmm_exponential_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_exponential_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_exponential_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_exponential_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_exponential_contribution_change
+    pure function badmm_exponential_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_exponential_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_exponential_contribution_change_f64
+    pure function badmm_exponential_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_exponential_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_exponential_contribution_change_f32
+  end interface badmm_exponential_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_exponential_server_update
+    pure function badmm_exponential_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_exponential_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_exponential_server_update_f64
+    pure function badmm_exponential_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_exponential_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_exponential_server_update_f32
+  end interface badmm_exponential_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_exponential_primal_residual
+    pure function badmm_exponential_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_exponential_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_exponential_primal_residual_f64
+    pure function badmm_exponential_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_exponential_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_exponential_primal_residual_f32
+  end interface badmm_exponential_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_exponential_dual_residual
+    pure function badmm_exponential_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_exponential_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_exponential_dual_residual_f64
+    pure function badmm_exponential_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_exponential_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_exponential_dual_residual_f32
+  end interface badmm_exponential_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_exponential_round_update
+    pure subroutine badmm_exponential_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_exponential_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_exponential_round_update_f64
+    pure subroutine badmm_exponential_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_exponential_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_exponential_round_update_f32
+  end interface badmm_exponential_round_update
   ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
   ! Formula: lambda_g + (-G + eta)/rho
   ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
@@ -683,31 +1177,28 @@ module badmm_kernels
     end function badmm_full_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_full_gaussian_contribution_change
-    pure function badmm_full_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
+    pure function badmm_full_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
         num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_full_gaussian_contribution_change_f64
-    pure function badmm_full_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
+    pure function badmm_full_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
         num_clients) bind(c, name="badmm_full_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -929,6 +1420,56 @@ module badmm_kernels
       real(c_float), intent(out) :: out_rate
     end subroutine badmm_gamma_natural_gradient_f32
   end interface badmm_gamma_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+  ! Arguments: theta (positive); shape (positive): a; rate (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_gamma_log_density
+    pure function badmm_gamma_log_density_f64(theta, shape, rate) bind(c, name="badmm_gamma_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_gamma_log_density_f64
+    pure function badmm_gamma_log_density_f32(theta, shape, rate) bind(c, name="badmm_gamma_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_gamma_log_density_f32
+  end interface badmm_gamma_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_a*l_11 + d_b*l_21, d_b*l_22
+  ! Arguments: natural_shape (positive): a; natural_rate (positive): b; direction_shape (finite): d_a; direction_rate
+  !     (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_gamma_whiten
+    pure subroutine badmm_gamma_whiten_f64(natural_shape, natural_rate, direction_shape, direction_rate, out_shape, &
+        out_rate) bind(c, name="badmm_gamma_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_shape
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_shape
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+    end subroutine badmm_gamma_whiten_f64
+    pure subroutine badmm_gamma_whiten_f32(natural_shape, natural_rate, direction_shape, direction_rate, out_shape, &
+        out_rate) bind(c, name="badmm_gamma_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_shape
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_shape
+      real(c_float), intent(in), value :: direction_rate
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+    end subroutine badmm_gamma_whiten_f32
+  end interface badmm_gamma_whiten
   ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
   ! Formula: -a*log(b) + loggamma(a)
   ! Arguments: shape (positive): a; rate (positive): b.
@@ -1118,31 +1659,28 @@ module badmm_kernels
     end function badmm_gamma_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_gamma_contribution_change
-    pure function badmm_gamma_contribution_change_f64(natural_client, dual, natural_old, dual_old, alpha, &
-        num_clients) bind(c, name="badmm_gamma_contribution_change_f64") result(res)
+    pure function badmm_gamma_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_gamma_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_gamma_contribution_change_f64
-    pure function badmm_gamma_contribution_change_f32(natural_client, dual, natural_old, dual_old, alpha, &
-        num_clients) bind(c, name="badmm_gamma_contribution_change_f32") result(res)
+    pure function badmm_gamma_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_gamma_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -1353,6 +1891,53 @@ module badmm_kernels
       real(c_float) :: res
     end function badmm_isotropic_gaussian_natural_gradient_f32
   end interface badmm_isotropic_gaussian_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+  ! Arguments: theta (finite); precision_mean (finite): xi.
+  !  precision: the family's fixed precision s > 0 (1 / theta2).
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_isotropic_gaussian_log_density
+    pure function badmm_isotropic_gaussian_log_density_f64(theta, precision_mean, precision) bind(c, &
+        name="badmm_isotropic_gaussian_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_log_density_f64
+    pure function badmm_isotropic_gaussian_log_density_f32(theta, precision_mean, precision) bind(c, &
+        name="badmm_isotropic_gaussian_log_density_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_log_density_f32
+  end interface badmm_isotropic_gaussian_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_xi*l_11
+  ! Arguments: natural_precision_mean (finite): xi; direction_precision_mean (finite): d_xi.
+  !  precision: the family's fixed precision s > 0 (1 / theta2).
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_isotropic_gaussian_whiten
+    pure function badmm_isotropic_gaussian_whiten_f64(natural_precision_mean, direction_precision_mean, precision) &
+        bind(c, name="badmm_isotropic_gaussian_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_precision_mean
+      real(c_double), intent(in), value :: direction_precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_isotropic_gaussian_whiten_f64
+    pure function badmm_isotropic_gaussian_whiten_f32(natural_precision_mean, direction_precision_mean, precision) &
+        bind(c, name="badmm_isotropic_gaussian_whiten_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_precision_mean
+      real(c_float), intent(in), value :: direction_precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_float) :: res
+    end function badmm_isotropic_gaussian_whiten_f32
+  end interface badmm_isotropic_gaussian_whiten
   ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
   ! Formula: xi**2/(2*s)
   ! Arguments: precision_mean (finite): xi.
@@ -1544,31 +2129,28 @@ module badmm_kernels
     end function badmm_isotropic_gaussian_server_total_term
   end interface
   ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
-  ! Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
-  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
-  !     (finite): eta_old.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
   !  alpha: server step alpha in (0, 1].
   !  num_clients: number of clients K >= 1.
   ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
   interface badmm_isotropic_gaussian_contribution_change
-    pure function badmm_isotropic_gaussian_contribution_change_f64(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f64") result(res)
+    pure function badmm_isotropic_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f64") result(res)
       import :: c_double
       real(c_double), intent(in), value :: natural_client
       real(c_double), intent(in), value :: dual
-      real(c_double), intent(in), value :: natural_old
-      real(c_double), intent(in), value :: dual_old
+      real(c_double), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_double) :: res
     end function badmm_isotropic_gaussian_contribution_change_f64
-    pure function badmm_isotropic_gaussian_contribution_change_f32(natural_client, dual, natural_old, dual_old, &
-        alpha, num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f32") result(res)
+    pure function badmm_isotropic_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_isotropic_gaussian_contribution_change_f32") result(res)
       import :: c_double, c_float
       real(c_float), intent(in), value :: natural_client
       real(c_float), intent(in), value :: dual
-      real(c_float), intent(in), value :: natural_old
-      real(c_float), intent(in), value :: dual_old
+      real(c_float), intent(in), value :: contribution_old
       real(c_double), intent(in), value :: alpha
       real(c_double), intent(in), value :: num_clients
       real(c_float) :: res
@@ -1750,7 +2332,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1812,7 +2394,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  noise: a standard normal.
   !  next_noise: a standard normal.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
@@ -1907,7 +2489,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
   !  lr: step size of the mean, >= 0.
@@ -1996,7 +2578,7 @@ module badmm_kernels
   !  precision: s = h + delta > 0; the posterior's precision is ess * s.
   !  momentum: v.
   !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
-  !     weight_decay) for IVON itself; each an array, a number, or (K, 1) with one per row.
+  !     weight_decay) for IVON itself.
   !  samples: number of samples in the sums.
   !  lr: step size of the mean, >= 0.
   !  beta1: decay of the momentum, in [0, 1].

@@ -5,6 +5,7 @@
 #define BADMM_KERNELS_H
 
 #include "badmm/diagonal_gaussian.h"
+#include "badmm/exponential.h"
 #include "badmm/full_gaussian.h"
 #include "badmm/gamma.h"
 #include "badmm/isotropic_gaussian.h"

@@ -10,7 +10,8 @@ from badmm import ClientError, Gamma, Gaussian, LostClientError, solve
 from badmm.clients.exact import solve_client
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem
-from badmm.families.family import Family, Natural
+from badmm.families.family import Natural
+from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, PoissonRegression, Quadratic, SoftmaxRegression
 
 RNG = np.random.default_rng(2)
@@ -20,7 +21,7 @@ COUNTS = RNG.poisson(3.0, size=20)
 
 
 def problem_of(client: Any, family: str, prior: Any, rho: float = 1.0, dual: Natural | None = None) -> ClientProblem:
-    server = Family(family, prior)
+    server = bind(family, prior)
     eta = tuple(np.zeros(s) for s in server.shapes) if dual is None else dual
     return ClientProblem(BoundClient(0, client, server, 1.0), server.prior_natural, eta, rho)
 

@@ -122,3 +122,27 @@ def test_streams_are_distinct_and_independent_of_order() -> None:
     words = {key: tuple(sequence(*key).generate_state(2)) for key in keys}
     assert len(set(words.values())) == len(keys)
     assert words == {key: tuple(sequence(*key).generate_state(2)) for key in reversed(keys)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_class_that_every_client_underflows_goes_by_size(seed: int) -> None:
+    """Shares of 1e-400 are 0 for all: no client then gets the class alone, unless it has nearly all points anyway."""
+    labels = np.repeat(np.arange(12), 4000)
+    rows = splits.dirichlet(labels, 4, seed, size_concentration=50.0, class_concentration=1e-3)
+    counts = np.stack([np.bincount(part, minlength=12) for part in (labels[r] for r in rows)])
+    sizes = generator(seed, Purpose.SPLIT).dirichlet(np.full(4, 50.0))
+    by_size = [c for c in range(12) if np.allclose(counts[:, c] / 4000, sizes, atol=1e-3)]
+    mixes = generator(seed, Purpose.SPLIT)
+    mixes.dirichlet(np.full(4, 50.0))
+    underflowed = np.flatnonzero(mixes.dirichlet(np.full(12, 1e-3), size=4).sum(axis=0) == 0)
+    assert len(underflowed)
+    assert set(underflowed) <= set(by_size)
+
+
+def test_reused_points_are_shared_evenly_before_any_is_reused_again() -> None:
+    """Ten clients want 30 points each of classes of 50: every point of a class is used 6 times by its 10 places."""
+    labels = np.repeat(np.arange(2), 50)
+    rows = splits.shards(labels, 10, seed=3, classes=2, points=60, reuse=True)
+    assert [len(part) for part in rows] == [60] * 10
+    uses = np.bincount(np.concatenate(rows), minlength=100)
+    assert uses.tolist() == [6] * 100

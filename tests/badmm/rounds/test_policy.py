@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from badmm import Gaussian, solve
-from badmm.families.family import Family, Natural
+from badmm.families.family import Natural
+from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
@@ -48,7 +49,7 @@ def test_damping_is_halved_where_changes_grow() -> None:
 
 
 def test_mixing_solves_a_linear_map_in_as_many_rounds_as_it_has_modes() -> None:
-    family = Family("diagonal_gaussian", Gaussian(np.zeros(3), np.ones(3)))
+    family = bind("diagonal_gaussian", Gaussian(np.zeros(3), np.ones(3)))
     rates = np.array([0.9, -0.8, 0.5])
     target = np.array([[1.0, 2.0, 3.0]])
     eta: Natural = (np.zeros((1, 3)), np.zeros((1, 3)))
@@ -60,7 +61,7 @@ def test_mixing_solves_a_linear_map_in_as_many_rounds_as_it_has_modes() -> None:
 
 
 def test_mixing_uses_sums_alone() -> None:
-    family = Family("full_gaussian", Gaussian(np.zeros(2), 1.0))
+    family = bind("full_gaussian", Gaussian(np.zeros(2), 1.0))
     rng = np.random.default_rng(0)
     a, b = DualMixing(family, 4), DualMixing(family, 4)
     for _ in range(4):

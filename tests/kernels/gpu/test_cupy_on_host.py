@@ -146,7 +146,7 @@ def test_an_old_cupy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PER_THREAD = """
-import cupy as cp, numpy as np, kernels
+import cupy as cp, numpy as np, badmm_kernels
 from tests.test_gpu_hardware import ByInterface, arrays, keep_busy
 ns = badmm_kernels.load("diagonal_gaussian", device="gpu")
 mean, precision = arrays(2)

@@ -298,7 +298,7 @@ def test_sums_are_the_same_on_every_run() -> None:
 
 
 SMALL_CASE = """
-import cupy as cp, kernels
+import cupy as cp, badmm_kernels
 ns, full, ivon = (badmm_kernels.load(n, "gpu") for n in ("gamma", "full_gaussian", "ivon"))
 for size in (5, 1001, 5000):
     for dtype in ("float32", "float64"):

@@ -122,7 +122,7 @@ def test_without_cupy_load_says_what_to_install() -> None:
 
 def test_import_of_the_gpu_side_loads_neither_cupy_nor_torch() -> None:
     code = (
-        "import sys, kernels, badmm_kernels.gpu.gamma, badmm_kernels.gpu.full_gaussian;"
+        "import sys, badmm_kernels, badmm_kernels.gpu.gamma, badmm_kernels.gpu.full_gaussian;"
         "print([m for m in ('cupy', 'torch') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -113,3 +113,33 @@ def test_c_and_fortran_have_the_same_functions() -> None:
     assert len(casts) == 4
     assert set(re.findall(r'name="(\w+)"', text)) == c - casts
     assert max(len(line) for line in text.splitlines()) <= 132
+
+
+def prototypes(text: str) -> dict[str, list[bool]]:
+    """For every function of a header, whether each of its arguments is passed by reference."""
+    found = re.findall(r"^BADMM_INLINE [\w ]+ (\w+)\(([^)]*)\)", text, flags=re.MULTILINE)
+    return {name: ["*" in argument for argument in arguments.split(",")] for name, arguments in found}
+
+
+def interfaces(text: str) -> dict[str, list[bool]]:
+    """The same of the Fortran interface: an argument is passed by reference unless it has the attribute `value`."""
+    joined = re.sub(r"&\s*\n\s*", "", text)
+    found = {}
+    for arguments, name, body in re.findall(
+        r"(?:function|subroutine) \w+\(([^)]*)\) bind\(c, name=\"(\w+)\"\)(.*?)end (?:function|subroutine)",
+        joined,
+        re.S,
+    ):
+        declared = {n: attributes for attributes, n in re.findall(r"^ *(.*) :: (\w+)", body, flags=re.MULTILINE)}
+        found[name] = ["value" not in re.split(r"\W+", declared[a.strip()]) for a in arguments.split(",")]
+    return found
+
+
+def test_fortran_passes_every_argument_as_c_takes_it() -> None:
+    """By value or by reference; the attribute is what keeps a number from being read as an address."""
+    c: dict[str, list[bool]] = {}
+    for header in HEADERS[1:]:
+        c |= prototypes((INCLUDE / header).read_text(encoding="utf-8"))
+    fortran = interfaces((INCLUDE / "badmm_kernels.f90").read_text(encoding="utf-8"))
+    assert len(fortran) > 100
+    assert {name: c[name] for name in fortran} == fortran

@@ -114,6 +114,52 @@ BADMM_INLINE void badmm_diagonal_gaussian_natural_gradient_f32(
     *out_precision = -expected_hessian;
 }
 
+/* Log-density log q(theta).
+ * Formula: -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
+ * Arguments: theta (finite); precision_mean (finite): xi; precision (positive): S.
+ * Source: Khan & Rue, arXiv:2107.04562, section 2. */
+BADMM_INLINE double badmm_diagonal_gaussian_log_density_f64(double theta, double precision_mean, double precision)
+{
+    const double m = precision_mean / precision;
+    const double t10 = m - theta;
+    return fma(-0.5 * precision, t10 * t10, (0.5 * log(precision)) - 0.9189385332046728);
+}
+
+BADMM_INLINE float badmm_diagonal_gaussian_log_density_f32(float theta, float precision_mean, float precision)
+{
+    return (float)badmm_diagonal_gaussian_log_density_f64(theta, precision_mean, precision);
+}
+
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
+ *     dlambda.
+ * Formula: d_S*l_21 + d_xi*l_11, d_S*l_22
+ * Arguments: natural_precision_mean (finite): xi; natural_precision (positive): S; direction_precision_mean (finite):
+ *     d_xi; direction_precision (finite): d_S.
+ * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
+BADMM_INLINE void badmm_diagonal_gaussian_whiten_f64(
+    double natural_precision_mean, double natural_precision, double direction_precision_mean,
+    double direction_precision, double *out_precision_mean, double *out_precision)
+{
+    const double m = natural_precision_mean / natural_precision;
+    const double l_11 = 1.0 / sqrt(natural_precision);
+    const double l_21 = -m / sqrt(natural_precision);
+    const double l_22 = 0.7071067811865476 / natural_precision;
+    *out_precision_mean = fma(direction_precision_mean, l_11, direction_precision * l_21);
+    *out_precision = direction_precision * l_22;
+}
+
+BADMM_INLINE void badmm_diagonal_gaussian_whiten_f32(
+    float natural_precision_mean, float natural_precision, float direction_precision_mean, float direction_precision,
+    float *out_precision_mean, float *out_precision)
+{
+    const float m = natural_precision_mean / natural_precision;
+    const float l_11 = 1.0f / sqrtf(natural_precision);
+    const float l_21 = -m / sqrtf(natural_precision);
+    const float l_22 = 0.70710677f / natural_precision;
+    *out_precision_mean = fmaf(direction_precision_mean, l_11, direction_precision * l_21);
+    *out_precision = direction_precision * l_22;
+}
+
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
  * Formula: -log(S)/2 + xi**2/(2*S)
  * Arguments: precision_mean (finite): xi; precision (positive): S.
@@ -264,26 +310,25 @@ BADMM_INLINE double badmm_diagonal_gaussian_server_total_term(
 }
 
 /* The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
- * Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
- * Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
- *     (finite): eta_old.
+ * Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+ * Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
  *  alpha: server step alpha in (0, 1].
  *  num_clients: number of clients K >= 1.
  * Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum. */
 BADMM_INLINE double badmm_diagonal_gaussian_contribution_change_f64(
-    double natural_client, double dual, double natural_old, double dual_old, double alpha, double num_clients)
+    double natural_client, double dual, double contribution_old, double alpha, double num_clients)
 {
     const double u0 = alpha;
     const double u1 = (1.0 - alpha) / num_clients;
-    return fma(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fma(natural_client, u1, fma(-dual, u0, -contribution_old));
 }
 
 BADMM_INLINE float badmm_diagonal_gaussian_contribution_change_f32(
-    float natural_client, float dual, float natural_old, float dual_old, double alpha, double num_clients)
+    float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
     const float u0 = (float)alpha;
     const float u1 = (float)((1.0 - alpha) / num_clients);
-    return fmaf(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
 /* Server line lambda_g <- alpha lambda_0 + sum_k c_k.

@@ -131,26 +131,25 @@ BADMM_INLINE double badmm_full_gaussian_server_total_term(
 }
 
 /* The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
- * Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
- * Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
- *     (finite): eta_old.
+ * Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+ * Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
  *  alpha: server step alpha in (0, 1].
  *  num_clients: number of clients K >= 1.
  * Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum. */
 BADMM_INLINE double badmm_full_gaussian_contribution_change_f64(
-    double natural_client, double dual, double natural_old, double dual_old, double alpha, double num_clients)
+    double natural_client, double dual, double contribution_old, double alpha, double num_clients)
 {
     const double u0 = alpha;
     const double u1 = (1.0 - alpha) / num_clients;
-    return fma(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fma(natural_client, u1, fma(-dual, u0, -contribution_old));
 }
 
 BADMM_INLINE float badmm_full_gaussian_contribution_change_f32(
-    float natural_client, float dual, float natural_old, float dual_old, double alpha, double num_clients)
+    float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
     const float u0 = (float)alpha;
     const float u1 = (float)((1.0 - alpha) / num_clients);
-    return fmaf(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
 /* Server line lambda_g <- alpha lambda_0 + sum_k c_k.

@@ -119,6 +119,53 @@ BADMM_INLINE void badmm_gamma_natural_gradient_f32(
     *out_rate = (float)result_1;
 }
 
+/* Log-density log q(theta).
+ * Formula: a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
+ * Arguments: theta (positive); shape (positive): a; rate (positive): b.
+ * Source: Khan & Rue, arXiv:2107.04562, section 2. */
+BADMM_INLINE double badmm_gamma_log_density_f64(double theta, double shape, double rate)
+{
+    const double t0_0 = log(theta);
+    return fma(-rate, theta, fma(shape, log(rate), fma(shape, t0_0, -t0_0 - badmm_lgamma(shape))));
+}
+
+BADMM_INLINE float badmm_gamma_log_density_f32(float theta, float shape, float rate)
+{
+    return (float)badmm_gamma_log_density_f64(theta, shape, rate);
+}
+
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
+ *     dlambda.
+ * Formula: d_a*l_11 + d_b*l_21, d_b*l_22
+ * Arguments: natural_shape (positive): a; natural_rate (positive): b; direction_shape (finite): d_a; direction_rate
+ *     (finite): d_b.
+ * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
+BADMM_INLINE void badmm_gamma_whiten_f64(
+    double natural_shape, double natural_rate, double direction_shape, double direction_rate, double *out_shape,
+    double *out_rate)
+{
+    const double t0_0 = sqrt(natural_shape);
+    const double t0_1 = badmm_stirling_remainder_2(natural_shape);
+    const double t0_2 = fma(natural_shape, t0_1, 1.0);
+    const double t0_3 = sqrt(t0_2);
+    const double t0_4 = 1.0 / natural_rate;
+    const double l_11 = t0_3 / t0_0;
+    const double l_21 = -(t0_0 * t0_4) / t0_3;
+    const double l_22 = (natural_shape * t0_4) * sqrt(t0_1 / t0_2);
+    *out_shape = fma(direction_rate, l_21, direction_shape * l_11);
+    *out_rate = direction_rate * l_22;
+}
+
+BADMM_INLINE void badmm_gamma_whiten_f32(
+    float natural_shape, float natural_rate, float direction_shape, float direction_rate, float *out_shape,
+    float *out_rate)
+{
+    double result_0, result_1;
+    badmm_gamma_whiten_f64(natural_shape, natural_rate, direction_shape, direction_rate, &result_0, &result_1);
+    *out_shape = (float)result_0;
+    *out_rate = (float)result_1;
+}
+
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
  * Formula: -a*log(b) + loggamma(a)
  * Arguments: shape (positive): a; rate (positive): b.
@@ -265,26 +312,25 @@ BADMM_INLINE double badmm_gamma_server_total_term(
 }
 
 /* The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
- * Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
- * Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
- *     (finite): eta_old.
+ * Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+ * Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
  *  alpha: server step alpha in (0, 1].
  *  num_clients: number of clients K >= 1.
  * Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum. */
 BADMM_INLINE double badmm_gamma_contribution_change_f64(
-    double natural_client, double dual, double natural_old, double dual_old, double alpha, double num_clients)
+    double natural_client, double dual, double contribution_old, double alpha, double num_clients)
 {
     const double u0 = alpha;
     const double u1 = (1.0 - alpha) / num_clients;
-    return fma(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fma(natural_client, u1, fma(-dual, u0, -contribution_old));
 }
 
 BADMM_INLINE float badmm_gamma_contribution_change_f32(
-    float natural_client, float dual, float natural_old, float dual_old, double alpha, double num_clients)
+    float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
     const float u0 = (float)alpha;
     const float u1 = (float)((1.0 - alpha) / num_clients);
-    return fmaf(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
 /* Server line lambda_g <- alpha lambda_0 + sum_k c_k.

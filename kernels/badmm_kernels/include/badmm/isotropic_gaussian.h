@@ -103,6 +103,55 @@ BADMM_INLINE float badmm_isotropic_gaussian_natural_gradient_f32(float mean, flo
     return expected_gradient;
 }
 
+/* Log-density log q(theta).
+ * Formula: -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
+ * Arguments: theta (finite); precision_mean (finite): xi.
+ *  precision: the family's fixed precision s > 0 (1 / theta2).
+ * Source: Khan & Rue, arXiv:2107.04562, section 2. */
+BADMM_INLINE double badmm_isotropic_gaussian_log_density_f64(double theta, double precision_mean, double precision)
+{
+    const double u0 = 1.0 / precision;
+    const double u1 = 0.5 * log(precision);
+    const double u2 = precision;
+    const double m = u0 * precision_mean;
+    const double t10 = m - theta;
+    return fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728);
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_log_density_f32(float theta, float precision_mean, double precision)
+{
+    const float u0 = (float)(1.0 / precision);
+    const float u1 = (float)(0.5 * log(precision));
+    const float u2 = (float)precision;
+    const float m = u0 * precision_mean;
+    const float t10 = m - theta;
+    return fmaf(-0.5f * u2, t10 * t10, u1 - 0.9189385f);
+}
+
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
+ *     dlambda.
+ * Formula: d_xi*l_11
+ * Arguments: natural_precision_mean (finite): xi; direction_precision_mean (finite): d_xi.
+ *  precision: the family's fixed precision s > 0 (1 / theta2).
+ * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
+BADMM_INLINE double badmm_isotropic_gaussian_whiten_f64(
+    double natural_precision_mean, double direction_precision_mean, double precision)
+{
+    (void)natural_precision_mean;
+    const double u0 = 1.0 / sqrt(precision);
+    const double l_11 = u0;
+    return direction_precision_mean * l_11;
+}
+
+BADMM_INLINE float badmm_isotropic_gaussian_whiten_f32(
+    float natural_precision_mean, float direction_precision_mean, double precision)
+{
+    (void)natural_precision_mean;
+    const float u0 = (float)(1.0 / sqrt(precision));
+    const float l_11 = u0;
+    return direction_precision_mean * l_11;
+}
+
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
  * Formula: xi**2/(2*s)
  * Arguments: precision_mean (finite): xi.
@@ -252,26 +301,25 @@ BADMM_INLINE double badmm_isotropic_gaussian_server_total_term(
 }
 
 /* The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
- * Formula: -alpha*(eta - eta_old) + (1 - alpha)*(lambda_k - lambda_k_old)/K
- * Arguments: natural_client (finite): lambda_k; dual (finite): eta; natural_old (finite): lambda_k_old; dual_old
- *     (finite): eta_old.
+ * Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+ * Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
  *  alpha: server step alpha in (0, 1].
  *  num_clients: number of clients K >= 1.
  * Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum. */
 BADMM_INLINE double badmm_isotropic_gaussian_contribution_change_f64(
-    double natural_client, double dual, double natural_old, double dual_old, double alpha, double num_clients)
+    double natural_client, double dual, double contribution_old, double alpha, double num_clients)
 {
     const double u0 = alpha;
     const double u1 = (1.0 - alpha) / num_clients;
-    return fma(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fma(natural_client, u1, fma(-dual, u0, -contribution_old));
 }
 
 BADMM_INLINE float badmm_isotropic_gaussian_contribution_change_f32(
-    float natural_client, float dual, float natural_old, float dual_old, double alpha, double num_clients)
+    float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
     const float u0 = (float)alpha;
     const float u1 = (float)((1.0 - alpha) / num_clients);
-    return fmaf(u1, natural_client - natural_old, -u0 * (dual - dual_old));
+    return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
 /* Server line lambda_g <- alpha lambda_0 + sum_k c_k.

@@ -1,4 +1,4 @@
-"""The full Gaussian's oracles: mpmath matrices at 50 digits for small sizes, residuals in extended precision for large.
+"""The full Gaussian: mpmath matrices at 50 digits for small sizes, residuals in extended precision for large.
 
 A map that solves or inverts is judged by its residual, which does not depend on the condition number: a result is as
 good as possible when it solves a system within rounding of the one given.
@@ -10,9 +10,13 @@ from typing import Any
 
 import mpmath
 import numpy as np
+import torch
 
-from ..calls import Array
-from ..points import generator
+from ...calls import Array
+from ...points import generator
+from .. import autograd
+from ..family import Slots
+from ..gaussian import Gaussian
 
 
 def spd(rng: np.random.Generator, size: int, condition: float, dtype: str, scale: float = 1.0) -> Array:
@@ -106,3 +110,55 @@ def kl(q: tuple[Array, Array], p: tuple[Array, Array]) -> Any:
     shift = solve(s_q, xi_q) - solve(s_p, xi_p)
     quadratic = (shift.T * (s_p * shift))[0, 0]
     return (trace - size - log_determinant(s_p) + log_determinant(s_q) + quadratic) / 2
+
+
+class FullGaussian(Gaussian):
+    """lambda = (xi, S), xi = S m; mu = (m, -(S^-1 + m m^T)/2)."""
+
+    structure = "matrix"
+
+    def gradients(self, rng: np.random.Generator, size: int, rows: int) -> Slots:
+        """Any vectors, and negative definite matrices."""
+        first = rng.normal(size=(rows, size))
+        return first, -np.stack([spd(rng, size, 20.0, "float64", 0.1) for _ in range(rows)])
+
+    def naturals(self, rng: np.random.Generator, size: int, rows: int, dtype: str) -> Slots:
+        """Positive definite matrices of condition 20."""
+        first = np.abs(rng.normal(size=(rows, size))).astype(dtype)
+        return first, np.stack([spd(rng, size, 20.0, dtype) for _ in range(rows)])
+
+    def prior(self, rng: np.random.Generator, size: int) -> Slots:
+        """A precision of 2 I."""
+        return np.abs(rng.normal(size=size)) + 1.0, np.eye(size) * 2.0
+
+    def hessian_slot(self, hessian: Any) -> Any:
+        """The whole matrix."""
+        return hessian
+
+    def moderate(self, rng: np.random.Generator, size: int) -> Slots:
+        """A mean of about one, eigenvalues from 1."""
+        mean, factor = rng.normal(size=size), rng.normal(size=(size, size))
+        matrix = factor @ factor.T / size + np.eye(size)
+        return matrix @ mean, 0.5 * (matrix + matrix.T)
+
+    def log_partition_tensor(self, natural: tuple[Any, ...]) -> Any:
+        """A(lambda)."""
+        xi, matrix = natural[0], autograd.symmetric(natural[1])
+        return 0.5 * (xi @ torch.linalg.solve(matrix, xi) - torch.logdet(matrix))
+
+    def standard_tensors(self, natural: tuple[Any, ...]) -> tuple[Any, ...]:
+        """(mean, covariance)."""
+        matrix = autograd.symmetric(natural[1])
+        return torch.linalg.solve(matrix, natural[0]), torch.linalg.inv(matrix)
+
+    def standard_from_expectation(self, mu: tuple[Any, ...]) -> tuple[Any, ...]:
+        """(mu_1, -2 mu_2 - mu_1 mu_1^T)."""
+        return mu[0], -2.0 * autograd.symmetric(mu[1]) - torch.outer(mu[0], mu[0])
+
+    def distribution(self, natural: tuple[Any, ...]) -> Any:
+        """torch's multivariate normal."""
+        mean = torch.linalg.solve(natural[1], natural[0])
+        return torch.distributions.MultivariateNormal(mean, precision_matrix=natural[1])
+
+
+ORACLE = FullGaussian()

@@ -12,7 +12,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from ..ulps import rounded
+from ...ulps import rounded
 
 LOW = 0xFFFFFFFF
 LANES = 32

@@ -1,0 +1,169 @@
+"""Distributions of the families that factorise over coordinates: one class per family, made from generated metadata.
+
+`distribution_class("gamma")` is `badmm.Gamma`: its arguments are the family's standard parameters, checked against
+their domains. Mean, variance, densities, quantiles and draws come from the family's kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, cached_property, partial
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import badmm_kernels
+from badmm.checks import Array, real_array, require
+from badmm.families.distributions import Distribution
+from badmm.families.inversion import Inversion, from_line
+
+DOMAINS: dict[str, Callable[[Array], Any]] = {
+    "real": np.isfinite,
+    "positive": lambda x: x > 0,
+    "negative": lambda x: x < 0,
+}
+"""Tests of a slot's domain by its name."""
+
+
+class Factorised(Distribution):
+    """q(θ) = Π_j q(θ_j) over P independent coordinates; scalars become arrays (1,).
+
+    Raises `ValueError` unless every parameter is in its domain and they are of one shape, `TypeError` for other names.
+    """
+
+    ns: ClassVar[Any]
+    """The family's kernels and what they say of it."""
+    _standard: tuple[Array, ...]
+
+    def __init__(self, *args: ArrayLike, **kwargs: ArrayLike) -> None:
+        given = _signature(self.ns).bind(*args, **kwargs).arguments
+        arrays = {name: real_array(value, name, (0, 1)) for name, value in given.items()}
+        for (name, array), domain in zip(arrays.items(), self.ns.STANDARD_DOMAINS, strict=True):
+            require(DOMAINS[domain](array), array, name, domain)
+        vectors = {name: array.shape for name, array in arrays.items() if array.shape}
+        first = next(iter(vectors), "")
+        for name, shape in vectors.items():
+            if shape != vectors[first]:
+                raise ValueError(f"{name}: expected shape {vectors[first]} to match the {first} parameter, got {shape}")
+        size = max(array.size for array in arrays.values())
+        self._set(tuple(np.broadcast_to(array, (size,)).copy() for array in arrays.values()))
+
+    def _set(self, standard: tuple[Array, ...]) -> None:
+        self.__dict__.update(_standard=standard, **dict(zip(self.ns.STANDARD, standard, strict=True)))
+
+    @classmethod
+    def of(cls, *standard: Array) -> Factorised:
+        """A distribution from standard parameters (P,) that need no check."""
+        self = cls.__new__(cls)
+        self._set(standard)
+        return self
+
+    def parameters(self) -> dict[str, Array]:
+        """The standard parameters by name, (P,) each."""
+        return dict(zip(self.ns.STANDARD, self._standard, strict=True))
+
+    @cached_property
+    def natural(self) -> tuple[Array, ...]:
+        """λ, one array (P,) per slot."""
+        return tuple(np.asarray(slot) for slot in self.ns.natural_from_standard(*self._standard))
+
+    @property
+    def dim(self) -> int:
+        """P, the number of coordinates."""
+        return len(self._standard[0])
+
+    def expected(self, statistic: str) -> Array:
+        """E[s(θ)] (P,) of a function s that is among the family's statistics, named as there: "theta", "log(theta)".
+
+        Raises `ValueError` for another function.
+        """
+        names = [name for name, _ in self.ns.STATISTICS]
+        if statistic not in names:
+            raise ValueError(f"statistic: expected one of {', '.join(names)} for {self.ns.NAME}, got {statistic!r}")
+        slot = names.index(statistic)
+        mu = np.asarray(self.ns.expectation_from_natural(*self.natural)[slot])
+        return np.asarray(mu / self.ns.STATISTICS[slot][1])
+
+    @property
+    def mean(self) -> Array:
+        """E[θ] (P,): an expectation parameter where θ is a statistic, else by quadrature."""
+        if self._affine is not None:
+            return self.expected("theta")
+        return np.array([q.moment(lambda theta: theta) for q in self._marginals])
+
+    @property
+    def variance(self) -> Array:
+        """Var[θ] (P,): an entry of the Fisher information where θ is a statistic, else by quadrature."""
+        if self._affine is None:
+            return np.array(
+                [q.moment(partial(_squared_distance, m)) for q, m in zip(self._marginals, self.mean, strict=True)]
+            )
+        unit = [np.zeros(self.dim) for _ in self.natural]
+        unit[self._affine][:] = 1.0
+        parts = self.ns.whiten(self.natural, tuple(unit))
+        return np.asarray(sum(part**2 for part in parts) / self.ns.STATISTICS[self._affine][1] ** 2)
+
+    @property
+    def _affine(self) -> int | None:
+        """The slot whose statistic is a multiple of θ."""
+        names = [name for name, _ in self.ns.STATISTICS]
+        return names.index("theta") if "theta" in names else None
+
+    def log_density(self, theta: ArrayLike) -> Array:
+        """log q(θ_j) for θ (P,) or (n, P); −inf outside the support."""
+        points = np.broadcast_arrays(np.asarray(theta, dtype=np.float64), self._standard[0])[0]
+        low, high = self.ns.SUPPORT
+        inside = (points > low) & (points < high)
+        safe = np.where(inside, points, self._inner_point)
+        values = self.ns.log_density(np.ascontiguousarray(safe), *self.natural)[0]
+        return np.where(inside, values, -np.inf)
+
+    @property
+    def _inner_point(self) -> float:
+        return float(from_line(0.0, *self.ns.SUPPORT)[0])
+
+    @cached_property
+    def _marginals(self) -> list[Inversion]:
+        def log_density(j: int) -> Callable[[Array], Array]:
+            marginal = type(self).of(*(slot[j : j + 1] for slot in self._standard))
+            return lambda theta: marginal.log_density(theta[:, None])[:, 0]
+
+        return [Inversion(log_density(j), self.ns.SUPPORT) for j in range(self.dim)]
+
+    def quantile(self, probability: ArrayLike) -> Array:
+        """θ (..., P) with P(θ_j ≤ θ) = probability in (0, 1) (...), to about 1e-12 in probability."""
+        asked = np.asarray(probability, dtype=np.float64)
+        columns = [marginal.quantile(asked.ravel()).reshape(asked.shape) for marginal in self._marginals]
+        return np.stack(columns, axis=-1)
+
+    def sample(self, count: int, seed: int = 0) -> Array:
+        """`count` draws (count, P) by inversion of uniforms from PCG64 under this seed."""
+        uniform = np.random.default_rng(seed).random((count, self.dim))
+        return np.stack([q.quantile(uniform[:, j]) for j, q in enumerate(self._marginals)], axis=-1)
+
+
+def _squared_distance(center: float, theta: Array) -> Array:
+    return np.square(theta - center)
+
+
+def class_name(family: str) -> str:
+    """The name of a family's class: "inverse_gaussian" is InverseGaussian."""
+    return "".join(part.capitalize() for part in family.split("_"))
+
+
+@cache
+def distribution_class(family: str) -> type[Factorised]:
+    """The class of a factorising family's distributions."""
+    ns = badmm_kernels.load(family)
+    arguments = ", ".join(ns.STANDARD)
+    text = (
+        f"{class_name(family)}({arguments}): independent coordinates θ of the {family} family.\n\n{Factorised.__doc__}"
+    )
+    body = {"ns": ns, "__doc__": text, "__module__": "badmm", "__signature__": _signature(ns)}
+    return type(class_name(family), (Factorised,), body)
+
+
+def _signature(ns: Any) -> Signature:
+    return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ns.STANDARD])

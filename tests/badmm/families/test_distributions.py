@@ -1,0 +1,117 @@
+"""The distribution classes that a family's file makes: arguments, moments, densities, quantiles, draws."""
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import badmm
+from badmm.families import registry
+from badmm.families.factorised import Factorised, distribution_class
+from badmm.families.inversion import Inversion
+
+MEMBERS: dict[str, tuple[Factorised, Any]] = {
+    "gamma": (badmm.Gamma([0.3, 1.0, 40.0], [2.0, 0.5, 9.0]), stats.gamma([0.3, 1.0, 40.0], scale=[0.5, 2.0, 1 / 9])),
+    "exponential": (badmm.Exponential([0.2, 5.0]), stats.expon(scale=[5.0, 0.2])),
+}
+every_member = pytest.mark.parametrize(("q", "wanted"), MEMBERS.values(), ids=list(MEMBERS))
+
+
+@pytest.mark.parametrize("shape", [1e-4, 1e-2, 1.0, 1e4, 1e8])
+def test_tails_and_peaks_of_any_width(shape: float) -> None:
+    q, wanted = badmm.Gamma(shape, 3.0), stats.gamma(shape, scale=1 / 3)
+    probability = np.array([0.02, 0.5, 0.98])
+    found, exact = q.quantile(probability)[:, 0], wanted.ppf(probability)
+    assert np.log(found + 1e-300) == pytest.approx(np.log(exact + 1e-300), rel=1e-7)
+    assert q._marginals[0].moment(lambda theta: theta) == pytest.approx(shape / 3, rel=1e-9)
+
+
+def test_bounded_and_negative_supports() -> None:
+    beta = Inversion(lambda x: stats.beta(0.4, 3.0).logpdf(x), (0.0, 1.0))
+    assert beta.quantile(np.array([0.1, 0.9])) == pytest.approx(stats.beta(0.4, 3.0).ppf([0.1, 0.9]), rel=1e-9)
+    negative = Inversion(lambda x: stats.expon().logpdf(-x), (-np.inf, 0.0))
+    assert negative.quantile(np.array([0.1, 0.9])) == pytest.approx(-stats.expon().ppf([0.9, 0.1]), rel=1e-9)
+    line = Inversion(lambda x: stats.t(3, 2.0).logpdf(x), (-np.inf, np.inf))
+    assert line.quantile(np.array([0.1, 0.9])) == pytest.approx(stats.t(3, 2.0).ppf([0.1, 0.9]), rel=1e-9)
+
+
+def test_every_factorising_family_is_tested_here() -> None:
+    assert set(MEMBERS) == {name for name in registry.names() if not registry.takes_expectations(name)}
+
+
+@every_member
+def test_moments_and_density(q: Factorised, wanted: Any) -> None:
+    assert q.mean == pytest.approx(wanted.mean(), rel=1e-13)
+    assert q.variance == pytest.approx(wanted.var(), rel=1e-12)
+    theta = wanted.ppf(np.array([[0.01], [0.4], [0.99]]))
+    assert q.log_density(theta) == pytest.approx(wanted.logpdf(theta), rel=1e-10, abs=1e-10)
+    assert (q.log_density(np.full(q.dim, -1.0)) == -np.inf).all()
+
+
+@every_member
+def test_quantiles_and_draws(q: Factorised, wanted: Any) -> None:
+    probability = np.array([0.001, 0.3, 0.999])
+    assert q.quantile(probability) == pytest.approx(wanted.ppf(probability[:, None]), rel=1e-9)
+    assert q.quantile(0.5).shape == (q.dim,)
+    draws = q.sample(4000, seed=3)
+    assert draws.shape == (4000, q.dim)
+    assert np.array_equal(draws, q.sample(4000, seed=3))
+    for j in range(q.dim):
+        marginal = type(q)(*(value[j] for value in q.parameters().values()))
+        assert stats.kstest(draws[:, j], lambda x, j=j: wanted.cdf(x[:, None])[:, j]).pvalue > 1e-3
+        assert marginal.mean == pytest.approx(q.mean[j : j + 1])
+
+
+@every_member
+def test_moments_by_quadrature_agree_where_no_statistic_gives_them(
+    q: Factorised, wanted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Factorised, "_affine", None)
+    assert q.mean == pytest.approx(wanted.mean(), rel=1e-8)
+    assert q.variance == pytest.approx(wanted.var(), rel=1e-8)
+
+
+def test_statistics_by_name() -> None:
+    q = badmm.Gamma([2.0, 3.0], 1.5)
+    assert q.expected("theta") == pytest.approx(q.mean)
+    draws = q.sample(200_000, seed=1)
+    assert q.expected("log(theta)") == pytest.approx(np.log(draws).mean(axis=0), abs=5e-3)
+    with pytest.raises(ValueError, match=r"statistic: expected one of theta for exponential, got 'log\(theta\)'"):
+        badmm.Exponential(2.0).expected("log(theta)")
+
+
+def test_arguments_are_those_of_the_family() -> None:
+    assert repr(badmm.Exponential(2.0)) == "Exponential(rate=array([2.]))"
+    assert str(inspect.signature(badmm.Gamma)) == "(shape, rate)"
+    assert badmm.Gamma is distribution_class("gamma")
+    assert badmm.Gamma(rate=1.0, shape=2.0).mean == 2.0
+    for build, message in (
+        (lambda: badmm.Exponential(-1.0), "rate: expected positive, got -1.0"),
+        (lambda: badmm.Exponential([1.0, 0.0]), "rate: expected positive, got 0.0 at index 1"),
+        (lambda: badmm.Exponential("x"), "rate: expected an array of real numbers, got 'x'"),
+        (lambda: badmm.Exponential(np.inf), "rate: expected finite, got inf"),
+        (lambda: badmm.Gamma([1.0, 2.0], [1.0, 2.0, 3.0]), r"rate: expected shape \(2,\) to match the shape param.*"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
+    with pytest.raises(TypeError, match="missing a required argument: 'rate'"):
+        badmm.Gamma(1.0)
+
+
+def test_members_cannot_be_changed_and_can_be_copied() -> None:
+    members: list[Any] = [badmm.Exponential(2.0), badmm.Gaussian(0.0, 1.0)]
+    for q in members:
+        with pytest.raises(AttributeError, match="mean"):
+            q.mean = 3.0
+        assert repr(copy.copy(q)) == repr(pickle.loads(pickle.dumps(q))) == repr(q)
+
+
+def test_badmm_has_a_class_per_family_and_no_other() -> None:
+    assert {"Gamma", "Exponential", "Gaussian"} <= set(dir(badmm))
+    assert "FullGaussian" not in dir(badmm)
+    with pytest.raises(AttributeError, match="module 'badmm' has no attribute 'Cauchy'"):
+        _ = badmm.Cauchy

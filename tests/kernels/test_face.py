@@ -1,0 +1,158 @@
+"""What a kernel's face promises about arrays, seen from a call: which shapes share, what is refused, by which name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+import badmm_kernels
+from badmm_kernels.gpu import launch
+
+DTYPES = ("float32", "float64")
+ELEMENTWISE = ("diagonal_gaussian", "gamma")
+
+
+def of(family: str, shape: tuple[int, ...], dtype: str = "float64", seed: int = 0) -> tuple[Any, ...]:
+    rng = np.random.default_rng(seed)
+    return tuple(rng.uniform(0.5, 2.0, shape).astype(dtype) for _ in badmm_kernels.load(family).NATURAL)
+
+
+class TestShapes:
+    @pytest.mark.parametrize("family", ELEMENTWISE)
+    @pytest.mark.parametrize("shape", [(3,), (1, 3), (2, 1), (4, 2), (1,), (), (4, 1, 3), (1, 2, 3)])
+    def test_an_operand_of_another_rank_or_size_is_refused_and_not_broadcast(
+        self, family: str, shape: tuple[int, ...]
+    ) -> None:
+        ns = badmm_kernels.load(family)
+        clients = of(family, (4, 2, 3))
+        with pytest.raises(ValueError, match=r"natural_global\.\w+: expected shape"):
+            ns.dual_update(clients, of(family, shape), clients, 0.5, 1.0)
+
+    @pytest.mark.parametrize("family", ELEMENTWISE)
+    def test_what_is_shared_by_clients_counts_for_each_of_them(self, family: str) -> None:
+        ns = badmm_kernels.load(family)
+        dual, client, server = of(family, (4, 2, 3)), of(family, (4, 2, 3), seed=1), of(family, (2, 3), seed=2)
+        together = ns.dual_update(dual, server, client, 0.5, 1.0)
+        for k in range(4):
+            alone = ns.dual_update(tuple(s[k] for s in dual), server, tuple(s[k] for s in client), 0.5, 1.0)
+            for a, b in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(a, b[k])
+
+    def test_an_optimizers_operands_share_the_same_way(self) -> None:
+        ns = badmm_kernels.load("ivon")
+        many, row = np.ones((4, 2, 3)), np.ones((2, 3))
+        assert ns.accumulate(many, many, many, noise=row)[0].shape == many.shape
+        for bad in (np.ones(3), np.ones((1, 2, 3)), np.ones((4, 2)), np.ones((4, 3))):
+            with pytest.raises(ValueError, match="noise: expected shape"):
+                ns.accumulate(many, many, many, noise=bad)
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize("name", ["mean", "precision"])
+    def test_a_masked_array_by_name(self, name: str) -> None:
+        given = {"mean": np.ones(4), "precision": np.ones(4)}
+        given[name] = np.ma.masked_array(given[name], mask=[False, True, False, False])
+        with pytest.raises(TypeError, match=f"{name}: expected an array without a mask, got a masked array"):
+            badmm_kernels.load("diagonal_gaussian").natural_from_standard(**given)
+
+    def test_a_masked_array_as_an_output(self) -> None:
+        out = (np.ma.masked_array(np.ones(4), mask=[False, True, False, False]), np.ones(4))
+        with pytest.raises(TypeError, match=r"out\[0\]: expected an array without a mask"):
+            badmm_kernels.load("diagonal_gaussian").natural_from_standard(np.ones(4), np.ones(4), out=out)
+
+    @pytest.mark.parametrize("family", ELEMENTWISE)
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_a_sum_over_clients_that_overflows(self, family: str, dtype: str) -> None:
+        """Every term is finite; the sum is not."""
+        largest = np.finfo(dtype).max
+        ns = badmm_kernels.load(family)
+        dual = tuple(np.full((3, 5), -0.9 * largest, dtype) for _ in ns.NATURAL)
+        client = of(family, (3, 5), dtype)
+        with pytest.raises(ValueError, match=f"the sum overflows {dtype}"):
+            ns.server_total(client, dual, 0.9)
+        small = tuple(slot / 10 for slot in dual)
+        assert all(np.isfinite(slot).all() for slot in ns.server_total(client, small, 0.9))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_asymmetry_is_measured_by_the_largest_entry(self, dtype: str) -> None:
+        """8 d ulp of the largest entry pass, whatever the others are; ten times as much does not."""
+        ns, d = badmm_kernels.load("full_gaussian"), 6
+        allowed = 8 * d * float(np.finfo(dtype).eps)
+        for factor, refused in ((0.5, False), (10.0, True)):
+            matrix = np.diag([1.0, *np.full(d - 1, 1e-2)]).astype(dtype)
+            matrix[3, 1] += np.asarray(factor * allowed, dtype)
+            if refused:
+                with pytest.raises(ValueError, match="precision: expected a symmetric matrix"):
+                    ns.standard_from_natural(np.ones(d, dtype), matrix)
+            else:
+                ns.standard_from_natural(np.ones(d, dtype), matrix)
+
+
+class TestRowsOfAnOptimizer:
+    @pytest.mark.parametrize("module", ["cpu", "torch"])
+    def test_a_rows_seed_and_step_count_in_all_their_bits(self, module: str) -> None:
+        ns = importlib.import_module(f"badmm_kernels.{module}.ivon")
+        seeds = [5, 5 + 2**32, 5 + 2**63, 5]
+        steps = [1, 1, 1, 1 + 2**32]
+
+        def buffer(*shape: int) -> Any:
+            return importlib.import_module("torch").empty(shape) if module == "torch" else np.empty(shape, "float32")
+
+        rows = np.asarray(ns.noise(seeds, steps, out=buffer(4, 200)))
+        for i in range(4):
+            alone = np.asarray(ns.noise([seeds[i]], [steps[i]], out=buffer(1, 200)))
+            np.testing.assert_array_equal(rows[i], alone[0])
+            for j in range(i):
+                assert np.mean(rows[i] == rows[j]) < 0.05, (i, j)
+
+    @pytest.mark.parametrize("kind", [int, np.uint64])
+    def test_an_array_and_a_list_of_seeds_of_any_integer_type_are_one(self, kind: Any) -> None:
+        ns, seeds = badmm_kernels.load("ivon"), [5, 5 + 2**32, 2**63 + 1]
+        listed = ns.noise([kind(s) for s in seeds], 1, out=np.empty((3, 60)))
+        np.testing.assert_array_equal(listed, ns.noise(np.array(seeds, np.uint64), 1, out=np.empty((3, 60))))
+        np.testing.assert_array_equal(listed[1], ns.noise(kind(seeds[1]), 1, out=np.empty(60)))
+        assert np.mean(listed[0] == listed[1]) < 0.05
+
+    @pytest.mark.parametrize("width", [3, 5])
+    def test_numbers_per_row_belong_to_rows_even_where_there_are_as_many_coordinates(self, width: int) -> None:
+        torch = importlib.import_module("torch")
+        plain, compiled = importlib.import_module("badmm_kernels.torch.ivon"), badmm_kernels.load("ivon")
+        rows, rng = 3, np.random.default_rng(3)
+        mean, noise = rng.normal(size=(rows, width)), rng.normal(size=(rows, width))
+        precision, ess = rng.uniform(0.5, 2.0, (rows, width)), [10.0, 1000.0, 1e5]
+        got = plain.sample(*map(torch.tensor, (mean, precision)), ess, noise=torch.tensor(noise))[0].numpy()
+        wanted = mean + noise / np.sqrt(np.array(ess)[:, None] * precision)
+        np.testing.assert_allclose(got, wanted, rtol=1e-13)
+        np.testing.assert_allclose(compiled.sample(mean, precision, ess, noise=noise)[0], wanted, rtol=1e-13)
+        step = {
+            "ess": ess,
+            "lr": [0.1, 0.2, 0.3],
+            "beta1": 0.9,
+            "beta2": [0.9, 0.99, 0.999],
+            "debias": 0.5,
+            "clip": None,
+        }
+        dual = (0.0, np.ascontiguousarray(precision[:, :1]))
+        given = (noise, mean, precision, noise, dual)
+        tensors = (*map(torch.tensor, given[:4]), (0.0, torch.tensor(dual[1])))
+        first = compiled.update(*given, **step, noise=noise)
+        second = plain.update(*tensors, **step, noise=torch.tensor(noise))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("where", ["inputs", "outputs"])
+def test_sixteen_bytes_move_as_one_only_where_every_array_is_aligned(where: str, dtype: str) -> None:
+    """An address that a vector load cannot take would be an error of the device, whichever array it is of."""
+    places = {"inputs": [0, 4096], "outputs": [8192, 16384]}
+    slot = launch.Slot(places["inputs"], [64, 64], places["outputs"], 1, 64)
+    pack = launch.PACK // np.dtype(dtype).itemsize
+    assert launch.wide([slot], np.dtype(dtype), "map") == pack
+    for k in range(2):
+        moved = {**places, where: [a + (8 if i == k else 0) for i, a in enumerate(places[where])]}
+        slot = launch.Slot(moved["inputs"], [64, 64], moved["outputs"], 1, 64)
+        assert launch.wide([slot], np.dtype(dtype), "map") == 1

@@ -1,0 +1,91 @@
+"""Every likelihood's expectations against what its oracle's loss implies (`validation.oracles.likelihood`).
+
+Under a full, a diagonal and an isotropic Gaussian: E l, E grad l and E Hessian l relative to the size of their terms,
+1e-11; under a gamma: E l and the natural gradient, 1e-12 of the larger of 1 and the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+import badmm
+
+from ..calls import Array
+from ..check import Check, check
+from ..oracles.likelihood import GaussianCase, Moments, Rate
+from ..points import generator
+
+GROUP = "likelihood"
+TOLERANCE = 1e-11
+RATE_TOLERANCE = 1e-12
+DETAIL = "relative to the size of the terms"
+
+
+def posteriors(dimension: int) -> Iterator[tuple[str, Array, Array, Array]]:
+    """(kind, mean, precision as the kind takes it, covariance): a matrix, a vector, a number."""
+    rng = generator("likelihood posteriors", dimension)
+    factor, mean = rng.normal(size=(dimension, dimension)), rng.normal(size=dimension)
+    matrix, vector = factor @ factor.T + np.eye(dimension), rng.uniform(0.5, 3.0, dimension)
+    yield "full", mean, matrix, np.linalg.inv(matrix)
+    yield "diagonal", mean, vector, np.diag(1.0 / vector)
+    yield "isotropic", mean, np.asarray(1.75), np.eye(dimension) / 1.75
+
+
+def differences(got: tuple[Any, Any, Any], expected: Moments) -> list[float]:
+    """Errors of (E l, E grad l, E Hessian l) by the size of their terms; infinite for a result of another shape."""
+    value, gradient, hessian = got
+    wanted = expected.hessian if hessian is None or np.ndim(hessian) == 2 else np.diag(expected.hessian)
+    pairs: list[tuple[Any, Any]] = [(value, expected.value), (gradient, expected.gradient)]
+    pairs.append((wanted if hessian is None else hessian, wanted))
+    found = []
+    for (a, b), scale in zip(pairs, expected.scales, strict=True):
+        same = np.shape(a) == np.shape(b) and bool(np.all(np.isfinite(a)))
+        found.append(float(np.max(np.abs(np.asarray(a) - b))) / scale if same else np.inf)
+    return found
+
+
+def gaussian_checks(name: str, case: GaussianCase) -> Iterator[Check]:
+    """The expectations, by posterior; the whole Hessian where a client offers it; the delta method."""
+    for kind, mean, precision, covariance in posteriors(case.dimension):
+        posterior = badmm.Gaussian(mean, precision)
+        expected = case.moments(mean, covariance, False)
+        delta = case.moments(mean, covariance, True)
+        results = {"": (case.client.expectations(posterior), expected)}
+        if kind == "diagonal" and hasattr(case.client, "curvature"):
+            results[", whole Hessian"] = case.client.curvature(posterior), expected
+        if hasattr(case.client, "configured"):
+            results[", delta"] = case.client.configured("delta").expectations(posterior), delta
+        for detail, (got, wanted) in results.items():
+            label = f"{name}: {case.label}, {kind}{detail}"
+            yield check(label, GROUP, name, "float64", np.max(differences(got, wanted)), TOLERANCE, DETAIL)
+
+
+def rate_checks(name: str, case: Rate) -> Iterator[Check]:
+    """E l and the natural gradient under gammas."""
+    rng, count = generator("likelihood rates", name), len(case.losses)
+    shape, rate = rng.uniform(0.6, 9.0, count), rng.uniform(0.4, 3.0, count)
+    values, gradients = zip(*case.moments(shape, rate), strict=True)
+    posterior = badmm.Gamma(shape, rate)
+    gradient = np.array([[float(x) for x in row] for row in gradients]).T
+    pairs = {
+        "natural gradient": (np.array(case.client.natural_gradient(posterior)), gradient),
+        "expected loss": (np.array(case.client.expected_loss(posterior)), np.array(float(sum(values)))),
+    }
+    for label, (got, wanted) in pairs.items():
+        error = (
+            np.max(np.abs(got - wanted)) / max(1.0, float(np.max(np.abs(wanted))))
+            if got.shape == wanted.shape
+            else np.inf
+        )
+        yield check(f"{name}: {case.label}, {label}", GROUP, name, "float64", error, RATE_TOLERANCE, "relative")
+
+
+def checks(name: str, cases: Callable[[], Iterable[Any]]) -> list[Check]:
+    """Every case of one likelihood."""
+    found: list[Check] = []
+    for case in cases():
+        found += rate_checks(name, case) if isinstance(case, Rate) else gaussian_checks(name, case)
+    return found

@@ -1,0 +1,1 @@
+"""One file per optimizer, written plainly from its papers."""

@@ -4,8 +4,8 @@ The perceptron 64-64-10 of `benchmarks.ivon_training` on scikit-learn's digits, 
 that fall to 0 by a cosine; seed s tests on part s of as many parts as there are seeds. One setting at a time is moved
 from ess = N (the points trained on), hess_init = 1, no clip, beta2 = 0.99, weight_decay = 1e-3, lr = 1.6. NLL in nats
 per point, of the mean probability of 32 samples and at the mean; h moved: mean |h − h₀|/h₀ at the end; noise: the
-samples' deviation over the weights' size, root mean squares. Mean ± standard deviation over seeds. Seconds of a step are the
-calling thread's CPU time, everything on one thread, optimizers in turn step by step, median over steps.
+samples' deviation over the weights' size, root mean squares. Mean ± standard deviation over seeds. Seconds of a step
+are the calling thread's CPU time, everything on one thread, optimizers in turn step by step, median over steps.
 `--into docs/ivon-guide.md` rewrites the page between its two marks.
 """
 

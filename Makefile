@@ -94,6 +94,7 @@ bench: $(VENV)/.ready-test
 	$(BIN)/python -m benchmarks.federated --out docs/federated-performance.md
 	$(BIN)/python -m benchmarks.ivon --out docs/ivon-performance.md
 	$(BIN)/python -m benchmarks.ivon_training --out docs/ivon-training.md
+	$(BIN)/python -m benchmarks.ivon_guide --into docs/ivon-guide.md
 
 # ---- federated experiments: results in runs/, what documents show in docs/ ------------------------------------------
 

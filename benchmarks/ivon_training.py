@@ -126,10 +126,10 @@ def fit(
         schedule.step()
     with torch.no_grad():
         predicted, at_mean = _prediction(network, optimizer, test.images), network(test.images).double().softmax(1)
-    return _scores(predicted, test.labels), _scores(at_mean, test.labels)
+    return scores_of(predicted, test.labels), scores_of(at_mean, test.labels)
 
 
-def _scores(probability: Tensor, labels: Tensor) -> dict[str, float]:
+def scores_of(probability: Tensor, labels: Tensor) -> dict[str, float]:
     found = class_scores(probability.numpy(), labels.numpy()).as_dict()
     return {name: float(found[name]) for name in ("accuracy", "nll", "ece")}
 

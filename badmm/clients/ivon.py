@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badmm import optimizer_kernels
 from badmm.clients.federation import Task
 from badmm.clients.training import LocalSolver
+from badmm.ivon import backends
 from badmm.streams import Purpose, sequence
 
 
@@ -47,7 +47,7 @@ class IvonDescent(LocalSolver):
     ) -> None:
         self.settings, self.samples, self.lr = settings, settings.samples, task.lr
         self.mean, self.precision, self.momentum, self.cavity = mean, precision, momentum, cavity
-        self.kernels = optimizer_kernels.load("ivon", mean.device, backend)
+        self.kernels = backends.load("ivon", mean.device, backend)
         self.theta, self.noise = (torch.empty_like(mean) for _ in range(2))
         self.gradient = self.theta  # a gradient takes the place of the parameters it was wanted at
         self.totals = tuple(torch.zeros_like(mean) for _ in range(2)) if self.samples > 1 else ()

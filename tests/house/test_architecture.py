@@ -18,7 +18,7 @@ FOLDERS = {"derive": "derive", "badmm_kernels": "kernels/badmm_kernels", "badmm"
 ROOMS = {
     "derive": "paths ir calculus families updates lower claims emit report generate __init__ __main__",
     "badmm_kernels": "registry scalars face cpu gpu torch __init__ __main__",
-    "badmm": "checks streams families likelihoods networks flat optimizer_kernels ivon transports clients "
+    "badmm": "checks streams families likelihoods networks ivon transports clients "
     "rounds methods solve __init__ data experiments demo companions __main__",
     "validation": "__init__ ulps calls check points problems oracles checks runs suite report on_device __main__",
 }

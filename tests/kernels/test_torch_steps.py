@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 import badmm_kernels
-from badmm import optimizer_kernels
-from badmm.ivon import IVON
+from badmm.ivon import IVON, backends
 from tests.badmm.ivon.test_ivon import batches, model, parameters, train
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 2e-14}
@@ -131,12 +130,12 @@ def test_an_output_overlaps_no_other_array() -> None:
 
 
 def test_the_optimizer_takes_it_where_numba_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert optimizer_kernels.load("ivon", torch.device("cpu")) is both()[0]
-    assert optimizer_kernels.load("ivon", torch.device("cpu"), "torch") is both()[1]
+    assert backends.load("ivon", torch.device("cpu")) is both()[0]
+    assert backends.load("ivon", torch.device("cpu"), "torch") is both()[1]
     first, second = model(), model()
     train(first, IVON(first.parameters(), 0.1, 50.0, seed=1), batches(30), 2)
-    monkeypatch.setattr(optimizer_kernels, "find_spec", lambda _: None)
+    monkeypatch.setattr(backends, "find_spec", lambda _: None)
     optimizer = IVON(second.parameters(), 0.1, 50.0, seed=1)
     train(second, optimizer, batches(30), 2)
-    assert optimizer._parts[0][0].kernels is both()[1]
+    assert optimizer._arrangements[0].stores[0].kernels.namespace is both()[1]
     torch.testing.assert_close(parameters(first), parameters(second), rtol=1e-11, atol=1e-12)

@@ -100,6 +100,40 @@ def test_a_pickle_cannot_call_anything(tmp_path: Path, call: tuple[object, ...])
     assert not mark.exists()
 
 
+class Forged:
+    """Pickled as a call and a state for what it returns."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self):
+        return self.parts
+
+
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+OBJECTS = (3, "|", None, None, None, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "content"),
+    [
+        (Forged(np.dtype, ("O8", False, True), (*OBJECTS, 0x01)), (4,), b"A" * 32),  # pointers, not listed as such
+        (Forged(np.dtype, ("u1", False, True), (*OBJECTS, 0x3F)), (32,), [b"A"] * 32),
+        (Forged(np.dtype, ("V8", False, True), (3, "|", (np.dtype("u1"), (8,)), None, None, 8, 1, 0)), (4,), b"A" * 32),
+        (Forged(np.dtype, ("u1", False, True), (3, "|", None, None, None, -1, -1, 0)), (1 << 40,), b"A" * 32),
+        (np.dtype("M8[s]"), (4,), b"A" * 32),
+        (b"u1", (32,), b"A" * 32),
+    ],
+    ids=["objects", "bytes in a list", "subarrays", "more than there is", "dates", "a type in bytes"],
+)
+def test_a_pickle_cannot_forge_an_array(tmp_path: Path, kind: object, shape: tuple[int, ...], content: object) -> None:
+    array = Forged(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, kind, False, content))
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({"data": array, "labels": []}, protocol=4))
+    with pytest.raises(ValueError, match="batch: expected a batch of arrays and plain values"):
+        batches.read_pickle(path)
+
+
 def test_a_pickle_cannot_build_other_array_kinds(tmp_path: Path) -> None:
     path = tmp_path / "batch"
     path.write_bytes(pickle.dumps({"data": np.ma.masked_array([1])}))

@@ -1,0 +1,148 @@
+"""Several processes of torch: curvatures averaged over ranks are those of the loss, also in DDP."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from badmm.ivon import IVON
+
+WORLD, CURVATURE, ENTRIES = 2, 3.0, 40_000
+
+
+class Quadratic(nn.Module):
+    """½ c ‖θ‖², whose curvature is c everywhere, over a large and a small parameter."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(seed)
+        self.large = nn.Parameter(torch.randn(ENTRIES, generator=draw) * 0.01)
+        self.small = nn.Parameter(torch.randn(400, generator=draw) * 0.01)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        found: Tensor = 0.5 * CURVATURE * weight * (self.large.square().sum() + self.small.square().sum())
+        return found
+
+
+def one_sample(optimizer: IVON, net: nn.Module) -> None:
+    with optimizer.sampled_params(train=True):
+        optimizer.zero_grad()
+        net(torch.ones(())).backward()
+
+
+def plain(optimizer: IVON, net: nn.Module) -> None:
+    one_sample(optimizer, net)
+    optimizer.step()
+
+
+def two_samples(optimizer: IVON, net: nn.Module) -> None:
+    one_sample(optimizer, net)
+    one_sample(optimizer, net)
+    optimizer.step()
+
+
+def small_batches(optimizer: IVON, net: nn.Module) -> None:
+    """Three backward passes, of which only the last is averaged."""
+    with optimizer.sampled_params(train=True):
+        optimizer.zero_grad()
+        if isinstance(net, DistributedDataParallel):
+            with net.no_sync():
+                net(torch.tensor(0.25)).backward()
+                net(torch.tensor(0.25)).backward()
+        else:
+            net(torch.tensor(0.5)).backward()
+        net(torch.tensor(0.5)).backward()
+    optimizer.step()
+
+
+def scaled(optimizer: IVON, net: nn.Module) -> None:
+    """A GradScaler that unscales before the step, as one that clips does."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    with optimizer.sampled_params(train=True):
+        optimizer.zero_grad()
+        scaler.scale(net(torch.ones(()))).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+
+
+def scaled_inside(optimizer: IVON, net: nn.Module) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    with optimizer.sampled_params(train=True):
+        optimizer.zero_grad()
+        scaler.scale(net(torch.ones(()))).backward()
+    scaler.step(optimizer)
+
+
+WAYS: dict[str, Callable[[IVON, nn.Module], None]] = {
+    f.__name__: f for f in (plain, two_samples, small_batches, scaled, scaled_inside)
+}
+
+
+def _rank(rank: int, store: str, queue: Any) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
+    found: dict[tuple[str, str], tuple[float, float, float]] = {}
+    for name, way in WAYS.items():
+        for kind in ("plain", "ddp", "bucket views"):
+            model = Quadratic()
+            net: nn.Module = model
+            if kind != "plain":
+                net = DistributedDataParallel(model, gradient_as_bucket_view=kind == "bucket views")
+            optimizer = IVON(model.parameters(), 0.0, 1e4, CURVATURE, beta2=0.97, weight_decay=0.0, sync=True, seed=1)
+            for _ in range(100):
+                way(optimizer, net)
+            h = [(s / 1e4).detach() for s in optimizer.precision]
+            optimizer.param_groups[0]["lr"] = 0.1
+            way(optimizer, net)
+            found[name, kind] = (float(h[0].mean()), float(h[1].mean()), float(model.large.detach().double().sum()))
+    queue.put((rank, found))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[tuple[str, str], tuple[float, float, float]]]:
+    store: Path = tmp_path_factory.mktemp("ranks") / "store"
+    context = torch.multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_rank, args=(rank, str(store), queue)) for rank in range(WORLD)]
+    for worker in workers:
+        worker.start()
+    found = dict(queue.get(timeout=240) for _ in workers)
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "ddp", "bucket views"])
+@pytest.mark.parametrize("way", list(WAYS))
+def test_the_estimate_is_the_losses_curvature(ends: Any, way: str, kind: str) -> None:
+    """h starts there and averages over 33 steps of 100: an estimate over the ranks would have it at 1.6."""
+    large, small, _ = ends[0][way, kind]
+    assert large == pytest.approx(CURVATURE, rel=0.05)
+    assert small == pytest.approx(CURVATURE, rel=0.1)
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_ranks_stay_alike_and_ddp_changes_nothing(ends: Any, way: str) -> None:
+    for kind in ("plain", "ddp", "bucket views"):
+        assert ends[0][way, kind] == ends[1][way, kind]
+        for a, b in zip(ends[0][way, kind], ends[0][way, "plain"], strict=True):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
+
+
+def test_one_process_alone_may_ask_for_ranks() -> None:
+    model = Quadratic()
+    optimizer = IVON(model.parameters(), 0.01, 1e4, sync=True, seed=1)
+    other = Quadratic()
+    alone = IVON(other.parameters(), 0.01, 1e4, seed=1)
+    for _ in range(2):
+        plain(optimizer, model)
+        plain(alone, other)
+    assert torch.equal(model.large, other.large)

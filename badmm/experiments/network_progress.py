@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from badmm.networks.noise import loudest
+
 
 class RoundsProgress:
     """Shown while rounds are played; a log file gets the closing lines of `say` only."""
@@ -46,7 +48,9 @@ class RoundsProgress:
         lost = f"  {len(record['excluded'])} clients left out" if record["excluded"] else ""
         where = f"{record['label']}, seed {record['seed']}, round {record['round']}"
         scores = f"accuracy {record['accuracy']:.4f}, NLL {record['nll']:.4f}"
-        self.bar.update(self.task, advance=1, what=f"{where}: {scores}{lost}")
+        worst = loudest(record["noise"])
+        noise = f", noise {worst[1]:.2f} of the weights in {worst[0]}" if worst else ""
+        self.bar.update(self.task, advance=1, what=f"{where}: {scores}{noise}{lost}")
 
     def say(self, text: str) -> None:
         """A line above the bar."""

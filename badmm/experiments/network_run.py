@@ -33,6 +33,7 @@ from badmm.experiments.network_config import FederatedConfig
 from badmm.experiments.network_problem import Experiment, build, deal
 from badmm.experiments.network_progress import RoundsProgress
 from badmm.experiments.report import HISTORY, SUMMARY
+from badmm.networks import noise
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
 
@@ -183,6 +184,7 @@ def play_rounds(
             "used": len(outcome.used),
             "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
             "events": outcome.events,
+            "noise": experiment.noise(state),
             "lr": outcome.lr,
             "seconds": seconds,
         }
@@ -195,6 +197,7 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
     checkpoint = _open(config, experiment, folder)
     history.cut(checkpoint.state.round)
     progress.skip(checkpoint.state.round)
+    warned = False
     with _events(config, folder, checkpoint.state.round) as listeners:
         for record in play_rounds(config, experiment, checkpoint, label):
             history.append(record)
@@ -202,6 +205,10 @@ def _play(config: FederatedConfig, experiment: Experiment, folder: Path, progres
                 checkpoint.save(folder / STATE)
             for show in (*listeners, progress.update):
                 show(record)
+            loud = None if warned else noise.warning(record)
+            if loud is not None:
+                warned = True
+                progress.say(loud)
             for client, reason in record["excluded"].items():
                 progress.say(
                     f"{label}, seed {experiment.seed}, round {record['round']}: client {client} left out: {reason}"

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from badmm.networks.noise import loudest
+
 Record = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Record]]]
 """The history of every method's label and seed."""
@@ -208,6 +210,21 @@ def unfinished(failures: Sequence[Mapping[str, Any]]) -> Grid | None:
     return Grid("Could not go on", ["method", "seed", "why"], rows) if rows else None
 
 
+def noisiest(runs: Runs, rounds: Sequence[int]) -> Grid | None:
+    """The most that posterior standard deviations are to the weights of a layer, by round, and that layer after the
+    last; None where no method has a posterior.
+    """
+    score = Score("noise", lambda record: None if (worst := loudest(record["noise"])) is None else worst[1], 2)
+    rows = []
+    for label, histories in runs.items():
+        cells = [score.over_seeds(histories, index) for index in rounds]
+        if any(cell != MISSING for cell in cells):
+            ends = (loudest(history[-1]["noise"]) for history in histories.values() if history)
+            rows.append([label, *cells, ", ".join(sorted({worst[0] for worst in ends if worst}))])
+    header = ["method", *(f"round {index}" for index in rounds), "layer"]
+    return Grid("Posterior standard deviation over weights, the noisiest layer", header, rows) if rows else None
+
+
 @dataclass(frozen=True)
 class Summary:
     """All tables of a run; `note` says what they are over."""
@@ -251,7 +268,7 @@ def summarise(
         + f" Differences are seed by seed to {reference}. The worst client and its metrics are at the server's mean; "
         "MB and TFLOP are all clients' over all rounds."
     )
-    notes = (events(runs), unfinished(failures))
+    notes = (noisiest(runs, sorted({1, *chosen})), events(runs), unfinished(failures))
     whole = [grid for grid in (*tables, *differences, end, costs, *notes) if grid is not None]
     shown = [grid for grid in (tables[0], tables[1], differences[0], end, costs, *notes) if grid is not None]
     return Summary(name, note, whole, shown)

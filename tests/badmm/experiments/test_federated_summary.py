@@ -28,7 +28,7 @@ def record(index: int, accuracy: float, averaged: float | None = None) -> dict[s
         "bytes_down": 3_000_000 * index,
         "flops": 2e12 * index,
         "excluded": {"3": "gone"} if index == 2 else {},
-        "events": {"coordinates_kept": 2} if index == 2 and averaged is not None else {},
+        "events": {"coordinates_damped": 2} if index == 2 and averaged is not None else {},
         "seconds": 1.5,
     }
 

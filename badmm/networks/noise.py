@@ -42,6 +42,6 @@ def warning(record: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"{record['label']}, seed {record['seed']}, round {record['round']}: the posterior's standard deviation is "
-        f"{worst[1]:.1f} times the weights in {worst[0]} (expected at most {LOUD:g}): samples hide what it has learned; "
-        "lower the temperature, or leave it and initial_sd to their defaults"
+        f"{worst[1]:.1f} times the weights in {worst[0]} (expected at most {LOUD:g}), so that samples hide what it has "
+        'learned: lower temperature or rho, raise hess_init or delta, or leave temperature to "auto"'
     )

@@ -21,9 +21,9 @@ FALL = 0.5
 class GaussianMethod(Method):
     """λ_g = (S_g m_g, S_g) at the server, duals (η_ξ, η_S) at the clients; the prior is N(0, 1/precision).
 
-    A client sends λ_k; the server mirrors its dual line. A coordinate of the server that would lose more than half of its
-    precision goes the part of the way in λ at which it loses half, and is counted: near the domain's boundary the mean
-    ξ/S has no bound. A client whose λ_k has a precision that is not positive is left out of the round.
+    A client sends λ_k; the server mirrors its dual line. A coordinate of the server that would lose more than half of
+    its precision goes the part of the way in λ at which it loses half, and is counted: near the domain's boundary the
+    mean ξ/S has no bound. A client whose λ_k has a precision that is not positive is left out of the round.
     """
 
     broadcast = SLOTS

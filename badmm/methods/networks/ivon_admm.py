@@ -7,9 +7,9 @@
 Diagonal Gaussians. A client's precision is S_k = ess (h + δ) with ess = N_k/(τρ), so that δ and h are curvatures of its
 mean loss. On quadratics the fixed point has the posterior's mean and its diagonal of the precision.
 
-Samples have the standard deviation √(τρ/(N_k (h + δ))). Where it is several times the weights of a layer, gradients tell
-of the noise alone and nothing is learned, sooner the more layers there are. By default the temperature goes with the
-network and the data, so that the first samples deviate by a part of the weights, w_l the layers' weight scales
+Samples have the standard deviation √(τρ/(N_k (h + δ))). Where it is several times the weights of a layer, gradients
+tell of the noise alone and nothing is learned, sooner the more layers there are. By default the temperature goes with
+the network and the data, so that the first samples deviate by a part of the weights, w_l the layers' weight scales
 (`badmm.networks.scales`):
 
     τ = (initial_sd · min_l w_l)² (δ + h_0) N/(Kρ)
@@ -37,14 +37,14 @@ from badmm.rounds.network_method import State, Tensors, rows
 class IvonADMM(GaussianMethod):
     """Prior, ADMM's step sizes, and IVON's settings; lr, schedule, epochs and batches are those of local training.
 
-    δ and h_0 are curvatures of the mean loss. The prior's precision is δ N/(Kτρ), with δ in units of the average client's
-    ess as the paper states it, unless `precision` (1/θ²) is positive. τ "auto" makes the first samples of an average
-    client deviate by `initial_sd` times the weights of the layer where these are smallest; a number leaves `initial_sd`
-    without a meaning. α "auto" is 1/(1 + ρK).
-    Local training starts at q_g. In the first round λ_g is, by `origin`, the network's initialisation with h = h_0
-    above the prior ("initial"), or the prior, and then only local training starts at the initialisation ("prior", as in
-    the paper). `clip` bounds the mean's direction: no coordinate moves more than lr · clip a step (inf: no bound). With
-    `keep_momentum` momentum and step count run on from round to round.
+    δ and h_0 are curvatures of the mean loss. The prior's precision is δ N/(Kτρ), with δ in units of the average
+    client's ess as the paper states it, unless `precision` (1/θ²) is positive. τ "auto" makes the first samples of an
+    average client deviate by `initial_sd` times the weights of the layer where these are smallest; a number leaves
+    `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
+    `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
+    training starts at the initialisation ("prior", as in the paper). `clip` bounds the mean's direction: no coordinate
+    moves more than lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to
+    round.
     """
 
     name = "ivon_admm"

@@ -12,6 +12,7 @@ from torch import nn
 
 from badmm.experiments import network_config as config
 from badmm.experiments import network_run as run
+from badmm.experiments import report
 from badmm.methods.networks.ivon_admm import IvonADMM
 from badmm.networks import models, noise
 from badmm.networks.losses import CROSS_ENTROPY
@@ -45,8 +46,8 @@ def test_the_weight_scale_is_that_of_torchs_initialisation(name: str) -> None:
 
 def test_a_layer_of_zeros_has_the_scale_that_its_fan_in_gives() -> None:
     network = models.MLP((12, 5, 3))
-    nn.init.zeros_(network.layers[1].weight)
-    nn.init.constant_(network.layers[0].weight, -0.25)
+    nn.init.zeros_(network.get_parameter("layers.1.weight"))
+    nn.init.constant_(network.get_parameter("layers.0.weight"), -0.25)
     stack = Stacked(network, CROSS_ENTROPY)
     assert weight_scales(stack, stack.initial()) == {
         "layers.0.weight": 0.25,
@@ -111,7 +112,7 @@ def test_a_run_warns_once_and_its_history_has_every_rounds_noise(tmp_path: Path)
     warnings = [line for line in stream.getvalue().splitlines() if "times the weights in layers." in line]
     assert len(warnings) == 1
     assert warnings[0].startswith("ivon_admm, seed 3, round 1: ")
-    history = run.report.histories(loaded, tmp_path / "out")
+    history = report.histories(loaded, tmp_path / "out")
     assert [record["noise"] for record in history["scaffold"][3]] == [{}] * 3
     for record in history["ivon_admm"][3]:
         assert set(record["noise"]) == {"layers.0.weight", "layers.1.weight"}

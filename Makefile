@@ -7,7 +7,7 @@ ROOMS ?= face rounds clients families methods likelihoods splits config
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: help demo test test-lowest wheel-check mutants cupy-on-host lint format types derive check validate site docs \
-    bench digits mnist cifar-look clean
+    bench digits mnist cifar-look cifar-fifth clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
@@ -132,6 +132,11 @@ cifar-look: $(VENV)/.ready-test
 	        --methods fedavg,feddyn,fedlap,ivon_admm && mkdir -p docs/cifar10 && \
 	    cp runs/cifar10-$$net/summary.md docs/cifar10/$$net.md || exit 1; \
 	done
+
+# a fifth of the images on two cores, over several sittings: a run goes on where it was stopped
+cifar-fifth: $(VENV)/.ready-test
+	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of CIFAR-10" >&2; exit 2; }
+	$(BADMM) run configs/cifar10_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/cifar10-fifth
 
 clean:
 	rm -rf build dist site $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

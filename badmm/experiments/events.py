@@ -40,11 +40,12 @@ class Events:
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record by TensorBoard's tags: scores, averaged scores, cost, clients left out."""
+    """The numbers of a record by TensorBoard's tags: scores, averaged scores, noise, cost, clients left out."""
     groups: dict[str, Mapping[str, Any]] = {
         "scores": {name: record[name] for name in ("accuracy", "nll", "ece", "worst_client")},
         "averaged": record["averaged"] or {},
         "cost": {name: record[name] for name in ("bytes_up", "bytes_down", "flops", "seconds")},
+        "noise": record["noise"],
         "training": {"loss": record["loss"], "lr": record["lr"], "left_out": len(record["excluded"])},
     }
     tags = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
+from badmm.networks.noise import loudest
+
 Record = Mapping[str, Any]
 Runs = Mapping[str, Mapping[int, Sequence[Record]]]
 """The history of every method's label and seed."""
@@ -191,7 +193,7 @@ def cost(runs: Runs) -> Grid:
 
 
 def events(runs: Runs) -> Grid | None:
-    """What the methods had to do to stay in the domain, counted over all rounds and seeds; None where nothing."""
+    """Coordinates at the edge of the domain, and what was done, over all rounds and seeds; None where nothing."""
     counts = {
         label: sum((Counter(record["events"]) for history in histories.values() for record in history), Counter[str]())
         for label, histories in runs.items()
@@ -199,13 +201,30 @@ def events(runs: Runs) -> Grid | None:
     names = sorted({name for own in counts.values() for name in own})
     rows = [[label, *(str(own[name]) for name in names)] for label, own in counts.items() if own]
     header = ["method", *(name.replace("_", " ") for name in names)]
-    return Grid("To stay in the domain, all rounds and seeds", header, rows) if rows else None
+    return Grid("At the edge of the domain, all rounds and seeds", header, rows) if rows else None
 
 
 def unfinished(failures: Sequence[Mapping[str, Any]]) -> Grid | None:
     """The runs that could not go on, and why; None where all ended."""
     rows = [[entry["label"], str(entry["seed"]), entry["failure"]] for entry in failures]
     return Grid("Could not go on", ["method", "seed", "why"], rows) if rows else None
+
+
+def noisiest(runs: Runs) -> Grid | None:
+    """The most that posterior standard deviations are to the weights of a layer after the first and the last round, and
+    that layer after the last; None where no method has a posterior.
+    """
+    rows = []
+    for label, histories in runs.items():
+        pairs = [
+            (loudest(history[0]["noise"]), loudest(history[-1]["noise"])) for history in histories.values() if history
+        ]
+        known = [(first, last) for first, last in pairs if first and last]
+        if known:
+            cells = [spread([pair[place][1] for pair in known], 2) for place in (0, 1)]
+            rows.append([label, *cells, ", ".join(sorted({last[0] for _, last in known}))])
+    header = ["method", "first round", "last round", "layer"]
+    return Grid("Posterior standard deviation over weights, the noisiest layer", header, rows) if rows else None
 
 
 @dataclass(frozen=True)
@@ -251,7 +270,7 @@ def summarise(
         + f" Differences are seed by seed to {reference}. The worst client and its metrics are at the server's mean; "
         "MB and TFLOP are all clients' over all rounds."
     )
-    notes = (events(runs), unfinished(failures))
+    notes = (noisiest(runs), events(runs), unfinished(failures))
     whole = [grid for grid in (*tables, *differences, end, costs, *notes) if grid is not None]
     shown = [grid for grid in (tables[0], tables[1], differences[0], end, costs, *notes) if grid is not None]
     return Summary(name, note, whole, shown)

@@ -108,6 +108,10 @@ class Method(ABC):
         """Draws (count, P) from the server's posterior; None for a method without one."""
         return None
 
+    def deviation(self, state: State) -> Tensor | None:
+        """The posterior's standard deviations (P,); None for a method without one."""
+        return None
+
 
 class PointMethod(Method):
     """A method whose clients descend on f_k(θ) + penalty, starting at the server's mean unless `begin` says else."""

@@ -23,6 +23,7 @@ from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
 from badmm.experiments.store.tensors import sealed_bytes
+from badmm.networks.noise import loudest, warning
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
 
@@ -99,6 +100,7 @@ class NetworkJob:
             "used": len(outcome.used),
             "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
             "events": outcome.events,
+            "noise": experiment.noise(state),
             "lr": outcome.lr,
             "seconds": seconds,
         }
@@ -126,12 +128,16 @@ class NetworkJob:
         """Whose round it is, and its scores."""
         lost = f"  {len(record['excluded'])} clients left out" if record["excluded"] else ""
         scores = f"accuracy {record['accuracy']:.4f}, NLL {record['nll']:.4f}"
-        return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{lost}"
+        worst = loudest(record["noise"])
+        noise = f", noise {worst[1]:.2f} of the weights in {worst[0]}" if worst else ""
+        return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{noise}{lost}"
 
     def notices(self, record: Record) -> Sequence[str]:
-        """Clients that were left out, and why."""
+        """Clients that were left out, and why; after the first round also a posterior that is too wide to learn."""
         where = f"{self.label}, seed {self.experiment.seed}, round {record['round']}"
-        return [f"{where}: client {client} left out: {reason}" for client, reason in record["excluded"].items()]
+        lost = [f"{where}: client {client} left out: {reason}" for client, reason in record["excluded"].items()]
+        loud = warning(record) if record["round"] == 1 else None
+        return lost if loud is None else [*lost, loud]
 
     def ahead(self, history: Sequence[Record]) -> int | None:
         """All rounds are played."""

@@ -16,7 +16,7 @@ from badmm.data import images as data
 from badmm.data import splits
 from badmm.experiments import metrics
 from badmm.experiments.config.networks import NetworkConfig
-from badmm.networks import models
+from badmm.networks import models, noise
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
 from badmm.rounds.network_method import Method, State
@@ -61,6 +61,13 @@ class Experiment:
         at_mean, averaged = self.probabilities(state)
         scores = metrics.scores(self.held_out, at_mean)
         return {**scores, "averaged": None if averaged is None else metrics.scores(self.held_out, averaged)}
+
+    def noise(self, state: State) -> dict[str, float | None]:
+        """The server's posterior standard deviations against its weights, by layer; empty where there is none."""
+        deviation = self.method.deviation(state)
+        if deviation is None:
+            return {}
+        return noise.against_weights(self.federation.stack, self.method.mean(state), deviation)
 
     def reliability(self, state: State) -> dict[str, Any]:
         """The bins of a reliability diagram (`metrics.reliability`): at the `mean` and `averaged` (or None).

@@ -6,6 +6,13 @@
 
 Diagonal Gaussians. A client's precision is S_k = ess (h + δ) with ess = N_k/(τρ), so that δ and h are curvatures of its
 mean loss. On quadratics the fixed point has the posterior's mean and its diagonal of the precision.
+
+Samples have the standard deviation √(τρ/(N_k (h + δ))). Where it is several times the weights of a layer, gradients
+tell of the noise alone and nothing is learned, sooner the more layers there are. By default the temperature goes with
+the network and the data, so that the first samples deviate by a part of the weights, w_l the layers' weight scales
+(`badmm.networks.scales`):
+
+    τ = (initial_sd · min_l w_l)² (δ + h_0) N/(Kρ)
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from badmm.clients.federation import Federation, LocalSettings, Task
 from badmm.clients.ivon import IvonDescent, IvonSettings
 from badmm.clients.training import LocalSolver
 from badmm.methods.networks.gaussian import DUALS, FAMILY, GaussianMethod, refuse_weight_decay, server_natural
+from badmm.networks.scales import weight_scales
 from badmm.rounds.lines import Lines
 from badmm.rounds.network_method import State, Tensors, rows
 
@@ -29,8 +37,10 @@ from badmm.rounds.network_method import State, Tensors, rows
 class IvonADMM(GaussianMethod):
     """Prior, ADMM's step sizes, and IVON's settings; lr, schedule, epochs and batches are those of local training.
 
-    The prior's precision is δ N/(Kτρ), with δ in units of the average client's ess as the paper states it, unless
-    `precision` (1/θ²) is positive. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
+    δ and h_0 are curvatures of the mean loss. The prior's precision is δ N/(Kτρ), with δ in units of the average
+    client's ess as the paper states it, unless `precision` (1/θ²) is positive. τ "auto" makes the first samples of an
+    average client deviate by `initial_sd` times the weights of the layer where these are smallest; a number leaves
+    `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
     training starts at the initialisation ("prior", as in the paper). `clip` bounds the mean's direction: no coordinate
     moves more than lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to
@@ -39,22 +49,25 @@ class IvonADMM(GaussianMethod):
 
     name = "ivon_admm"
     precision: float = 0.0
-    delta: float = 1e-4
+    delta: float = 5e-3
     rho: float = 1.0
     alpha: float | Literal["auto"] = "auto"
-    damping: float = 1.0
-    temperature: float = 5e-3
-    hess_init: float = 5e-4
+    damping: float = 0.5
+    temperature: float | Literal["auto"] = "auto"
+    initial_sd: float = 0.3
+    hess_init: float = 5e-3
     beta1: float = 0.9
-    beta2: float = 0.9999
-    clip: float = 0.5
+    beta2: float = 0.99999
+    clip: float = 0.2
     samples: int = 1
     keep_momentum: bool = True
     origin: Literal["initial", "prior"] = "initial"
 
     def __post_init__(self) -> None:
-        for name in ("delta", "rho", "temperature", "hess_init"):
+        for name in ("delta", "rho", "initial_sd", "hess_init"):
             positive_number(getattr(self, name), name)
+        if self.temperature != "auto":
+            positive_number(self.temperature, "temperature")
         if self.precision != 0:
             positive_number(self.precision, "precision")
         positive_number(self.damping, "damping", 1.0)
@@ -72,13 +85,20 @@ class IvonADMM(GaussianMethod):
         alpha = 1.0 / (1.0 + self.rho * federation.num_clients) if self.alpha == "auto" else self.alpha
         return self.rho, alpha, self.damping
 
-    def average_ess(self, federation: Federation) -> float:
-        """N/(Kτρ), which makes a precision of a curvature of the mean loss."""
-        return sum(federation.counts) / (federation.num_clients * self.temperature * self.rho)
+    def tau(self, federation: Federation, initial: Tensor) -> float:
+        """τ, from the network's initialisation (P,) where it is "auto"."""
+        if self.temperature != "auto":
+            return self.temperature
+        deviation = self.initial_sd * min(weight_scales(federation.stack, initial).values(), default=1.0)
+        return deviation**2 * (self.delta + self.hess_init) * _average_size(federation) / self.rho
 
-    def prior_precision(self, federation: Federation) -> float:
+    def average_ess(self, federation: Federation, initial: Tensor) -> float:
+        """N/(Kτρ), which makes a precision of a curvature of the mean loss."""
+        return _average_size(federation) / (self.tau(federation, initial) * self.rho)
+
+    def prior_precision(self, federation: Federation, initial: Tensor) -> Tensor:
         """`precision`, or δ in units of the average ess."""
-        return self.precision or self.delta * self.average_ess(federation)
+        return torch.full_like(initial, self.precision or self.delta * self.average_ess(federation, initial))
 
     def check(self, settings: LocalSettings) -> None:
         """Refuses local `clip` and `weight_decay`."""
@@ -93,8 +113,8 @@ class IvonADMM(GaussianMethod):
         self.check(federation.settings)
         state = self.first(federation, initial)
         if self.origin == "initial":
-            precision = state.server["precision"] + self.hess_init * self.average_ess(federation)
-            state.server = {"precision_mean": precision * initial, "precision": precision}
+            precision = state.server["precision"] + self.hess_init * self.average_ess(federation, initial)
+            state.server |= {"precision_mean": precision * initial, "precision": precision}
         if self.keep_momentum:
             state.clients["momentum"] = torch.zeros_like(state.clients[DUALS[0]])
             state.clients["steps"] = torch.zeros(federation.num_clients, 1, dtype=torch.int64, device=initial.device)
@@ -102,7 +122,8 @@ class IvonADMM(GaussianMethod):
 
     def solver(self, state: State, task: Task) -> IvonDescent:
         """IVON from the server's posterior."""
-        scale, count = self.temperature / task.sizes, len(task.members)
+        initial = state.server["initial"]
+        scale, count = self.tau(task.federation, initial) / task.sizes, len(task.members)
         natural = server_natural(state)
         tilt = [
             rows(state.clients, dual, task).add_(own, alpha=self.rho).mul_(scale)
@@ -111,7 +132,7 @@ class IvonADMM(GaussianMethod):
         ess = 1.0 / (scale * self.rho)
         precision, mean = natural[1] / ess, self.mean(state)
         if state.round == 0 and self.origin == "prior":
-            mean, precision = state.server["initial"], precision + self.hess_init
+            mean, precision = initial, precision + self.hess_init
         if self.keep_momentum:
             momentum, steps = rows(state.clients, "momentum", task), rows(state.clients, "steps", task)
         else:
@@ -123,10 +144,15 @@ class IvonADMM(GaussianMethod):
     def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
         """Sends λ_k, keeps η_k, momentum and step count."""
         assert isinstance(solver, IvonDescent)
-        ess = task.sizes / (self.temperature * self.rho)
+        ess = task.sizes / (self.tau(task.federation, state.server["initial"]) * self.rho)
         natural = Lines(FAMILY, ess.device).call("natural_from_standard", solver.mean, ess * solver.precision)
         sent, kept = self.exchange(state, task, natural)
         if self.keep_momentum:
             done = torch.tensor(task.steps, device=ess.device).unsqueeze(1)
             kept |= {"momentum": solver.momentum, "steps": rows(state.clients, "steps", task) + done}
         return sent, kept
+
+
+def _average_size(federation: Federation) -> float:
+    """N/K."""
+    return sum(federation.counts) / federation.num_clients

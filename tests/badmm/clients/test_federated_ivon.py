@@ -52,7 +52,7 @@ def test_the_fixed_point_is_the_posterior(steps: dict[str, Any]) -> None:
 
 def test_sampled_it_is_near_the_posterior() -> None:
     """One sample a step: over the last rounds the mean is right to 3% of its size, the precision to 5%."""
-    method = IvonADMM(precision=1.0, rho=0.5, **{**FREE, "beta1": 0.9, "beta2": 0.999})
+    method = IvonADMM(precision=1.0, rho=0.5, damping=1.0, **{**FREE, "beta1": 0.9, "beta2": 0.999})
     fed = federation("squares", epochs=250, lr=0.03)
     state = method.start(fed, fed.stack.initial(fed.dtype))
     means, precisions = [], []
@@ -70,7 +70,7 @@ def by_hand(
     fed: Federation, method: IvonADMM, state: Any, client: int, index: int, lr: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, S) of a client after its steps, with δ, h and η apart, as the paper writes them."""
-    n, tau = SIZES[client], method.temperature
+    n, tau = SIZES[client], method.tau(fed, state.server["initial"])
     ess = n / (tau * method.rho)
     precision_g = state.server["precision"]
     m_g = state.server["precision_mean"] / precision_g
@@ -166,7 +166,7 @@ def test_the_prior_is_delta_in_units_of_the_average_ess() -> None:
     state = method.start(fed, torch.ones(DIM, dtype=torch.float64))
     np.testing.assert_allclose(state.server["precision"].numpy(), 0.3 * np.mean(SIZES) / 10, rtol=1e-14)
     assert not state.server["precision_mean"].any()
-    assert IvonADMM(precision=0.25).prior_precision(fed) == 0.25
+    assert IvonADMM(precision=0.25).prior_precision(fed, torch.ones(DIM)).tolist() == [0.25] * DIM
 
 
 def test_the_first_posterior_is_the_initialisation_with_the_first_curvature() -> None:

@@ -28,7 +28,8 @@ def record(index: int, accuracy: float, averaged: float | None = None) -> dict[s
         "bytes_down": 3_000_000 * index,
         "flops": 2e12 * index,
         "excluded": {"3": "gone"} if index == 2 else {},
-        "events": {"coordinates_kept": 2} if index == 2 and averaged is not None else {},
+        "noise": {} if averaged is None else {"first.weight": 0.5 / index, "last.weight": averaged},
+        "events": {"coordinates_damped": 2} if index == 2 and averaged is not None else {},
         "seconds": 1.5,
     }
 
@@ -110,7 +111,7 @@ def test_a_score_that_is_no_number_is_shown_as_one_that_is_none(runs: Any) -> No
 
 def test_what_kept_the_domain_is_counted(runs: Any) -> None:
     grid = summary.events(runs)
-    assert grid is not None and list(grid.header) == ["method", "coordinates kept"]
+    assert grid is not None and list(grid.header) == ["method", "coordinates damped"]
     assert cells(grid) == {"bregman_admm": ["6"]}
     assert summary.events({"fedavg": runs["fedavg"]}) is None
 
@@ -139,10 +140,15 @@ def test_the_markdown_names_seeds_and_reference(runs: Any) -> None:
     assert "difference to fedavg, 95% t-interval" in text
     assert "| bregman_admm | 40.00 ± 0.00 | 86.00 ± 6.24 |" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert (
-        len(tables) == 9
-    )  # four scores by round, two differences, calibration, cost, what was done to stay in the domain
+    # four scores by round, two differences, calibration, cost, noise, the edge of the domain
+    assert len(tables) == 10
     assert all(len({line.count("|") for line in lines}) == 1 for lines in tables)
+
+
+def test_the_noisiest_layer_is_named_with_its_noise(runs: Any) -> None:
+    """The loudest after round 1 is 0.5 of both layers, after round 2 last.weight with 0.1 against ¼ of first.weight."""
+    assert cells(summary.noisiest(runs)) == {"bregman_admm": ["0.50 ± 0.00", "0.25 ± 0.00", "first.weight"]}
+    assert summary.noisiest({"fedavg": runs["fedavg"]}) is None
 
 
 def test_nothing_is_cut_on_eighty_columns(runs: Any) -> None:

@@ -219,15 +219,32 @@ def test_duals_of_absent_clients_stay_in_the_server_line() -> None:
         torch.testing.assert_close(state.server[name], prior - state.clients[dual].sum(dim=0), rtol=1e-12, atol=1e-12)
 
 
-def test_a_server_precision_that_is_not_positive_keeps_the_old_coordinate() -> None:
+def test_a_server_precision_that_would_fall_by_more_than_half_is_damped() -> None:
+    """Both slots go the same part of the way, so that the mean stays between what it was and what it would be."""
     fed = federation("squares")
     method = PVI(precision=1.0)
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
     state.clients["dual_precision"][:, 0] = 1.0  # λ_0 − Σ η_S = 1 − 4 there
     sent = {"precision_mean": torch.ones(K, DIM).double(), "precision": torch.ones(K, DIM).double()}
+    state.clients["dual_precision_mean"][:, 0] = -2.0  # −Σ η_ξ = 8 there
     sums = method.reduce(state, fed, torch.arange(K), sent)
-    assert method.server(State(state.server, {}), fed, K, sums) == {"coordinates_kept": 1}
-    assert state.server["precision"].tolist() == [1.0, 1.0, 1.0]
+    assert method.server(State(state.server, {}), fed, K, sums) == {"coordinates_damped": 1}
+    assert state.server["precision"].tolist() == [0.5, 1.0, 1.0]
+    # from S = 1 to ½ is an eighth of the way to −3, and so is ξ from 0 to 8
+    assert state.server["precision_mean"].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_clients_whose_problem_has_no_bound_are_counted() -> None:
+    """ρS_g + η_S ≤ 0: a flat loss leaves nothing that bounds the mean."""
+    fed = federation("squares")
+    method = PVI(precision=1.0)
+    state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
+    state.clients["dual_precision"][2, 1] = -3.0
+    state.clients["dual_precision"][2, 2] = -0.5
+    state.clients["dual_precision"][1, 2] = 1.0
+    sent = {"precision_mean": torch.ones(K, DIM).double(), "precision": torch.ones(K, DIM).double()}
+    sums = method.reduce(state, fed, torch.arange(K), sent)
+    assert method.server(State(state.server, {}), fed, K, sums) == {"cavities_unbounded": 1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,199 @@
+"""A small convolutional network under IVON-ADMM: which settings keep it from learning, and which keep it stable.
+
+    python -m benchmarks.noise [--seeds 62 63 64] [--only NAME ...] [--out REPORT]
+
+Digits (8×8 images) over ten clients with Dirichlet sizes and class mixes, batches of 8, three epochs a round. Every row
+of the first table changes one group of settings of `BEFORE`; those of the second start at the package's defaults. About
+a second a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from badmm.clients.federation import ClientData, Federation, LocalSettings
+from badmm.data import images as data
+from badmm.data import splits
+from badmm.experiments import store
+from badmm.methods.networks import REGISTRY
+from badmm.networks import noise
+from badmm.networks.losses import CROSS_ENTROPY
+from badmm.networks.models import Network
+from badmm.networks.stacked import Stacked
+from badmm.rounds import network_round as rounds
+
+
+class SmallConvNet(Network):
+    """conv 16, pool, conv 32, pool, dense 128, dense 64, dense 10; ReLU, 3×3, for 8×8 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
+        self.dense1, self.dense2, self.head = nn.Linear(128, 128), nn.Linear(128, 64), nn.Linear(64, 10)
+
+    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
+        """See `Network.forward`."""
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        out: Tensor = self.head(F.relu(self.dense2(F.relu(self.dense1(x.flatten(1))))))
+        return out
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row: method, its options, the step size, rounds to play."""
+
+    method: str
+    lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    count: int = 6
+
+
+BEFORE: dict[str, Any] = {
+    "delta": 1e-4,
+    "temperature": 5e-3,
+    "hess_init": 5e-4,
+    "beta2": 0.9999,
+    "damping": 1.0,
+    "clip": 0.5,
+}
+"""Settings made for MLPs on MNIST, with the step 4e-4."""
+
+
+def _changed(lr: float = 4e-4, **changes: Any) -> Setting:
+    return Setting("ivon_admm", lr, {**BEFORE, **changes})
+
+
+LEARNS = {
+    "FedAvg (Adam)": Setting("fedavg", 1e-3),
+    "before": _changed(),
+    "step 2e-3": _changed(lr=2e-3),
+    "damping 0.5": _changed(damping=0.5),
+    "beta2 0.99999": _changed(beta2=0.99999),
+    "clip 0.2": _changed(clip=0.2),
+    "origin prior": _changed(origin="prior"),
+    "curvatures times 10": _changed(delta=1e-3, hess_init=5e-3),
+    "temperature auto": _changed(temperature="auto"),
+    "temperature auto, step 2e-3": _changed(lr=2e-3, temperature="auto"),
+    "defaults": Setting("ivon_admm", 5e-3),
+}
+STABLE = {
+    "defaults": Setting("ivon_admm", 5e-3, count=16),
+    "beta2 0.9999": Setting("ivon_admm", 5e-3, {"beta2": 0.9999}, 16),
+    "damping 1": Setting("ivon_admm", 5e-3, {"damping": 1.0}, 16),
+    "initial_sd 0.1": Setting("ivon_admm", 5e-3, {"initial_sd": 0.1}, 16),
+    "initial_sd 1": Setting("ivon_admm", 5e-3, {"initial_sd": 1.0}, 16),
+    "curvatures 5e-4, clip 0.5, step 2e-3": Setting(
+        "ivon_admm", 2e-3, {"delta": 5e-4, "hess_init": 5e-4, "clip": 0.5}, 16
+    ),
+    "FedAvg (Adam)": Setting("fedavg", 1e-3, count=16),
+}
+
+
+def federation(seed: int, lr: float) -> Federation:
+    """The digits over ten clients; network, split and streams by `seed`."""
+    images = data.load("digits", None)
+    rows = splits.dirichlet(images.train_labels, 10, seed, minimum=10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SmallConvNet()
+    points = ClientData(
+        torch.from_numpy(images.train_images),
+        torch.from_numpy(images.train_labels),
+        tuple(torch.from_numpy(part) for part in rows),
+        images.levels,
+    )
+    settings = LocalSettings(lr=lr, epochs=3, batch_size=8)
+    return Federation(points, Stacked(network, CROSS_ENTROPY), settings, seed, torch.float32)
+
+
+@dataclass
+class Course:
+    """A run by rounds: test accuracy in per cent, training loss, the most noise over weights; seconds of the whole."""
+
+    accuracy: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    noise: list[float] = field(default_factory=list)
+    unbounded: int = 0
+    seconds: float = 0.0
+
+
+def play(setting: Setting, seed: int) -> Course:
+    """The rounds of a setting with a seed."""
+    own, method, course = federation(seed, setting.lr), REGISTRY[setting.method](**setting.options), Course()
+    state = method.start(own, own.stack.initial(own.dtype))
+    images = data.load("digits", None)
+    x, y = torch.from_numpy(images.test_images).float() / images.levels, torch.from_numpy(images.test_labels)
+    started = time.perf_counter()
+    for _ in range(setting.count):
+        outcome = rounds.play(method, own, state, lr=setting.lr, largest=5)
+        mean, deviation = method.mean(state), method.deviation(state)
+        with torch.no_grad():
+            right = own.stack.outputs(mean, x).argmax(dim=1) == y
+        course.accuracy.append(100.0 * float(right.float().mean()))
+        course.loss.append(outcome.loss)
+        course.unbounded += outcome.events.get("cavities_unbounded", 0)
+        ratios = {} if deviation is None else noise.against_weights(own.stack, mean, deviation)
+        worst = noise.loudest(ratios)
+        course.noise.append(float("nan") if worst is None else worst[1])
+    course.seconds = time.perf_counter() - started
+    return course
+
+
+def _row(name: str, setting: Setting, courses: Sequence[Course], shown: Sequence[int]) -> str:
+    at = [n - 1 for n in shown if n <= setting.count]
+    cells = [_spread([c.accuracy[n] for c in courses], 1) for n in at]
+    first = [_spread([c.loss[0] for c in courses], 2), _spread([c.loss[-1] for c in courses], 2)]
+    loud = [_spread([c.noise[n] for c in courses], 2) for n in (0, setting.count - 1)]
+    edge = str(sum(c.unbounded for c in courses))
+    return "| " + " | ".join([name, *cells, *first, *loud, edge]) + " |"
+
+
+def _spread(values: Sequence[float], decimals: int) -> str:
+    if np.isnan(values).all():
+        return "-"
+    deviation = f" ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{decimals}f}{deviation}"
+
+
+def table(settings: Mapping[str, Setting], seeds: Sequence[int], shown: Sequence[int]) -> str:
+    """A Markdown table, mean ± standard deviation over seeds."""
+    rounds_shown = [f"round {n}, %" for n in shown]
+    header = ["setting", *rounds_shown, "first loss", "last loss", "first noise", "last noise", "cavities unbounded"]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    for name, setting in settings.items():
+        lines.append(_row(name, setting, [play(setting, seed) for seed in seeds], shown))
+        print(lines[-1], flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print and perhaps write both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[62, 63, 64])
+    parser.add_argument("--only", nargs="+", help="rows by their names")
+    parser.add_argument("--out", type=Path, help="where to write the tables too")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = []
+    for title, settings, shown in (("Learns", LEARNS, (1, 2, 4, 6)), ("Stays stable", STABLE, (4, 8, 12, 16))):
+        own = {name: setting for name, setting in settings.items() if not chosen.only or name in chosen.only}
+        if own:
+            parts.append(f"## {title}\n\n{table(own, chosen.seeds, shown)}\n")
+    if chosen.out is not None:
+        seeds = ", ".join(map(str, chosen.seeds))
+        store.write_atomic(chosen.out, f"# Noise against weights, seeds {seeds}\n\n{chr(10).join(parts)}".encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -86,9 +86,12 @@ LEARNS = {
     "temperature auto": _changed(temperature="auto"),
     "temperature auto, step 2e-3": _changed(lr=2e-3, temperature="auto"),
     "defaults": Setting("ivon_admm", 5e-3),
+    "defaults, step 1e-3": Setting("ivon_admm", 1e-3),
+    "defaults, step 1e-2": Setting("ivon_admm", 1e-2),
 }
 STABLE = {
     "defaults": Setting("ivon_admm", 5e-3, count=16),
+    "defaults, step 1e-2": Setting("ivon_admm", 1e-2, count=16),
     "beta2 0.9999": Setting("ivon_admm", 5e-3, {"beta2": 0.9999}, 16),
     "damping 1": Setting("ivon_admm", 5e-3, {"damping": 1.0}, 16),
     "initial_sd 0.1": Setting("ivon_admm", 5e-3, {"initial_sd": 0.1}, 16),

@@ -43,8 +43,8 @@ class IvonADMM(GaussianMethod):
     `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
     training starts at the initialisation ("prior", as in the paper). `clip` bounds the mean's direction: no coordinate
-    moves more than lr · clip a step (inf: no bound). With `keep_momentum` momentum and step count run on from round to
-    round.
+    moves more than lr · clip a step (inf: no bound), so that with the default lr is five times Adam's. With
+    `keep_momentum` momentum and step count run on from round to round.
     """
 
     name = "ivon_admm"

@@ -105,7 +105,8 @@ def _is_real(value: Any) -> bool:
 
 def _short(value: Any) -> str:
     """An entry for a message, never longer than a line."""
-    text = repr(value).replace("\n", " ")
+    plain = value.item() if isinstance(value, np.str_ | np.bytes_) else value  # without NumPy's name around it
+    text = repr(plain).replace("\n", " ")
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 

@@ -183,7 +183,7 @@ def test_unequal_budgets_are_refused_unless_allowed(
     [
         ("tune.grid.fedprox.rho=0.5", ["tune.grid.fedprox.rho", "a list of different values", "0.5"]),
         ("tune.grid.fedprox.rho=[1.0, 1.0]", ["tune.grid.fedprox.rho", "a list of different values", "[1.0, 1.0]"]),
-        ("tune.grid.fedprox.rho=[-1.0, 1.0]", ["tune.grid.fedprox.rho", "positive", "-1.0"]),
+        ("tune.grid.fedprox.rho=[-1.0, 1.0]", ["tune.grid.fedprox.rho", "at least 0", "-1.0"]),
         ("tune.grid.fedavg.rho=[1.0]", ["tune.grid.fedavg.rho", "local", "unknown key"]),
         ("tune.grid.fedavg.local.rate=[1.0]", ["tune.grid.fedavg.local.rate", "optimizer, lr", "unknown key"]),
         ("tune.grid.pvi.rho=[1.0]", ["tune.grid.pvi", "fedavg, fedprox", "unknown method"]),

@@ -158,4 +158,4 @@ def test_a_configuration_runs_stores_draws_and_resumes(tree: Path) -> None:
     rounds = [json.loads(line)["round"] for line in (out / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rounds == [1, 2]
     wrong = python(tree, "-m", "badmm", "run", "failures.toml", "--set", "prior.rate=2.0", code=2)
-    assert "prior.rate: expected one of hazard (family = waiting_time), got an unknown key" in wrong
+    assert "prior.rate: expected one of hazard, got an unknown key (family = waiting_time)" in wrong

@@ -254,7 +254,6 @@ COMMANDS = {
         ("data.source", "class labels", "diabetes"),
     ),
     "more clients than rows": (CONFIG, ["--set", "split.clients=1000"], ("clients", "between 1 and", "1000")),
-    "nothing to resume": (CONFIG, ["--resume"], ("--resume", "a folder with a checkpoint", "result")),
 }
 
 

@@ -52,12 +52,16 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class ClientSolution:
-    """λ_k, the residual it was solved to, the evaluations of the client it took, and what happened."""
+    """λ_k, the residual it was solved to, the evaluations of the client it took, and what happened.
+
+    `inexact` is the residual where more evaluations would lower it, 0 at the absolute tolerance or the rounding floor.
+    """
 
     natural: Natural
     residual: float
     evaluations: int
     events: tuple[str, ...] = ()
+    inexact: float = 0.0
 
 
 def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | None = None) -> ClientSolution:
@@ -89,7 +93,8 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | No
             f"{name}: stopped after {problem.evaluations} evaluations at residual "
             f"{search.residual:.2g} (tolerance {tolerance.absolute:.2g})"
         )
-    return ClientSolution(search.best.natural, search.residual, problem.evaluations, tuple(events))
+    inexact = 0.0 if search.solved() and not search.stopped_early else search.residual
+    return ClientSolution(search.best.natural, search.residual, problem.evaluations, tuple(events), inexact)
 
 
 def _linear(problem: ClientProblem) -> ClientSolution:
@@ -132,7 +137,7 @@ class _Search:
         self.problem, self.tolerance, self.max_evaluations = problem, tolerance, tolerance.max_evaluations
         self.coordinates = Coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
-        self._solved = False
+        self._solved = self.stopped_early = False
         self.start, self.anchor = at.posterior, at
         self.target: Natural = at.natural
         self.latest = np.inf
@@ -156,9 +161,10 @@ class _Search:
         tolerance = self.tolerance
         if residual <= tolerance.absolute:
             return True
-        if tolerance.relative and residual <= tolerance.relative * self.problem.displacement(at):
+        if residual < LOST_RESIDUAL and residual <= ROUNDINGS * self.problem.rounding(at):
             return True
-        return residual < LOST_RESIDUAL and residual <= ROUNDINGS * self.problem.rounding(at)
+        self.stopped_early = bool(tolerance.relative) and residual <= tolerance.relative * self.problem.displacement(at)
+        return self.stopped_early
 
     def _step(self, at: Evaluation) -> Array | None:
         """map(x) − x at the point last noted."""

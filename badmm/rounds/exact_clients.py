@@ -1,9 +1,9 @@
 """The clients of `badmm.solve` in one process: their λ_k, duals and earlier dual lines, and their answers to messages.
 
 "contribute" down: α, K                   up: Σ c_k as they stand
-"measure"  down: λ_g, mixing weights      up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² and Σ ‖η_k − ∇L_k(μ_g)‖² (Fisher), the
-                                              largest required penalty
-"step"     down: ρ, α, γ, K               up: Σ c_k, c_k = (1 − α)/K λ_k − α η_k (or its change), evaluations
+"measure"  down: λ_g, mixing weights      up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² (Fisher), max of the required penalties
+"step"     down: ρ, α, γ, K               up: Σ c_k, c_k = (1 − α)/K λ_k − α η_k (or its change), evaluations,
+                                              Σ of the squared residuals that more evaluations would lower
 
 A client evaluates its loss once at λ_g: the measure's evaluation is where the next step starts.
 """
@@ -37,7 +37,6 @@ class _Measured:
     start: Evaluation | None
     loss: float
     squared_distance: float
-    squared_residual: float
     required_rho: float
 
 
@@ -98,7 +97,6 @@ class ExactClients:
         totals = {
             "loss": sum(one.loss for one in found),
             "squared_distance": sum(one.squared_distance for one in found),
-            "squared_residual": sum(one.squared_residual for one in found),
         }
         maxima = {"required_rho": max(one.required_rho for one in found)}
         return Reply(message.round, message.digest, len(members), totals=totals, maxima=maxima)
@@ -112,14 +110,8 @@ class ExactClients:
             start, loss = None, bound.loss(q)
         gap = self.family.ns.primal_residual(tuple(slot[k] for slot in self.clients), natural)
         eta = tuple(slot[k] for slot in self.duals)
-        residual = float("inf")
-        if start is not None:
-            residual = self._squared(tuple(e - g for e, g in zip(eta, start.natural_gradient, strict=True)))
-        return _Measured(start, loss, self._squared(gap), residual, bound.required_rho(natural, eta))
-
-    def _squared(self, change: Natural) -> float:
-        """The squared length of a change of λ in the Fisher metric at λ_g."""
-        return float(np.sum(self.family.whiten(self.natural, tuple(np.asarray(slot)[None] for slot in change)) ** 2))
+        distance = self.family.whiten(natural, tuple(np.asarray(slot)[None] for slot in gap))
+        return _Measured(start, loss, float(np.sum(distance**2)), bound.required_rho(natural, eta))
 
     def _step(self, message: Message, members: list[int]) -> Reply:
         if not members:
@@ -138,7 +130,10 @@ class ExactClients:
             message.digest,
             len(members),
             sums={"contribution": change},
-            totals={"evaluations": float(sum(evaluations))},
+            totals={
+                "evaluations": float(sum(evaluations)),
+                "squared_residual": sum(solution.inexact**2 for solution in solutions),
+            },
             maxima={"evaluations": float(max(evaluations))},
             notes=(*notes, *(event for solution in solutions for event in solution.events)),
         )

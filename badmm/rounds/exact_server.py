@@ -91,9 +91,9 @@ class ExactServer:
         primal = float(np.sqrt(measured.totals["squared_distance"] / measured.clients))
         alpha = done.steps.alpha
         dual = (self._size(done.server_residual) + (1.0 - alpha) * primal) / alpha
-        # clients are solved as exactly as the round needs: η_k = ∇L_k(μ_g) is a condition of its own
-        stationary = float(np.sqrt(measured.totals["squared_residual"] * self.num_clients / measured.clients))
-        gap = max(primal, dual, stationary)
+        # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
+        inexact = float(np.sqrt(replied.totals["squared_residual"] / replied.clients))
+        gap = max(primal, dual, inexact)
         self.method.policy.observe(done.size, done.steps.mixing, gap, primal, self._size(change))
         mixed = 0 if done.weights is None else len(done.weights) - 1
         return RoundRecord(
@@ -101,7 +101,7 @@ class ExactServer:
             gap=gap,
             primal_residual=primal,
             dual_residual=dual,
-            client_residual=stationary,
+            client_residual=inexact,
             objective=self._objective(measured),
             bytes_up=self.exchange.bytes_up,
             bytes_down=self.exchange.bytes_down,

@@ -19,8 +19,9 @@ class RoundRecord:
 
     `primal_residual` is the root mean square over clients of ‖λ_k − λ_g‖. `dual_residual` is ‖λ_0 − Σ_k η_k − λ_g‖ at
     α = 1; at α < 1, where the server's sum holds it mixed with the clients' mean, it is the bound (1 − α)/α times the
-    primal residual. `client_residual` is √Σ_k ‖η_k − ∇L_k(μ_g)‖²: 0 at the solution, whatever the clients' tolerance.
-    `gap` is the largest of the three. `objective` is Σ_k L_k(μ_g) + KL(q_g‖p_0), NaN where a client gives no loss.
+    primal residual. `client_residual` is the root mean square of the clients' own residuals, where more evaluations
+    would lower them. `gap` is the largest of the three. `objective` is Σ_k L_k(μ_g) + KL(q_g‖p_0), NaN where a client
+    gives no loss.
     Bytes are those of all messages and replies so far, one of each a client (float64; a symmetric matrix: its
     triangle). `evaluations` is the sum over clients of what their problems took beside the evaluation at λ_g,
     `most_evaluations` the largest. `condition_margin` is ρ minus the infimum of the penalties at which every client

@@ -83,7 +83,7 @@ class GaussianMethod(Method):
         rho, alpha, _ = self.steps(state, federation)
         clients, duals = tuple(sent[name] for name in SLOTS), tuple(state.clients[name] for name in DUALS)
         total = Lines(FAMILY, members.device).contribution(clients, duals, members, alpha)
-        unbounded = (rho * state.server["precision"] + duals[1][members] <= 0).sum().reshape(1)
+        unbounded = (rho * state.server["precision"] + duals[1][members] <= 0).sum()
         return {**dict(zip(SLOTS, total, strict=True)), UNBOUNDED: unbounded.to(total[0].dtype)}
 
     def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:

@@ -66,6 +66,11 @@ def inline_single_uses(body: list[Stmt], results: list[Expr]) -> tuple[list[Stmt
     return body, results
 
 
+def is_product(expr: sp.Expr) -> bool:
+    """Whether an expression is a product of two or more symbols."""
+    return bool(expr.is_Mul and all(a.is_Symbol for a in expr.args))
+
+
 class Builder:
     """Lowers the calculus of one factorising family."""
 
@@ -81,24 +86,29 @@ class Builder:
         inputs: tuple[Operand, ...],
         stages: Sequence[tuple[Sequence[sp.Symbol], Sequence[sp.Expr]]],
         source: str,
+        promote: bool = False,
     ) -> Map:
         """An elementwise kernel computed in stages: all but the last name intermediate values, the last gives the
-        results."""
+        results. `promote` has it compute in float64; what takes a logarithm does in any case."""
         symbols = {s.symbol for s in self.family.fixed}
         body: list[Stmt] = []
         uniforms: dict[sp.Symbol, sp.Expr] = {}
         results: list[Expr] = []
         quotients: Quotients = {}
         prepared = []
+        products: dict[sp.Symbol, sp.Expr] = {}
         for names, exprs in stages:
             hoisted = []
             for e in exprs:
                 h, uniforms = hoist(e, symbols, uniforms)
-                hoisted.append(h)
-            prepared.append((names, hoisted))
+                hoisted.append(h.xreplace(products))
+            # a product gets no name: a sum takes it in as a fused multiply-add, whoever compiles it
+            products |= {n: h for n, h in zip(names, hoisted, strict=False) if is_product(h)}
+            kept = [(n, h) for n, h in zip(names, hoisted, strict=False) if n not in products]
+            prepared.append(([n for n, _ in kept], [h for _, h in kept] if names else hoisted))
         # what is left after the uniforms, which are formed in float64 in any case
         functions = (sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS)
-        promote = any(f.free_symbols for _, part in prepared for h in part for f in h.atoms(*functions))
+        promote |= any(f.free_symbols for _, part in prepared for h in part for f in h.atoms(*functions))
         for names, hoisted in prepared:
             statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
             body += statements
@@ -213,7 +223,9 @@ class Builder:
         domain: Domain = "positive" if low == 0 else "negative" if high == 0 else "real"
         inputs = (Operand("theta", str(f.theta), domain), *operands(f.natural))
         density = stable.log_density(self.calculus.log_density_in_standard)
-        return self.map("log_density", inputs, [self.standard_stage(density), ((), [density])], f"{RULE}, section 2")
+        stages = [self.standard_stage(density), ((), [density])]
+        # near the mode its terms are differences of rounded means: float32 has too few digits for them
+        return self.map("log_density", inputs, stages, f"{RULE}, section 2", promote=True)
 
     def standard_stage(self, *used: sp.Basic) -> tuple[tuple[sp.Symbol, ...], list[sp.Expr]]:
         """The stage that names the standard parameters that expressions use."""

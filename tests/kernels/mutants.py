@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 SKIPPED_CALLS = {
     "load",
@@ -160,15 +162,21 @@ def planted(tree: ast.Module, mutant: Mutant) -> tuple[ast.Module, str]:
     return ast.fix_missing_locations(tree), text
 
 
-def outside(limit: float, function: Callable[[float], float]) -> Callable[[float], float]:
-    """The function as compiled code has it: NaN below ``limit`` and -inf at it, where Python's own raises."""
-    return lambda x: function(x) if x > limit else (-math.inf if x == limit else math.nan)
+def compiled(limit: float, function: Callable[[float], float], there: float) -> Callable[[Any], Any]:
+    """The function as compiled code has it: NaN below ``limit`` and ``there`` at it, where Python's own may raise, in
+    the type of its argument, so that a division by its zero is infinite and does not raise either."""
+
+    def of(x: Any) -> Any:
+        value = function(x) if x > limit else (there if x == limit else math.nan)
+        return np.float32(value) if isinstance(x, np.float32) else np.float64(value)
+
+    return of
 
 
 COMPILED_MATH = types.SimpleNamespace(
-    log=outside(0.0, math.log),
-    log1p=outside(-1.0, math.log1p),
-    sqrt=lambda x: math.sqrt(x) if x >= 0.0 else math.nan,
+    log=compiled(0.0, math.log, -math.inf),
+    log1p=compiled(-1.0, math.log1p, -math.inf),
+    sqrt=compiled(0.0, math.sqrt, 0.0),
     fsum=math.fsum,
 )
 

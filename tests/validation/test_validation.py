@@ -38,6 +38,8 @@ ARRAY_FUNCTIONS = (
     "expectation_from_natural",
     "natural_from_expectation",
     "natural_gradient",
+    "whiten",
+    "log_density",
     "dual_update",
     "server_contribution",
     "client_map",

@@ -213,7 +213,7 @@ class Coordinates(Family):
         rng = generator(self.name, "maps", dtype, count)
         ordinary = tuple(spread(rng, count, self.decades, d == "real", dtype) for d in self.standard_domains)
         extreme = tuple(edges(2 * self.decades, [d == "real" for d in self.standard_domains], dtype))
-        few = max(count // 20, 8)  # the default of the natural gradient differentiates numerically
+        few = min(count, max(count // 20, 8))  # the default of the natural gradient differentiates numerically
         gradient = tuple(spread(rng, few, 2.0, True, dtype) for _ in self.standard_domains)
         calls = [Call("natural_gradient", (*(slot[:few] for slot in ordinary), *gradient), kwargs=self.fixed)]
         for label, standard in (("generic", ordinary), ("edges", extreme)):

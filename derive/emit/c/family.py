@@ -227,8 +227,6 @@ def returning(signature: ci.Signature, lines: Sequence[str], results: Sequence[s
 
 def promoted(kernel: ir.Map, signature: ci.Signature, double: ci.Signature) -> str:
     """The float form of a map that computes in double: widen, call, round."""
-    if kernel.uniforms:
-        raise NotImplementedError(f"{kernel.name}: a uniform would be rounded to float inside a double computation")
     inputs = [p.name for p in signature.parameters if not p.is_result]
     outs = [p.name for p in signature.parameters if p.is_result]
     if not outs:

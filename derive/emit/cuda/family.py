@@ -15,7 +15,7 @@ LOOPS = {ir.Map: "map", ir.Reduction: "sum", ir.ClientSum: "client_sum"}
 # Threads a block, and blocks a multiprocessor that registers must leave room for: streaming kernels want many bytes in
 # flight, and without the second number ptxas spills to fit in blocks that are not needed.
 BOUNDS = "__launch_bounds__(256, 4)"
-HEAVY_BOUNDS = "__launch_bounds__(256, 2)"  # logarithms and special functions in double precision
+HEAVY_BOUNDS = "__launch_bounds__(256, 2)"  # roots, and logarithms and special functions in double precision
 
 Kernel = ir.Map | ir.Reduction | ir.ClientSum
 
@@ -127,10 +127,16 @@ def _at(kernel: ir.Map, module: ir.Module, precision: str) -> str:
     return method("void", "at", parameters, body, bool(kernel.scalars))
 
 
+def is_heavy(kernel: Kernel) -> bool:
+    """Whether a coordinate needs many registers: a root takes as many as a logarithm, each time that it is inlined."""
+    if not isinstance(kernel, ir.Map):
+        return isinstance(kernel, ir.Reduction)
+    return kernel.promote or any("sqrt" in ir.operations(node) for node in (*kernel.body, *kernel.results))
+
+
 def _entries(kernel: Kernel) -> str:
     """The kernels themselves: two precisions, moving 16 bytes or one element."""
-    heavy = isinstance(kernel, ir.Reduction) or (isinstance(kernel, ir.Map) and kernel.promote)
-    bounds = HEAVY_BOUNDS if heavy else BOUNDS
+    bounds = HEAVY_BOUNDS if is_heavy(kernel) else BOUNDS
     lines = []
     for precision in PRECISIONS:
         kind, wide = WIDTHS[precision]

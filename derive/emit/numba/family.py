@@ -159,7 +159,7 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
     name = f"{kernel.name}_{_suffix(single)}"
     params = [o.variable for o in kernel.operands] + [s.variable for s in kernel.scalars]
     double, inner = Printer(), Printer(single and not kernel.promote)
-    cast = _suffix(single)
+    cast = _suffix(single and not kernel.promote)
     lines = [f"    {u} = {cast}({double.expr(e)})" for u, e in kernel.uniforms]
     if kernel.promote and single:
         lines += [f"    {o.variable} = f64({o.variable})" for o in kernel.operands]

@@ -83,16 +83,20 @@ def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) ->
     if isinstance(kernel, ir.Map):
         domains = kernel.result_domains or ("real",) * len(kernel.results)
         lines += [f"    results={python_tuple(domains)},", f"    depends={_depends(kernel)},"]
+        lines += ["    promoted=True,"] if kernel.promote else []
     return "\n".join([*lines, ")"])
 
 
 def _depends(kernel: ir.Map) -> str:
-    """For each result the operands it is computed from: those whose memory its output may be."""
+    """For each result the operands whose memory its output may be: those it is computed from, and those that nothing
+    reads (the isotropic metric is the same at every mean)."""
     origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
     for s in kernel.body:
         if isinstance(s, ir.Let):
             origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
-    sets = (set().union(*(origin.get(v, set()) for v in ir.reads(r))) for r in kernel.results)
+    read = {name for node in (*kernel.body, *kernel.results) for name in ir.reads(node)}
+    unread = {k for k, o in enumerate(kernel.operands) if o.variable not in read and o.domain == "real"}
+    sets = (unread.union(*(origin.get(v, set()) for v in ir.reads(r))) for r in kernel.results)
     return python_tuple(tuple(tuple(sorted(s)) for s in sets))
 
 

@@ -597,6 +597,7 @@ _LOG_DENSITY = MapKernel(
     double=_log_density_f64,
     results=("real",),
     depends=((0, 1, 2),),
+    promoted=True,
 )
 
 

@@ -619,6 +619,7 @@ _EXPECTATION_FROM_NATURAL = MapKernel(
     double=_expectation_from_natural_f64,
     results=("real", "real"),
     depends=((0, 1), (0, 1)),
+    promoted=True,
 )
 
 
@@ -712,6 +713,7 @@ _NATURAL_FROM_EXPECTATION = MapKernel(
     double=_natural_from_expectation_f64,
     results=("positive", "positive"),
     depends=((0, 1), (0, 1)),
+    promoted=True,
 )
 
 
@@ -857,6 +859,7 @@ _NATURAL_GRADIENT = MapKernel(
     double=_natural_gradient_f64,
     results=("real", "real"),
     depends=((0, 1, 2, 3), (0, 1, 2, 3)),
+    promoted=True,
 )
 
 
@@ -951,6 +954,7 @@ _LOG_DENSITY = MapKernel(
     double=_log_density_f64,
     results=("real",),
     depends=((0, 1, 2),),
+    promoted=True,
 )
 
 
@@ -1112,6 +1116,7 @@ _WHITEN = MapKernel(
     double=_whiten_f64,
     results=("real", "real"),
     depends=((0, 1, 2, 3), (0, 1, 3)),
+    promoted=True,
 )
 
 

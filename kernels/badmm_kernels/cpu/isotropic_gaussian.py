@@ -388,7 +388,7 @@ _NATURAL_GRADIENT = MapKernel(
     single=_natural_gradient_f32,
     double=_natural_gradient_f64,
     results=("real",),
-    depends=((1,),),
+    depends=((0, 1),),
 )
 
 
@@ -412,27 +412,27 @@ def natural_gradient(
 @njit(nogil=True, cache=True, error_model="numpy")
 def log_density_f32(theta, xi, s):
     """A coordinate of `log_density`, f32."""
-    u0 = f32(1.0 / s)
-    u1 = f32(0.5 * math.log(s))
-    u2 = f32(s)
-    m = u0 * xi
-    t10 = m - theta
-    return fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+    u0 = f64(1.0 / s)
+    u1 = f64(0.5 * math.log(s))
+    u2 = f64(s)
+    theta = f64(theta)
+    xi = f64(xi)
+    t00 = fma(u0, xi, -theta)
+    return f32(fma(-0.5 * u2, t00 * t00, u1 - 0.9189385332046728))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_in, xi_in_step, u0, u1, u2, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         theta_in_at = row * theta_in_step
         xi_in_at = row * xi_in_step
         out_at = row * width
         for i in range(lo, hi):
-            theta = load(theta_in, theta_in_at + i)
-            xi = load(xi_in, xi_in_at + i)
-            m = u0 * xi
-            t10 = m - theta
-            result_0 = fma(f32(-0.5) * u2, t10 * t10, u1 - f32(0.9189385332046728))
+            theta = f64(load(theta_in, theta_in_at + i))
+            xi = f64(load(xi_in, xi_in_at + i))
+            t00 = fma(u0, xi, -theta)
+            result_0 = f32(fma(-0.5 * u2, t00 * t00, u1 - 0.9189385332046728))
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -444,9 +444,8 @@ def log_density_f64(theta, xi, s):
     u0 = f64(1.0 / s)
     u1 = f64(0.5 * math.log(s))
     u2 = f64(s)
-    m = u0 * xi
-    t10 = m - theta
-    return fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+    t00 = fma(u0, xi, -theta)
+    return fma(-0.5 * u2, t00 * t00, u1 - 0.9189385332046728)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -459,9 +458,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_
         for i in range(lo, hi):
             theta = load(theta_in, theta_in_at + i)
             xi = load(xi_in, xi_in_at + i)
-            m = u0 * xi
-            t10 = m - theta
-            result_0 = fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728)
+            t00 = fma(u0, xi, -theta)
+            result_0 = fma(-0.5 * u2, t00 * t00, u1 - 0.9189385332046728)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -479,6 +477,7 @@ _LOG_DENSITY = MapKernel(
     double=_log_density_f64,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -556,7 +555,7 @@ _WHITEN = MapKernel(
     single=_whiten_f32,
     double=_whiten_f64,
     results=("real",),
-    depends=((1,),),
+    depends=((0, 1),),
 )
 
 

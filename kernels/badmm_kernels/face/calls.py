@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -94,11 +94,17 @@ class Elementwise:
 class MapCall(Elementwise):
     """An elementwise map: one output array a result, same shape as the widest input.
 
-    results: the domain of each result; depends: for each result the operands it is computed from.
+    results: the domain of each result; depends: for each result the operands whose memory it may be written to;
+    promoted: whether it computes in float64 whatever the arrays' type.
     """
 
     results: tuple[str, ...]
     depends: tuple[tuple[int, ...], ...]
+    promoted: bool = field(default=False, kw_only=True)
+
+    def computes_in(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """The type of the numbers that arrays of `dtype` are computed with."""
+        return np.dtype(np.float64) if self.promoted else dtype
 
     def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Array]]) -> None:
         """Compute the outputs of every batch; `numbers` as from `self.numbers`."""
@@ -107,7 +113,7 @@ class MapCall(Elementwise):
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, stream: Any = None) -> tuple[Any, ...]:
         """Run the map; returns the tuple of results in the callers' array library."""
         batch = ar.batch(self.names, values, ar.Views(self.memory()))
-        numbers = self.numbers(scalars, batch.dtype)
+        numbers = self.numbers(scalars, self.computes_in(batch.dtype))
         with self.on([batch], stream):
             shapes = [batch.shape] * len(self.results)
             outputs = prepare(out, shapes, batch.dtype, batch.named, self.depends, batch.views, library=batch.library)
@@ -121,7 +127,7 @@ class MapCall(Elementwise):
         bare if there is one."""
         views = ar.Views(self.memory())
         batches = slot_batches(names, arguments, views)
-        numbers = self.numbers(scalars, batches[0].dtype)
+        numbers = self.numbers(scalars, self.computes_in(batches[0].dtype))
         count, slot_count, groups = len(arguments), len(names), len(self.results)
         given, called = flat_out(out, groups, slot_count)
         allowed = [[k * count + i for i in used] for used in self.depends for k in range(slot_count)]

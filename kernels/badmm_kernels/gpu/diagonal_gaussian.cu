@@ -390,19 +390,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x1(const __g
     badmm::map<float, 1, coordinate::log_density>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::whiten>(call);
 }

@@ -230,6 +230,7 @@ _LOG_DENSITY = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1, 2),),
+    promoted=True,
 )
 
 

@@ -210,6 +210,7 @@ _LOG_DENSITY = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 

@@ -129,6 +129,7 @@ _EXPECTATION_FROM_NATURAL = MapKernel(
     source=NAME,
     results=("real", "real"),
     depends=((0, 1), (0, 1)),
+    promoted=True,
 )
 
 
@@ -162,6 +163,7 @@ _NATURAL_FROM_EXPECTATION = MapKernel(
     source=NAME,
     results=("positive", "positive"),
     depends=((0, 1), (0, 1)),
+    promoted=True,
 )
 
 
@@ -197,6 +199,7 @@ _NATURAL_GRADIENT = MapKernel(
     source=NAME,
     results=("real", "real"),
     depends=((0, 1, 2, 3), (0, 1, 2, 3)),
+    promoted=True,
 )
 
 
@@ -238,6 +241,7 @@ _LOG_DENSITY = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1, 2),),
+    promoted=True,
 )
 
 
@@ -273,6 +277,7 @@ _WHITEN = MapKernel(
     source=NAME,
     results=("real", "real"),
     depends=((0, 1, 2, 3), (0, 1, 3)),
+    promoted=True,
 )
 
 

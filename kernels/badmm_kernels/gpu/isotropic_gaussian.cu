@@ -373,19 +373,19 @@ extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x1(cons
     badmm::map<float, 1, coordinate::natural_gradient>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) log_density_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) log_density_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) log_density_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) log_density_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::log_density>(call);
 }

@@ -187,7 +187,7 @@ _NATURAL_GRADIENT = MapKernel(
     uniforms=lambda *_: (),
     source=NAME,
     results=("real",),
-    depends=((1,),),
+    depends=((0, 1),),
 )
 
 
@@ -227,6 +227,7 @@ _LOG_DENSITY = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -260,7 +261,7 @@ _WHITEN = MapKernel(
     uniforms=lambda s: (1.0 / math.sqrt(s),),
     source=NAME,
     results=("real",),
-    depends=((1,),),
+    depends=((0, 1),),
 )
 
 

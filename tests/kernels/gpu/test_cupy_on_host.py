@@ -147,7 +147,7 @@ def test_an_old_cupy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 PER_THREAD = """
 import cupy as cp, numpy as np, badmm_kernels
-from tests.test_gpu_hardware import ByInterface, arrays, keep_busy
+from tests.kernels.gpu.test_gpu_hardware import ByInterface, arrays, keep_busy
 ns = badmm_kernels.load("diagonal_gaussian", device="gpu")
 mean, precision = arrays(2)
 expected = cp.asnumpy(mean * precision)

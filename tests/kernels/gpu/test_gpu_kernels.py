@@ -82,9 +82,8 @@ def flat(result: Any) -> list[Any]:
 
 def naturals(family: str, shape: tuple[int, ...], dtype: str, seed: int = 0) -> tuple[Any, ...]:
     rng = np.random.default_rng(seed)
-    mean, positive, other = rng.normal(size=shape), rng.uniform(0.5, 2.0, shape), rng.uniform(0.5, 2.0, shape)
-    chosen = {"isotropic_gaussian": (mean,), "diagonal_gaussian": (mean, positive), "gamma": (positive, other)}[family]
-    return tuple(a.astype(dtype) for a in chosen)
+    draw = {"real": lambda: rng.normal(size=shape), "positive": lambda: rng.uniform(0.5, 2.0, shape)}
+    return tuple(draw[domain]().astype(dtype) for domain in coordinates(family).domains)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import badmm_kernels
-from badmm_kernels.gpu import device as gpu_device
 from badmm_kernels.gpu import launch
+from badmm_kernels.gpu import source as gpu_source
 from badmm_kernels.gpu.source import HERE, source_text
 from tests.kernels.host_device import compiled, on_host
 
@@ -134,7 +134,7 @@ def test_the_text_that_cupy_caches_changes_with_what_it_includes(
 ) -> None:
     (tmp_path / "badmm").mkdir()
     header = tmp_path / "badmm" / "special.h"
-    monkeypatch.setattr(gpu_device, "INCLUDE", tmp_path)
+    monkeypatch.setattr(gpu_source, "INCLUDE", tmp_path)
     texts = []
     for content in ("one", "two"):
         header.write_text(content)

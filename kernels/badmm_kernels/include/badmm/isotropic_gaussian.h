@@ -113,19 +113,13 @@ BADMM_INLINE double badmm_isotropic_gaussian_log_density_f64(double theta, doubl
     const double u0 = 1.0 / precision;
     const double u1 = 0.5 * log(precision);
     const double u2 = precision;
-    const double m = u0 * precision_mean;
-    const double t10 = m - theta;
-    return fma(-0.5 * u2, t10 * t10, u1 - 0.9189385332046728);
+    const double t00 = fma(u0, precision_mean, -theta);
+    return fma(-0.5 * u2, t00 * t00, u1 - 0.9189385332046728);
 }
 
 BADMM_INLINE float badmm_isotropic_gaussian_log_density_f32(float theta, float precision_mean, double precision)
 {
-    const float u0 = (float)(1.0 / precision);
-    const float u1 = (float)(0.5 * log(precision));
-    const float u2 = (float)precision;
-    const float m = u0 * precision_mean;
-    const float t10 = m - theta;
-    return fmaf(-0.5f * u2, t10 * t10, u1 - 0.9189385f);
+    return (float)badmm_isotropic_gaussian_log_density_f64(theta, precision_mean, precision);
 }
 
 /* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from badmm import Gaussian
 from badmm.families.registry import bind
 from benchmarks.rounds import cell, document, span
 from validation.oracles.central import FAMILIES, anderson, central, distance, sigmoid_expectations, solve_central
@@ -37,7 +38,8 @@ def test_clients_hold_what_the_problem_says(case: Problem) -> None:
         prior = case.prior(family)
         assert prior.dim == case.dim
         # it has the family's own structure: binding it leaves it as it is
-        assert np.shape(prior.precision) == np.shape(bind(family, prior).prior.precision)
+        bound = bind(family, prior).prior
+        assert isinstance(bound, Gaussian) and np.shape(prior.precision) == np.shape(bound.precision)
     if case.kind == "softmax":
         assert max(y.max() for y in case.y) < case.num_classes
 

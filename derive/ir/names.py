@@ -1,11 +1,11 @@
-"""The variables of IR expressions: which there are, and others in their place."""
+"""Names in IR expressions: variables, others in their place, and operations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .nodes import Expr, Op, Var
+from .nodes import Expr, Let, Op, Stmt, Var
 
 
 def replaced(node: Expr, table: Mapping[str, Expr]) -> Expr:
@@ -27,3 +27,13 @@ def variables(node: Expr) -> set[str]:
     if isinstance(node, Var):
         return {node.name}
     return {name for a in node.args for name in variables(a)} if isinstance(node, Op) else set()
+
+
+def operations(node: Expr | Stmt) -> Iterator[str]:
+    """Names of the operations of a straight-line node, with repetition; those of functions that it calls excluded."""
+    if isinstance(node, Op):
+        yield node.op
+        for arg in node.args:
+            yield from operations(arg)
+    elif isinstance(node, Let):
+        yield from operations(node.value)

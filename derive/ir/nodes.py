@@ -389,16 +389,6 @@ def calls(node: Expr | Stmt) -> Iterator[str]:
             yield from calls(value)
 
 
-def operations(node: Expr | Stmt) -> Iterator[str]:
-    """Names of the operations of a straight-line node, with repetition; those of functions that it calls excluded."""
-    if isinstance(node, Op):
-        yield node.op
-        for arg in node.args:
-            yield from operations(arg)
-    elif isinstance(node, Let):
-        yield from operations(node.value)
-
-
 def reads(node: Expr | Stmt) -> Iterator[str]:
     """Names of the variables a straight-line node reads, with repetition."""
     if isinstance(node, Var):

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from ...ir import nodes as ir
+from ...ir.names import operations
 from ..c.interface import PRECISIONS, function_signature, map_signature, term_signature
 from ..docs import formula_text
 
@@ -131,7 +132,7 @@ def is_heavy(kernel: Kernel) -> bool:
     """Whether a coordinate needs many registers: a root takes as many as a logarithm, each time that it is inlined."""
     if not isinstance(kernel, ir.Map):
         return isinstance(kernel, ir.Reduction)
-    return kernel.promote or any("sqrt" in ir.operations(node) for node in (*kernel.body, *kernel.results))
+    return kernel.promote or any("sqrt" in operations(node) for node in (*kernel.body, *kernel.results))
 
 
 def _entries(kernel: Kernel) -> str:

@@ -12,6 +12,7 @@ import pytest
 import badmm_kernels
 from derive.families import load_families
 from derive.ir import nodes as ir
+from derive.ir.names import operations
 from derive.lower.admm import admm_kernels
 from derive.lower.families import build_module
 from tests.kernels.backends import BACKENDS, HEADERS, Backend, on
@@ -82,7 +83,7 @@ def exact_kernels(family: str) -> set[str]:
     def of(kernel: Any) -> set[str]:
         results = kernel.results if isinstance(kernel, ir.Map) else (kernel.term,)
         nodes = [*kernel.body, *results, *(value for _, value in kernel.uniforms)]
-        return {op for node in nodes for op in ir.operations(node)}
+        return {op for node in nodes for op in operations(node)}
 
     scalar = [k for k in module.kernels if not isinstance(k, ir.MatrixMap)]
     return {k.name for k in scalar if not of(k) & {"call", "exp", "log", "log1p"}}

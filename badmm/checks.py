@@ -15,11 +15,14 @@ Array = NDArray[np.float64]
 
 
 class ClientError(RuntimeError):
-    """A client raised, or returned something of the wrong shape or not finite; `.client` is its index."""
+    """A client raised, or returned something of the wrong shape or not finite.
+
+    `.client` is its index, `.reason` the message without it.
+    """
 
     def __init__(self, client: int, message: str) -> None:
         super().__init__(f"client {client}: {message}")
-        self.client = client
+        self.client, self.reason = client, message
 
 
 class LostClientError(ClientError):

@@ -1,6 +1,6 @@
 """The file of a federated run of networks: data, split, network, local training, and the methods to compare.
 
-A table `methods.LABEL` holds the settings of a method (`badmm.methods.networks`); LABEL is the method unless its key
+A table `methods.LABEL` holds the settings of a method (`badmm.methods`); LABEL is the method unless its key
 `method` says so, and its table `local` overrides the section `local` for this method.
 """
 
@@ -20,7 +20,7 @@ from badmm.experiments import config as configuration
 from badmm.experiments.config import toml
 from badmm.experiments.config.schema import Configuration, Positive, Section, describe, one_of
 from badmm.experiments.config.toml import ConfigError
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.rounds.network_method import Method
 
 
@@ -198,20 +198,20 @@ class MethodTable(Section):
     def make(self) -> Method:
         """The method with these settings."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in ("method", "local")}
-        return REGISTRY[self.method](**own)
+        return NETWORKS[self.method](**own)
 
 
 def _table_of(kind: str) -> type[MethodTable]:
     """The table of a method: its dataclass's fields, with their types and defaults, checked strictly."""
-    hints = get_type_hints(REGISTRY[kind])
+    hints = get_type_hints(NETWORKS[kind])
     own: dict[str, Any] = {"method": (Literal[kind], kind)}
-    for field in fields(REGISTRY[kind]):  # type: ignore[arg-type]
+    for field in fields(NETWORKS[kind]):  # type: ignore[arg-type]
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         own[field.name] = (hints[field.name], ... if default is MISSING else default)
     return create_model(f"{kind}_table", __base__=MethodTable, **own)
 
 
-TABLES = {kind: _table_of(kind) for kind in REGISTRY}
+TABLES = {kind: _table_of(kind) for kind in NETWORKS}
 
 
 def method_table(label: str, table: dict[str, Any], shared: Local) -> MethodTable:

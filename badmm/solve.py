@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm.checks import positive_integer, positive_number, real_array, same_columns
+from badmm.checks import implementation, positive_integer, positive_number, real_array, same_columns
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
@@ -35,7 +35,7 @@ def solve(
     *,
     family: str,
     prior: Distribution,
-    method: str = "bayes_admm",
+    method: str | type[ExactMethod] = "bayes_admm",
     rho: Setting = "auto",
     alpha: Setting = "auto",
     damping: Setting = "auto",
@@ -63,15 +63,16 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi" or "bregman_admm". rho > 0,
-    alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
-    likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
-    client's solution in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which
-    falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
-    participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
-    zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
-    beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
-    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
+    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "bregman_admm", or one of your
+    own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0, alpha and
+    damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
+    take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
+    in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which falls with the gap.
+    client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and participation.
+    callbacks: called with the `SolverState` after every round. start, duals: other than the prior and zero. state: go
+    on from the state of an earlier run with the same arguments; `rounds` then counts from that run's beginning.
+    participation: the fraction of clients that take part in a round. workers: threads that serve clients, each on one
+    core (default: the cores); results do not depend on it. transport: how messages reach the clients
     (`badmm.transports`; default: all are in this process).
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
@@ -87,7 +88,7 @@ def solve(
     transport = InProcess() if transport is None else transport
     members, first, total = _locate(_clients(clients), transport)
     bound = _bind(members, server, temperature, expectation, seed, first, total)
-    chosen = _method(method)
+    chosen = implementation(method, EXACT, ExactMethod, "method")
     policy = chosen.policy(total, rho, alpha, damping, server.mixed_damping)
     with Workers(available_cores() if workers is None else workers) as pool:
         population = ExactClients(bound, server, chosen.dual, limits, pool, first)
@@ -126,12 +127,6 @@ def _client_tolerance(value: float | str, evaluations: int) -> Tolerance:
             raise ValueError(f'client_tol: expected "auto" or a positive number, got {value!r}')
         return Tolerance(relative=RELATIVE, max_evaluations=limit)
     return Tolerance(positive_number(value, "client_tol"), max_evaluations=limit)
-
-
-def _method(name: Any) -> type[ExactMethod]:
-    if not isinstance(name, str) or name not in EXACT:
-        raise ValueError(f"method: expected one of {', '.join(EXACT)}, got {name!r:.80}")
-    return EXACT[name]
 
 
 def _clients(clients: Any) -> list[Any]:

@@ -62,7 +62,7 @@ class LinearRegression(Quadratic):
     """ℓ(θ) = Σ_i w_i [(y_i − a_i)² / (2σ²) + ½ log(2πσ²)], a_i = x_iᵀθ + o_i, σ² the known noise variance.
 
     X (n, d), y (n,), weights w (n,) ≥ 0 (default 1), offset o (n,) (default 0), σ² in units of y². H = XᵀWX/σ²,
-    b = XᵀW(y − o)/σ². Raises `ValueError` for shapes that do not match, σ² ≤ 0, negative weights and what is not finite.
+    b = XᵀW(y − o)/σ². Raises `ValueError` for shapes that do not match, σ² ≤ 0, negative weights, what is not finite.
     """
 
     def __init__(

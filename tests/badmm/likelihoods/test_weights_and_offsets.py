@@ -104,6 +104,7 @@ def test_weighted_linear_regression_is_solved_in_closed_form() -> None:
     ]
     prior = Gaussian(np.zeros(3), np.eye(3))
     found = badmm.solve(parts, family="full_gaussian", prior=prior).posterior
+    assert isinstance(found, Gaussian)
     precision = np.eye(3) + (X.T * weights) @ X / 0.7
     assert found.precision == pytest.approx(precision, rel=1e-12)
     assert found.mean == pytest.approx(np.linalg.solve(precision, X.T @ (weights * (y - offset)) / 0.7), rel=1e-10)

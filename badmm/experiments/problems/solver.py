@@ -78,7 +78,7 @@ class Problem:
 
 
 def _linear(problem: Problem, posterior: Gaussian, averaged: bool) -> predictive.Scores:
-    variance = problem.config.likelihood.noise_variance  # type: ignore[union-attr]
+    variance = problem.config.likelihood.noise_variance  # type: ignore[attr-defined]
     return predictive.linear_scores(problem.test_X, problem.test_y, posterior, variance, averaged=averaged)
 
 

@@ -182,6 +182,26 @@ def design(X: ArrayLike, y_length: int | None = None) -> Array:
     return np.ascontiguousarray(array)
 
 
+def row_weights(weights: ArrayLike | None, n: int) -> Array | None:
+    """Weights (n,) of rows, finite and at least 0; None stands for ones. Raises `ValueError`."""
+    if weights is None:
+        return None
+    array = real_array(weights, "weights", 1)
+    require(array >= 0, array, "weights", "non-negative")
+    return _as_long_as_rows(array, (n,), "weights")
+
+
+def row_offset(offset: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+    """Offsets of predictors in their shape, finite; None stands for zeros. Raises `ValueError`."""
+    return None if offset is None else _as_long_as_rows(real_array(offset, "offset", len(shape)), shape, "offset")
+
+
+def _as_long_as_rows(array: Array, shape: tuple[int, ...], name: str) -> Array:
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape} to match X, got {array.shape}")
+    return array
+
+
 def column_names(X: Any) -> tuple[str, ...] | None:
     """The names of a data frame's columns; None for an array."""
     columns = getattr(X, "columns", None)

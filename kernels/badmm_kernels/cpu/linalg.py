@@ -73,8 +73,8 @@ def cholesky(argument: str, matrix: Array, expected: str = "a positive definite 
 def reciprocal_condition(factor: Array, matrix: Array) -> float:
     """1/κ₁ of S = LLᵀ in units that make its diagonal 1.
 
-    A Cholesky factorization is as accurate as in the best units (Higham, Accuracy and Stability, section 10.1): a column
-    in nanometres makes S badly scaled, not its solves wrong.
+    A Cholesky factorization is as accurate as in the best units (Higham, Accuracy and Stability, section 10.1): a
+    column in nanometres makes S badly scaled, not its solves wrong.
     """
     (pocon,) = get_lapack_funcs(("pocon",), (matrix,))
     unit = 1.0 / np.sqrt(np.diag(matrix))

@@ -41,9 +41,8 @@ class LostClientError(ClientError):
     """
 
     def __init__(self, client: int, message: str, rho: float, required_rho: float) -> None:
-        super().__init__(
-            client, f"{message}; the existence condition needs rho > {required_rho:.6g}, got rho = {rho:.6g}"
-        )
+        violated = f"; the existence condition needs rho > {required_rho:.6g}, got rho = {rho:.6g}"
+        super().__init__(client, message + (violated if rho <= required_rho else ""))
         self.rho = rho
         self.required_rho = required_rho
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 # BLAS and OpenMP read these variables when they are loaded. The matrices here are small, and threads that wait for each
 # other on a busy machine make the run many times slower.
@@ -66,12 +67,16 @@ def gpu_error(load: Load, family: str) -> str:
 def solver_sections(families: Sequence[str]) -> list[Section]:
     """Return the sections that need the solver: agreement of families, one-round convergence, classic ADMM."""
 
-    def checks_of(module: str) -> Callable[[], Iterable[Check]]:
-        return lambda: [
-            c for c in importlib.import_module(f".runs.{module}", __package__).checks() if c.family in families
-        ]
+    modules = [importlib.import_module(f".runs.{name}", __package__) for name in SOLVER_MODULES]
 
-    return [Section(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
+    def checks_of(module: ModuleType) -> Callable[[], Iterable[Check]]:
+        return lambda: [c for c in module.checks() if c.family in families]
+
+    return [
+        Section(module.__name__.rpartition(".")[2].replace("_", " "), "solver", "float64", checks_of(module))
+        for module in modules
+        if not set(module.FAMILIES).isdisjoint(families)
+    ]
 
 
 def validate(sections: Sequence[Section]) -> list[Check]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from badmm.clients.federation import LocalSettings, Task
 from badmm.networks.stacked import Gradient
-from badmm.streams import Purpose
 
 
 class LocalSolver(ABC):
@@ -118,7 +117,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     """Run every member's local steps; returns the mean loss of its minibatches (k,), before each step."""
     federation = task.federation
     index, weights = task.batches()
-    generators = task.generators(Purpose.DROPOUT)
+    streams = task.streams()
     losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
     steps = task.steps
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
@@ -134,13 +133,13 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
             x = inputs.setdefault(width, read)
             if x is not read:
                 x.copy_(read)
-            masks = task.masks(generators[:active], width)
             for _ in range(solver.samples):
                 theta = solver.point(active)
                 place = theta.data_ptr()
                 if width not in bound or bound[width][0] != place:
                     bound[width] = place, federation.stack.bind(theta, x, slope)
-                total += bound[width][1](y, weight, masks)
+                seeds = [int(stream.integers(2**63)) for stream in streams[:active]]
+                total += bound[width][1](y, weight, seeds)
                 solver.observe(active)
             solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs

@@ -105,5 +105,5 @@ def point_flops(stack: Stacked, inputs: Tensor, dtype: torch.dtype) -> float:
 
     theta = {name: view.clone().requires_grad_() for name, view in stack.views(stack.initial(dtype)).items()}
     with FlopCounterMode(display=False) as counter:
-        torch.func.functional_call(stack.network, theta, (inputs[:2].to(dtype).cpu(), ())).sum().backward()
+        torch.func.functional_call(stack.network, theta, (inputs[:2].to(dtype).cpu(),)).sum().backward()
     return float(counter.get_total_flops()) / len(inputs[:2])

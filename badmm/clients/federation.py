@@ -92,8 +92,9 @@ class Federation:
             raise ValueError(f"rows: expected at least one client and one point each, got sizes {self.counts}")
         self.sizes = torch.tensor(self.counts, dtype=dtype, device=self.device)
         self.weights = self.sizes * (len(self.counts) / self.sizes.sum())
-        example, _ = data.points(data.rows[self.counts.index(max(self.counts))][:_EXAMPLES], dtype)
-        self.draws = stack.traits(example).draws
+        self.example, _ = data.points(data.rows[self.counts.index(max(self.counts))][:_EXAMPLES], dtype)
+        self.draws = stack.traits(self.example).draws
+        self.initial_buffers = stack.initial_buffers(self.example, dtype)
 
     @property
     def num_clients(self) -> int:
@@ -125,13 +126,17 @@ class Federation:
 
 @dataclass(frozen=True)
 class Task:
-    """One round's work of the clients `members` (by falling number of steps); every tensor it makes has k rows."""
+    """One round's work of the clients `members` (by falling number of steps); every tensor it makes has k rows.
+
+    `buffers` (k, B) are those that training changes; None for a network without.
+    """
 
     federation: Federation
     members: list[int]
     round: int
     lr: float
     tally: Tally = field(default_factory=Tally)
+    buffers: Tensor | None = None
 
     @property
     def index(self) -> Tensor:
@@ -194,10 +199,11 @@ class Task:
         federation, total, part = self.federation, torch.zeros_like(flat), torch.empty_like(flat)
         for place, client in enumerate(self.members):
             row, out = flat[place : place + 1], part[place : place + 1]
+            buffers = None if self.buffers is None else self.buffers[place : place + 1]
             for rows in federation.data.rows[client].split(_BLOCK):
                 x, y = federation.data.points(rows.unsqueeze(0), federation.dtype)
                 weights = torch.full(y.shape[:2], 1.0 / federation.counts[client], dtype=flat.dtype, device=x.device)
-                federation.stack.gradient(row, x, y, weights, out)
+                federation.stack.gradient(row, x, y, weights, out, buffers)
                 total[place] += out[0]
             self.tally.gradients += federation.counts[client]
         return total
@@ -207,9 +213,10 @@ class Task:
         federation, rows = self.federation, torch.empty_like(flat)
         for place, client in enumerate(self.members):
             rows[place] = 0
+            buffers = None if self.buffers is None else self.buffers[place]
             for part in federation.data.rows[client].split(_BLOCK):
                 x, y = federation.data.points(part, federation.dtype)
-                rows[place] += federation.stack.curvature(flat[place], x, y)
-            columns = federation.stack.outputs(flat[place], x[:1]).numel()
+                rows[place] += federation.stack.curvature(flat[place], x, y, buffers)
+            columns = federation.stack.outputs(flat[place], x[:1], buffers).numel()
             self.tally.gradients += federation.counts[client] * columns
         return rows

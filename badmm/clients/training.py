@@ -125,6 +125,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
         inputs: dict[int, Tensor] = {}
         bound: dict[int, tuple[int, Gradient]] = {}
         total, slope = losses[:active], solver.gradient[:active]
+        buffers = None if task.buffers is None else task.buffers[:active]
         parts = (whole[first:last, :active].unbind() for whole in (index, weights))
         for width, rows, weight in zip(widths[first:last], *parts, strict=True):
             if width < rows.shape[1]:
@@ -137,7 +138,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
                 theta = solver.point(active)
                 place = theta.data_ptr()
                 if width not in bound or bound[width][0] != place:
-                    bound[width] = place, federation.stack.bind(theta, x, slope)
+                    bound[width] = place, federation.stack.bind(theta, x, slope, buffers)
                 seeds = [int(stream.integers(2**63)) for stream in streams[:active]]
                 total += bound[width][1](y, weight, seeds)
                 solver.observe(active)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +128,14 @@ CONVOLUTIONAL: dict[str, Callable[[int], nn.Module]] = {"cifarnet": CifarNet, "a
 NAMES = ("mlp", "linear", *CONVOLUTIONAL)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's random state on the stream of a network's initialisation; as it was before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(sequence(seed, Purpose.INITIAL).generate_state(1)[0]))
+        yield
+
+
 def build(
     name: str, shape: Shape, classes: int, seed: int, *, hidden: Sequence[int] = (200, 100), activation: str = "sigmoid"
 ) -> nn.Module:
@@ -141,8 +150,7 @@ def build(
     inputs = 1
     for length in shape:
         inputs *= length
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(sequence(seed, Purpose.INITIAL).generate_state(1)[0]))
+    with seeded(seed):
         if name == "mlp":
             return MLP((inputs, *hidden, classes), activation)
         if name == "linear":

@@ -216,4 +216,4 @@ def _views(
     flat: Tensor, names: Sequence[str], shapes: Sequence[torch.Size], lengths: Sequence[int]
 ) -> dict[str, Tensor]:
     lead = flat.shape[:-1]
-    return {n: p.view(*lead, *s) for n, p, s in zip(names, flat.split(lengths, dim=-1), shapes, strict=True)}
+    return {n: p.view((*lead, *s)) for n, p, s in zip(names, flat.split(lengths, dim=-1), shapes, strict=True)}

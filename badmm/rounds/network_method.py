@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from badmm.clients.federation import Federation, LocalSettings, Task
 from badmm.clients.training import LocalSolver, PenalizedDescent, Penalty, train
+from badmm.rounds import network_buffers as buffers
 
 Tensors = dict[str, Tensor]
 Events = dict[str, int]
@@ -90,10 +91,14 @@ class Method(ABC):
         """
 
     def client(self, state: State, task: Task) -> Reply:
-        """One round of the task's clients."""
+        """One round of the task's clients; buffers go with what they send, and with what they keep where local."""
+        task = replace(task, buffers=buffers.of_task(state.server, state.clients, task))
         solver = self.solver(state, task)
         losses = train(task, solver)
         sent, kept = self.reply(state, task, solver)
+        if task.buffers is not None:
+            sent = {**sent, buffers.NAME: task.buffers}
+            kept = {**kept, buffers.NAME: task.buffers} if buffers.NAME in state.clients else kept
         return Reply(sent, kept, losses)
 
     def acceptable(self, reply: Reply) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from badmm.checks import ClientError, ServerDomainError
 from badmm.clients.federation import Federation
+from badmm.rounds import network_buffers as buffers
 from badmm.rounds.exchange import Exchange, participants
 from badmm.rounds.network_clients import NetworkClients, raise_pending
 from badmm.rounds.network_method import Method, State
@@ -58,6 +59,7 @@ def play(
     """
     asked = participants(federation.num_clients, state.round, fraction, federation.seed)
     outcome = Outcome(asked, lr=lr)
+    buffers.begin(federation, state.server, state.clients)
     before = torch.get_num_threads()
     with Workers(workers, torch.set_num_threads, (1,)) as pool:
         torch.set_num_threads(1)
@@ -65,7 +67,8 @@ def play(
             clients = NetworkClients(method, federation, state, lr, largest, pool)
             identity = [method.name, federation.num_clients, federation.num_parameters, str(federation.dtype)]
             exchange = Exchange(InProcess() if transport is None else transport, clients, digest(identity))
-            arrays = {name: state.server[name] for name in method.broadcast}
+            down = (*method.broadcast, *({buffers.NAME} & state.server.keys() - state.clients.keys()))
+            arrays = {name: state.server[name] for name in down}
             reply = exchange.ask("train", state.round, arrays=arrays, members=tuple(asked))
         finally:
             torch.set_num_threads(before)
@@ -77,6 +80,7 @@ def play(
     outcome.bytes_up, outcome.bytes_down = exchange.bytes_up, exchange.bytes_down
     server = State(state.server, {}, state.round)
     sums = {name: torch.as_tensor(array, device=federation.device) for name, array in reply.sums.items()}
+    running = sums.pop(buffers.NAME, None)
     try:
         outcome.events = method.server(server, federation, reply.clients, sums)
         raise_pending(federation.device)
@@ -84,6 +88,8 @@ def play(
         raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
     if reply.totals["split"]:
         outcome.events = {**outcome.events, SPLIT: int(reply.totals["split"])}
+    if running is not None:
+        server.server[buffers.NAME] = buffers.average(running, federation.dtype)
     outcome.loss = reply.totals["loss"] / reply.clients
     state.server = server.server
     state.round += 1

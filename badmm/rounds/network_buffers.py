@@ -9,14 +9,16 @@ They travel under `NAME`, (k, B) up and (B,) down, and are kept in `State.server
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-from badmm.clients.federation import Federation, Task
+    from badmm.clients.federation import Federation, Task
 
 NAME = "buffers"
-Tensors = dict[str, Tensor]
+Tensors = dict[str, Any]
 
 
 def begin(federation: Federation, server: Tensors, clients: Tensors) -> None:
@@ -38,12 +40,14 @@ def of_task(server: Mapping[str, Tensor], clients: Mapping[str, Tensor], task: T
 def reduce(federation: Federation, members: Tensor, rows: Tensor) -> Tensor:
     """Σ_k w_k (b_k, 1), (B + 1,) in float64, over the clients `members`."""
     weights = federation.weights[members].double()
-    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows.device)
+    total = rows.new_zeros(rows.shape[1] + 1).double()
     for row, weight in zip(rows, weights.tolist(), strict=True):
-        total.add_(row, alpha=weight)
-    return torch.cat([total, weights.sum().reshape(1)])
+        total[:-1].add_(row, alpha=weight)
+    total[-1] = weights.sum()
+    return total
 
 
 def average(total: Tensor, dtype: torch.dtype) -> Tensor:
     """The server's buffers (B,) from the sum (B + 1,)."""
-    return (total[:-1] / total[-1]).to(dtype)
+    own: Tensor = (total[:-1] / total[-1]).to(dtype)
+    return own

@@ -118,7 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         extra = {"torch": "run,torch", "sympy": "derive", "mpmath": "derive"}.get(error.name or "", "run")
-        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
+        print(
+            f"error: {error.name}: expected this package, got none; pip install 'bayesian-admm[{extra}]'",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -180,8 +180,8 @@ def test_damaged_files_are_named(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data that"),
-        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data that"),
+        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data of"),
+        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data of"),
         (lambda folder: (folder / "d.csv").write_text((folder / "d.csv").read_text() + "1,1,1\n"), "expected the data"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "seed = 3\n"), "--resume: expected run.seed as in"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "[method]\nrho = 0.5\n"), "expected method.rho as in"),

@@ -258,8 +258,8 @@ def implementation(value: Any, listed: Mapping[str, type[Class]], base: type[Cla
     found = getattr(_module(origin, name), title, None) if colon else value
     if isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found):
         return found
-    known = f'{", ".join(listed)}, or "file.py:Class" with a subclass of {base.__module__}.{base.__name__}'
-    raise ValueError(f"{name}: expected one of {known}, got {value!r:.80}")
+    what = "a class" if base is object else f"a subclass of {base.__module__}.{base.__name__}"
+    raise ValueError(f'{name}: expected one of {", ".join(listed)}, or {what} as "file.py:Class", got {value!r:.80}')
 
 
 def _module(origin: str, name: str) -> ModuleType:

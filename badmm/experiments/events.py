@@ -42,7 +42,8 @@ class Events:
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record by TensorBoard's tags: scores, averaged scores, noise, cost, clients left out."""
     groups: dict[str, Mapping[str, Any]] = {
-        "scores": {name: record[name] for name in ("accuracy", "nll", "ece", "worst_client")},
+        "scores": {name: record[name] for name in ("accuracy", "nll", "ece", "worst_client") if name in record},
+        "metrics": record.get("metrics", {}),
         "averaged": record["averaged"] or {},
         "cost": {name: record[name] for name in ("bytes_up", "bytes_down", "flops", "seconds")},
         "noise": record["noise"],

@@ -67,13 +67,18 @@ class Score:
 
 
 def at_mean(key: str) -> Callable[[Record], float | None]:
-    """The score at the server's mean; the history holds None for NaN."""
-    return lambda record: _number(record[key])
+    """The score at the server's mean; the history holds None for NaN, and nothing where a task has no such score."""
+    return lambda record: _number(record[key]) if key in record else None
+
+
+def own_metric(name: str) -> Callable[[Record], float | None]:
+    """The user's own score at the server's mean."""
+    return lambda record: _number(record["metrics"][name]) if name in record.get("metrics", {}) else None
 
 
 def under_averaging(key: str) -> Callable[[Record], float | None]:
     """The score of predictions averaged over the posterior; None for a method without one."""
-    return lambda record: None if record["averaged"] is None else _number(record["averaged"][key])
+    return lambda record: _number(record["averaged"][key]) if key in (record["averaged"] or {}) else None
 
 
 def _number(value: float | None) -> float:
@@ -164,7 +169,8 @@ def compared(runs: Runs, score: Score, rounds: Sequence[int], reference: str) ->
             cells.append(_difference([a - b for a, b in pairs if a is not None and b is not None], score.decimals))
         rows.append([label, *cells])
     title = f"{score.name[0].upper()}{score.name[1:]}: difference to {reference}, 95% t-interval"
-    return TextTable(title, ["method", *(f"round {index}" for index in rounds)], rows) if rows else None
+    some = any(cell != MISSING for row in rows for cell in row[1:])
+    return TextTable(title, ["method", *(f"round {index}" for index in rounds)], rows) if some else None
 
 
 def _difference(values: Sequence[float], decimals: int) -> str:
@@ -264,7 +270,10 @@ def summarise(
     seeds = sorted({seed for histories in runs.values() for seed in histories})
     last = max(record["round"] for histories in runs.values() for history in histories.values() for record in history)
     chosen = rounds_to_report(rounds, last)
-    tables = [by_round(runs, score, chosen) for score in BY_ROUND]
+    records = [record for histories in runs.values() for history in histories.values() for record in history]
+    named = sorted({name for record in records for name in record.get("metrics", {})})
+    own = [Score(f"{name} at the mean", own_metric(name), 3) for name in named]
+    tables = [by_round(runs, score, chosen) for score in (*BY_ROUND, *own)]
     differences = [compared(runs, score, chosen, reference) for score in COMPARED]
     end, costs = calibration(runs, last), cost(runs)
     note = (

@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from badmm.experiments import events
+from badmm.experiments import events, posterior
 from badmm.experiments.config.networks import NetworkConfig
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
-from badmm.experiments.store.tensors import sealed_bytes
 from badmm.networks.noise import largest_noise, warning
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
 
 _TOTALS = ("bytes_up", "bytes_down", "flops")
-_SCORES = ("accuracy", "nll", "ece", "worst_client", "averaged")
+_SCORES = ("accuracy", "nll", "ece", "worst_client", "metrics", "averaged")
+"""What a record may have; which of them it has depends on the task."""
 
 
 @dataclass(frozen=True)
@@ -108,28 +108,28 @@ class NetworkJob:
         }
 
     def results(self, outcome: State, history: Sequence[Record]) -> Mapping[str, bytes]:
-        """The server's tensors and a summary."""
-        server = {name: tensor.cpu().numpy() for name, tensor in outcome.server.items()}
+        """The posterior by parameters' names, and a summary."""
         summary = json.dumps(self.summary(outcome, history), indent=1)
         return {
-            "posterior.safetensors": sealed_bytes(server, {"round": str(outcome.round)}),
+            posterior.FILE: self.experiment.posterior_bytes(outcome),
             "summary.json": summary.encode(),
         }
 
     def summary(self, state: State, history: Sequence[Record]) -> dict[str, Any]:
         """Summarise the last round's scores, the costs, and the numbers of excluded clients and of domain events."""
-        last = history[-1]
+        last, reliability = history[-1], self.experiment.reliability(state)
         return {
-            **{key: last[key] for key in ("label", "seed", "round", *_SCORES, *_TOTALS)},
+            **{key: last[key] for key in ("label", "seed", "round", *_SCORES, *_TOTALS) if key in last},
             "excluded": sum(len(record["excluded"]) for record in history),
             "events": dict(sum((Counter(record["events"]) for record in history), Counter())),
-            "reliability": self.experiment.reliability(state),
+            **({} if reliability is None else {"reliability": reliability}),
         }
 
     def describe(self, record: Record) -> str:
         """Describe a round by label, seed and scores."""
         lost = f"  {len(record['excluded'])} clients left out" if record["excluded"] else ""
-        scores = f"accuracy {record['accuracy']:.4f}, NLL {record['nll']:.4f}"
+        own = {"accuracy": record.get("accuracy"), "NLL": record["nll"], **record.get("metrics", {})}
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in own.items() if value is not None)
         worst = largest_noise(record["noise"])
         noise = f", noise {worst[1]:.2f} of the weights in {worst[0]}" if worst else ""
         return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{noise}{lost}"

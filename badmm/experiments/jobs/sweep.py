@@ -13,7 +13,6 @@ from rich.console import Console
 
 import badmm_kernels
 from badmm.checks import ClientError, ServerDomainError
-from badmm.data import images as data
 from badmm.experiments import events, report
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.networks import NetworkConfig
@@ -31,7 +30,7 @@ class NetworkRuns:
         if config.run.tensorboard:
             events.check()
         self.config = config
-        self.images = data.load(config.data.source, config.data.root)
+        self.images = problems.load(config)
         self.fingerprint = problems.fingerprint(self.images)
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
         # methods share the data of a seed; seeds are the outer loop, so a cache of one seed suffices

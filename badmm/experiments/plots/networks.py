@@ -38,9 +38,11 @@ def curves(runs: Runs, title: str) -> Figure:
 
     A line is the mean over seeds and its band ± one standard deviation (n − 1); it ends with the shortest history.
     """
-    drawn, axes = plots.figure(2, 2, width=5.2, height=3.7)
     line_styles = styles(list(runs))
-    scores = ((ACCURACY, "accuracy at the mean, %"), (PREDICTION_NLL, "NLL of the prediction,\nnats per point"))
+    records = [record for histories in runs.values() for history in histories.values() for record in history]
+    every = ((ACCURACY, "accuracy at the mean, %"), (PREDICTION_NLL, "NLL of the prediction,\nnats per point"))
+    scores = [(score, name) for score, name in every if any(score.read(record) is not None for record in records)]
+    drawn, axes = plots.figure(2, len(scores), width=5.2, height=3.7)
     for row, (score, name) in enumerate(scores):
         for column, by_bytes in enumerate((False, True)):
             axis = axes[2 * row + column]
@@ -52,7 +54,7 @@ def curves(runs: Runs, title: str) -> Figure:
                 _plain_ticks(axis.xaxis)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _clear_of_the_start(axes[2:], runs)
+    _clear_of_the_start(axes[-2:], runs)
     _legend(drawn, axes[0], title)
     return drawn
 

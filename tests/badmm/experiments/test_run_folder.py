@@ -187,7 +187,7 @@ def test_damaged_files_are_named(
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "[method]\nrho = 0.5\n"), "expected method.rho as in"),
         (
             lambda folder: (folder / "c.toml").write_text(CONFIG.replace("5\ntol", "3\ntol")),
-            "run.rounds of at least the 5",
+            "run.rounds of at least 5",
         ),
         (
             lambda folder: (folder / "o" / "config.toml").write_text(CONFIG + "seed = 3\n"),

@@ -90,7 +90,7 @@ LOSSES: dict[str, tuple[type[Loss], type[Any]]] = {
 
 
 def loss_of(table: Mapping[str, Any]) -> Loss:
-    """The section that a table means; ValueError, whose text starts at its key, for an unknown kind or key."""
+    """Return the section of a table; raise ValueError, whose text starts with the key, for an unknown kind or key."""
     kind = table.get("kind")
     if kind is None:
         raise ValueError("kind: expected a value, got none (the key is required)")
@@ -107,7 +107,7 @@ def _class_of(kind: str) -> type[Any]:
 
 @cache
 def _own(kind: str) -> type[Loss]:
-    """The section of a likelihood of one's own, from its constructor."""
+    """Return the section of a user's likelihood, from its constructor."""
     loss = _class_of(kind)
     parameters, hints = inspect.signature(loss).parameters, get_type_hints(loss.__init__)
     settings: dict[str, Any] = {"kind": (Literal[kind], kind)}

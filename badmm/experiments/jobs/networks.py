@@ -78,11 +78,12 @@ class NetworkJob:
         """Run one round, which changes `state` and `totals`; return its record."""
         run, experiment = self.config.run, self.experiment
         started = time.perf_counter()
+        lr = experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds)
         outcome = rounds.play(
             experiment.method,
             experiment.federation,
             state,
-            lr=experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds),
+            lr=lr,
             largest=run.stack,
             fraction=run.participation,
             workers=self.workers,
@@ -90,20 +91,20 @@ class NetworkJob:
         seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up
         totals["bytes_down"] += outcome.bytes_down
-        totals["flops"] += outcome.point_gradients * experiment.point_flops
+        totals["flops"] += outcome.reply.totals["gradients"] * experiment.point_flops
         return {
             "round": state.round,
             "label": self.label,
             "seed": experiment.seed,
             **experiment.scores(state),
-            "loss": outcome.loss,
+            "loss": outcome.mean("loss"),
             **totals,
             "asked": len(outcome.asked),
             "used": len(outcome.used),
-            "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
+            "excluded": {str(client): reason for client, reason in outcome.excluded.items()},
             "events": outcome.events,
             "noise": experiment.noise(state),
-            "lr": outcome.lr,
+            "lr": lr,
             "seconds": seconds,
         }
 

@@ -2,6 +2,7 @@
 
 python -m derive [FAMILY ...]            prove, then write kernels/ (only the named families' files, if any are named)
 python -m derive --check                 fail, with a diff, if anything generated is stale, edited, missing or orphaned
+python -m derive likelihoods/NAME ...    the same for likelihoods, which may bear a family's name
 python -m derive FAMILY --show STAGE     print a stage: family, calculus, ir, source, claims
 python -m derive --report PATH           also write the derivation as Markdown with LaTeX
 python -m derive --out DIR               write below DIR instead of the repository
@@ -18,13 +19,16 @@ from pathlib import Path
 
 from . import generate, paths
 from .calculus.family import Family, FamilyError
+from .calculus.likelihood import Likelihood
 from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
 from .claims.lowered import unclaimed
 from .families import load_family
-from .ir.nodes import MatrixMap, Optimizer
+from .ir.nodes import Kernel, MatrixMap, Optimizer
 from .ir.show import show
+from .likelihoods import load_likelihood
 from .lower.families import build_module
+from .lower.likelihoods import build_loss
 from .report import document
 
 STAGES = ("family", "calculus", "ir", "source", "claims")
@@ -53,6 +57,8 @@ def print_stage(stage: str, name: str) -> None:
             print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
     elif name in generate.OPTIMIZERS:
         _print_sweeps(generate.OPTIMIZERS[name]())
+    elif name.startswith(generate.PREFIX):
+        _print_loss(stage, load_likelihood(name.removeprefix(generate.PREFIX)))
     else:
         _print_family(stage, load_family(name))
 
@@ -94,19 +100,37 @@ def _print_sweeps(optimizer: Optimizer) -> None:
         print("\n".join(f"  => {r.name} = {show(r.value)}" for r in sweep.results) + "\n")
 
 
+def _print_loss(stage: str, likelihood: Likelihood) -> None:
+    """Print what a likelihood states, what is derived from it, or its kernels' IR."""
+    if stage == "family":
+        for field in ("title", "citation", "predictor", "responses", "parameters", "loss"):
+            print(f"{field}: {getattr(likelihood, field)}")
+    elif stage == "calculus":
+        from .report import likelihood_section
+
+        print("\n".join(likelihood_section(likelihood)))
+    else:
+        for kernel in build_loss(likelihood).kernels:
+            _print_map(kernel)
+
+
 def _print_ir(family: Family) -> None:
     module = build_module(family)
     for function in module.functions:
         print(f"function {function.name}({', '.join(function.params)})")
         print("\n".join(show(s, "  ") for s in function.body) + "\n")
     for kernel in module.kernels:
-        print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
-        if not isinstance(kernel, MatrixMap):
-            for name, value in kernel.uniforms:
-                print(f"  uniform {name} = {show(value)}")
-        for statement in kernel.body:
-            print(show(statement, "  "))
-        print(f"  => {', '.join(show(r) for r in kernel.results)}\n")
+        _print_map(kernel)
+
+
+def _print_map(kernel: Kernel) -> None:
+    print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
+    if not isinstance(kernel, MatrixMap):
+        for name, value in kernel.uniforms:
+            print(f"  uniform {name} = {show(value)}")
+    for statement in kernel.body:
+        print(show(statement, "  "))
+    print(f"  => {', '.join(show(r) for r in kernel.results)}\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -183,7 +207,8 @@ def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
     start = time.perf_counter()
     claims = list(every_claim(names))
     modules, optimizers = generate.build(names)
-    orphans = unclaimed([*modules.values(), *optimizers.values()], claims)
+    losses = generate.build_losses(names)
+    orphans = unclaimed([*modules.values(), *losses.values(), *optimizers.values()], claims)
     for kernel in orphans:
         print(f"FAIL {kernel}: expected a claim with this kernel as its target, got none", file=sys.stderr)
     if orphans:

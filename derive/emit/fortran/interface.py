@@ -50,7 +50,7 @@ def remarks(lines: list[str]) -> str:
     return "\n".join(f"  ! {line}" for line in wrapped)
 
 
-def emit(modules: Mapping[str, ir.Module], optimizers: Mapping[str, ir.Optimizer]) -> str:
+def emit(modules: Mapping[str, ir.Module | ir.LossModule], optimizers: Mapping[str, ir.Optimizer]) -> str:
     """kernels/badmm_kernels/include/badmm_kernels.f90."""
     parts = [
         remarks(["The domain test: 1 unless bound < value < infinity."]),

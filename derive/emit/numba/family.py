@@ -13,7 +13,15 @@ from ..python.family import constants, exported, public_function, record, wrappe
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
-MATH = ("sqrt", "exp", "log", "log1p")  # of the library; the others are intrinsics or Python's own
+MATH = (
+    "sqrt",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "erf",
+    "erfc",
+)  # of the library; the others are intrinsics or Python's own
 TOGETHER = 5  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # badmm_kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = KERNELS / "cpu" / "intrinsics.py"

@@ -19,9 +19,11 @@ from .emit.numba import family as emit_numba
 from .emit.numba import likelihood as emit_numba_loss
 from .emit.numba import optimizer as emit_numba_sweep
 from .emit.python import scalars as emit_scalars
+from .emit.python.family import python_tuple
 from .emit.torch import optimizer as emit_torch
 from .families import family_names, load_families
-from .ir.nodes import LossModule, Module, Optimizer
+from .ir.likelihoods import LossModule
+from .ir.nodes import Module, Optimizer
 from .likelihoods import likelihood_names, load_likelihood
 from .lower import ivon as ivon_kernels
 from .lower.families import build_module
@@ -62,13 +64,28 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"ivon": ivon_kernels.optimizer
 def registry(modules: Mapping[str, Module | LossModule], optimizers: Mapping[str, Optimizer]) -> str:
     """kernels/badmm_kernels/registry.py: the families, likelihoods and optimizers for which kernels exist."""
     families = "\n".join(f'    "{n}",' for n, m in modules.items() if isinstance(m, Module))
-    losses = "\n".join(f'    "{m.name}",' for m in modules.values() if isinstance(m, LossModule))
+    losses = "\n".join(_likelihood_row(m) for m in modules.values() if isinstance(m, LossModule))
     steps = "".join(f'"{n}",' for n in optimizers)
-    head = f'"""The families, the likelihoods and the optimizers for which kernels exist.\n\n{MARK}. Do not edit.\n"""'
-    return (
-        f"{head}\n\nFAMILIES: tuple[str, ...] = (\n{families}\n)\nLIKELIHOODS: tuple[str, ...] = (\n{losses}\n)\n"
-        f"OPTIMIZERS: tuple[str, ...] = ({steps})\n"
-    )
+    return f'''"""The families, the likelihoods and the optimizers for which kernels exist.
+
+{MARK}. Do not edit.
+"""
+
+FAMILIES: tuple[str, ...] = (
+{families}
+)
+Pairs = tuple[tuple[str, str], ...]
+LIKELIHOODS: dict[str, tuple[Pairs, Pairs]] = {{
+{losses}
+}}
+"""By name: the responses with their supports, and the parameters with their meanings."""
+OPTIMIZERS: tuple[str, ...] = ({steps})
+'''
+
+
+def _likelihood_row(loss: LossModule) -> str:
+    responses, parameters = python_tuple(loss.responses), python_tuple(loss.parameters)
+    return f'    "{loss.name}": (\n        {responses},\n        {parameters},\n    ),'
 
 
 def scalars(*_everything: object) -> str:

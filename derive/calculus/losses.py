@@ -113,7 +113,9 @@ class Loss:
         f = f if reflected is None else reflected
         # products of sums are multiplied out, what a function takes is left as it is
         terms = [t for part in sp.Add.make_args(stable(f)) for t in sp.Add.make_args(part.expand(deep=False))]
-        constant, closed, open_terms = [], [], []
+        constant: list[sp.Expr] = []
+        closed: list[sp.Expr] = []
+        open_terms: list[sp.Expr] = []
         for term in terms:
             where = constant if not term.has(self.a) else closed if self._is_closed(term) else open_terms
             where.append(term)
@@ -187,7 +189,8 @@ class Loss:
         """E of the closed terms and of their derivatives, a ~ N(center, spread²): E[f′] = ∂E[f]/∂center."""
         orders = [sp.Add.make_args(derivative(self.closed, self.a, k)) for k in range(3)]
         # of a piecewise term the expected derivative itself: that of its expectation cancels for a small spread
-        return tuple(sp.Add(*[self._expected(t) for t in terms]) for terms in orders)  # type: ignore[return-value]
+        value, slope, curvature = (sp.Add(*[self._expected(t) for t in terms]) for terms in orders)
+        return value, slope, curvature
 
     def _expected(self, term: sp.Expr) -> sp.Expr:
         c, rest = term.as_independent(self.a, as_Add=False)
@@ -305,7 +308,7 @@ def _expected_pieces(pieces: sp.Piecewise, a: sp.Symbol) -> sp.Expr:
     slope, shift = poly.coeff_monomial(a), poly.coeff_monomial(1)
     ends = sorted(
         (sp.expand((s * bound - shift) / slope) for s in (-1, 1)),
-        key=lambda e: float(e.subs({s: 1 for s in e.free_symbols})),
+        key=lambda e: float(e.subs(dict.fromkeys(e.free_symbols, 1))),
     )
     low, high = ((end - center) / spread for end in ends)
     left, right = (_signed(outside, s) for s in _signs(slope))

@@ -105,13 +105,19 @@ def definition(function: Any) -> Callable[..., sp.Expr] | None:
     return function.definition if issubclass(function, Tailed) else DEFINITIONS.get(function)
 
 
+def _defined(call: sp.Function) -> sp.Expr:
+    found = definition(call.func)
+    assert found is not None
+    return found(*call.args)
+
+
 def define(expr: sp.Expr) -> sp.Expr:
     """The expression with every function of this module replaced by its definition."""
     while True:
         found = sorted((f for f in expr.atoms(sp.Function) if definition(f.func)), key=sp.default_sort_key)
         if not found:
             return expr
-        expr = expr.xreplace({f: definition(f.func)(*f.args) for f in found})
+        expr = expr.xreplace({f: _defined(f) for f in found})
 
 
 def by_stirling(expr: sp.Expr) -> sp.Expr:

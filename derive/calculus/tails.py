@@ -6,7 +6,8 @@ log_normal_cdf(x) = log Φ(x)                        log_normal_cdf′ = mills, 
 mills(x) = φ(x)/Φ(x)                                mills′ = −mills(x) mills_excess(x)
 mills_excess(x) = x + mills(x) > 0                  falls as −1/x for x → −∞
 log_one_minus_exp(u) = log(1 − e⁻ᵘ), u > 0          its derivative is bernoulli(u)/u
-bernoulli(u) = u/(eᵘ − 1)                           bernoulli′ = bernoulli_slope
+log_event(x) = log(1 − exp(−eˣ))                    log_event′ = bernoulli(eˣ)
+bernoulli(u) = u/(eᵘ − 1)                           bernoulli′ = bernoulli_slope(u)/u
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MILLS_STEPS = 60
 BERNOULLI_NEAR = 1.0  # below it the series is summed, a sixth of the way to its nearest pole 2πi
 BERNOULLI_TERMS = 12
 LARGEST_EXPONENT = 700.0
+UNDERFLOWING = -37.0  # below it eˣ/2 is less than half a unit of x
 
 
 class softplus(Tailed):
@@ -97,6 +99,17 @@ class log_one_minus_exp(Tailed):
         return bernoulli(self.args[0]) / self.args[0]
 
 
+class log_event(Tailed):
+    """log(1 − exp(−eˣ)), which is x far below 0."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.log(1 - sp.exp(-sp.exp(x)))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return bernoulli(sp.exp(self.args[0]))
+
+
 class bernoulli(Tailed):
     """u/(eᵘ − 1)."""
 
@@ -147,7 +160,8 @@ def _stable_log(u: sp.Expr) -> sp.Expr:
     if len(terms) == 2 and len(exponentials) == 1 and rest.is_positive:
         return sp.log(rest) + softplus(exponentials[0].args[0] - sp.log(rest))
     if len(terms) == 2 and len(falling) == 1 and rest == 1 and (-falling[0]).args[0].could_extract_minus_sign():
-        return log_one_minus_exp(-(-falling[0]).args[0])
+        inner = -(-falling[0]).args[0]
+        return log_event(inner.args[0]) if isinstance(inner, sp.exp) else log_one_minus_exp(inner)
     if len(terms) == 2 and 1 in terms and (u - 1).is_nonnegative:
         return log1p(u - 1)
     return sp.log(u)
@@ -285,6 +299,15 @@ def _bernoulli_functions() -> list[Function]:
                 Return((_op("log1p", _op("neg", _op("exp", _op("neg", "x")))),)),
             ),
             "log(1 - e^-x), x > 0.",
+        ),
+        Function(
+            "log_event",
+            ("x",),
+            (
+                If(_op("lt", "x", UNDERFLOWING), (Return((Var("x"),)),)),
+                Return((_call("log_one_minus_exp", _op("exp", "x")),)),
+            ),
+            "log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2.",
         ),
     ]
 

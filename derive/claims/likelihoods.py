@@ -14,7 +14,8 @@ from ..calculus.likelihood import Likelihood
 from ..calculus.losses import loss_of
 from ..calculus.special import define
 from ..ir.evaluate import Evaluator
-from ..ir.nodes import LossModule, Map
+from ..ir.likelihoods import LossModule
+from ..ir.nodes import Map
 from ..lower.likelihoods import build_loss
 from .claim import Claim, ClaimError
 
@@ -46,6 +47,7 @@ EXACT: dict[str, Callable[[Any], Any]] = {
     "mills": _mills,
     "mills_excess": lambda x: x + _mills(x),
     "log_one_minus_exp": lambda u: mp.log(-mp.expm1(-u)) if u < 1 else mp.log1p(-mp.exp(-u)),
+    "log_event": lambda x: mp.log(-mp.expm1(-mp.exp(x))) if x < 1 else mp.log1p(-mp.exp(-mp.exp(x))),
     "bernoulli": lambda u: u / mp.expm1(u) if u < 700 else mp.mpf(0),
     "bernoulli_slope": lambda u: _bernoulli_slope(u),
 }

@@ -14,7 +14,8 @@ import sympy as sp
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Family
 from ..ir.evaluate import Evaluator
-from ..ir.nodes import Kernel, LossModule, MatrixMap, Module, Optimizer
+from ..ir.likelihoods import LossModule
+from ..ir.nodes import Kernel, MatrixMap, Module, Optimizer
 from ..lower.admm import expected_results as round_results
 from ..lower.families import build_module
 from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric

@@ -1,12 +1,12 @@
 """The one intermediate representation: small expression trees, straight-line statements, a few kinds of kernel.
 
 Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Int`, `Op`. Operations are + − × ÷, negation, an explicit
-`fma`, square root, exp, expm1, log, log1p, erf, erfc, comparisons, `select` (both values are computed, so that it vectorises) and calls
-of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and integers are bit-identical
-wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+`fma`, square root, exp, expm1, log, log1p, erf, erfc, comparisons, `select` (both values are computed, so that it
+vectorises) and calls of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and
+integers are bit-identical wherever they are compiled. Matrix code uses the same nodes with `MATRIX_OPS`.
 
-Values are of four kinds (`kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64 bits)
-and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
+Values are of four kinds (`names.kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64
+bits) and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
     select(truth, a, b)      a or b of one kind
     iadd isub imul iand ixor ishl ishr    on two words or two bits
     low(word)                the bits at its lower end
@@ -16,7 +16,7 @@ and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -355,93 +355,6 @@ class Optimizer:
     def origin(self) -> str:
         """What a generated file says it is made from."""
         return f"{', '.join(self.files)} (sha256 {self.digest})"
-
-
-@dataclass(frozen=True)
-class Quadrature:
-    """E[g], E[g′], E[g″] of one function g of one number under N(center, spread²).
-
-    `center`, `spread` and `coefficient` are variables of the kernel (a coefficient of 0 makes the rest superfluous);
-    `results` are the names of the three expectations. `argument` is g's variable, `body` and `values` are g, g′ and g″,
-    which are analytic but for a singularity at `place` ± i `distance`.
-    """
-
-    center: str
-    spread: str
-    coefficient: str
-    results: tuple[str, str, str]
-    argument: str
-    body: tuple[Stmt, ...]
-    values: tuple[Expr, Expr, Expr]
-    place: float
-    distance: float
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """Gaussian expectations of a loss and its derivatives in one row: `before`, `quadratures`, then the results.
-
-    `whole` is the same as one map, every quadrature written out as a loop over its nodes.
-    """
-
-    before: tuple[Stmt, ...]
-    quadratures: tuple[Quadrature, ...]
-    after: tuple[Stmt, ...]
-    whole: Map
-
-
-@dataclass(frozen=True)
-class LossModule:
-    """All kernels of one likelihood, with the scalar functions they call, callees first."""
-
-    name: str
-    title: str
-    citation: str
-    digest: str
-    responses: tuple[tuple[str, str], ...]  # name and support
-    parameters: tuple[tuple[str, str], ...]  # name and meaning
-    functions: tuple[Function, ...]
-    loss: Map
-    constant: Map
-    expectation: Expectation
-    facts: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def family(self) -> str:
-        """The name by which functions of the header and claims speak of it."""
-        return f"{self.name}_loss"
-
-    @property
-    def header(self) -> str:
-        """The file of the C header, below badmm/ and without its ending."""
-        return f"likelihoods/{self.name}"
-
-    @property
-    def kernels(self) -> tuple[Map, ...]:
-        """Every kernel as a map."""
-        return self.loss, self.constant, self.expectation.whole
-
-    @property
-    def origin(self) -> str:
-        """What a generated file says it is made from."""
-        return f"likelihoods/{self.name}.py (sha256 {self.digest})"
-
-
-def kind(node: Expr, names: Mapping[str, Kind]) -> Kind:
-    """The kind of an expression; variables missing from `names` are real."""
-    if isinstance(node, Var):
-        return names.get(node.name, "real")
-    if isinstance(node, Int):
-        return node.kind
-    if isinstance(node, Lit) or node.op in REAL_OPS:
-        return "real"
-    if node.op in COMPARISONS:
-        return "truth"
-    if node.op == "select":
-        return kind(node.args[1], names)
-    if node.op in INTEGER_OPS:
-        return kind(node.args[0], names)
-    return "bits" if node.op in ("low", "bits") else "real"
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:

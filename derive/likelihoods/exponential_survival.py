@@ -11,7 +11,7 @@ d = sp.Symbol("d", nonnegative=True)
 LIKELIHOOD = Likelihood(
     name="exponential_survival",
     title="Exponential survival",
-    citation="Kalbfleisch & Prentice, The statistical analysis of failure time data, 2nd edition, 2002, sections 2.2 and 3.2",
+    citation="Kalbfleisch & Prentice, The statistical analysis of failure time data, 2nd edition, 2002, section 3.2",
     predictor=a,
     responses=(
         Response("time", t, "positive"),

@@ -1,4 +1,4 @@
-"""Huber with threshold k in units of the scale s: f = r²/2 for |r| ≤ k, k|r| − k²/2 beyond, r = (y − a)/s; no density."""
+"""Huber, threshold k in scales s: f = r²/2 for |r| ≤ k, k|r| − k²/2 beyond, r = (y − a)/s; no density."""
 
 import sympy as sp
 

@@ -8,7 +8,7 @@ a = sp.Symbol("a", real=True)
 y = sp.Symbol("y", nonnegative=True)
 
 
-def cdf(u):
+def cdf(u: sp.Expr) -> sp.Expr:
     """Φ(u)."""
     return (1 + sp.erf(u / sp.sqrt(2))) / 2
 

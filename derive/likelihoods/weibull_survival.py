@@ -1,4 +1,4 @@
-"""Weibull survival of shape k: time t, event d (0: censored), hazard k tᵏ⁻¹ eᵃ; f = tᵏ eᵃ − d (a + log k + (k − 1) log t)."""
+"""Weibull survival of shape k: time t, event d (0: censored); f = tᵏ eᵃ − d (a + log k + (k − 1) log t)."""
 
 import sympy as sp
 
@@ -11,7 +11,7 @@ d = sp.Symbol("d", nonnegative=True)
 LIKELIHOOD = Likelihood(
     name="weibull_survival",
     title="Weibull survival",
-    citation="Kalbfleisch & Prentice, The statistical analysis of failure time data, 2nd edition, 2002, sections 2.2 and 3.2",
+    citation="Kalbfleisch & Prentice, The statistical analysis of failure time data, 2nd edition, 2002, section 3.2",
     predictor=a,
     responses=(
         Response("time", t, "positive"),

@@ -12,17 +12,15 @@ import sympy as sp
 from ..calculus import special, tails
 from ..calculus.likelihood import Likelihood
 from ..calculus.losses import Loss, Profile, center, loss_of, spread, x
+from ..ir.likelihoods import Expectation, LossModule, Quadrature
 from ..ir.nodes import (
-    Expectation,
     Expr,
     Function,
     Let,
     Lit,
-    LossModule,
     Map,
     Op,
     Operand,
-    Quadrature,
     Scalar,
     Stmt,
     Var,

@@ -13,11 +13,21 @@ import importlib
 from contextlib import AbstractContextManager
 from types import ModuleType
 
-from badmm_kernels.registry import FAMILIES, OPTIMIZERS
+from badmm_kernels.registry import FAMILIES, LIKELIHOODS, OPTIMIZERS
 
 __version__ = "0.1.0"
 
-__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "single_threaded", "synchronize"]
+__all__ = [
+    "FAMILIES",
+    "LIKELIHOODS",
+    "OPTIMIZERS",
+    "get_num_threads",
+    "load",
+    "load_likelihood",
+    "set_num_threads",
+    "single_threaded",
+    "synchronize",
+]
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
@@ -28,13 +38,27 @@ def load(family: str, device: str = "cpu") -> ModuleType:
     """
     if family not in FAMILIES + OPTIMIZERS:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
+    return _module(family, device)
+
+
+def load_likelihood(name: str, device: str = "cpu") -> ModuleType:
+    """The namespace of a likelihood's kernels: `loss`, `expected_loss`, `constant` and `growth`.
+
+    name: one of `badmm_kernels.LIKELIHOODS`. device: "cpu" or "gpu". Raises as `load` does.
+    """
+    if name not in LIKELIHOODS:
+        raise ValueError(f"name: expected one of {', '.join(LIKELIHOODS)}, got {name!r}")
+    return _module(f"likelihoods.{name}", device)
+
+
+def _module(path: str, device: str) -> ModuleType:
     if device not in ("cpu", "gpu"):
         raise ValueError(f"device: expected 'cpu' or 'gpu', got {device!r}")
     if device == "gpu":
         from badmm_kernels.gpu.device import current
 
         current()
-    return importlib.import_module(f"badmm_kernels.{device}.{family}")
+    return importlib.import_module(f"badmm_kernels.{device}.{path}")
 
 
 def synchronize(device: int | None = None) -> None:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 
 from ...ir import nodes as ir
+from ...ir.likelihoods import LossModule
 from ...ir.names import operations
 from ..c.interface import PRECISIONS, function_signature, map_signature, term_signature
 from ..docs import formula_text
@@ -21,7 +22,7 @@ HEAVY_BOUNDS = "__launch_bounds__(256, 2)"  # roots, and logarithms and special 
 Kernel = ir.Map | ir.Reduction | ir.ClientSum
 
 
-def emit_loss(module: ir.LossModule) -> str:
+def emit_loss(module: LossModule) -> str:
     """kernels/badmm_kernels/gpu/likelihoods/<likelihood>.cu."""
     head = f"""// CUDA kernels of the likelihood: {module.title}.
 //
@@ -75,7 +76,7 @@ def mask(numbers: list[int]) -> str:
     return hex(sum(1 << n for n in numbers))
 
 
-def _coordinate(kernel: Kernel, module: ir.Module | ir.LossModule) -> str:
+def _coordinate(kernel: Kernel, module: ir.Module | LossModule) -> str:
     """The functor of one coordinate: how many values, their domains, the header's function."""
     tested = kernel.tested if isinstance(kernel, ir.Map) else kernel.operands
     domains = [o.domain if o in tested else "real" for o in kernel.operands]
@@ -134,7 +135,7 @@ def method(result: str, name: str, parameters: list[str], body: str, has_scalars
     return f"{head}\n    {{\n        {body}\n    }}"
 
 
-def _at(kernel: ir.Map, module: ir.Module | ir.LossModule, precision: str) -> str:
+def _at(kernel: ir.Map, module: ir.Module | LossModule, precision: str) -> str:
     """`at` in one precision: the results of a coordinate."""
     kind, count = WIDTHS[precision][0], len(kernel.results)
     name = map_signature(kernel, module, precision).name

@@ -6,10 +6,11 @@ from __future__ import annotations
 import textwrap
 
 from ...ir import nodes as ir
+from ...ir.likelihoods import LossModule
 from ..cuda.family import loop_kernels, matrix_functions
 from ..numba.family import matrix_function, uniforms
-from ..python.likelihood import public_functions
 from ..python.family import RECORDS, constants, exported, public_function, record
+from ..python.likelihood import public_functions
 
 
 def emit(module: ir.Module) -> str:
@@ -19,10 +20,11 @@ def emit(module: ir.Module) -> str:
     return f"{_header(module)}\n\n\n{body}\n"
 
 
-def emit_loss(module: ir.LossModule) -> str:
+def emit_loss(module: LossModule) -> str:
     """kernels/badmm_kernels/gpu/likelihoods/<likelihood>.py."""
     records = "\n\n\n".join(record(k, uniforms(k), ["source=SOURCE"]) for k in module.kernels)
     imports = "import math\n" if "math." in records else ""
+    imports += "from math import lgamma\n" if "lgamma(" in records else ""
     return (
         f'''"""CUDA kernels of the likelihood: {module.title}.
 

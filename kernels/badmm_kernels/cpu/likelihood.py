@@ -1,5 +1,5 @@
-"""What stands between a caller's arrays and a likelihood's loops: checks of shape and type, missing weights and offsets,
-threads, outputs, tables.
+"""What stands between a caller's arrays and a likelihood's loops: checks of shape and type, missing weights and
+offsets, threads, outputs, tables.
 
 Values are not tested: supports are the caller's to check, once, and a loss that overflows is infinite in its row.
 """

@@ -21,7 +21,7 @@ from badmm_kernels.cpu.intrinsics import bits, f64, fma, from_bits, i64, u64
 
 Array = np.ndarray[Any, Any]
 LEAST_WIDTH = 0.03  # posterior width over the distance to the singularity, below which a row is left to the caller
-STEP, BEND = 0.69, 0.16  # as derive/lower/quadrature.py has them
+STEP, BEND = 0.66, 0.16  # as derive/lower/quadrature.py has them
 FARTHEST = 8.5  # of t: predictors of up to 2400 times the distance to the singularity
 LEVELS = 4  # grids an octave of steps
 GROUP = 16

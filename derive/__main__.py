@@ -2,6 +2,7 @@
 
 python -m derive [FAMILY ...]            prove, then write kernels/ (only the named families' files, if any are named)
 python -m derive --check                 fail, with a diff, if anything generated is stale, edited, missing or orphaned
+python -m derive FILE.py --out DIR        a family or likelihood of your own: prove it, write kernels into DIR
 python -m derive likelihoods/NAME ...    the same for likelihoods, which may bear a family's name
 python -m derive FAMILY --show STAGE     print a stage: family, calculus, ir, source, claims
 python -m derive --report PATH           also write the derivation as Markdown with LaTeX
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import generate, paths
+from . import generate, own, paths
 from .calculus.family import Family, FamilyError
 from .calculus.likelihood import Likelihood
 from .claims.claim import Claim, Verdict, check
@@ -165,6 +166,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if any(name.endswith(".py") for name in args.families):
+        return _derive_own(args)
     known = generate.known()
     unknown = [n for n in args.families if n not in known]
     if unknown:
@@ -184,6 +187,29 @@ def _run(args: argparse.Namespace) -> int:
         print("--out: expected a folder to write below, as an installation has no checkout, got none", file=sys.stderr)
         return 2
     return _derive(names, args.out or paths.ROOT, args.report)
+
+
+def _derive_own(args: argparse.Namespace) -> int:
+    """Prove a user's own family or likelihood and write its kernels."""
+    if len(args.families) != 1 or args.out is None or args.check or args.show or args.report:
+        print("FILE.py: expected one file and --out DIR, and nothing else", file=sys.stderr)
+        return 2
+    start = time.perf_counter()
+    stated = own.load(Path(args.families[0]))
+    try:
+        verdicts = prove(own.claims(stated))
+        files = {} if any(not v.holds for v in verdicts) else own.files(stated)
+    except Exception as error:
+        raise own.explained(stated, error) from error
+    missed = [v for v in verdicts if not v.holds]
+    if missed:
+        first = missed[0]
+        print(f"{args.families[0]}: {first.claim.name}: {first.method}", file=sys.stderr)
+        return 2
+    for name in generate.write(files, args.out):
+        print(args.out / name)
+    print(f"{len(verdicts)} claims proved, {len(files)} files current ({time.perf_counter() - start:.1f} s)")
+    return 0
 
 
 def _check(names: list[str] | None, out: Path | None) -> int:

@@ -10,7 +10,11 @@ Importing this package loads NumPy alone; Numba (and SciPy, for the full Gaussia
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 from badmm_kernels.registry import FAMILIES, LIKELIHOODS, OPTIMIZERS
@@ -30,22 +34,45 @@ __all__ = [
 ]
 
 
-def load(family: str, device: str = "cpu") -> ModuleType:
+def load(family: str | Path | ModuleType, device: str = "cpu") -> ModuleType:
     """The namespace of a family's or an optimizer's kernels.
 
-    family: one of `badmm_kernels.FAMILIES` or `badmm_kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for
-    an unknown family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
+    family: one of `badmm_kernels.FAMILIES` or `badmm_kernels.OPTIMIZERS`, or the file of kernels that `badmm derive
+    FILE.py --out DIR` has written, as a path that ends in .py or imported. device: "cpu" or "gpu". Raises ValueError
+    for an unknown family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
     """
+    if isinstance(family, ModuleType):
+        return family
+    if str(family).endswith(".py"):
+        return _from_file(Path(family).resolve())
     if family not in FAMILIES + OPTIMIZERS:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
-    return _module(family, device)
+    return _module(str(family), device)
 
 
-def load_likelihood(name: str, device: str = "cpu") -> ModuleType:
+@cache
+def _from_file(path: Path) -> ModuleType:
+    """A file of kernels outside the package."""
+    if not path.is_file():
+        raise ValueError(f"family: expected a file of kernels, found none at {path}")
+    spec = importlib.util.spec_from_file_location(f"badmm_kernels_of_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_likelihood(name: str | Path | ModuleType, device: str = "cpu") -> ModuleType:
     """The namespace of a likelihood's kernels: `loss`, `expected_loss`, `constant` and `growth`.
 
-    name: one of `badmm_kernels.LIKELIHOODS`. device: "cpu" or "gpu". Raises as `load` does.
+    name: one of `badmm_kernels.LIKELIHOODS`, or a file of kernels as for `load`. device: "cpu" or "gpu". Raises as
+    `load` does.
     """
+    if isinstance(name, ModuleType):
+        return name
+    if str(name).endswith(".py"):
+        return _from_file(Path(name).resolve())
     if name not in LIKELIHOODS:
         raise ValueError(f"name: expected one of {', '.join(LIKELIHOODS)}, got {name!r}")
     return _module(f"likelihoods.{name}", device)

@@ -156,11 +156,12 @@ if {q.coefficient} != 0.0:
         reach = load(table{k}_reaches, level)
         reached = low >= -reach and high <= reach
         if reached:
-            base = load(table{k}_origins, level) + low
+            count = (high - low) // GROUP * GROUP + GROUP
+            base = load(table{k}_origins, level) + low - (count - high + low) // 2
             tall = 1.0 / {q.spread}
             scale = {HALF_LOG2E!r} * tall
             shift = -{q.center} * scale
-            for k in range((high - low) // GROUP * GROUP + GROUP):
+            for k in range(count):
                 w = bell(fma(load(table{k}_nodes, base + k), scale, shift))
                 {value} = total_of({value}, w, load(table{k}_value, base + k))
                 {slope} = total_of({slope}, w, load(table{k}_slope, base + k))

@@ -4,7 +4,8 @@ likelihoods with every node shared by all rows.
 Nodes a = place + distance sinh(t) lie on uniform grids of t, one grid a level, so that g, g′ and g″ at them are
 computed once a process; a row then costs one exponential a node, and that is a polynomial which vectorises over nodes
 (`python -m benchmarks.likelihoods`). A row whose predictor is narrower or farther out than the tables reach is left
-to the caller's own loop. Sums run over whole multiples of GROUP nodes, so that no loop has a remainder.
+to the caller's own loop. Sums run over whole multiples of GROUP nodes, half of the surplus on either side, so that
+no loop has a remainder.
 """
 
 from __future__ import annotations
@@ -91,8 +92,7 @@ def _fill(profile: Any, nodes: Any, weight: Any, parts: Any) -> None:
 
 @njit(**JIT, forceinline=True)
 def bell(z: Any) -> Any:
-    """2^−z² for z > −30; at most 2^−900 for z > 30."""
-    z = min(z, 30.0)
+    """2^−z² for |z| < 30; half a group of nodes beyond REACH is at |z| < 17."""
     k = fma(-z, z, MAGIC)
     r = fma(-z, z, -(k - MAGIC))
     p = fma(P9, r, P8)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from badmm.clients.federation import LocalSettings, Task
+from badmm.clients.penalty import Penalty
 from badmm.networks.stacked import Gradient
-from badmm.streams import Purpose
 
 
 class LocalSolver(ABC):
@@ -20,7 +19,7 @@ class LocalSolver(ABC):
 
     Each step, for each of `samples` on the same minibatch: the loop reads `point`, writes the gradient of the mean loss
     there into `gradient` (k, P), perhaps the memory of those parameters, and calls `observe`; then it calls `step`. A
-    method reads the end point from its own solver; see `badmm.methods.networks`.
+    method reads the end point from its own solver; see `badmm.methods`.
     """
 
     gradient: Tensor
@@ -36,27 +35,6 @@ class LocalSolver(ABC):
     @abstractmethod
     def step(self, active: int) -> None:
         """Move the first `active` rows."""
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """½ θᵀ diag(curvature) θ − ⟨linear, θ⟩, added to a client's mean loss; both broadcast to (k, P).
-
-    Every point method's client differs from FedAvg's by such a term, up to a constant.
-    """
-
-    curvature: Tensor | float
-    linear: Tensor
-
-    def add_gradient(self, theta: Tensor, gradient: Tensor) -> None:
-        """gradient += curvature · θ − linear, for the first rows."""
-        active = len(theta)
-        curvature = self.curvature
-        if isinstance(curvature, Tensor):
-            gradient.addcmul_(curvature[:active] if curvature.shape[0] > 1 else curvature, theta)
-        elif curvature:
-            gradient.add_(theta, alpha=curvature)
-        gradient.sub_(self.linear[:active] if self.linear.shape[0] > 1 else self.linear)
 
 
 class Descent(LocalSolver):
@@ -118,7 +96,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     """Run every member's local steps; returns the mean loss of its minibatches (k,), before each step."""
     federation = task.federation
     index, weights = task.batches()
-    generators = task.generators(Purpose.DROPOUT)
+    streams = task.streams()
     losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
     steps = task.steps
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
@@ -126,6 +104,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
         inputs: dict[int, Tensor] = {}
         bound: dict[int, tuple[int, Gradient]] = {}
         total, slope = losses[:active], solver.gradient[:active]
+        buffers = None if task.buffers is None else task.buffers[:active]
         parts = (whole[first:last, :active].unbind() for whole in (index, weights))
         for width, rows, weight in zip(widths[first:last], *parts, strict=True):
             if width < rows.shape[1]:
@@ -134,13 +113,13 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
             x = inputs.setdefault(width, read)
             if x is not read:
                 x.copy_(read)
-            masks = task.masks(generators[:active], width)
             for _ in range(solver.samples):
                 theta = solver.point(active)
                 place = theta.data_ptr()
                 if width not in bound or bound[width][0] != place:
-                    bound[width] = place, federation.stack.bind(theta, x, slope)
-                total += bound[width][1](y, weight, masks)
+                    bound[width] = place, federation.stack.bind(theta, x, slope, buffers)
+                seeds = [int(stream.integers(2**63)) for stream in streams[:active]]
+                total += bound[width][1](y, weight, seeds)
                 solver.observe(active)
             solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs

@@ -206,10 +206,10 @@ class TestChecksCanFail:
 class TestCommand:
     @pytest.fixture
     def light(self, monkeypatch):
-        """The real jobs of the lightest modules, so that the command is quick."""
+        """The real sections of the lightest modules, so that the command is quick."""
         chosen = ("rounds", "autograd", "domain")
-        everything = suite.jobs
-        monkeypatch.setattr(command, "jobs", lambda *a: [job for job in everything(*a) if job.name in chosen])
+        everything = suite.kernel_sections
+        monkeypatch.setattr(command, "kernel_sections", lambda *a: [s for s in everything(*a) if s.name in chosen])
         monkeypatch.setattr(command, "without_oracle", lambda *a: [])
 
     def test_it_passes_and_writes_json_and_a_page(self, light, tmp_path, capsys):
@@ -266,9 +266,15 @@ class TestCommand:
         assert done.returncode == 2
         assert "--device gpu" in done.stderr
 
-    def test_the_solver_parts_are_among_the_jobs(self):
-        names = [job.name for job in command.solver_jobs(["full_gaussian"])]
-        assert names == ["family rounds", "one round", "recovery"]
+    def test_the_solver_parts_are_those_of_the_families(self):
+        def names(*families):
+            return [section.name for section in command.solver_sections(families)]
+
+        assert names("full_gaussian") == ["family rounds", "one round"]
+        assert names("gamma") == ["one round"]
+        assert names("isotropic_gaussian") == ["recovery"]
+        assert names(*badmm_kernels.FAMILIES) == ["family rounds", "one round", "recovery"]
+        assert names("exponential") == []
 
 
 class TestReport:

@@ -15,7 +15,7 @@ from torch.func import functional_call
 import badmm_kernels
 from badmm.clients.federation import ClientData, Federation, LocalSettings
 from badmm.clients.ivon import IvonDescent
-from badmm.methods.networks.variational import GaussianDescent
+from badmm.clients.variational import GaussianDescent
 from badmm.networks.losses import CROSS_ENTROPY, Loss, squared_error
 from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked
@@ -32,7 +32,7 @@ CUBE = torch.cat([SIGNS, -SIGNS])
 class TwoClass(Linear):
     """Logits (0, xᵀθ): logistic regression as a softmax."""
 
-    def forward(self, x, masks=()):
+    def forward(self, x):
         z = super().forward(x)
         return torch.cat([torch.zeros_like(z), z], dim=1)
 

@@ -1,9 +1,9 @@
 """python -m benchmarks.likelihoods [--rows N] [--repeats R]: Gaussian expectations of the logistic loss per row.
 
 Times E[f], E[f′] and E[f″] for N rows of standard deviations mixed from 0.1 to 3, in one run: the generated kernel on
-one core and on two, the same rule with 41 or 153 nodes in NumPy temporaries, and torch with 101 nodes. One core: CPU
-time of the calling thread, so that other processes cost what they evict, not what they run; two cores: wall time. Best and
-median of R turns in nanoseconds per row, and the largest error against a rule with half the step.
+one core and on two, the same with 41 or 153 nodes in NumPy temporaries, and torch with 101 nodes. One core: CPU time
+of the calling thread, so that other processes cost what they evict, not what they run; two cores: wall time. Best
+and median of R turns in nanoseconds per row, and the largest error against a rule with half the step.
 """
 
 from __future__ import annotations

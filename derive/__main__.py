@@ -12,10 +12,12 @@ python -m derive --out DIR               write below DIR instead of the reposito
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from . import generate, own, paths
@@ -32,20 +34,39 @@ from .lower.families import build_module
 from .lower.likelihoods import build_loss
 from .report import document
 
+MANY = 50  # claims that are worth a process per core
+_copied: list[Claim] = []
 STAGES = ("family", "calculus", "ir", "source", "claims")
 
 
 def prove(claims: Iterable[Claim]) -> list[Verdict]:
-    """Check claims, with progress on a terminal."""
-    verdicts = []
+    """Check claims, with progress on a terminal; on all cores where this process has one thread and can be copied."""
+    listed, verdicts = list(claims), []
     live = sys.stderr.isatty()
-    for claim in claims:
+    for claim, verdict in zip(listed, _verdicts(listed), strict=True):
         if live:
-            print(f"\r\033[Kproving {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
-        verdicts.append(check(claim))
+            print(f"\r\033[Kproved {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
+        verdicts.append(verdict)
     if live:
         print("\r\033[K", end="", file=sys.stderr)
     return verdicts
+
+
+def _verdicts(claims: list[Claim]) -> Iterator[Verdict]:
+    alone = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
+    if not alone or len(claims) < MANY:
+        yield from map(check, claims)
+        return
+    # a copy has the claims, which no message could carry; what comes back is the outcome
+    _copied[:] = claims
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+        for claim, outcome in zip(claims, pool.imap(_outcome, range(len(claims))), strict=True):
+            yield Verdict(claim, *outcome)
+
+
+def _outcome(number: int) -> tuple[bool, str]:
+    verdict = check(_copied[number])
+    return verdict.holds, verdict.method
 
 
 def print_stage(stage: str, name: str) -> None:

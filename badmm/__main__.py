@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from badmm import __version__, companions
-from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
+from badmm.checks import ClientError, RankError, ServerDomainError, UnfinishedRunError
 
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
-GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
+GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)
 """Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
 
 

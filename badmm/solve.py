@@ -20,10 +20,11 @@ from badmm.rounds.exact_clients import ExactClients
 from badmm.rounds.exact_server import ExactServer
 from badmm.rounds.exchange import Exchange
 from badmm.rounds.history import Result, SolverState
+from badmm.rounds.one_by_one import OneByOne
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Reply, Transport, digest
+from badmm.transports.messages import Deterministic, Reply, Transport, digest, joined
 
 RELATIVE = 1e-2
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
@@ -72,11 +73,13 @@ def solve(
     zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
     beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
     each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
-    (`badmm.transports`; default: all are in this process).
+    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with
+    the clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state`
+    and the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the
-    server out of the domain.
+    server out of the domain, `RankError` on the other ranks for whatever one of them raises.
     """
     server = bind(family, prior)
     hooks = _callbacks(callbacks)
@@ -85,17 +88,23 @@ def solve(
     limits = _client_tolerance(client_tol, client_max_iterations)
     fraction = positive_number(participation, "participation", 1.0)
     transport = InProcess() if transport is None else transport
-    members, first, total = _locate(_clients(clients), transport)
-    bound = _bind(members, server, temperature, expectation, seed, first, total)
-    chosen = _method(method)(server, total, rho, alpha, damping)
-    with Workers(available_cores() if workers is None else workers) as pool:
+    with joined(transport), Workers(available_cores() if workers is None else workers) as pool:
+        members, first, total = _locate(_clients(clients), transport)
+        bound = _bind(members, server, temperature, expectation, seed, first, total)
+        chosen = _method(method)(server, total, rho, alpha, damping)
         memory = server.mixing_memory
-        population = ExactClients(bound, server, chosen.dual, limits, memory, pool, first)
+
+        def population_of(some: Sequence[BoundClient], start: int) -> ExactClients:
+            return ExactClients(some, server, chosen.dual, limits, memory, pool, start)
+
+        population: Any = population_of(bound, first)
+        if isinstance(transport, Deterministic) and transport.deterministic:
+            population = OneByOne([population_of([one], one.index) for one in bound], pool)
         identity = [family, server.shapes, method, temperature, expectation, total]
         exchange = Exchange(transport, population, digest(identity))
         run = _Run(population, ExactServer(server, chosen, exchange, total, memory, fraction, seed), pool)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
-        while not (state.records and state.gap <= tol) and state.round < rounds:
+        while exchange.agree(not (state.records and state.gap <= tol) and state.round < rounds, state.round):
             state = run.round(state)
             for hook in hooks:
                 hook(state)
@@ -169,7 +178,7 @@ def _bind(
 class _Run:
     """Clients and server of one call of `solve`, and the state that both leave after a round."""
 
-    def __init__(self, population: ExactClients, server: ExactServer, workers: Workers) -> None:
+    def __init__(self, population: ExactClients | OneByOne, server: ExactServer, workers: Workers) -> None:
         self.population, self.server, self.workers = population, server, workers
         self.family, self.policy = server.family, server.method.policy
 

@@ -85,7 +85,7 @@ class ExactClients:
     def _measure(self, message: Message, members: list[int]) -> Reply:
         self.natural = self.family.parameter(unpack(message.arrays["natural"], self.family.shapes))
         weights = message.arrays.get("weights")
-        if weights is not None:
+        if weights is not None and self.bound:
             self.duals = mix(self.lines, weights)
         if not members:
             return Reply(message.round, message.digest, 0)

@@ -15,8 +15,8 @@ class Population(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def answer(self, message: Message) -> Reply:
-        """Act on a message."""
+    def answer(self, message: Message) -> Any:
+        """Act on a message; a reply of all, or for an engine that is deterministic one of each client."""
 
 
 def participants(num_clients: int, index: int, fraction: float, seed: int) -> list[int]:
@@ -54,6 +54,12 @@ class Exchange:
         self.bytes_down += message.nbytes * (reply.clients + len(reply.failures))
         self.bytes_up += reply.nbytes * reply.clients
         return reply
+
+    def agree(self, more: bool, index: int) -> bool:
+        """Whether rank 0 wants more rounds: no two ranks, whatever their last bits, end at different ones."""
+        if self.transport.size == 1:
+            return more
+        return self.transport.broadcast(Message("more" if more else "done", index, self.digest)).kind == "more"
 
     def _check(self, digest: str, found: int, index: int, what: str) -> None:
         if digest != self.digest:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from badmm.checks import Array
+from badmm.checks import Array, RankError
 
 Arrays = Mapping[str, Any]
 Numbers = Mapping[str, float]
@@ -79,7 +80,8 @@ class Transport(Protocol):
     """How a message reaches the processes that hold clients, and how their replies are reduced.
 
     Every process calls both methods in turn: `broadcast` returns the server's message everywhere, `reduce` the
-    reduction of all processes' replies. `deadline` is the number of seconds that a reduction may take (None: any).
+    reduction of all processes' replies. `deadline` is the number of seconds that a process may wait for the others
+    (None: any). What an engine may have beside these: `Settling`, `Deterministic`.
     """
 
     rank: int
@@ -91,6 +93,39 @@ class Transport(Protocol):
 
     def reduce(self, reply: Reply) -> Reply:
         """The reduction of all ranks' replies, in the order of ranks (`combine`)."""
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """An engine whose ranks end together."""
+
+    def settle(self, error: BaseException | None) -> None:
+        """Raise `RankError` where another rank failed, and tell the others of `error`."""
+
+
+@runtime_checkable
+class Deterministic(Protocol):
+    """An engine that, where `deterministic` is true, adds in the order of clients, whichever rank they live on.
+
+    Its `reduce` then takes one reply per client.
+    """
+
+    deterministic: bool
+
+
+@contextmanager
+def joined(transport: Transport) -> Iterator[None]:
+    """What runs within ends on every rank: an error of one rank is a `RankError` that names it on the others."""
+    try:
+        yield
+    except RankError:
+        raise
+    except BaseException as error:
+        if isinstance(transport, Settling):
+            transport.settle(error)
+        raise
+    if isinstance(transport, Settling):
+        transport.settle(None)
 
 
 def combine(replies: Iterable[Reply]) -> Reply:

@@ -24,7 +24,7 @@ from badmm.rounds.one_by_one import OneByOne
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Deterministic, Reply, Transport, digest, joined
+from badmm.transports.messages import Deterministic, Following, Reply, Transport, digest, joined
 
 RELATIVE = 1e-2
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
@@ -103,14 +103,52 @@ def solve(
         identity = [family, server.shapes, method, temperature, expectation, total]
         exchange = Exchange(transport, population, digest(identity))
         run = _Run(population, ExactServer(server, chosen, exchange, total, memory, fraction, seed), pool)
+        if isinstance(transport, Following):
+            run.place(start, duals)
+            return _followed(transport, run, exchange.digest, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
-        while exchange.agree(not (state.records and state.gap <= tol) and state.round < rounds, state.round):
+        while exchange.agree(not _met(state, tol) and state.round < rounds, state.round, _gap(state)):
             state = run.round(state)
             for hook in hooks:
                 hook(state)
-    converged = bool(state.records) and state.gap <= tol
-    reason = f"gap {state.gap:.3g} at most tol {tol:.3g}" if converged else f"{rounds} rounds"
+    converged = _met(state, tol)
+    reason = _why(state.round, _gap(state), tol, converged)
     return Result(server.posterior(state.natural), state.records, state.round, converged, reason, state)
+
+
+def _gap(state: SolverState) -> float:
+    """The last round's residual; of a round in which clients were lost nothing is known."""
+    return state.gap if state.records and not state.record.absent else float("inf")
+
+
+def _met(state: SolverState, tol: float) -> bool:
+    return _gap(state) <= tol
+
+
+def _why(rounds: int, gap: float, tol: float, converged: bool) -> str:
+    return f"gap {gap:.3g} at most tol {tol:.3g}" if converged else f"{rounds} rounds"
+
+
+def _followed(transport: Following, run: _Run, digest: str, tol: float) -> Result:
+    """A site's result: the server's λ_g, and its own clients."""
+    transport.begin(run.population, digest)
+    with run.workers.one_blas_thread():
+        last = transport.follow()
+    population, gap = run.population, last.numbers["gap"]
+    natural = population.natural
+    state = SolverState(
+        last.round,
+        natural,
+        population.duals,
+        population.clients,
+        {},
+        (),
+        mixing_lines=tuple(population.lines),
+        family=run.family,
+    )
+    converged = gap <= tol
+    why = _why(last.round, gap, tol, converged)
+    return Result(run.family.posterior(natural), (), last.round, converged, why, state)
 
 
 def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
@@ -182,8 +220,8 @@ class _Run:
         self.population, self.server, self.workers = population, server, workers
         self.family, self.policy = server.family, server.method.policy
 
-    def begin(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
-        """The state before the first round."""
+    def place(self, start: Distribution | Natural | None, duals: Natural | None) -> Natural:
+        """Put the clients where they start; λ_g."""
         family, K = self.family, len(self.population)
         if start is None:
             natural = family.prior_natural
@@ -197,6 +235,11 @@ class _Run:
         eta = tuple(np.zeros(s) for s in shapes) if duals is None else _slots(duals, "duals", shapes)
         members = tuple(np.repeat(slot[None], K, axis=0) for slot in natural)
         self.population.start(natural, eta, members)
+        return natural
+
+    def begin(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
+        """The state before the first round."""
+        natural = self.place(start, duals)
         with self.workers.one_blas_thread():
             self.server.start(0, natural)
         return self._state(())

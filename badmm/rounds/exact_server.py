@@ -15,7 +15,7 @@ from badmm.rounds.exchange import Exchange, participants
 from badmm.rounds.history import RoundRecord
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
-from badmm.transports.messages import Reply, pack, unpack
+from badmm.transports.messages import Arrays, Reply, pack, unpack
 
 
 class Rule(Protocol):
@@ -113,6 +113,7 @@ class ExactServer:
             most_evaluations=int(replied.maxima["evaluations"]),
             condition_margin=done.steps.rho - done.required_rho,
             mixed=mixed,
+            absent=len({*replied.failures, *measured.failures}),
             events=[*replied.notes, *done.events],
         )
 
@@ -137,11 +138,17 @@ class ExactServer:
             "whole": float(self.whole),
             "remember": float(remember),
         }
-        reply = self.exchange.ask("step", self.index, numbers, members=self._members())
+
+        def screen(sums: Arrays) -> str | None:
+            inside = self.family.in_domain(self._line(unpack(sums["contribution"], self.family.shapes), steps.alpha))
+            return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
+
+        reply = self.exchange.ask("step", self.index, numbers, members=self._members(), screen=screen)
         sent = unpack(reply.sums["contribution"], self.family.shapes)
         before = self.total
         total = sent if self.whole else tuple(a + b for a, b in zip(before, sent, strict=True))
-        self.total, weights, events = self._mix(before, total, remember)
+        # clients that were lost on the way have no line of this round to mix
+        self.total, weights, events = self._mix(before, total, remember and not reply.failures)
         proposal = self._line(self.total, steps.alpha)
         if weights is not None and not self.family.in_domain(proposal):
             events.append("server: mixing left the domain, the round's own dual lines were used")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from badmm.streams import Purpose, generator
-from badmm.transports.messages import Message, Reply, Transport
+from badmm.transports.messages import Arrays, Message, Reply, Screening, Transport
 
 
 class Population(Protocol):
@@ -45,8 +45,14 @@ class Exchange:
         numbers: Mapping[str, float] | None = None,
         arrays: Mapping[str, Any] | None = None,
         members: tuple[int, ...] | None = None,
+        screen: Callable[[Arrays], str | None] | None = None,
     ) -> Reply:
-        """Send a message to `members` (None: all) and return the reduction of their replies."""
+        """Send a message to `members` (None: all) and return the reduction of their replies.
+
+        `screen` says why sums cannot be used: an engine that can leaves out whose part makes them so.
+        """
+        if isinstance(self.transport, Screening):
+            self.transport.screen = screen
         message = self.transport.broadcast(Message(kind, index, self.digest, numbers or {}, arrays or {}, members))
         self._check(message.digest, message.round, index, "message")
         reply = self.transport.reduce(self.population.answer(message))
@@ -55,11 +61,12 @@ class Exchange:
         self.bytes_up += reply.nbytes * reply.clients
         return reply
 
-    def agree(self, more: bool, index: int) -> bool:
+    def agree(self, more: bool, index: int, gap: float) -> bool:
         """Whether rank 0 wants more rounds: no two ranks, whatever their last bits, end at different ones."""
         if self.transport.size == 1:
             return more
-        return self.transport.broadcast(Message("more" if more else "done", index, self.digest)).kind == "more"
+        word = Message("more" if more else "done", index, self.digest, {"gap": gap})
+        return self.transport.broadcast(word).kind == "more"
 
     def _check(self, digest: str, found: int, index: int, what: str) -> None:
         if digest != self.digest:

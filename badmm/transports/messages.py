@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -111,6 +111,27 @@ class Deterministic(Protocol):
     """
 
     deterministic: bool
+
+
+@runtime_checkable
+class Screening(Protocol):
+    """An engine that sees each process's sums by themselves and can leave one out.
+
+    `screen` says why sums cannot be used (None: they can).
+    """
+
+    screen: Callable[[Arrays], str | None] | None
+
+
+@runtime_checkable
+class Following(Protocol):
+    """An engine whose process only answers: a site, whose server is elsewhere."""
+
+    def begin(self, population: Any, digest: str) -> None:
+        """Start with these clients, or go on from what is remembered of them."""
+
+    def follow(self) -> Message:
+        """Answer until the server is done; its last message."""
 
 
 @contextmanager

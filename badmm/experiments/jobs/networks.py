@@ -22,10 +22,10 @@ from badmm.experiments.config.networks import NetworkConfig
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
-from badmm.experiments.store.tensors import sealed_bytes
 from badmm.networks.noise import loudest, warning
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
+from badmm.transports.sealed import sealed_bytes
 
 _TOTALS = ("bytes_up", "bytes_down", "flops")
 _GROUPS = ("server", "clients")

@@ -15,11 +15,11 @@ from badmm.experiments.config.solver import SolverConfig
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.plots import solver as plots
 from badmm.experiments.problems.solver import Problem, build
-from badmm.experiments.store.files import png
+from badmm.experiments.store.figures import png
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
-from badmm.experiments.store.tensors import sealed_bytes
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factorised import Factorised
+from badmm.transports.sealed import sealed_bytes
 
 _WINDOW = 8
 """Rounds over which the gap's rate of decrease is measured."""

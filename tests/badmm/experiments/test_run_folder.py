@@ -75,7 +75,8 @@ def test_the_manifest_says_what_was_run(given: list[str], tmp_path: Path) -> Non
 DYING = """
 import os, sys
 from badmm.__main__ import main
-from badmm.experiments.store import files, folder, history, tensors
+from badmm.experiments.store import folder, history
+from badmm.transports import atomic, sealed
 left = int(sys.argv[1])
 def dying(function):
     def call(*arguments, **keywords):

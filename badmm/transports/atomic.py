@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import secrets
 from pathlib import Path
-from typing import Any
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -44,18 +42,6 @@ def remove_torn(folder: Path) -> None:
     """Remove the temporary files that a killed write left in `folder`."""
     for torn in folder.glob(".*.tmp"):
         torn.unlink(missing_ok=True)
-
-
-def save_figure(path: Path, figure: Any, dpi: int = 130) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
-    write_atomic(path, png(figure, dpi))
-
-
-def png(figure: Any, dpi: int = 130) -> bytes:
-    """A matplotlib figure as the bytes of a PNG that repeat from run to run."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def sha256(path: Path) -> str:

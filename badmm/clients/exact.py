@@ -1,10 +1,11 @@
 """Solves a client's problem to a stated tolerance without leaving the domain.
 
 1. ∇L constant: one application of the map is the solution, and no evaluation.
-2. Far from the solution, damped steps of the map that lower the objective: natural-gradient descent.
+2. Far from the solution, natural-gradient steps within a trust region of the Fisher metric that lower the objective.
 3. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
 4. Where 3 stalls, once more from the Laplace approximation of the problem (`badmm.clients.laplace`).
-5. Where that stalls, Newton's method in (m, Cholesky factor), a convex problem for convex ℓ (`badmm.clients.newton`).
+5. Where that stalls, Newton's method within a trust region in (m, Cholesky factor), a convex problem for convex ℓ
+   (`badmm.clients.newton`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from badmm.checks import Array, LostClientError
 from badmm.clients.anderson import Anderson
+from badmm.clients.charts import chart_around
 from badmm.clients.coordinates import Coordinates
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
@@ -28,6 +30,8 @@ ANDERSON_ITERATIONS = 40
 """Evaluations after which mixing is given up for Newton's method."""
 FAR = 1.0
 """A residual above this, in posterior standard deviations, is where mixing extrapolates too far to help."""
+RADIUS = 10.0
+"""The first length, in the same unit, that a step of natural-gradient descent may have."""
 NEAR = 1e-2
 """A residual below this is close enough to start Newton's method from."""
 LOST_RESIDUAL = 1e-3
@@ -88,7 +92,7 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | No
         search.polish()
     if not search.solved():
         if search.residual > LOST_RESIDUAL:
-            raise _lost(problem, f"no solution found (residual {search.residual:.2g})")
+            _check_lost(problem, search, tolerance)
         events.append(
             f"{name}: stopped after {problem.evaluations} evaluations at residual "
             f"{search.residual:.2g} (tolerance {tolerance.absolute:.2g})"
@@ -107,6 +111,24 @@ def _linear(problem: ClientProblem) -> ClientSolution:
     return ClientSolution(natural, 0.0, 0)
 
 
+def _check_lost(problem: ClientProblem, search: _Search, tolerance: Tolerance) -> None:
+    """Raise `LostClientError` with the reason, unless the best point is one that the rounds can go on from.
+
+    That is so at the rounding floor, where a Newton step in units of the loss's own curvature is short, and where the
+    evaluations ran out while the objective still fell: the next round has a better λ_g.
+    """
+    found = f"no solution found (residual {search.residual:.2g})"
+    if problem.bound.required_rho(problem.natural_global, problem.dual) >= problem.rho:
+        raise _lost(problem, found)
+    if problem.evaluations >= tolerance.max_evaluations:
+        return
+    chart = chart_around(problem, search.best)
+    slope = chart.equations(np.zeros(chart.size), search.best)
+    left = float(np.sqrt(slope @ chart.precondition(slope)))
+    if min(left, search.residual / ROUNDINGS - problem.rounding(search.best)) > LOST_RESIDUAL:
+        raise _lost(problem, f"{found}: no step lowers its objective, whose loss and derivatives do not fit each other")
+
+
 def _lost(problem: ClientProblem, what: str) -> LostClientError:
     needed = problem.bound.required_rho(problem.natural_global, problem.dual)
     return LostClientError(problem.bound.index, what, problem.rho, needed)
@@ -122,7 +144,7 @@ def _first(problem: ClientProblem) -> Evaluation:
         if not isinstance(problem.family, GaussianFamily) or not problem.family.precision_varies:
             raise
         assert isinstance(q, Gaussian)
-        for power in range(1, 13):
+        for power in (1, 2, 4, 8, 16, 32, 64, 128):
             sharper = Gaussian.of(q.mean, q.operator.scaled(10.0**power))
             at = problem.try_evaluate(problem.family.natural(sharper), sharper)
             if at is not None:
@@ -138,7 +160,7 @@ class _Search:
         self.coordinates = Coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
         self._solved = self.stopped_early = False
-        self.start, self.anchor = at.posterior, at
+        self.anchor = at
         self.target: Natural = at.natural
         self.latest = np.inf
         self._note(at)
@@ -173,7 +195,7 @@ class _Search:
 
     def restart(self) -> bool:
         """Anderson mixing from the Laplace approximation; True at the tolerance."""
-        q = self.start
+        q = self.anchor.posterior
         if self.problem.evaluations >= self.max_evaluations:
             return False
         at = laplace(self.problem, q, self.max_evaluations) if isinstance(q, Gaussian) else None
@@ -185,27 +207,32 @@ class _Search:
         return self.mix(at)
 
     def descend(self) -> Evaluation:
-        """Damped steps that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.
+        """Steps of the map that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.
 
-        A wide posterior hides a loss's curvature, so that whole steps overshoot; the damping is kept from step to step.
+        No step is longer than the region's radius, in posterior standard deviations of where it starts. A posterior so
+        wide that the loss is e¹⁰⁰ has a step of that length, and shrinks by a factor in each.
         """
-        at, t = self.best, 1.0
+        at, radius = self.best, RADIUS
         value = self.problem.objective(at) if self.latest > FAR else np.nan
         limit = min(ANDERSON_ITERATIONS, self.max_evaluations)
-        while self.latest > FAR and np.isfinite(value) and self.problem.evaluations < limit and t > 1e-3:
+        while self.latest > FAR and np.isfinite(value) and self.problem.evaluations < limit and radius > NEAR:
             f = self._step(at)
             if f is None:
                 break
+            size = float(np.linalg.norm(f))
+            t = min(1.0, radius / size)
             point = self.coordinates.point(self.coordinates.vector(at.posterior) + t * f)
             there = None if point is None else self.problem.try_evaluate(*point)
             if there is None or not (lower := self.problem.objective(there)) < value:
-                t *= 0.25
+                radius = 0.25 * t * size
                 continue
-            at, value, t = there, lower, min(1.0, 4.0 * t)
+            at, value = there, lower
+            self.coordinates = Coordinates(self.problem, at.posterior)
+            if t < 1.0:
+                radius *= 4.0
             if self._note(at):
                 break
-        if at is not self.best or at.posterior is not self.start:
-            self.coordinates = Coordinates(self.problem, at.posterior)
+        self.anchor = at
         return at
 
     def mix(self, at: Evaluation) -> bool:

@@ -1,109 +1,72 @@
 """Where a hard client starts again: the mode of its loss and cavity, with the curvature there as the precision.
 
 A posterior as wide as the prior can make E[e^a] astronomically large; at the mode of ℓ + ρ/2 ‖θ − m_c‖²_{S_c} nothing
-is, and that mode is a convex problem in d unknowns for convex ℓ and S_c positive definite.
+is, and that mode is a convex problem in d unknowns for convex ℓ and S_c positive definite. Under the delta method it is
+the solution.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-
-from badmm.checks import Array
+from badmm.clients.charts import mean_chart
+from badmm.clients.newton import newton
 from badmm.clients.problem import ClientProblem, Evaluation
 from badmm.families.distributions import Gaussian
 from badmm.families.gaussian import GaussianFamily
-from badmm.families.precision import Precision
 
 SHARPEN = 1e8
-"""The precision at which the expectations are those at the mean, to about 1e-8."""
-STEPS = 50
+"""The precision, over that of the start, at which the expectations are those at the mean, to about 1e-8."""
+NEAR = 1e-6
+"""Posterior standard deviations to which the mode is found: it starts another search."""
+NARROWINGS, WIDE = 300, 2.0
+"""Powers of 4 that are tried, and the excess of the target precision at which one is too few."""
 
 
 def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evaluation | None:
-    """The client at the Laplace approximation of its problem; None where the whole Hessian is not known or not enough.
-
-    Newton steps from q's mean, halved until the gradient falls: m⁺ = m − (∇²ℓ/ρ + S_c)⁻¹ (∇ℓ/ρ + S_c m − ξ_c).
-    """
+    """The client at the Laplace approximation of its problem, searched from q's mean; None where it finds none."""
     family = problem.family
-    assert isinstance(family, GaussianFamily)
-    if not family.precision_varies:
+    if not isinstance(family, GaussianFamily) or not family.precision_varies:
         return None
-    sharp = q.operator.scaled(SHARPEN)
-    at = _at(problem, Gaussian.of(q.mean, sharp))
-    xi, cavity = family.canonical(problem.cavity)
-    for _ in range(STEPS):
-        if at is None or problem.evaluations >= max_evaluations:
-            return None
-        slope = _slope(problem, at, xi, cavity)
-        step = _newton_step(problem, at, slope, cavity)
-        if step is None:
-            return None
-        found = _halved(problem, at, slope, step, sharp, xi, cavity)
-        if found is None:
-            break
-        at = found
-        if float(np.linalg.norm(step)) <= 1e-6 * float(np.linalg.norm(_mean(at))):
-            break
-    if at is None or at.hessian is None:
+    at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(SHARPEN)))
+    if at is None:
         return None
-    q = Gaussian.of(_mean(at), cavity.shifted(at.hessian / problem.rho))
-    return _narrowed(problem, q, cavity, max_evaluations)
-
-
-def _narrowed(problem: ClientProblem, q: Gaussian, cavity: Precision, max_evaluations: int) -> Evaluation | None:
-    """q with its precision times 4^j, j the first for which 4^{j+1} no longer lowers L + ρ KL(q‖q_c).
-
-    The diagonal family keeps none of the loss's correlations, and can be far too wide at the curvature of the mode.
-    """
-    if not q.operator.is_definite:
-        return None
-    trace = q.operator.trace(cavity.array)
-    best: tuple[float, Evaluation | None] = (np.inf, None)
-    for power in range(30):
-        if problem.evaluations >= max_evaluations:
-            break
-        at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
-        if at is None:
-            continue
-        value = at.loss + 0.5 * problem.rho * (trace / 4.0**power + q.dim * np.log(4.0) * power)
-        if not value < best[0]:
-            break
-        best = (value, at)
-    return best[1]
-
-
-def _mean(at: Evaluation) -> Array:
+    *_, at = at, *newton(problem, at, max_evaluations, mean_chart, NEAR)
     assert isinstance(at.posterior, Gaussian)
-    return at.posterior.mean
+    _, hessian = family.moments(at.natural_gradient, at.posterior)
+    _, cavity = family.canonical(problem.cavity)
+    assert hessian is not None
+    return _narrowed(problem, Gaussian.of(at.posterior.mean, cavity.shifted(hessian / problem.rho)), max_evaluations)
+
+
+def _narrowed(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evaluation | None:
+    """q with its precision times 4^j, j ≥ 0 the first for which the objective would not fall with a larger one.
+
+    E[ℓ] may be astronomically large where the loss's curvature at the mode is not, and the diagonal family keeps none
+    of the loss's correlations. The objective has one minimum along j: bisection by its slope.
+    """
+    wide, narrow = -1, -1
+    best: Evaluation | None = None
+    power = 0
+    while q.operator.is_definite and problem.evaluations < max_evaluations and power <= NARROWINGS:
+        at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
+        if at is None or _is_wide(problem, at):
+            wide = power
+        else:
+            narrow, best = power, at
+        if narrow >= 0 and narrow - wide <= 1:
+            break
+        power = 2 * power + 1 if narrow < 0 else (wide + narrow) // 2
+    return best
+
+
+def _is_wide(problem: ClientProblem, at: Evaluation) -> bool:
+    """Whether tr((E[∇²ℓ]/ρ + S_c) S⁻¹) is well above d: a smaller covariance would lower the objective."""
+    family, q = problem.family, at.posterior
+    assert isinstance(family, GaussianFamily) and isinstance(q, Gaussian)
+    _, hessian = family.moments(at.natural_gradient, q)
+    assert hessian is not None
+    target = family.canonical(problem.cavity)[1].shifted(hessian / problem.rho)
+    return q.operator.trace(target.array) > WIDE * q.dim
 
 
 def _at(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
-    at = problem.try_evaluate(problem.family.natural(q), q)
-    return at if at is not None and at.gradient is not None else None
-
-
-def _slope(problem: ClientProblem, at: Evaluation, xi: Array, cavity: Precision) -> Array:
-    assert at.gradient is not None
-    return np.asarray(at.gradient / problem.rho + cavity.matvec(_mean(at)) - xi)
-
-
-def _newton_step(problem: ClientProblem, at: Evaluation, slope: Array, cavity: Precision) -> Array | None:
-    if at.curvature is None:
-        return None
-    try:
-        return np.asarray(cho_solve(cho_factor(cavity.plus(at.curvature / problem.rho), lower=True), slope))
-    except LinAlgError:
-        return None
-
-
-def _halved(
-    problem: ClientProblem, at: Evaluation, slope: Array, step: Array, sharp: Precision, xi: Array, cavity: Precision
-) -> Evaluation | None:
-    size, t = float(np.linalg.norm(slope)), 1.0
-    while t > 1e-8:
-        trial = _at(problem, Gaussian.of(_mean(at) - t * step, sharp))
-        if trial is not None and float(np.linalg.norm(_slope(problem, trial, xi, cavity))) < size * (1 - 1e-4 * t):
-            return trial
-        t *= 0.5
-    return None
+    return problem.try_evaluate(problem.family.natural(q), q)

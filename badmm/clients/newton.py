@@ -1,156 +1,104 @@
-"""Newton's method for a client's problem in charts where a convex loss makes it convex.
+"""Newton's method within a trust region on a client's objective L − ⟨η, μ⟩ + ρ KL(q‖q_g), in local charts.
 
-Gaussians: θ = m + C(u + (I + W) z) around the iterate, C = S^{-1/2}, W lower triangular within the structure of the
-precision (diagonal under a diagonal one, absent where it is fixed). E[ℓ] is convex in (u, W) for convex ℓ (Challis &
-Barber, JMLR 2013, section 3), so is ρ KL, and their gradient needs only E[∇ℓ] and E[∇²ℓ] (Stein):
-
-    F_u = Cᵀ(E[∇ℓ]/ρ + S_c m − ξ_c)
-    F_W = tril(Cᵀ(E[∇²ℓ]/ρ + S_c)C (I + W)) − diag(1/(1 + W_ii))
-
-Other families: unconstrained coordinates x of λ; F is the residual of the map over dλ/dx. Jacobian products are finite
-differences of F inside GMRES, so any client will do; the line search lowers ‖F‖, which for a strictly convex problem
-always succeeds.
+Every step minimises the quadratic model by preconditioned conjugate gradients up to the region's edge (Steihaug, SIAM
+J. Numer. Anal. 1983). Products with the Hessian are finite differences of the gradient, so that any client will do;
+where the charts are convex and the loss is, every start leads to the solution, and elsewhere the objective falls along
+directions of negative curvature too. Lengths are measured in the preconditioner, near posterior standard deviations:
+no step depends on the units of θ.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse.linalg import LinearOperator, gmres
 
 from badmm.checks import Array
+from badmm.clients.charts import LocalChart, chart_around
 from badmm.clients.problem import ClientProblem, Evaluation
-from badmm.families.distributions import Distribution, Gaussian
-from badmm.families.factorised import Factorised
-from badmm.families.factorising import FactorisingFamily, SlotChart
 from badmm.families.family import Natural
-from badmm.families.gaussian import GaussianFamily
 
-DIFFERENCE = 1e-6
+DIFFERENCE = 1e-7
 """Length of the finite difference in chart units, where the posterior has unit scale."""
-STEPS = 50
-LONGEST = 50.0
-"""Steps of a coordinate beyond this are refused: e⁵⁰ times the iterate is no local move."""
+PRODUCTS = 60
+"""Products with the Hessian that one step may take."""
+RADIUS = 10.0
+"""The first region's radius."""
+SHORTEST, LONGEST = 1e-9, 1e12
+"""A region below the first radius holds no step that can be told from rounding; the objective that leads beyond the
+second has no minimum."""
+LONG = 1.0
+"""Steps beyond this are judged by the objective, shorter ones by its slope at both ends, which does not cancel."""
+ACCEPTED, GOOD = 0.05, 0.75
+"""Shares of the predicted decrease at which a step is taken, and at which a bound one widens the region."""
+ChartMaker = Callable[[ClientProblem, Evaluation], LocalChart]
 
 
-class LocalChart(ABC):
-    """Local coordinates x around one distribution, x = 0 at its centre, and the equations F(x) = 0."""
+@dataclass
+class _Path:
+    """The conjugate gradients' iterates x, with B x and ‖x‖ in the preconditioner's norm, from the origin outward."""
 
-    size: int
+    points: list[Array] = field(default_factory=list)
+    products: list[Array] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
 
-    @abstractmethod
-    def distribution(self, x: Array) -> Distribution | None:
-        """The distribution at x; None outside the chart."""
+    def add(self, point: Array, product: Array, length: float) -> None:
+        """The next iterate."""
+        self.points.append(point)
+        self.products.append(product)
+        self.lengths.append(length)
 
-    @abstractmethod
-    def equations(self, x: Array, at: Evaluation) -> Array:
-        """F at x, given the client's answer there."""
-
-    def precondition(self, f: Array) -> Array:
-        """An approximation of F′(0)⁻¹ f."""
-        return f
-
-
-class MomentChart(LocalChart):
-    """(u, W) around a Gaussian, W within the structure of its precision."""
-
-    def __init__(self, problem: ClientProblem, family: GaussianFamily, center: Evaluation) -> None:
-        q = center.posterior
-        assert isinstance(q, Gaussian)
-        self.family, self.center, self.rho, self.d = family, q, problem.rho, q.dim
-        self.size = q.dim + q.operator.spread_size
-        self._xi, self._cavity = family.canonical(problem.cavity)
-        self._mean_factor = self._factor(center)
-
-    def _factor(self, at: Evaluation) -> tuple[Array, bool] | None:
-        """Cholesky factor of the mean's block of F′(0), where the whole Hessian is known and it is definite."""
-        if at.curvature is None:
-            return None
-        try:
-            return cho_factor(self.center.operator.congruence(self._cavity.plus(at.curvature / self.rho)), lower=True)
-        except np.linalg.LinAlgError:
-            return None
-
-    def distribution(self, x: Array) -> Distribution | None:
-        """m + C u and covariance C(I+W)(I+W)ᵀCᵀ; None where 1 + W_ii is not positive."""
-        if not np.isfinite(x).all():
-            return None
-        operator = self.center.operator.spread(x[self.d :])
-        return (
-            None
-            if operator is None
-            else Gaussian.of(self.center.mean + self.center.operator.root(x[: self.d]), operator)
+    def within(self, radius: float) -> tuple[Array, Array, float]:
+        """x, B x and ‖x‖ where the path leaves the radius, or its end; convex steps lengthen from one to the next."""
+        if self.lengths[-1] <= radius:
+            return self.points[-1], self.products[-1], self.lengths[-1]
+        place = next(i for i, length in enumerate(self.lengths) if length > radius)
+        before = self.lengths[place - 1]
+        # lengths along a piece lie between its ends' and their interpolation: no root is needed for a trial
+        t = (radius - before) / (self.lengths[place] - before)
+        point, product = (
+            part[place - 1] + t * (part[place] - part[place - 1]) for part in (self.points, self.products)
         )
-
-    def equations(self, x: Array, at: Evaluation) -> Array:
-        """(F_u, F_W) at x."""
-        q, operator = at.posterior, self.center.operator
-        assert isinstance(q, Gaussian)
-        gradient, hessian = at.gradient, at.hessian
-        if gradient is None:
-            gradient, hessian = self.family.moments(at.natural_gradient, q)
-        slope = operator.root_transpose(gradient / self.rho + self._cavity.matvec(q.mean) - self._xi)
-        if operator.spread_size == 0:
-            return slope
-        assert hessian is not None
-        target = self._cavity.shifted(hessian / self.rho).array
-        return np.concatenate([slope, operator.spread_equations(x[self.d :], target)])
-
-    def precondition(self, f: Array) -> Array:
-        """The mean's block exactly, half the rest: near the solution −diag(1/(1+W)) and the product each give 1."""
-        out = np.array(f)
-        if self._mean_factor is not None:
-            out[: self.d] = cho_solve(self._mean_factor, f[: self.d])
-        return out
+        return point, product, radius
 
 
-class NaturalChart(LocalChart):
-    """Steps in the family's unconstrained coordinates of λ."""
+def newton(
+    problem: ClientProblem,
+    start: Evaluation,
+    max_evaluations: int,
+    chart_of: ChartMaker = chart_around,
+    tolerance: float = 0.0,
+) -> Iterator[Evaluation]:
+    """Iterates from `start` with a falling objective; ends where no step lowers it or the evaluations are spent.
 
-    def __init__(self, problem: ClientProblem, family: FactorisingFamily, center: Evaluation) -> None:
-        q = center.posterior
-        assert isinstance(q, Factorised)
-        self.problem = problem
-        self._chart = SlotChart(family, q)
-        self._origin = self._chart.of_natural(center.natural)
-        self.size = len(self._origin)
-
-    def distribution(self, x: Array) -> Distribution | None:
-        """The distribution at the origin's coordinates plus x; None where that leaves the number range."""
-        if not (np.abs(x) < LONGEST).all():
-            return None
-        found = self._chart.point(self._origin + x)
-        return None if found is None else found[1]
-
-    def equations(self, x: Array, at: Evaluation) -> Array:
-        """(λ − map(λ)) over dλ/dx."""
-        slots = zip(at.natural, self.problem.target(at), self._chart.derivative(at.natural), strict=True)
-        return np.concatenate([(here - goal) / unit for here, goal, unit in slots])
-
-
-def _chart(problem: ClientProblem, center: Evaluation) -> LocalChart:
-    family = problem.family
-    if isinstance(family, GaussianFamily):
-        return MomentChart(problem, family, center)
-    assert isinstance(family, FactorisingFamily)
-    return NaturalChart(problem, family, center)
-
-
-def newton(problem: ClientProblem, start: Evaluation, max_evaluations: int) -> Iterator[Evaluation]:
-    """Iterates from `start` with falling ‖F‖; ends where no step lowers it or the evaluations are spent."""
-    at = start
-    for _ in range(STEPS):
-        chart = _chart(problem, at)
-        zero = np.zeros(chart.size)
-        f = chart.equations(zero, at)
-        direction = _direction(problem, chart, f, max_evaluations)
-        found = _line_search(problem, chart, f, direction, max_evaluations)
-        if found is None:
+    It ends too where the gradient's length in M⁻¹, the Newton step's in posterior standard deviations, is at most
+    `tolerance`.
+    """
+    at, radius = start, RADIUS
+    while True:
+        chart = chart_of(problem, at)
+        f = chart.equations(np.zeros(chart.size), at)
+        if float(f @ chart.precondition(f)) <= tolerance**2:
             return
-        at = found
+        path = _steihaug(_products(problem, chart, f, max_evaluations), chart.precondition, f, radius)
+        found = None
+        while found is None:
+            if not SHORTEST < radius < LONGEST or problem.evaluations >= max_evaluations:
+                return
+            x, product, length = path.within(radius)
+            predicted = -float(x @ (f + 0.5 * product))
+            there = _evaluate(problem, chart, x)
+            share = (
+                -1.0 if there is None else _decrease(problem, at, there, x, f, length > LONG) / max(predicted, 1e-300)
+            )
+            if share > ACCEPTED:
+                found = there
+                if share > GOOD and length >= 0.99 * radius:
+                    radius *= 4.0
+            if not share > 0.25:
+                radius = 0.25 * length
+        at = found[0]
         yield at
 
 
@@ -167,33 +115,72 @@ def _evaluate(problem: ClientProblem, chart: LocalChart, x: Array) -> tuple[Eval
     return None if at is None else (at, chart.equations(x, at))
 
 
-def _direction(problem: ClientProblem, chart: LocalChart, f: Array, max_evaluations: int) -> Array:
-    """−F′⁻¹F by preconditioned GMRES, to a tolerance that tightens with ‖F‖ (Eisenstat & Walker 1996)."""
+def _decrease(
+    problem: ClientProblem, at: Evaluation, there: tuple[Evaluation, Array], x: Array, f: Array, long: bool
+) -> float:
+    """How far the objective over ρ falls along the step x."""
+    if long:
+        fall = (problem.objective(at) - problem.objective(there[0])) / problem.rho
+        if np.isfinite(fall):
+            return fall
+    # the trapezoidal rule: exact to the third order in x
+    return -0.5 * float(x @ (f + there[1]))
 
-    def product(v: Array) -> Array:
-        size = float(np.linalg.norm(v))
-        if size == 0 or problem.evaluations >= max_evaluations:
-            return np.array(v)
-        step = DIFFERENCE / size
+
+def _products(
+    problem: ClientProblem, chart: LocalChart, f: Array, max_evaluations: int
+) -> Callable[[Array], Array | None]:
+    """v ↦ F′(0) v; None where it cannot be had."""
+    hessian = chart.hessian
+    if hessian is not None:
+        return lambda v: np.asarray(hessian @ v)
+
+    def difference(v: Array) -> Array | None:
+        if problem.evaluations >= max_evaluations:
+            return None
+        step = DIFFERENCE / float(np.linalg.norm(v))
         there = _evaluate(problem, chart, step * v)
-        return np.array(v) if there is None else (there[1] - f) / step
+        return None if there is None else (there[1] - f) / step
 
-    n = chart.size
-    operator = LinearOperator((n, n), matvec=product, dtype=np.float64)
-    inverse = LinearOperator((n, n), matvec=chart.precondition, dtype=np.float64)
-    forcing = min(0.1, max(1e-4, float(np.linalg.norm(f))))
-    solution, _ = gmres(operator, -f, M=inverse, rtol=forcing, restart=min(n, 25), maxiter=1)
-    return np.asarray(solution)
+    return difference
 
 
-def _line_search(
-    problem: ClientProblem, chart: LocalChart, f: Array, direction: Array, max_evaluations: int
-) -> Evaluation | None:
-    size = float(np.linalg.norm(f))
-    t = 1.0
-    while t > 1e-6 and problem.evaluations < max_evaluations:
-        found = _evaluate(problem, chart, t * direction)
-        if found is not None and float(np.linalg.norm(found[1])) < size * (1 - 1e-4 * t):
-            return found[0]
-        t *= 0.5
-    return None
+def _steihaug(
+    product: Callable[[Array], Array | None], precondition: Callable[[Array], Array], f: Array, radius: float
+) -> _Path:
+    """Conjugate gradients on f·x + ½ x·B x, to the region's edge or a tolerance that tightens with the gradient.
+
+    Lengths follow from the recurrences of Conn, Gould & Toint, Trust-Region Methods, section 7.5.1: M is never applied.
+    """
+    path = _Path()
+    x, Bx, r = np.zeros_like(f), np.zeros_like(f), f
+    path.add(x, Bx, 0.0)
+    z = precondition(r)
+    p = -z
+    rz = float(r @ z)
+    first, xx, xp, pp = rz, 0.0, 0.0, rz
+    # Eisenstat & Walker 1996, in the norm of M⁻¹
+    forcing = min(0.1, max(1e-4, np.sqrt(max(first, 0.0)))) ** 2
+    for _ in range(min(len(f), PRODUCTS)):
+        if not rz > 0 or (rz <= forcing * first and len(path.points) > 1):
+            break
+        Bp = product(p)
+        if Bp is None:
+            break
+        bend = float(p @ Bp)
+        edge = (-xp + np.sqrt(xp * xp + pp * max(radius * radius - xx, 0.0))) / pp
+        inside = bend > 0 and rz / bend < edge
+        t = rz / bend if inside else edge
+        if not np.isfinite(t):
+            break
+        x, Bx, r = x + t * p, Bx + t * Bp, r + t * Bp
+        xx += 2 * t * xp + t * t * pp
+        path.add(x, Bx, float(np.sqrt(xx)))
+        if not inside:
+            break
+        z = precondition(r)
+        old, rz = rz, float(r @ z)
+        beta = rz / old
+        xp, pp = beta * (xp + t * pp), rz + beta * beta * pp
+        p = beta * p - z
+    return path

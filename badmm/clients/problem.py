@@ -208,9 +208,17 @@ class ClientProblem:
         return self._length(at, tuple(here - old for here, old in zip(at.natural, self.natural_global, strict=True)))
 
     def rounding(self, at: Evaluation) -> float:
-        """The length of one rounding error of each term of the map: no residual falls below a few of these."""
+        """The length of one rounding error of each term of the map: no residual falls below a few of these.
+
+        A Gaussian's mean is one of them: an error of ε |m| changes E[∇ℓ] by as much as ε |E[∇²ℓ]| |m|.
+        """
         terms = zip(self.natural_global, self.dual, at.natural_gradient, strict=True)
         sizes = [EPSILON * (np.abs(g) + (np.abs(e) + np.abs(slope)) / self.rho) for g, e, slope in terms]
+        hessian = at.hessian if at.curvature is None else at.curvature
+        if hessian is not None and isinstance(at.posterior, Gaussian):
+            size = np.abs(at.posterior.mean)
+            moved = np.abs(hessian) @ size if hessian.ndim == 2 else np.abs(hessian) * size
+            sizes[0] = sizes[0] + EPSILON * moved / self.rho
         total = 0.0
         for place, size in enumerate(sizes):
             # slot by slot: errors of ξ and S m do not cancel

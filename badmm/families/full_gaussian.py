@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg.lapack import dpocon
 
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
@@ -15,7 +14,7 @@ from badmm.families.family import Natural
 from badmm.families.gaussian import GaussianFamily
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.precision import Precision
-from badmm_kernels.cpu.linalg import NearSingularWarning
+from badmm_kernels.cpu.linalg import NearSingularWarning, reciprocal_condition
 
 
 class FullNatural(tuple[Array, ...]):
@@ -60,7 +59,7 @@ class FullGaussian(GaussianFamily):
             return Gaussian.of(np.asarray(mean), MatrixPrecision(natural[1], len(natural[0])))
         operator = natural.operator
         mean = operator.solve(natural[0])
-        reciprocal, _ = dpocon(operator.cholesky, np.abs(operator.array).sum(axis=0).max(), uplo="L")
+        reciprocal = reciprocal_condition(operator.cholesky, operator.array)
         if reciprocal < operator.dim * np.finfo(np.float64).eps:
             text = f"precision: nearly singular, reciprocal condition number {reciprocal:.1e}"
             warnings.warn(text, NearSingularWarning, stacklevel=2)
@@ -91,12 +90,11 @@ class FullGaussian(GaussianFamily):
         """ξ and the lower triangle of S."""
         return np.concatenate([natural[0], natural[1][np.tril_indices(len(natural[0]))]])
 
-    def unpack(self, message: Array) -> Natural:
-        """λ from what `pack` made."""
+    def _slots(self, message: Array) -> Natural:
         d = self.dim
         lower = np.zeros((d, d))
         lower[np.tril_indices(d)] = message[d:]
-        return self.parameter((message[:d], lower + np.tril(lower, -1).T))
+        return message[:d], lower + np.tril(lower, -1).T
 
     def symmetrised(self, stacked: Natural) -> Natural:
         """Stacks whose matrices are symmetric to the last bit, which BLAS need not keep."""

@@ -130,25 +130,32 @@ class MatrixPrecision(Precision):
     def _triangle(self) -> tuple[Array, Array]:
         return np.tril_indices(self.dim)  # type: ignore[return-value]
 
-    def _inner(self, w: Array) -> Array:
-        inner = np.eye(self.dim)
-        inner[self._triangle] += w
-        return inner
+    def _inner(self, w: Array) -> Array | None:
+        """Lower R with RRᵀ = I + W + Wᵀ."""
+        lower = np.zeros((self.dim, self.dim))
+        lower[self._triangle] = w
+        return cholesky_factor(np.eye(self.dim) + lower + lower.T)
 
     def spread(self, w: Array) -> Precision | None:
-        """HᵀH with H = (I+W)⁻¹Lᵀ."""
+        """HᵀH with H = R⁻¹Lᵀ, RRᵀ = I + W + Wᵀ."""
         inner = self._inner(w)
-        if (np.diag(inner) <= 0).any():
+        if inner is None:
             return None
         half = solve_triangular(inner, self.cholesky.T, lower=True)
         return self.like(half.T @ half)
 
     def spread_equations(self, w: Array, target: Array) -> Array:
-        """The lower triangle of L⁻¹TL⁻ᵀ(I+W), less 1/(1+W_ii) on the diagonal."""
+        """The lower triangle of L⁻¹TL⁻ᵀ − (RRᵀ)⁻¹."""
         inner = self._inner(w)
-        matrix = self.congruence(target) @ inner
-        matrix[np.diag_indices(self.dim)] -= 1.0 / np.diag(inner)
-        return np.asarray(matrix[self._triangle])
+        assert inner is not None
+        half = solve_triangular(inner, np.eye(self.dim), lower=True)
+        return np.asarray((self.congruence(target) - half.T @ half)[self._triangle])
+
+    @property
+    def spread_curvature(self) -> Array:
+        """1, and 2 on the diagonal."""
+        rows, columns = self._triangle
+        return np.where(rows == columns, 2.0, 1.0)
 
     def coordinates(self, reference: Precision) -> Array:
         """S_ij/√(R_ii R_jj), R the reference."""

@@ -2,8 +2,8 @@
 
 An operator may hold an indefinite S (a cavity's): only products and sums are then meaningful, and `is_definite` tells.
 
-The local chart around a precision, in which a client's problem is convex for a convex loss (`badmm.clients.newton`), is
-θ = m + C(u + (I + W) z), C = S^{-1/2}, W lower triangular within the structure.
+The local chart around a precision (`badmm.clients.charts`) is that of the covariance C(I + W + Wᵀ)Cᵀ, C = S^{-1/2}, W
+lower triangular within the structure.
 """
 
 from __future__ import annotations
@@ -119,11 +119,16 @@ class Precision(ABC):
 
     @abstractmethod
     def spread(self, w: Array) -> Precision | None:
-        """The precision whose covariance is C(I+W)(I+W)ᵀCᵀ; None where some 1 + W_ii is not positive."""
+        """The precision whose covariance is C(I + W + Wᵀ)Cᵀ; None where that is not positive definite."""
 
     @abstractmethod
     def spread_equations(self, w: Array, target: Array) -> Array:
-        """tril(Cᵀ T C (I + W)) − diag(1/(1 + W_ii)): zero where the covariance is T⁻¹; T an array of this structure."""
+        """tril(Cᵀ T C − (I + W + Wᵀ)⁻¹): zero where the covariance is T⁻¹; T an array of this structure."""
+
+    @property
+    @abstractmethod
+    def spread_curvature(self) -> Array:
+        """The derivative of `spread_equations` at W = 0, which is diagonal."""
 
     @abstractmethod
     def coordinates(self, reference: Precision) -> Array:
@@ -209,12 +214,17 @@ class DiagonalPrecision(Precision):
         return self.dim
 
     def spread(self, w: Array) -> Precision | None:
-        """s/(1 + w)²."""
-        return None if (w <= -1).any() else self.like(self.array / (1.0 + w) ** 2)
+        """s/(1 + 2w)."""
+        return None if (w <= -0.5).any() else self.like(self.array / (1.0 + 2.0 * w))
 
     def spread_equations(self, w: Array, target: Array) -> Array:
-        """t(1 + w)/s − 1/(1 + w)."""
-        return np.asarray(self._deviation**2 * target * (1.0 + w) - 1.0 / (1.0 + w))
+        """t/s − 1/(1 + 2w)."""
+        return np.asarray(self._deviation**2 * target - 1.0 / (1.0 + 2.0 * w))
+
+    @property
+    def spread_curvature(self) -> Array:
+        """2."""
+        return np.full(self.dim, 2.0)
 
     def coordinates(self, reference: Precision) -> Array:
         """s/s_ref."""
@@ -249,6 +259,11 @@ class ScalarPrecision(DiagonalPrecision):
         return self
 
     def spread_equations(self, w: Array, target: Array) -> Array:
+        """None."""
+        return np.empty(0)
+
+    @property
+    def spread_curvature(self) -> Array:
         """None."""
         return np.empty(0)
 

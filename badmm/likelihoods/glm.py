@@ -1,4 +1,4 @@
-"""Losses that see θ only through a = xᵀθ: logistic and Poisson regression."""
+"""Losses that see θ only through a = xᵀθ + offset: logistic and Poisson regression."""
 
 from __future__ import annotations
 
@@ -17,15 +17,32 @@ from badmm.likelihoods.expectations import Moments, exponential_moments, softplu
 
 
 class GeneralizedLinear(GaussianLikelihood):
-    """ℓ(θ) = Σ_i f_i(x_iᵀθ), X (n, d).
+    """ℓ(θ) = Σ_i w_i f_i(a_i), a_i = x_iᵀθ + o_i; X (n, d), weights w (n,) ≥ 0 (default 1), offset o (n,) (default 0).
 
-    E[∇ℓ] = Xᵀ E[f′], E[∇²ℓ] = Xᵀ diag(E[f″]) X with a_i ~ N(x_iᵀm, x_iᵀS⁻¹x_i). `auto` and `quadrature` integrate
-    over a_i, `delta` takes a_i = x_iᵀm (E[ℓ] is then ℓ(m)), `monte_carlo` averages over fixed draws of θ.
+    E[∇ℓ] = Xᵀ w E[f′], E[∇²ℓ] = Xᵀ diag(w E[f″]) X with a_i ~ N(x_iᵀm + o_i, x_iᵀS⁻¹x_i). `auto` and `quadrature`
+    integrate over a_i, `delta` takes a_i = x_iᵀm + o_i (E[ℓ] is then ℓ(m)), `monte_carlo` averages over fixed draws
+    of θ. A weight of 2 is a row given twice, a weight of 0 a row left out. Raises `ValueError` for X that is not
+    two-dimensional and finite, weights that are negative or not finite, offsets that are not finite, other lengths.
     """
 
     X: Array
+    y: Array
+    weights: Array | None
+    offset: Array | None
     columns: tuple[str, ...] | None
     """Names of the features where X is a data frame; `badmm.solve` refuses clients whose names differ."""
+
+    def __init__(
+        self, X: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> None:
+        self.X, self.columns = checks.design(X), checks.column_names(X)
+        n, self.dim = self.X.shape
+        self.y = self._responses(y, n)
+        self.weights, self.offset = checks.row_weights(weights, n), checks.row_offset(offset, (n,))
+
+    @abstractmethod
+    def _responses(self, y: ArrayLike, n: int) -> Array:
+        """y (n,), checked to lie in the support."""
 
     @abstractmethod
     def _at(self, a: Array) -> Moments:
@@ -36,10 +53,18 @@ class GeneralizedLinear(GaussianLikelihood):
         """E[f], E[f′], E[f″] for a ~ N(center, variance)."""
 
     def _moments(self, posterior: Gaussian) -> Moments:
+        moments = self._unweighted(posterior)
+        if self.weights is None:
+            return moments
+        # 0 · ∞: a row of weight 0 adds nothing even where its loss overflows
+        return Moments(*(np.where(self.weights > 0, self.weights * part, 0.0) for part in moments))
+
+    def _unweighted(self, posterior: Gaussian) -> Moments:
+        offset = 0.0 if self.offset is None else self.offset
         if self._mode == "monte_carlo":
-            draws = self._at(posterior.transform(self.noise) @ self.X.T)
+            draws = self._at(posterior.transform(self.noise) @ self.X.T + offset)
             return Moments(*(np.mean(part, axis=0) for part in draws))
-        center = self.X @ posterior.mean
+        center = self.X @ posterior.mean + offset
         if self._mode == "delta":
             return self._at(center)
         return self._expected(center, posterior.predictor_variance(self.X))
@@ -66,15 +91,10 @@ class GeneralizedLinear(GaussianLikelihood):
 
 
 class LogisticRegression(GeneralizedLinear):
-    """ℓ(θ) = Σ_i log(1 + e^{a_i}) − y_i a_i, a = Xθ, y_i ∈ {0, 1}; X (n, d), y (n,).
+    """f(a) = log(1 + eᵃ) − y a, y ∈ {0, 1}; see `GeneralizedLinear`."""
 
-    Raises `ValueError` for other labels, X that is not two-dimensional and finite, and lengths that differ.
-    """
-
-    def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
-        self.X, self.columns = checks.design(X), checks.column_names(X)
-        self.y: Array = checks.labels(y, len(self.X), 2).astype(np.float64)
-        self.dim = self.X.shape[1]
+    def _responses(self, y: ArrayLike, n: int) -> Array:
+        return checks.labels(y, n, 2).astype(np.float64)
 
     def _at(self, a: Array) -> Moments:
         # log(1+eᵃ) − y a = log(1+e^{−|a|}) + max(±a, 0): no cancellation at large |a|
@@ -88,18 +108,17 @@ class LogisticRegression(GeneralizedLinear):
 
 
 class PoissonRegression(GeneralizedLinear):
-    """ℓ(θ) = Σ_i e^{a_i} − y_i a_i + log y_i!, a = Xθ, y_i a count; X (n, d), y (n,).
+    """f(a) = eᵃ − y a + log y!, y a count, E[eᵃ] in closed form; the offset of an exposure is its logarithm.
 
-    E[e^a] = exp(xᵀm + ½ xᵀS⁻¹x). Raises `ValueError` for y that are not non-negative whole numbers.
+    See `GeneralizedLinear`.
     """
 
-    def __init__(self, X: ArrayLike, y: ArrayLike) -> None:
-        self.X, self.columns = checks.design(X), checks.column_names(X)
-        self.y: Array = checks.counts(y, "y")
-        if self.y.shape != (len(self.X),):
-            raise ValueError(f"y: expected shape ({len(self.X)},) to match X, got {self.y.shape}")
-        self.dim = self.X.shape[1]
-        self._log_factorial: Array = gammaln(self.y + 1.0)
+    def _responses(self, y: ArrayLike, n: int) -> Array:
+        counts = checks.counts(y, "y")
+        if counts.shape != (n,):
+            raise ValueError(f"y: expected shape ({n},) to match X, got {counts.shape}")
+        self._log_factorial: Array = gammaln(counts + 1.0)
+        return counts
 
     def _loss(self, center: Array, rate: Moments) -> Moments:
         value, slope, curvature = rate

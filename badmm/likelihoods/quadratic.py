@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from badmm.checks import Array, column_names, design, positive_number, real_array, require
+from badmm.checks import (
+    Array,
+    column_names,
+    design,
+    positive_number,
+    real_array,
+    require,
+    row_offset,
+    row_weights,
+)
 from badmm.families.distributions import Gaussian
 from badmm.families.family import Family, Natural
 from badmm.likelihoods.base import Expected, GaussianLikelihood
@@ -50,16 +59,29 @@ class Quadratic(GaussianLikelihood):
 
 
 class LinearRegression(Quadratic):
-    """ℓ(θ) = Σ_i (y_i − x_iᵀθ)² / (2σ²) + ½ n log(2πσ²) with known noise variance σ² (squared units of y).
+    """ℓ(θ) = Σ_i w_i [(y_i − a_i)² / (2σ²) + ½ log(2πσ²)], a_i = x_iᵀθ + o_i, σ² the known noise variance.
 
-    X (n, d), y (n,). H = XᵀX/σ², b = Xᵀy/σ². Raises `ValueError` for shapes that do not match and σ² ≤ 0.
+    X (n, d), y (n,), weights w (n,) ≥ 0 (default 1), offset o (n,) (default 0), σ² in units of y². H = XᵀWX/σ²,
+    b = XᵀW(y − o)/σ². Raises `ValueError` for shapes that do not match, σ² ≤ 0, negative weights, what is not finite.
     """
 
-    def __init__(self, X: ArrayLike, y: ArrayLike, noise_variance: float) -> None:
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        noise_variance: float,
+        weights: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> None:
         target = real_array(y, "y", 1)
-        X_ = design(X, len(target))
+        X_, n = design(X, len(target)), len(target)
         variance = positive_number(noise_variance, "noise_variance")
-        constant = 0.5 * (target @ target) / variance + 0.5 * len(target) * np.log(2 * np.pi * variance)
-        super().__init__(X_.T @ X_ / variance, X_.T @ target / variance, constant)
+        self.weights, self.offset = row_weights(weights, n), row_offset(offset, (n,))
+        shifted = target if self.offset is None else target - self.offset
+        total = float(n) if self.weights is None else float(np.sum(self.weights))
+        weighted = X_ if self.weights is None else X_ * self.weights[:, None]
+        squares = shifted @ shifted if self.weights is None else shifted @ (self.weights * shifted)
+        constant = 0.5 * squares / variance + 0.5 * total * np.log(2 * np.pi * variance)
+        super().__init__(X_.T @ weighted / variance, weighted.T @ shifted / variance, constant)
         self.X, self.y, self.noise_variance = X_, target, variance
         self.columns = column_names(X)

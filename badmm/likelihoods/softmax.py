@@ -13,21 +13,32 @@ from badmm.likelihoods.base import Expectation, Expected, GaussianLikelihood
 
 
 class SoftmaxRegression(GaussianLikelihood):
-    """ℓ(θ) = −Σ_i log softmax(x_iᵀΘ)_{y_i}; X (n, p), y (n,) in 0..C−1, Θ (p, C), θ = Θ flattened row-major (p·C,).
+    """ℓ(θ) = −Σ_i w_i log softmax(x_iᵀΘ + o_i)_{y_i}; X (n, p), y (n,) in 0..C−1, Θ (p, C), θ = Θ flattened row-major
+    (p·C,), weights w (n,) ≥ 0 (default 1), offset o (n, C) (default 0).
 
     `auto` is the delta method: ∇ℓ and ∇²ℓ at the mean, E[ℓ] taken as ℓ(m). `monte_carlo` averages over fixed draws;
     `quadrature` is refused. Raises `ValueError` for labels out of range, fewer than 2 classes and an X that is not
     two-dimensional and finite.
     """
 
-    def __init__(self, X: ArrayLike, y: ArrayLike, num_classes: int) -> None:
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        num_classes: int,
+        weights: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+    ) -> None:
         self.num_classes = checks.positive_integer(num_classes, "num_classes")
         if self.num_classes < 2:
             raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
         self.X, self.columns = checks.design(X), checks.column_names(X)
         self.y = checks.labels(y, len(self.X), self.num_classes)
         self._one_hot: Array = (self.y[:, None] == np.arange(self.num_classes)).astype(np.float64)
-        self.dim = self.X.shape[1] * self.num_classes
+        n, features = self.X.shape
+        self.weights, self.offset = checks.row_weights(weights, n), checks.row_offset(offset, (n, self.num_classes))
+        self._row_weights = np.ones(n) if self.weights is None else self.weights
+        self.dim = features * self.num_classes
 
     def _accepts(self, expectation: Expectation) -> None:
         if expectation == "quadrature":
@@ -40,8 +51,9 @@ class SoftmaxRegression(GaussianLikelihood):
         """(mean loss over the draws, probabilities (draws, n, C)); one draw at the mean under the delta method."""
         draws = posterior.transform(self.noise) if self._mode == "monte_carlo" else posterior.mean[None]
         logits = np.einsum("np,kpc->knc", self.X, draws.reshape(len(draws), -1, self.num_classes), optimize=True)
+        logits = logits if self.offset is None else logits + self.offset
         log_probability = log_softmax(logits, axis=-1)
-        value = -float(np.sum(log_probability * self._one_hot)) / len(draws)
+        value = -float(np.sum(self._row_weights * np.sum(log_probability * self._one_hot, axis=-1))) / len(draws)
         return value, np.exp(log_probability)
 
     def expectations(self, posterior: Gaussian) -> Expected:
@@ -49,7 +61,8 @@ class SoftmaxRegression(GaussianLikelihood):
         if posterior.whole_hessian:
             return self.curvature(posterior)
         value, probability = self._probabilities(posterior)
-        diagonal = (self.X * self.X).T @ np.mean(probability * (1.0 - probability), axis=0)
+        weight = np.mean(probability * (1.0 - probability), axis=0) * self._row_weights[:, None]
+        diagonal = (self.X * self.X).T @ weight
         return value, self._gradient(probability), diagonal.ravel()
 
     def curvature(self, posterior: Gaussian) -> Expected:
@@ -60,9 +73,10 @@ class SoftmaxRegression(GaussianLikelihood):
         for c in range(C):
             for other in range(c, C):
                 product = probability[..., c] * ((c == other) - probability[..., other])
-                block = self.X.T @ (np.mean(product, axis=0)[:, None] * self.X)
+                block = self.X.T @ ((np.mean(product, axis=0) * self._row_weights)[:, None] * self.X)
                 blocks[:, c, :, other] = blocks[:, other, :, c] = 0.5 * (block + block.T)
         return value, self._gradient(probability), blocks.reshape(p * C, p * C)
 
     def _gradient(self, probability: Array) -> Array:
-        return np.asarray(self.X.T @ (np.mean(probability, axis=0) - self._one_hot)).ravel()
+        error = np.mean(probability, axis=0) - self._one_hot
+        return np.asarray(self.X.T @ (error * self._row_weights[:, None])).ravel()

@@ -15,9 +15,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from badmm.checks import Array, RankError
+from badmm.checks import RankError
 
 Arrays = Mapping[str, Any]
 Numbers = Mapping[str, float]
@@ -52,9 +50,10 @@ class Message:
 class Reply:
     """What clients send back, reduced: `sums` of arrays and `totals` of numbers, `maxima` and `minima` of numbers.
 
-    `clients` counts who is in the sums. `failures` names those who are not, with the reason; `notes` are messages for
-    the history. `nbytes` is the size of what one client sends: a reply of many is as large as that of one, unless the
-    sums have more digits than a client's own numbers, and `client_nbytes` says what those take.
+    `clients` counts who is in the sums. `failures` names those who are not, with the reason; `absent` those who did not
+    answer, whose earlier terms are in `sums` and nowhere else; `notes` are messages for the history. `nbytes` is the
+    size of what one client sends: a reply of many is as large as that of one, unless the sums have more digits than a
+    client's own numbers, and `client_nbytes` says what those take.
     """
 
     round: int
@@ -67,6 +66,7 @@ class Reply:
     failures: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     client_nbytes: int | None = None
+    absent: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -80,8 +80,10 @@ class Transport(Protocol):
     """How a message reaches the processes that hold clients, and how their replies are reduced.
 
     Every process calls both methods in turn: `broadcast` returns the server's message everywhere, `reduce` the
-    reduction of all processes' replies. `deadline` is the number of seconds that a process may wait for the others
-    (None: any). What an engine may have beside these: `Settling`, `Deterministic`.
+    reduction of all processes' replies. `deadline` is the number of seconds within which a message has to be answered
+    (None: any). The round loop counts clients of its own process that take longer among the failures of its reply; an
+    engine that gives up on another process adds that process's clients to the failures of the reduction. What an engine
+    may have beside these: `Settling`, `Deterministic`, `Screening`, `Following`.
     """
 
     rank: int
@@ -127,8 +129,8 @@ class Screening(Protocol):
 class Following(Protocol):
     """An engine whose process only answers: a site, whose server is elsewhere."""
 
-    def begin(self, population: Any, digest: str) -> None:
-        """Start with these clients, or go on from what is remembered of them."""
+    def begin(self, population: Any, answer: Callable[[Message], Reply], digest: str) -> None:
+        """Start with these clients, which `answer`, or go on from what is remembered of them."""
 
     def follow(self) -> Message:
         """Answer until the server is done; its last message."""
@@ -170,6 +172,7 @@ def _two(a: Reply, b: Reply) -> Reply:
         {**a.failures, **b.failures},
         (*a.notes, *b.notes),
         a.client_nbytes if b.client_nbytes is None else b.client_nbytes,
+        {**a.absent, **b.absent},
     )
 
 
@@ -182,27 +185,3 @@ def digest(configuration: Any) -> str:
     """A short checksum of what all parties must agree on, of anything that JSON can hold."""
     text = json.dumps(configuration, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pack(natural: tuple[Array, ...]) -> Array:
-    """A natural parameter as the vector that is sent: slots in turn, a symmetric matrix as its lower triangle."""
-    return np.concatenate([slot[np.tril_indices(len(slot))] if slot.ndim == 2 else slot for slot in natural])
-
-
-def unpack(vector: Array, shapes: tuple[tuple[int, ...], ...]) -> tuple[Array, ...]:
-    """The inverse of `pack` for slots of these shapes."""
-    size = sum(n * (n + 1) // 2 if len(shape) == 2 else n for shape in shapes for n in shape[:1])
-    if vector.shape != (size,):
-        raise ValueError(f"natural: expected a vector of {size} numbers, got shape {vector.shape}")
-    slots, at = [], 0
-    for shape in shapes:
-        if len(shape) == 1:
-            slots.append(vector[at : at + shape[0]])
-            at += shape[0]
-            continue
-        rows, columns = np.tril_indices(shape[0])
-        slot = np.empty(shape)
-        slot[rows, columns] = slot[columns, rows] = vector[at : at + len(rows)]
-        slots.append(slot)
-        at += len(rows)
-    return tuple(slots)

@@ -23,9 +23,9 @@ LONGEST_NAP = 1e-3
 class MPI(Ranks):
     """The ranks of a communicator (default: a duplicate of COMM_WORLD, whose messages meet no one else's).
 
-    deadline: seconds that the others may take to a step before this rank gives up; a program that ends after that ends
-    on all ranks, since a rank that does not answer would keep MPI from shutting down. deterministic: sums run through
-    the clients in their order, so that any number of ranks gives the same bits; ranks then add in turn.
+    deadline: seconds that an answer may take; after twice that a rank gives the others up, and a program that ends then
+    ends on all ranks, since a rank that does not answer would keep MPI from shutting down. deterministic: sums run
+    through the clients in their order, so that any number of ranks gives the same bits; ranks then add in turn.
     """
 
     def __init__(self, communicator: Any = None, *, deadline: float | None = None, deterministic: bool = False) -> None:
@@ -62,8 +62,8 @@ class MPI(Ranks):
     def _wait(self, request: Any) -> None:
         began, nap = time.monotonic(), 1e-5
         while not request.Test():
-            if self.deadline is not None and time.monotonic() - began > self.deadline:
+            if self.patience is not None and time.monotonic() - began > self.patience:
                 atexit.register(self.communicator.Abort, 3)
-                raise RankError(f"rank {self.rank}: some of {self.size} ranks did not answer in {self.deadline:g} s")
+                raise RankError(f"rank {self.rank}: some of {self.size} ranks did not answer in {self.patience:g} s")
             time.sleep(nap)
             nap = min(2 * nap, LONGEST_NAP)

@@ -40,9 +40,14 @@ class Ranks(ABC):
         self._step = 0
         self._over = False
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds to wait for another rank: twice the deadline, so that one that is late can still say so itself."""
+        return None if self.deadline is None else 2.0 * self.deadline
+
     @abstractmethod
     def gather(self, data: bytes) -> list[bytes]:
-        """Every rank's bytes, in the order of ranks; `RankError` where one does not answer within the deadline."""
+        """Every rank's bytes, in the order of ranks; `RankError` where one is not there in time (`patience`)."""
 
     @abstractmethod
     def add(self, part: Array) -> None:
@@ -158,12 +163,8 @@ def pieces(array: Array, size: int) -> Iterator[Array]:
 
 
 def share_of(rank: int, size: int, count: int) -> range:
-    """The clients, of `count`, that live on a rank: as many in a row on each, the first ranks one more where some are
-    left over.
-    """
-    least, more = divmod(count, size)
-    first = rank * least + min(rank, more)
-    return range(first, first + least + (rank < more))
+    """The clients, of `count`, that live on a rank: as many in a row on each, to within one."""
+    return range(count * rank // size, count * (rank + 1) // size)
 
 
 def _forms(tables: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, list[int]]]:

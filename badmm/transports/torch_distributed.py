@@ -20,7 +20,8 @@ class TorchDistributed(Ranks):
     """The ranks of a process group; where none exists yet, the one that torchrun's environment describes is made.
 
     backend: "gloo" or "nccl" of the group to be made (default: gloo). device: where the backend takes tensors (default:
-    the CPU, or the GPU of this local rank under NCCL). deadline: seconds that the others may take to a step.
+    the CPU, or the GPU of this local rank under NCCL). deadline: seconds that an answer may take; after
+    twice that a rank gives the others up.
     deterministic: sums run through the clients in their order, so that any number of ranks gives the same bits.
     """
 
@@ -34,7 +35,7 @@ class TorchDistributed(Ranks):
         deterministic: bool = False,
     ) -> None:
         super().__init__(deadline, deterministic)
-        self._timeout = FOREVER if deadline is None else timedelta(seconds=deadline)
+        self._timeout = FOREVER if self.patience is None else timedelta(seconds=self.patience)
         if not dist.is_initialized():
             dist.init_process_group(backend, timeout=self._timeout)
         self.group = group

@@ -39,7 +39,8 @@ def record(kind: type[Record], table: Mapping[str, Any], arrays: Mapping[str, An
         if "members" in values and values["members"] is not None:
             values["members"] = tuple(map(int, values["members"]))
         if "failures" in values:
-            values["failures"] = {int(client): str(why) for client, why in values["failures"].items()}
+            for name in ("failures", "absent"):
+                values[name] = {int(client): str(why) for client, why in values[name].items()}
             values["notes"] = tuple(map(str, values["notes"]))
         return kind(**values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

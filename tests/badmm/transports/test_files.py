@@ -14,31 +14,31 @@ import pytest
 import badmm
 from badmm.checks import RankError
 from badmm.demo import problems
-from badmm.transports import files
-from badmm.transports.files import FilesServer, FilesSite
+from badmm.transports.files import FilesServer, FilesSite, server, site
+from badmm.transports.files.share import Share, UnfitError, content, read, write
 from badmm.transports.messages import Message, Reply
-from badmm.transports.share import Share, UnfitError, content, read, write
-from benchmarks import faults
+from benchmarks import simulated_sites as faults
 from tests.badmm.transports.shared import PROBLEMS, solve_arguments
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "POLL", 0.003)
+    for side in (server, site):
+        monkeypatch.setattr(side, "POLL", 0.003)
 
 
-def federate(folder: Path, own: dict[str, list[Any]], arguments: dict[str, Any], **server: Any) -> dict[str, Any]:
+def federate(folder: Path, own: dict[str, list[Any]], arguments: dict[str, Any]) -> dict[str, Any]:
     """The result of the server and of every site, each in a thread of its own."""
     found: dict[str, Any] = {}
 
-    def site(name: str) -> None:
+    def play(name: str) -> None:
         transport = FilesSite(folder / "share", name, folder / name)
         found[name] = badmm.solve(own[name], transport=transport, workers=1, **arguments)
 
-    threads = [threading.Thread(target=site, args=(name,)) for name in own]
+    threads = [threading.Thread(target=play, args=(name,)) for name in own]
     for thread in threads:
         thread.start()
-    transport = FilesServer(folder / "share", list(own), **server)
+    transport = FilesServer(folder / "share", list(own))
     found["server"] = badmm.solve([], transport=transport, workers=1, **arguments)
     for thread in threads:
         thread.join(60)
@@ -57,11 +57,11 @@ def test_sites_give_the_posterior_of_one_process(name: str, family: str, tmp_pat
     for place, own in (("each", each), ("few", few)):
         found = federate(tmp_path / place, own, arguments)
         for i, expected in enumerate(alone.natural):
-            server = found["server"].natural[i]
-            assert np.abs(server - expected).max() <= 1e-12 * np.abs(expected).max()
-            assert place == "few" or np.array_equal(server, expected)
-            assert all(np.array_equal(one.natural[i], server) for one in found.values())
-            duals = np.concatenate([found[site].duals[i] for site in own])
+            summed = found["server"].natural[i]
+            assert np.abs(summed - expected).max() <= 1e-12 * np.abs(expected).max()
+            assert place == "few" or np.array_equal(summed, expected)
+            assert all(np.array_equal(one.natural[i], summed) for one in found.values())
+            duals = np.concatenate([found[name].duals[i] for name in own])
             assert np.abs(duals - alone.duals[i]).max() <= 1e-12 * np.abs(alone.duals[i]).max()
         assert found["server"].converged == alone.converged == found[next(iter(own))].converged
         assert found["server"].history[-1].bytes_up == alone.history[-1].bytes_up
@@ -119,12 +119,12 @@ def test_a_site_that_does_not_approve_stays_away(tmp_path: Path) -> None:
     clients = faults.clients()
     arguments: dict[str, Any] = {"family": "full_gaussian", "prior": badmm.Gaussian(np.zeros(3), 1.0), "rounds": 12}
 
-    def site(name: str, own: list[Any], **options: Any) -> None:
+    def play(name: str, own: list[Any], **options: Any) -> None:
         badmm.solve(own, transport=FilesSite(tmp_path / "s", name, tmp_path / name, **options), workers=1, **arguments)
 
     threads = [
-        threading.Thread(target=site, args=("a", clients[:4])),
-        threading.Thread(target=site, args=("b", clients[4:]), kwargs={"approve": approve}),
+        threading.Thread(target=play, args=("a", clients[:4])),
+        threading.Thread(target=play, args=("b", clients[4:]), kwargs={"approve": approve}),
     ]
     for thread in threads:
         thread.start()
@@ -144,10 +144,10 @@ def test_a_server_says_what_is_wrong(tmp_path: Path) -> None:
         FilesServer(tmp_path, ["../x"])
     with pytest.raises(ValueError, match=r"sites: expected at least one name, each once, got \['a', 'a'\]"):
         FilesServer(tmp_path, ["a", "a"])
-    server = FilesServer(tmp_path, ["a"])
+    one = FilesServer(tmp_path, ["a"])
     with pytest.raises(ValueError, match="participation: expected 1 with files"):
-        server.broadcast(Message("step", 0, "d", members=(0,)))
-    server.broadcast(Message("measure", 0, "d", arrays={"natural": np.ones(3)}))
+        one.broadcast(Message("step", 0, "d", members=(0,)))
+    one.broadcast(Message("measure", 0, "d", arrays={"natural": np.ones(3)}))
     with pytest.raises(ValueError, match="folder: expected one that no run has used"):
         FilesServer(tmp_path, ["a"])
     with pytest.raises(RankError, match="site b: expected to follow a server"):

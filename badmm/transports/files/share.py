@@ -29,6 +29,9 @@ from badmm.transports.sealed import load_tensors, save_tensors
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SUFFIX = ".safetensors"
 FORMAT = "1"
+SERVER = "server"
+POLL = 0.2
+"""Seconds between two looks at the folder."""
 
 
 class UnfitError(ValueError):

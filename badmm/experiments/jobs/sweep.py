@@ -17,6 +17,7 @@ from badmm.data import images as data
 from badmm.experiments import events, report
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.networks import NetworkConfig
+from badmm.experiments.engines import Engine
 from badmm.experiments.jobs import job
 from badmm.experiments.jobs.networks import NetworkJob
 from badmm.experiments.problems import networks as problems
@@ -27,10 +28,10 @@ from badmm.experiments.store.folder import RunFolder, locked
 class Sweep:
     """The jobs of a configuration; ConfigError, before anything is written, for a method that does not start."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, engine: Engine | None = None) -> None:
         if config.run.tensorboard:
             events.check()
-        self.config = config
+        self.config, self.engine = config, engine or Engine()
         self.images = data.load(config.data.source, config.data.root)
         self.fingerprint = problems.fingerprint(self.images)
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
@@ -47,7 +48,7 @@ class Sweep:
         """The run of a method's label with a seed."""
         config = self.config.only(label, seed)
         experiment = problems.build(config, label, seed, assigned=self._assigned(seed))
-        return NetworkJob(config, label, experiment, self.fingerprint, self.workers)
+        return NetworkJob(config, label, experiment, self.fingerprint, self.workers, self.engine)
 
     def play(self, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
         """Run every job in its folder under `out`, which the caller has locked; a summary of each.

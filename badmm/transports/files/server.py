@@ -56,6 +56,7 @@ class FilesServer:
         self.share.make(*self.sites)
         remove_torn(self.share.path / "down")
         self._asked: Message | None = None
+        self._shape: tuple[int, ...] = ()
         self._sequence = self.share.newest()
         self._last: dict[str, Reply] | None = None
 
@@ -67,6 +68,7 @@ class FilesServer:
             if self._last is None:
                 self._last = self._accepted_before(message.round)
             self._sequence += 1
+            self._shape = next((np.shape(array) for array in message.arrays.values()), self._shape)
             write(self.share.down(self._sequence), SERVER, self._sequence, message)
             self._asked = message
         return message
@@ -152,11 +154,9 @@ class FilesServer:
                 f"foreign: expected round {message.round} of configuration {message.digest}, got round {reply.round} "
                 f"of {reply.digest}"
             )
-        forms = {name: np.shape(array) for name, array in reply.sums.items()}
-        for known in (self._last or {}).values():
-            wanted = {name: np.shape(array) for name, array in known.sums.items()}
-            if reply.sums and forms != wanted:
-                raise UnfitError(f"wrong shape: expected {wanted}, got {forms}")
+        for name, array in reply.sums.items():
+            if np.shape(array) != self._shape:
+                raise UnfitError(f"wrong shape: expected {name} of shape {self._shape}, got {np.shape(array)}")
         if not all(map(np.isfinite, reply.totals.values())) and message.kind == "step":
             raise UnfitError("not finite: a total")
         if letter.sender in self.counts and reply.clients != self.counts[letter.sender]:

@@ -51,6 +51,10 @@ class ServerDomainError(RuntimeError):
     """The server's natural parameter left the domain of its family under explicit step sizes."""
 
 
+class RankError(RuntimeError):
+    """Another process of the run failed, is at another step, or did not answer; no process goes on."""
+
+
 class UnfinishedRunError(RuntimeError):
     """Some runs of a comparison failed; the others are finished and reported."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from badmm.experiments.store.tensors import load_tensors, sealed_bytes
+from badmm.transports.sealed import load_tensors, sealed_bytes
 from badmm.networks.stacked import Stacked
 
 FILE = "posterior.safetensors"

@@ -85,7 +85,8 @@ DYING = """
 import os, sys
 from badmm.__main__ import main
 from badmm.experiments import run
-from badmm.experiments.store import files, folder, history, tensors
+from badmm.experiments.store import folder, history
+from badmm.transports import atomic, sealed
 from matplotlib.figure import Figure
 Figure.savefig = lambda _, buffer, **__: buffer.write(b"a picture" * 100)
 def dying(function):

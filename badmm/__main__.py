@@ -8,16 +8,22 @@ Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a s
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from badmm import __version__, companions
+from badmm import __version__
 from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
 
+Command = Callable[[Sequence[str]], int]
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
+"""The packages that come with this one. An installation has them by these names; a checkout has the folders derive/ and
+validation/ beside badmm/, whose relative imports let them be loaded by the same names. So no module called `derive` or
+`validation`, whoever's it is, matters."""
 GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
 """Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
 
@@ -93,6 +99,33 @@ def _demo(options: argparse.Namespace) -> None:
     command.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
 
 
+def companion(package: str) -> Command:
+    """The `main` of `package`: a function of its arguments that returns the exit status.
+
+    Raises ModuleNotFoundError, with the missing package's name, where something that `package` needs is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        _load_from_checkout(package)
+    main: Command = importlib.import_module(f"{package}.__main__").main
+    return main
+
+
+def _load_from_checkout(package: str) -> None:
+    folder = Path(__file__).resolve().parents[1] / package.removeprefix("badmm_")
+    spec = importlib.util.spec_from_file_location(
+        package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    spec.loader.exec_module(module)
+
+
 COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
 
 
@@ -104,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
     try:
         if given and given[0] in COMPANIONS:
-            return companions.command(COMPANIONS[given[0]])(given[1:])
+            return companion(COMPANIONS[given[0]])(given[1:])
         options = parser().parse_args(given)
         COMMANDS[options.command](options)
     except GAVE_UP as error:

@@ -28,7 +28,7 @@ FORBIDDEN = {
 }
 # the command line, its plots and the data sets may use what the extra `run` installs; the solver may not
 COMMAND_LINE = {"sklearn", "matplotlib", "rich", "pydantic", "safetensors"}
-COMMAND_LINE_ROOMS = {"demo", "experiments", "data"}
+COMMAND_LINE_ROOMS = {"demo", "experiments", "data", "glm"}
 
 
 def sources(package: str) -> list[Path]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from badmm.__main__ import main, parser
-from badmm.companions import command as companion
+from badmm.__main__ import companion
 from badmm_kernels.__main__ import main as where
 from tests.house.documents import PAGES, README, ROOT, TUTORIALS, blocks, commands, links
 from tests.kernels.header.test_header import needs

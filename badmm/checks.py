@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import decimal
+import hashlib
+import importlib
+import importlib.util
+import inspect
 import numbers
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dpotrf
 
 Array = NDArray[np.float64]
+Class = TypeVar("Class")
 
 
 class ClientError(RuntimeError):
-    """A client raised, or returned something of the wrong shape or not finite; `.client` is its index."""
+    """A client raised, or returned something of the wrong shape or not finite.
+
+    `.client` is its index, `.reason` the message without it.
+    """
 
     def __init__(self, client: int, message: str) -> None:
         super().__init__(f"client {client}: {message}")
-        self.client = client
+        self.client, self.reason = client, message
 
 
 class LostClientError(ClientError):
@@ -233,3 +244,40 @@ def cholesky_factor(matrix: Array) -> Array | None:
     """
     factor, info = dpotrf(matrix, lower=1, clean=1)
     return None if info else np.asarray(factor)
+
+
+def implementation(value: Any, listed: Mapping[str, type[Class]], base: type[Class], name: str) -> type[Class]:
+    """The class that an argument names: one of `listed`, a subclass of `base`, "module:Class" or "file.py:Class".
+
+    Raises `ValueError` for anything else, and for a file or module that cannot be imported.
+    """
+    if isinstance(value, str) and value in listed:
+        return listed[value]
+    origin, colon, title = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    found = getattr(_module(origin, name), title, None) if colon else value
+    if isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found):
+        return found
+    known = f'{", ".join(listed)}, or "file.py:Class" with a subclass of {base.__module__}.{base.__name__}'
+    raise ValueError(f"{name}: expected one of {known}, got {value!r:.80}")
+
+
+def _module(origin: str, name: str) -> ModuleType:
+    """A module by its name or its file, which is read once."""
+    try:
+        if not origin.endswith(".py"):
+            return importlib.import_module(origin)
+        path = Path(origin).resolve()
+        known = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+        if known not in sys.modules:
+            spec = importlib.util.spec_from_file_location(known, path)
+            assert spec is not None and spec.loader is not None
+            # dataclasses look their module up while the file is executed
+            sys.modules[known] = importlib.util.module_from_spec(spec)
+            try:
+                spec.loader.exec_module(sys.modules[known])
+            except BaseException:
+                del sys.modules[known]
+                raise
+        return sys.modules[known]
+    except Exception as error:  # whatever a user's file does
+        raise ValueError(f"{name}: expected a file or module that can be imported, got {origin} ({error})") from error

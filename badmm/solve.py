@@ -7,23 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from badmm.checks import positive_integer, positive_number, real_array, same_columns
+from badmm.checks import implementation, positive_integer, positive_number, real_array, same_columns
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
 from badmm.families.family import Family, Natural
 from badmm.families.registry import bind
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
-from badmm.methods import REGISTRY
-from badmm.methods.base import Method
+from badmm.methods import EXACT
+from badmm.methods.admm import ExactMethod
 from badmm.rounds.exact_clients import ExactClients
 from badmm.rounds.exact_server import ExactServer
-from badmm.rounds.exchange import Exchange
-from badmm.rounds.history import Result, SolverState
+from badmm.rounds.history import Result, RoundRecord, SolverState
+from badmm.rounds.loop import Loop, participants
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Reply, Transport, digest
+from badmm.transports.messages import Reply, Transport
 
 RELATIVE = 1e-2
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
@@ -35,7 +35,7 @@ def solve(
     *,
     family: str,
     prior: Distribution,
-    method: str = "bayes_admm",
+    method: str | type[ExactMethod] = "bayes_admm",
     rho: Setting = "auto",
     alpha: Setting = "auto",
     damping: Setting = "auto",
@@ -63,15 +63,16 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi" or "bregman_admm". rho > 0,
-    alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
-    likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
-    client's solution in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which
-    falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
-    participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
-    zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
-    beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
-    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
+    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "bregman_admm", or one of your
+    own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0, alpha and
+    damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
+    take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
+    in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which falls with the gap.
+    client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and participation.
+    callbacks: called with the `SolverState` after every round. start, duals: other than the prior and zero. state: go
+    on from the state of an earlier run with the same arguments; `rounds` then counts from that run's beginning.
+    participation: the fraction of clients that take part in a round. workers: threads that serve clients, each on one
+    core (default: the cores); results do not depend on it. transport: how messages reach the clients
     (`badmm.transports`; default: all are in this process).
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
@@ -87,13 +88,15 @@ def solve(
     transport = InProcess() if transport is None else transport
     members, first, total = _locate(_clients(clients), transport)
     bound = _bind(members, server, temperature, expectation, seed, first, total)
-    chosen = _method(method)(server, total, rho, alpha, damping)
+    chosen = implementation(method, EXACT, ExactMethod, "method")
+    policy = chosen.policy(total, rho, alpha, damping, server.mixed_damping)
     with Workers(available_cores() if workers is None else workers) as pool:
-        memory = server.mixing_memory
-        population = ExactClients(bound, server, chosen.dual, limits, memory, pool, first)
-        identity = [family, server.shapes, method, temperature, expectation, total]
-        exchange = Exchange(transport, population, digest(identity))
-        run = _Run(population, ExactServer(server, chosen, exchange, total, memory, fraction, seed), pool)
+        population = ExactClients(bound, server, chosen.dual, limits, pool, first)
+        whole = len(participants(total, 0, fraction, seed)) == total
+        exact = ExactServer(server, policy, total, whole)
+        identity = [family, server.shapes, chosen.name, temperature, expectation, total]
+        loop = Loop(exact, population, transport, total, identity, fraction=fraction, seed=seed)
+        run = _Run(population, exact, loop, pool)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
         while not (state.records and state.gap <= tol) and state.round < rounds:
             state = run.round(state)
@@ -124,12 +127,6 @@ def _client_tolerance(value: float | str, evaluations: int) -> Tolerance:
             raise ValueError(f'client_tol: expected "auto" or a positive number, got {value!r}')
         return Tolerance(relative=RELATIVE, max_evaluations=limit)
     return Tolerance(positive_number(value, "client_tol"), max_evaluations=limit)
-
-
-def _method(name: Any) -> type[Method]:
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise ValueError(f"method: expected one of {', '.join(REGISTRY)}, got {name!r:.80}")
-    return REGISTRY[name]
 
 
 def _clients(clients: Any) -> list[Any]:
@@ -169,9 +166,9 @@ def _bind(
 class _Run:
     """Clients and server of one call of `solve`, and the state that both leave after a round."""
 
-    def __init__(self, population: ExactClients, server: ExactServer, workers: Workers) -> None:
-        self.population, self.server, self.workers = population, server, workers
-        self.family, self.policy = server.family, server.method.policy
+    def __init__(self, population: ExactClients, server: ExactServer, loop: Loop, workers: Workers) -> None:
+        self.population, self.server, self.loop, self.workers = population, server, loop, workers
+        self.family, self.policy = server.family, server.policy
 
     def begin(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
         """The state before the first round."""
@@ -189,7 +186,7 @@ class _Run:
         members = tuple(np.repeat(slot[None], K, axis=0) for slot in natural)
         self.population.start(natural, eta, members)
         with self.workers.one_blas_thread():
-            self.server.start(0, natural)
+            self.server.start(natural, (), self.loop.ask)
         return self._state(())
 
     def resume(self, state: SolverState, start: Any, duals: Any) -> SolverState:
@@ -203,38 +200,39 @@ class _Run:
         natural = _slots(state.natural, "state.natural", shapes)
         eta = _slots(state.duals, "state.duals", stacked)
         members = _slots(state.clients, "state.clients", stacked)
+        sent = _slots(state.sent, "state.sent", stacked) if state.sent else ()
         self.policy.restore(state.policy)
         self.server.mixing.restore(state.mixing_totals, state.mixing_changes)
-        self.population.start(natural, eta, members, state.mixing_lines)
-        if state.records:
-            self.server.exchange.bytes_up, self.server.exchange.bytes_down = (
-                state.record.bytes_up,
-                state.record.bytes_down,
-            )
+        self.population.start(natural, eta, members, sent, state.mixing_lines)
+        self.loop.index = state.round
         with self.workers.one_blas_thread():
-            self.server.start(state.round, natural, state.total)
+            self.server.start(natural, state.total if sent or self.server.whole else (), self.loop.ask)
+        if state.records:
+            self.loop.bytes_up, self.loop.bytes_down = state.record.bytes_up, state.record.bytes_down
         return self._state(state.records)
 
     def round(self, state: SolverState) -> SolverState:
         """One round."""
         with self.workers.one_blas_thread():
-            record = self.server.round()
+            played = self.loop.round()
+            record = self.server.record(played, self.loop.bytes_up, self.loop.bytes_down)
         return self._state((*state.records, record))
 
-    def _state(self, records: tuple[Any, ...]) -> SolverState:
+    def _state(self, records: tuple[RoundRecord, ...]) -> SolverState:
         server, population = self.server, self.population
         return SolverState(
-            server.index,
+            self.loop.index,
             server.natural,
             population.duals,
             population.clients,
             self.policy.state(),
             records,
-            server.total,
-            tuple(population.lines),
-            tuple(server.mixing.totals),
-            tuple(server.mixing.changes),
-            self.family,
+            total=server.total,
+            sent=population.sent,
+            mixing_lines=tuple(population.lines),
+            mixing_totals=tuple(server.mixing.totals),
+            mixing_changes=tuple(server.mixing.changes),
+            family=self.family,
         )
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import badmm_kernels
 from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
 from badmm.ivon import IVON
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.networks import dense, models
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
@@ -141,7 +141,7 @@ def floors(stack: int, repeats: int = 20) -> dict[str, float]:
 def measure(plan: Plan) -> dict[str, list[float]]:
     """Seconds of a round by path, a value a repetition; paths take turns, so that drift meets all alike."""
     fed = federation(plan.clients)
-    methods = {"IVON-ADMM, batched": REGISTRY["ivon_admm"](), "FedAvg (Adam), batched": REGISTRY["fedavg"]()}
+    methods = {"IVON-ADMM, batched": NETWORKS["ivon_admm"](), "FedAvg (Adam), batched": NETWORKS["fedavg"]()}
     whole = {name: batched(fed, method, plan.stack) for name, method in methods.items()}
     found: dict[str, list[float]] = {name: [] for name in (*whole, *OPTIMIZERS)}
     small = federation(plan.stack)  # loads the compiled kernels

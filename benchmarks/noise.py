@@ -25,7 +25,7 @@ from badmm.clients.federation import ClientData, Federation, LocalSettings
 from badmm.data import images as data
 from badmm.data import splits
 from badmm.experiments import store
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.networks import noise
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.models import Network
@@ -133,7 +133,7 @@ class Course:
 
 def play(setting: Setting, seed: int) -> Course:
     """The rounds of a setting with a seed."""
-    own, method, course = federation(seed, setting.lr), REGISTRY[setting.method](**setting.options), Course()
+    own, method, course = federation(seed, setting.lr), NETWORKS[setting.method](**setting.options), Course()
     state = method.start(own, own.stack.initial(own.dtype))
     images = data.load("digits", None)
     x, y = torch.from_numpy(images.test_images).float() / images.levels, torch.from_numpy(images.test_labels)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 # Read when BLAS and OpenMP are first loaded: the matrices here are small, and threads that wait for each other on a
 # busy machine make the run many times slower.
@@ -63,12 +64,16 @@ def refusal(load: Load, family: str) -> str:
 def solver_jobs(families: Sequence[str]) -> list[Job]:
     """Families that agree round by round, one-round convergence, recovery of classic ADMM; they need the solver."""
 
-    def checks_of(module: str) -> Callable[[], Iterable[Check]]:
-        return lambda: [
-            c for c in importlib.import_module(f".runs.{module}", __package__).checks() if c.family in families
-        ]
+    modules = [importlib.import_module(f".runs.{name}", __package__) for name in SOLVER_MODULES]
 
-    return [Job(module.replace("_", " "), "solver", "float64", checks_of(module)) for module in SOLVER_MODULES]
+    def checks_of(module: ModuleType) -> Callable[[], Iterable[Check]]:
+        return lambda: [c for c in module.checks() if c.family in families]
+
+    return [
+        Job(module.__name__.rpartition(".")[2].replace("_", " "), "solver", "float64", checks_of(module))
+        for module in modules
+        if not set(module.FAMILIES).isdisjoint(families)
+    ]
 
 
 def validate(work: Sequence[Job]) -> list[Check]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from badmm.clients.federation import LocalSettings, Task
+from badmm.clients.penalty import Penalty
 from badmm.networks.stacked import Gradient
 from badmm.streams import Purpose
 
@@ -20,7 +20,7 @@ class LocalSolver(ABC):
 
     Each step, for each of `samples` on the same minibatch: the loop reads `point`, writes the gradient of the mean loss
     there into `gradient` (k, P), perhaps the memory of those parameters, and calls `observe`; then it calls `step`. A
-    method reads the end point from its own solver; see `badmm.methods.networks`.
+    method reads the end point from its own solver; see `badmm.methods`.
     """
 
     gradient: Tensor
@@ -36,27 +36,6 @@ class LocalSolver(ABC):
     @abstractmethod
     def step(self, active: int) -> None:
         """Move the first `active` rows."""
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """½ θᵀ diag(curvature) θ − ⟨linear, θ⟩, added to a client's mean loss; both broadcast to (k, P).
-
-    Every point method's client differs from FedAvg's by such a term, up to a constant.
-    """
-
-    curvature: Tensor | float
-    linear: Tensor
-
-    def add_gradient(self, theta: Tensor, gradient: Tensor) -> None:
-        """gradient += curvature · θ − linear, for the first rows."""
-        active = len(theta)
-        curvature = self.curvature
-        if isinstance(curvature, Tensor):
-            gradient.addcmul_(curvature[:active] if curvature.shape[0] > 1 else curvature, theta)
-        elif curvature:
-            gradient.add_(theta, alpha=curvature)
-        gradient.sub_(self.linear[:active] if self.linear.shape[0] > 1 else self.linear)
 
 
 class Descent(LocalSolver):

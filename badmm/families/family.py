@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,7 +123,7 @@ class Family(ABC):
         zeros = zip(self.ns.STATISTICS, self.shapes, strict=True)
         return tuple(np.asarray(coefficients.get(name, np.zeros(shape))) / factor for (name, factor), shape in zeros)
 
-    @property
+    @cached_property
     def message_doubles(self) -> int:
         """Numbers in one λ as sent."""
         return len(self.pack(self.prior_natural))
@@ -132,10 +133,16 @@ class Family(ABC):
         return np.concatenate([slot.ravel() for slot in natural])
 
     def unpack(self, message: Array) -> Natural:
-        """λ from what `pack` made."""
+        """λ from what `pack` made; ValueError for another size."""
+        if message.shape != (self.message_doubles,):
+            size = self.message_doubles
+            raise ValueError(f"natural: expected a vector of {size} numbers, got shape {message.shape}")
+        return self.parameter(self._slots(message))
+
+    def _slots(self, message: Array) -> Natural:
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
         parts = np.split(message, ends)
-        return self.parameter([part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True)])
+        return tuple(part.reshape(shape) for part, shape in zip(parts, self.shapes, strict=True))
 
     def symmetrised(self, stacked: Natural) -> Natural:
         """Stacks of λ with a leading axis, symmetric to the last bit where they are so but for rounding."""

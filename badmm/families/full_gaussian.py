@@ -90,12 +90,11 @@ class FullGaussian(GaussianFamily):
         """ξ and the lower triangle of S."""
         return np.concatenate([natural[0], natural[1][np.tril_indices(len(natural[0]))]])
 
-    def unpack(self, message: Array) -> Natural:
-        """λ from what `pack` made."""
+    def _slots(self, message: Array) -> Natural:
         d = self.dim
         lower = np.zeros((d, d))
         lower[np.tril_indices(d)] = message[d:]
-        return self.parameter((message[:d], lower + np.tril(lower, -1).T))
+        return message[:d], lower + np.tril(lower, -1).T
 
     def symmetrised(self, stacked: Natural) -> Natural:
         """Stacks whose matrices are symmetric to the last bit, which BLAS need not keep."""

@@ -1,10 +1,34 @@
-"""The methods that `badmm.solve` knows, by name."""
+"""The methods, each in a file of its own, listed once."""
 
-from badmm.methods.base import Method
-from badmm.methods.bayes_admm import BayesADMM
+from __future__ import annotations
+
+from badmm.methods.admm import ExactMethod
+from badmm.methods.bayes_admm import BayesADMM, IvonADMM
 from badmm.methods.bregman_admm import BregmanADMM
+from badmm.methods.fedadmm import FedADMM
+from badmm.methods.fedavg import FedAvg
+from badmm.methods.feddyn import FedDyn
+from badmm.methods.fedlap import FedLap
+from badmm.methods.fedlap_cov import FedLapCov
+from badmm.methods.fedprox import FedProx
 from badmm.methods.pvi import PVI
+from badmm.methods.scaffold import Scaffold
+from badmm.rounds.network_method import Method
 
-REGISTRY: dict[str, type[Method]] = {method.name: method for method in (BayesADMM, PVI, BregmanADMM)}
-
-__all__ = ["PVI", "REGISTRY", "BayesADMM", "BregmanADMM", "Method"]
+METHODS: tuple[type[ExactMethod] | type[Method], ...] = (
+    BayesADMM,
+    FedAvg,
+    FedProx,
+    FedADMM,
+    FedDyn,
+    Scaffold,
+    FedLap,
+    FedLapCov,
+    PVI,
+    BregmanADMM,
+    IvonADMM,
+)
+EXACT: dict[str, type[ExactMethod]] = {m.name: m for m in METHODS if issubclass(m, ExactMethod)}
+"""Those of `badmm.solve`."""
+NETWORKS: dict[str, type[Method]] = {m.name: m for m in METHODS if issubclass(m, Method)}
+"""Those of stacks of networks."""

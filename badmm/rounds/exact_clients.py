@@ -11,21 +11,23 @@ A client evaluates its loss once at λ_g: the measure's evaluation is where the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from badmm.checks import Array
+from badmm.checks import Array, ClientError
 from badmm.clients.exact import ClientSolution, Tolerance, solve_client
 from badmm.clients.problem import BoundClient, ClientProblem, Evaluation, NotFiniteError
 from badmm.families.distributions import Distribution
-from badmm.families.family import Family, Natural
-from badmm.rounds.policy import Steps
+from badmm.families.family import Family, Natural, arrays
+from badmm.rounds.lines import added, contributions
+from badmm.rounds.loop import Deadline
 from badmm.rounds.workers import Workers
-from badmm.transports.messages import Message, Reply, pack, unpack
+from badmm.transports.messages import Message, Reply
 
+Result = TypeVar("Result")
 WORTH_A_THREAD = 1e-3
 """Seconds of a client's evaluation below which clients take turns: Python's lock would cost more than threads give."""
 
@@ -40,58 +42,82 @@ class _Measured:
     required_rho: float
 
 
+class DualLine(Protocol):
+    """A method's dual line (`badmm.methods.admm.Admm.dual`)."""
+
+    def __call__(self, ns: Any, duals: Any, server: Any, clients: Any, rho: float, damping: float, **fixed: Any) -> Any:
+        """η_k (K, ...) after the clients' step to λ_k (K, ...), by the family's kernels."""
+
+
 class ExactClients:
     """Clients whose problems are solved to a tolerance; K' of them with indices `first`, `first` + 1, ... of K.
 
-    `dual_line(duals, natural_global, clients, steps)` is the method's. λ_k, η_k and the last sent c_k have a leading
-    axis of K'; `lines` remembers the dual lines of earlier rounds for mixing, newest last, at most `memory` + 1.
+    λ_k, η_k and the last sent c_k have a leading axis of K'; `lines` remembers the dual lines of earlier rounds for
+    mixing, newest last. `sent` is empty where all clients take part in every round.
     """
 
     def __init__(
         self,
         bound: Sequence[BoundClient],
         family: Family,
-        dual_line: Any,
+        dual_line: DualLine,
         tolerance: Tolerance,
-        memory: int,
         workers: Workers,
         first: int = 0,
     ) -> None:
         self.bound, self.family, self.dual_line = list(bound), family, dual_line
-        self.tolerance, self.memory, self.workers, self.first = tolerance, memory, workers, first
+        self.tolerance, self.workers, self.first = tolerance, workers, first
         self.natural: Natural = family.prior_natural
         self.clients: Natural = ()
         self.duals: Natural = ()
+        self.sent: Natural = ()
         self.lines: list[Natural] = []
-        self._sent: Natural = ()
+        self.errors: dict[int, ClientError] = {}
         self._measured: dict[int, _Measured] = {}
         self._serial = True
 
     def __len__(self) -> int:
         return len(self.bound)
 
-    def start(self, natural: Natural, duals: Natural, clients: Natural, lines: Sequence[Natural] = ()) -> None:
-        """Begin, or go on, from these; `clients` and `duals` with the leading axis."""
-        self.natural, self.duals, self.lines = natural, duals, list(lines)
-        self.clients = clients
+    def start(
+        self, natural: Natural, duals: Natural, clients: Natural, sent: Natural = (), lines: Sequence[Natural] = ()
+    ) -> None:
+        """Begin, or go on, from these; `clients`, `duals` and `sent` with the leading axis."""
+        self.natural, self.duals, self.clients, self.sent, self.lines = natural, duals, clients, sent, list(lines)
         self._measured = {}
 
-    def answer(self, message: Message) -> Reply:
-        """The reduction over the members that are here."""
+    def answer(self, message: Message, deadline: Deadline) -> Reply:
+        """The reduction over the members that are here; the first that raises or is late is the only failure."""
         members = [k for k in range(len(self)) if message.members is None or self.first + k in message.members]
         act = {"contribute": self._contribute, "measure": self._measure, "step": self._step}[message.kind]
-        return act(message, members)
+        self.errors = {}
+        if not members:
+            return Reply(message.round, message.digest, 0)
+        try:
+            return act(message, members, deadline)
+        except ClientError as error:
+            self.errors = {error.client: error}
+            return Reply(message.round, message.digest, 0, failures={error.client: error.reason})
 
-    def _measure(self, message: Message, members: list[int]) -> Reply:
-        self.natural = self.family.parameter(unpack(message.arrays["natural"], self.family.shapes))
+    def _each(self, work: Callable[[int], Result], members: list[int], deadline: Deadline) -> list[Result]:
+        """work(k) of the members in their order; ClientError for one that is done after the deadline."""
+
+        def timely(k: int) -> Result:
+            found = work(k)
+            if (late := deadline.missed()) is not None:
+                raise ClientError(self.first + k, late)
+            return found
+
+        return self.workers.map(timely, members, self._serial)
+
+    def _measure(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
+        self.natural = self.family.unpack(message.arrays["natural"])
         weights = message.arrays.get("weights")
         if weights is not None:
             self.duals = mix(self.lines, weights)
-        if not members:
-            return Reply(message.round, message.digest, 0)
         began = time.perf_counter()
         q = self.family.posterior(self.natural)
-        found = self.workers.map(lambda k: self._at_server(k, q), members, self._serial)
+        found = self._each(lambda k: self._at_server(k, q), members, deadline)
         self._serial = self._serial and time.perf_counter() - began < WORTH_A_THREAD * len(members)
         self._measured = dict(zip(members, found, strict=True))
         totals = {
@@ -113,23 +139,21 @@ class ExactClients:
         distance = self.family.whiten(natural, tuple(np.asarray(slot)[None] for slot in gap))
         return _Measured(start, loss, float(np.sum(distance**2)), bound.required_rho(natural, eta))
 
-    def _step(self, message: Message, members: list[int]) -> Reply:
-        if not members:
-            return Reply(message.round, message.digest, 0)
+    def _step(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
         numbers = message.numbers
-        steps = Steps(numbers["rho"], numbers["alpha"], numbers["damping"])
-        solutions = self.workers.map(lambda k: self._solve(k, steps.rho), members, self._serial)
+        rho = numbers["rho"]
+        solutions = self._each(lambda k: self._solve(k, rho), members, deadline)
         self.clients = self._with_rows(self.clients, members, self.family.stack([one.natural for one in solutions]))
-        self.duals = self._new_duals(members, steps)
-        self.lines = [*self.lines[-self.memory :], self.duals] if numbers["remember"] else []
-        change = self._contribution(members, steps.alpha, int(numbers["clients"]), bool(numbers["whole"]))
+        self.duals = self._with_rows(self.duals, members, self._dual_line(members, rho, numbers["damping"]))
+        memory = self.family.mixing_memory
+        self.lines = [*self.lines[-memory:], self.duals] if numbers["remember"] else []
         evaluations = [solution.evaluations for solution in solutions]
-        notes = self._violations(members, steps.rho)
+        notes = self._violations(members, rho)
         return Reply(
             message.round,
             message.digest,
             len(members),
-            sums={"contribution": change},
+            sums={"contribution": self._contribution(message, members)},
             totals={
                 "evaluations": float(sum(evaluations)),
                 "squared_residual": sum(solution.inexact**2 for solution in solutions),
@@ -150,9 +174,10 @@ class ExactClients:
         problem = ClientProblem(self.bound[k], self.natural, tuple(slot[k] for slot in self.duals), rho)
         return solve_client(problem, self.tolerance, start=self._measured[k].start)
 
-    def _new_duals(self, members: list[int], steps: Steps) -> Natural:
+    def _dual_line(self, members: list[int], rho: float, damping: float) -> Natural:
+        ns, fixed = self.family.ns, self.family.fixed
         old, clients = self._rows(self.duals, members), self._rows(self.clients, members)
-        return self._with_rows(self.duals, members, self.dual_line(old, self.natural, clients, steps))
+        return arrays(self.dual_line(ns, old, self.natural, clients, rho, damping, **fixed))
 
     def _rows(self, slots: Natural, members: list[int]) -> Natural:
         return slots if len(members) == len(self) else tuple(slot[members] for slot in slots)
@@ -166,24 +191,27 @@ class ExactClients:
             slot[members] = part
         return slots
 
-    def _contribute(self, message: Message, members: list[int]) -> Reply:
-        if not members:
-            return Reply(message.round, message.digest, 0)
-        total = self._contribution(members, message.numbers["alpha"], int(message.numbers["clients"]), True)
+    def _contribute(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
+        """Σ c_k of all clients, which are remembered: what is sent later are changes."""
+        self.sent = self._contributions(message, members)
+        total = self.family.pack(tuple(np.sum(slot, axis=0) for slot in self.sent))
         return Reply(message.round, message.digest, len(members), sums={"contribution": total})
 
-    def _contribution(self, members: list[int], alpha: float, num_clients: int, whole: bool) -> Array:
-        """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
-        ns, old = self.family.ns, self._rows(self._sent, members)
+    def _contributions(self, message: Message, members: list[int], before: Natural | None = None) -> Natural:
+        alpha, count = message.numbers["alpha"], int(message.numbers["clients"])
         clients, duals = self._rows(self.clients, members), self._rows(self.duals, members)
-        if whole:
-            sent = new = ns.server_contribution(clients, duals, alpha, num_clients)
+        return arrays(contributions(self.family.ns, clients, duals, alpha, count, before))
+
+    def _contribution(self, message: Message, members: list[int]) -> Array:
+        """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
+        if message.members is None:
+            change = self._contributions(message, members)
         else:
-            sent = ns.contribution_change(clients, duals, old, alpha, num_clients)
+            old = self._rows(self.sent, members)
+            change = self._contributions(message, members, old)
             # what the server has of each client, to the last bit
-            new = tuple(before + change for before, change in zip(old, sent, strict=True))
-        self._sent = self._with_rows(self._sent, members, tuple(np.asarray(slot) for slot in new))
-        return pack(tuple(np.sum(slot, axis=0) for slot in sent))
+            self.sent = self._with_rows(self.sent, members, added(old, change))
+        return self.family.pack(tuple(np.sum(slot, axis=0) for slot in change))
 
 
 def mix(lines: Sequence[Natural], weights: Array) -> Natural:

@@ -1,30 +1,20 @@
-"""The server of `badmm.solve`: step sizes, λ_g from sums of contributions, mixing, and the record of a round."""
+"""The server of `badmm.solve`: step sizes, λ_g from sums of contributions, mixing, and what clients measure at it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from badmm.checks import ServerDomainError
 from badmm.families.family import Family, Natural
-from badmm.rounds.exchange import Exchange, participants
 from badmm.rounds.history import RoundRecord
+from badmm.rounds.lines import added, server_line
+from badmm.rounds.loop import Ask, Played
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
-from badmm.transports.messages import Reply, pack, unpack
-
-
-class Rule(Protocol):
-    """What the server needs of a method."""
-
-    policy: Policy
-
-    def steps(self, natural_global: Natural, required_rho: Callable[[], float]) -> Steps:
-        """The next round's step sizes."""
+from badmm.transports.messages import Numbers, Reply
 
 
 @dataclass
@@ -33,148 +23,135 @@ class _Round:
 
     steps: Steps
     required_rho: float
-    natural: Natural
-    server_residual: Natural
-    size: float
+    remember: bool
+    change: Natural = ()
+    residual: Natural = ()
+    size: float = 0.0
+    inexact: float = 0.0
     weights: Any = None
     events: list[str] = field(default_factory=list)
 
 
 class ExactServer:
-    """λ_g and Σ c_k of K clients, of which a `fraction` takes part in a round; `required_rho` is the clients' largest.
+    """λ_g and Σ c_k of K clients; `whole` where all of them take part in every round.
 
     With absent clients Σ c_k is a running sum of changes, otherwise it is what the round's clients send.
+    `required_rho` is the largest of the penalties that the clients require.
     """
 
-    def __init__(
-        self,
-        family: Family,
-        method: Rule,
-        exchange: Exchange,
-        num_clients: int,
-        memory: int,
-        fraction: float,
-        seed: int,
-    ) -> None:
-        self.family, self.method, self.exchange, self.num_clients = family, method, exchange, num_clients
-        self.fraction, self.seed = fraction, seed
-        self.whole = len(participants(num_clients, 0, fraction, seed)) == num_clients
-        self.mixing = DualMixing(family, memory)
-        self.index = 0
+    needs_everyone = True
+
+    def __init__(self, family: Family, policy: Policy, num_clients: int, whole: bool) -> None:
+        self.family, self.policy, self.num_clients, self.whole = family, policy, num_clients, whole
+        self.mixing = DualMixing(family, family.mixing_memory)
         self.natural: Natural = family.prior_natural
         self.total: Natural = ()
         self.required_rho = float("inf")
+        self._round: _Round | None = None
+        self._measured = Reply(0, "")
 
-    def start(self, index: int, natural: Natural, total: Natural = ()) -> None:
-        """Begin, or go on after round `index`, at λ_g; the clients measure it, which counts for no round."""
-        self.index, self.natural = index, natural
-        counted = self.exchange.bytes_up, self.exchange.bytes_down
-        if not self.whole:
+    def start(self, natural: Natural, total: Natural, ask: Ask) -> None:
+        """Begin, or go on, at λ_g; the clients measure it, which counts for no round."""
+        self.natural, self.total = natural, total
+        if not self.whole and not total:
             # changes are against what every client has sent before
-            alpha = self.method.steps(natural, lambda: 0.0).alpha
-            sent = self.exchange.ask("contribute", index, {"alpha": alpha, "clients": float(self.num_clients)})
-            total = total or unpack(sent.sums["contribution"], self.family.shapes)
-        self.total = total
-        self.required_rho = self._measure(None).maxima["required_rho"]
-        if index:
-            self.exchange.bytes_up, self.exchange.bytes_down = counted
+            alpha = self._steps(0.0).alpha
+            sent = ask("contribute", {"alpha": alpha, "clients": float(self.num_clients)}, everyone=True)
+            self.total = self.family.unpack(sent.sums["contribution"])
+        self.measure(ask)
 
-    def round(self) -> RoundRecord:
-        """One round: client and dual lines, Σ c_k, the server line, and what the clients measure at the new λ_g."""
-        began = time.perf_counter()
-        done, replied = self._advance()
-        change = tuple(new - old for new, old in zip(done.natural, self.natural, strict=True))
-        self.natural = self.family.parameter(done.natural)
-        self.index += 1
-        measured = self._measure(done.weights)
-        self.required_rho = measured.maxima["required_rho"]
+    def step(self) -> tuple[Numbers, dict[str, Any]]:
+        """ρ, α, γ, K, and whether dual lines are to be remembered."""
+        steps = self._steps(self.required_rho)
+        remember = steps.mixing and self.whole
+        self._round = _Round(steps, self.required_rho, remember)
+        numbers = {"rho": steps.rho, "alpha": steps.alpha, "damping": steps.damping}
+        return numbers | {"clients": float(self.num_clients), "remember": float(remember)}, {}
+
+    def update(self, reply: Reply) -> None:
+        """Σ c_k, the server line, and the step that stays in the domain."""
+        assert self._round is not None
+        done = self._round
+        sent = self.family.unpack(reply.sums["contribution"])
+        before = self.total
+        total = sent if self.whole else added(before, sent)
+        self.total, done.weights = self._mix(before, total, done.remember)
+        proposal = self._line(done.steps.alpha)
+        if done.weights is not None and not self.family.in_domain(proposal):
+            done.events.append("server: mixing left the domain, the round's own dual lines were used")
+            self.total, done.weights = total, None
+            proposal = self._line(done.steps.alpha)
+        natural = self._inside(proposal, done)
+        done.size = relative(proposal, self.natural, natural) / done.steps.damping
+        done.residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
+        done.change = tuple(new - old for new, old in zip(natural, self.natural, strict=True))
+        # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
+        done.inexact = float(np.sqrt(reply.totals["squared_residual"] / reply.clients))
+        self.natural = self.family.parameter(natural)
+
+    def measure(self, ask: Ask) -> None:
+        """What the clients find at λ_g, and the weights with which they mix their dual lines."""
+        weights = None if self._round is None else self._round.weights
+        arrays = {"natural": self.family.pack(self.natural)} | ({} if weights is None else {"weights": weights})
+        self._measured = ask("measure", arrays=arrays)
+        self.required_rho = self._measured.maxima["required_rho"]
+
+    def record(self, played: Played, bytes_up: int, bytes_down: int) -> RoundRecord:
+        """The record of the round just played, from which the step sizes of the next follow."""
+        assert self._round is not None
+        done, measured, evaluations = self._round, self._measured, played.reply
         primal = float(np.sqrt(measured.totals["squared_distance"] / measured.clients))
         alpha = done.steps.alpha
-        dual = (self._size(done.server_residual) + (1.0 - alpha) * primal) / alpha
-        # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
-        inexact = float(np.sqrt(replied.totals["squared_residual"] / replied.clients))
-        gap = max(primal, dual, inexact)
-        self.method.policy.observe(done.size, done.steps.mixing, gap, primal, self._size(change))
-        mixed = 0 if done.weights is None else len(done.weights) - 1
+        dual = (self._size(done.residual) + (1.0 - alpha) * primal) / alpha
+        gap = max(primal, dual, done.inexact)
+        self.policy.observe(done.size, done.steps.mixing, gap, primal, self._size(done.change))
         return RoundRecord(
-            round=self.index,
+            round=played.round,
             gap=gap,
             primal_residual=primal,
             dual_residual=dual,
-            client_residual=inexact,
+            client_residual=done.inexact,
             objective=self._objective(measured),
-            bytes_up=self.exchange.bytes_up,
-            bytes_down=self.exchange.bytes_down,
-            seconds=time.perf_counter() - began,
+            bytes_up=bytes_up,
+            bytes_down=bytes_down,
+            seconds=played.seconds,
             rho=done.steps.rho,
             alpha=alpha,
             damping=done.steps.damping,
-            evaluations=int(replied.totals["evaluations"]),
-            most_evaluations=int(replied.maxima["evaluations"]),
+            evaluations=int(evaluations.totals["evaluations"]),
+            most_evaluations=int(evaluations.maxima["evaluations"]),
             condition_margin=done.steps.rho - done.required_rho,
-            mixed=mixed,
-            events=[*replied.notes, *done.events],
+            mixed=0 if done.weights is None else len(done.weights) - 1,
+            events=[*played.reply.notes, *done.events],
         )
 
-    def _members(self) -> tuple[int, ...] | None:
-        if self.whole:
-            return None
-        return tuple(participants(self.num_clients, self.index, self.fraction, self.seed))
+    def _steps(self, required_rho: float) -> Steps:
+        return self.policy.steps(lambda: required_rho, lambda: self.family.fisher_bound(self.natural))
 
-    def _measure(self, weights: Any) -> Reply:
-        arrays = {"natural": pack(self.natural)} | ({} if weights is None else {"weights": weights})
-        return self.exchange.ask("measure", self.index, arrays=arrays, members=self._members())
-
-    def _advance(self) -> tuple[_Round, Reply]:
-        required = self.required_rho
-        steps = self.method.steps(self.natural, lambda: required)
-        remember = steps.mixing and self.whole
-        numbers = {
-            "rho": steps.rho,
-            "alpha": steps.alpha,
-            "damping": steps.damping,
-            "clients": float(self.num_clients),
-            "whole": float(self.whole),
-            "remember": float(remember),
-        }
-        reply = self.exchange.ask("step", self.index, numbers, members=self._members())
-        sent = unpack(reply.sums["contribution"], self.family.shapes)
-        before = self.total
-        total = sent if self.whole else tuple(a + b for a, b in zip(before, sent, strict=True))
-        self.total, weights, events = self._mix(before, total, remember)
-        proposal = self._line(self.total, steps.alpha)
-        if weights is not None and not self.family.in_domain(proposal):
-            events.append("server: mixing left the domain, the round's own dual lines were used")
-            self.total, weights = total, None
-            proposal = self._line(self.total, steps.alpha)
-        natural, shortened = self._inside(proposal, steps)
-        size = relative(proposal, self.natural, natural) / steps.damping
-        residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
-        return _Round(steps, required, natural, residual, size, weights, events + shortened), reply
-
-    def _line(self, total: Natural, alpha: float) -> Natural:
+    def _line(self, alpha: float) -> Natural:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""
-        slots = self.family.ns.server_update(self.family.prior_natural, total, alpha)
+        slots = server_line(self.family.ns, self.family.prior_natural, self.total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
 
-    def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any, list[str]]:
+    def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any]:
         """Σ c_k after mixing, and the weights of the remembered rounds (None: the round's own dual lines)."""
         if not remember:
             self.mixing.reset()
-            return total, None, []
+            return total, None
         # at α = 1 a contribution is −G_k, and what it was before is −η_k
         lines = tuple(-slot for slot in total)
         change = tuple(old - new for old, new in zip(before, total, strict=True))
         weights = self.mixing.weights(self.natural, lines, change)
         if len(weights) == 1:
-            return total, None, []
-        return tuple(-slot for slot in self.mixing.mixed(weights)), weights, []
+            return total, None
+        return tuple(-slot for slot in self.mixing.mixed(weights)), weights
 
-    def _inside(self, proposal: Natural, steps: Steps) -> tuple[Natural, list[str]]:
+    def _inside(self, proposal: Natural, done: _Round) -> Natural:
         """The proposal, or the first of its halvings towards the last λ_g that lies in the domain."""
         if self.family.in_domain(proposal):
-            return proposal, []
-        if not self.method.policy.safeguarded:
+            return proposal
+        if not self.policy.safeguarded:
+            steps = done.steps
             raise ServerDomainError(
                 f"the server's natural parameter left the domain of {self.family.name} at rho = {steps.rho:.6g}, "
                 f'alpha = {steps.alpha:.6g}, damping = {steps.damping:.6g}; a smaller damping, or "auto", keeps it'
@@ -183,7 +160,8 @@ class ExactServer:
         while t > 1e-12:
             candidate = tuple(b + t * (p - b) for b, p in zip(self.natural, proposal, strict=True))
             if self.family.in_domain(candidate):
-                return candidate, [f"server: step shortened to {t:.3g} of its length to stay in the domain"]
+                done.events.append(f"server: step shortened to {t:.3g} of its length to stay in the domain")
+                return candidate
             t *= 0.5
         raise ServerDomainError(f"the server found no step inside the domain of {self.family.name}")
 

@@ -52,7 +52,7 @@ class RoundRecord:
         return asdict(self)
 
 
-_GROUPS = ("natural", "duals", "clients", "total")
+_GROUPS = ("natural", "duals", "clients", "total", "sent")
 _MEMORIES = ("mixing_lines", "mixing_totals", "mixing_changes")
 
 
@@ -61,9 +61,10 @@ class SolverState:
     """The state after a round: everything that the next one starts from. Callbacks must not write to its arrays.
 
     `natural` λ_g, `duals` η (K, ...), `clients` λ_k (K, ...), one array a slot; `policy` the step-size policy's own
-    numbers; `total` Σ c_k. The memories of mixing.py hold one natural-shaped tuple a round: `mixing_lines` the
-    clients' dual lines, `mixing_totals` and `mixing_changes` the server's sums. `duals`, `clients` and `mixing_lines`
-    are those of this process's clients. A run that goes on from it repeats bit for bit what the uninterrupted run does.
+    numbers; `total` Σ c_k, and `sent` (K, ...) the c_k of a run with absent clients. The memories of mixing.py hold one
+    natural-shaped tuple a round: `mixing_lines` the clients' dual lines, `mixing_totals` and `mixing_changes` the
+    server's sums. What has a client axis is of this process's clients. A run that goes on from a state repeats bit for
+    bit what the uninterrupted run does.
     """
 
     round: int
@@ -73,6 +74,7 @@ class SolverState:
     policy: Mapping[str, float]
     records: tuple[RoundRecord, ...]
     total: Natural = ()
+    sent: Natural = ()
     mixing_lines: Sequence[Natural] = ()
     mixing_totals: Sequence[Natural] = ()
     mixing_changes: Sequence[Natural] = ()
@@ -99,35 +101,47 @@ class SolverState:
         """(arrays by name, metadata that JSON can hold); `from_arrays` is the inverse."""
         groups = {name: getattr(self, name) for name in _GROUPS}
         for name in _MEMORIES:
-            rounds = getattr(self, name)
-            groups[name] = tuple(np.stack(slot) for slot in zip(*rounds, strict=True))
-        arrays = {f"{name}.{i}": np.ascontiguousarray(s) for name, slots in groups.items() for i, s in enumerate(slots)}
-        metadata = {
-            "round": self.round,
-            "policy": dict(self.policy),
-            "records": [record.as_dict() for record in self.records],
-        }
-        return arrays, metadata
+            groups[name] = tuple(np.stack(slot) for slot in zip(*getattr(self, name), strict=True))
+        records = [record.as_dict() for record in self.records]
+        metadata = {"round": self.round, "policy": dict(self.policy), "records": records}
+        return flat({name: dict(enumerate(slots)) for name, slots in groups.items()}), metadata
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> SolverState:
         """The state that `to_arrays` wrote; raises `ValueError` for a missing array or key."""
         try:
-            groups: dict[str, Natural] = {}
-            for name in (*_GROUPS, *_MEMORIES):
-                keys = sorted(key for key in arrays if key.startswith(f"{name}."))
-                if not keys and name in ("natural", "duals", "clients"):
+            parts = grouped(arrays, (*_GROUPS, *_MEMORIES))
+            groups: dict[str, Any] = {
+                name: tuple(np.asarray(part[key], dtype=np.float64) for key in sorted(part))
+                for name, part in parts.items()
+            }
+            for name in ("natural", "duals", "clients"):
+                if not groups[name]:
                     raise KeyError(f"{name}.0")
-                groups[name] = tuple(np.asarray(arrays[key], dtype=np.float64) for key in keys)
+            for name in _MEMORIES:
+                groups[name] = list(zip(*groups[name], strict=True))
             records = tuple(RoundRecord(**record) for record in metadata["records"])
-            memories: dict[str, Any] = {name: list(zip(*groups.pop(name), strict=True)) for name in _MEMORIES}
-            natural, duals, clients, total = (groups[name] for name in _GROUPS)
-            policy = dict(metadata["policy"])
-            return cls(int(metadata["round"]), natural, duals, clients, policy, records, total, **memories)
+            return cls(int(metadata["round"]), policy=dict(metadata["policy"]), records=records, **groups)
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"state: expected the arrays and metadata of SolverState.to_arrays, got {error}"
             ) from error
+
+
+def flat(groups: Mapping[str, Mapping[Any, Array]]) -> dict[str, Array]:
+    """Groups of arrays as one mapping, named `group.key`: what a checkpoint holds of any state."""
+    return {f"{name}.{key}": np.ascontiguousarray(a) for name, part in groups.items() for key, a in part.items()}
+
+
+def grouped(arrays: Mapping[str, Array], groups: Sequence[str]) -> dict[str, dict[str, Array]]:
+    """The inverse of `flat`; ValueError for an array of another group."""
+    found: dict[str, dict[str, Array]] = {name: {} for name in groups}
+    for name, array in arrays.items():
+        group, _, key = name.partition(".")
+        if group not in found:
+            raise ValueError(f"state: expected arrays of {', '.join(groups)}, got {name!r}")
+        found[group][key] = array
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The networks' clients in one process: their rows, their local training in stacks, and their answer to a message.
 
-"train"    down: what `Method.broadcast` names      up: the method's sums over the clients that could be used
+"step"     down: what `Method.broadcast` names      up: the method's sums over the clients that could be used
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 import badmm_kernels
+from badmm.checks import ClientError
 from badmm.clients.federation import Federation, Task
+from badmm.rounds.loop import Deadline
 from badmm.rounds.network_method import Method, Reply, State, Tensors
 from badmm.rounds.workers import Workers
 from badmm.transports import messages
@@ -41,28 +43,32 @@ class _Gathered:
 
 
 class NetworkClients:
-    """Every client's rows (K, ...) in `known`, trained at most `largest` together; `lr` is the round's step size.
+    """The clients `here` of all K, whose rows (K, ...) are in `known`, trained at most `largest` together.
 
-    A client that raises, or returns what is not finite or not usable by the method, is left out: it keeps its rows and
-    its dual. The rows are changed in place.
+    `lr` is the round's step size. A client that raises, is late, or returns what is not finite or not usable by the
+    method, is left out: it keeps its rows. The rows are changed in place.
     """
 
     def __init__(
-        self, method: Method, federation: Federation, known: State, lr: float, largest: int, workers: Workers
+        self,
+        method: Method,
+        federation: Federation,
+        known: State,
+        lr: float,
+        largest: int,
+        workers: Workers,
+        here: range,
     ) -> None:
-        self.method, self.federation, self.clients = method, federation, known.clients
+        self.method, self.federation, self.clients, self.here = method, federation, known.clients, here
         # the network's initialisation is everybody's from the start: it follows from the seed
         self.initial = {name: known.server[name] for name in ("initial",) if name in known.server}
         self.lr, self.largest, self.workers = lr, largest, workers
-        self.used: list[int] = []
+        self.errors: dict[int, ClientError] = {}
 
-    def __len__(self) -> int:
-        return self.federation.num_clients
-
-    def answer(self, message: Message) -> messages.Reply:
-        """Train the members and add up what they send."""
+    def answer(self, message: Message, deadline: Deadline) -> messages.Reply:
+        """Train the members that are here and add up what they send."""
         federation = self.federation
-        asked = range(len(self)) if message.members is None else message.members
+        asked = [client for client in self.here if message.members is None or client in message.members]
         received = {name: torch.as_tensor(array, device=federation.device) for name, array in message.arrays.items()}
         state = State(self.initial | received, self.clients, message.round)
         tasks = [
@@ -70,21 +76,21 @@ class NetworkClients:
         ]
         gathered = _Gathered()
         # replies are taken in as they come, so that only the stacks in training hold more than they send
-        for attempt in self.workers.each(lambda task: train_stack(self.method, state, task), tasks):
+        for attempt in self.workers.each(lambda task: train_stack(self.method, state, task, deadline), tasks):
             self._take(attempt, gathered)
-        self.used = sorted(gathered.used)
+        used = sorted(gathered.used)
         totals = {"loss": sum(gathered.losses), "gradients": gathered.gradients, "split": float(gathered.split)}
         sums: Tensors = {}
         size = 0
-        if self.used:
-            sent = {name: torch.stack([rows[k] for k in self.used]) for name, rows in gathered.rows.items()}
+        if used:
+            sent = {name: torch.stack([rows[k] for k in used]) for name, rows in gathered.rows.items()}
             size = sum(rows[0].nbytes for rows in sent.values())
-            members = torch.tensor(self.used, device=federation.device)
+            members = torch.tensor(used, device=federation.device)
             sums = self.method.reduce(state, federation, members, sent)
         return messages.Reply(
             message.round,
             message.digest,
-            len(self.used),
+            len(used),
             sums=sums,
             totals=totals,
             failures=gathered.failures,
@@ -120,18 +126,24 @@ class NetworkClients:
             self.clients[name][index] = rows[list(good)]
 
 
-def train_stack(method: Method, state: State, task: Task) -> Attempt:
+def train_stack(method: Method, state: State, task: Task, deadline: Deadline) -> Attempt:
     """The reply of a stack; where it raises, those of its halves, down to the client that does."""
-    try:
-        reply = method.client(state, task)
-        raise_pending(task.federation.device)
-        return Attempt([(task, reply)])
-    except Exception as error:
-        if len(task.members) == 1:
+    if deadline.missed() is None:
+        try:
+            reply = method.client(state, task)
+            raise_pending(task.federation.device)
+        except Exception as error:
+            if len(task.members) > 1:
+                return _train_halves(method, state, task, deadline)
             return Attempt(raised={task.members[0]: f"raised {type(error).__name__}: {error}"})
+    late = deadline.missed()
+    return Attempt([(task, reply)]) if late is None else Attempt(raised=dict.fromkeys(task.members, late))
+
+
+def _train_halves(method: Method, state: State, task: Task, deadline: Deadline) -> Attempt:
     middle, whole = len(task.members) // 2, Attempt()
     for members in (task.members[:middle], task.members[middle:]):
-        half = train_stack(method, state, Task(task.federation, members, task.round, task.lr))
+        half = train_stack(method, state, Task(task.federation, members, task.round, task.lr), deadline)
         whole.replies += half.replies
         whole.raised |= half.raised
         whole.split += half.split

@@ -5,15 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-from torch import Tensor
+from badmm.checks import Array
+from badmm.rounds.history import flat, grouped
 
-from badmm.clients.federation import Federation, LocalSettings, Task
-from badmm.clients.training import LocalSolver, PenalizedDescent, Penalty, train
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-Tensors = dict[str, Tensor]
+    from badmm.clients.federation import Federation, LocalSettings, Task
+    from badmm.clients.penalty import Penalty
+    from badmm.clients.training import LocalSolver, PenalizedDescent
+
+Tensors = dict[str, Any]
+"""Tensors by name. Nothing here imports torch, which convex problems do without, before networks train."""
 Events = dict[str, int]
 
 
@@ -24,6 +30,20 @@ class State:
     server: Tensors
     clients: Tensors
     round: int = 0
+
+    def to_arrays(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """(arrays by name, metadata that JSON can hold); `from_arrays` is the inverse."""
+        groups = {"server": self.server, "clients": self.clients}
+        return flat({group: {k: t.cpu().numpy() for k, t in part.items()} for group, part in groups.items()}), {}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], round: int, device: torch.device | str = "cpu") -> Self:
+        """The state after so many rounds, on a device; ValueError for other arrays than those of `to_arrays`."""
+        import torch
+
+        parts = grouped(arrays, ("server", "clients"))
+        tensors = {g: {k: torch.from_numpy(a).to(device) for k, a in part.items()} for g, part in parts.items()}
+        return cls(tensors["server"], tensors["clients"], round)
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,10 @@ class Method(ABC):
 
     A round: every stack of clients runs `client` (a local solver trained by `training.train`, then `reply`); the rows
     that pass `Reply.finite` and `acceptable` are kept, `reduce` adds up what those clients sent, and `server` gets the
-    sums. To add a method, subclass, name it and list it in `badmm.methods.networks`. A client with an optimizer of its
-    own (IVON) returns its own `LocalSolver` from `solver`. Stacks may train in several threads, so that `client` reads
-    what the server broadcast and the rows of its own members only.
+    sums. To add a method, subclass, name it and list it in `badmm.methods`, or leave the file where it is and name it
+    in a configuration ("file.py:Class"). A client with an optimizer of its own (IVON) returns its own `LocalSolver`
+    from `solver`. Stacks may train in several threads, so that `client` reads what the server broadcast and the rows of
+    its own members only.
     """
 
     name: ClassVar[str]
@@ -91,6 +112,8 @@ class Method(ABC):
 
     def client(self, state: State, task: Task) -> Reply:
         """One round of the task's clients."""
+        from badmm.clients.training import train
+
         solver = self.solver(state, task)
         losses = train(task, solver)
         sent, kept = self.reply(state, task, solver)
@@ -98,7 +121,7 @@ class Method(ABC):
 
     def acceptable(self, reply: Reply) -> Tensor:
         """Which finite replies the server can use, (k,)."""
-        return torch.ones_like(reply.losses, dtype=torch.bool)
+        return reply.losses.isfinite()
 
     def mean(self, state: State) -> Tensor:
         """The server's parameters (P,), at which it is evaluated."""
@@ -113,7 +136,7 @@ class Method(ABC):
         return None
 
 
-class PointMethod(Method):
+class DescentMethod(Method):
     """A method whose clients descend on f_k(θ) + penalty, starting at the server's mean unless `begin` says else."""
 
     def penalty(self, state: State, task: Task) -> Penalty | None:
@@ -128,12 +151,17 @@ class PointMethod(Method):
 
     def solver(self, state: State, task: Task) -> PenalizedDescent:
         """Descent with the penalty."""
+        from badmm.clients.training import PenalizedDescent
+
         return PenalizedDescent(self.begin(state, task), task, self.penalty(state, task))
+
+
+class PointMethod(DescentMethod):
+    """Such a method without a posterior."""
 
     def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
         """From the end points (k, P)."""
-        assert isinstance(solver, PenalizedDescent)
-        return self.conclude(state, task, solver.variables)
+        return self.conclude(state, task, solver.variables)  # type: ignore[attr-defined]
 
     @abstractmethod
     def conclude(self, state: State, task: Task, theta: Tensor) -> tuple[Tensors, Tensors]:
@@ -142,7 +170,7 @@ class PointMethod(Method):
 
 def total(rows: Tensor, weights: Tensor | None = None) -> Tensor:
     """Σ_k w_k row_k over the first axis in float64, in the order of the rows; without weights w_k = 1."""
-    result = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
+    result = rows.new_zeros(rows.shape[1:]).double()
     factors = [1.0] * len(rows) if weights is None else weights.double().tolist()
     for row, factor in zip(rows, factors, strict=True):
         result.add_(row, alpha=factor)

@@ -1,25 +1,27 @@
-"""One round of networks: who takes part, one exchange with the clients, the server line, and what happened."""
+"""A round of networks: the round loop with stacks of clients, a method's server line, and what happened."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from badmm.checks import ClientError, ServerDomainError
+from badmm.checks import ServerDomainError
 from badmm.clients.federation import Federation
-from badmm.rounds.exchange import Exchange, participants
+from badmm.rounds.loop import Ask, Loop
 from badmm.rounds.network_clients import NetworkClients, raise_pending
-from badmm.rounds.network_method import Method, State
+from badmm.rounds.network_method import Events, Method, State
 from badmm.rounds.workers import Workers
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Transport, digest
+from badmm.transports.messages import Numbers, Reply, Transport
 
 SPLIT = "stacks_trained_in_parts"
 """The event of a stack that raised though none of its clients does: memory, or an error of its own."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """What happened in a round: who took part, who was left out and why, bytes, work, and the server's events.
 
@@ -28,14 +30,45 @@ class Outcome:
     """
 
     asked: list[int]
-    used: list[int] = field(default_factory=list)
-    excluded: dict[int, str] = field(default_factory=dict)
-    events: dict[str, int] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
-    point_gradients: float = 0.0
-    loss: float = float("nan")
-    lr: float = 0.0
+    used: list[int]
+    excluded: dict[int, str]
+    events: dict[str, int]
+    bytes_up: int
+    bytes_down: int
+    point_gradients: float
+    loss: float
+    lr: float
+
+
+class NetworkServer:
+    """The server's tensors of `state`, and a method's server line on them; clients that are lost are left out."""
+
+    needs_everyone = False
+
+    def __init__(self, method: Method, federation: Federation, state: State) -> None:
+        self.method, self.federation, self.state = method, federation, state
+        self.events: Events = {}
+
+    def step(self) -> tuple[Numbers, Mapping[str, Any]]:
+        """What the method broadcasts."""
+        return {}, {name: self.state.server[name] for name in self.method.broadcast}
+
+    def update(self, reply: Reply) -> None:
+        """The method's line; ServerDomainError where the kernels refuse it. The server has no client's rows."""
+        federation, state = self.federation, self.state
+        server = State(dict(state.server), {}, state.round)
+        sums = {name: torch.as_tensor(array, device=federation.device) for name, array in reply.sums.items()}
+        try:
+            self.events = self.method.server(server, federation, reply.clients, sums)
+            raise_pending(federation.device)
+        except ValueError as error:
+            raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
+        state.server, state.round = server.server, state.round + 1
+        if reply.totals["split"]:
+            self.events = {**self.events, SPLIT: int(reply.totals["split"])}
+
+    def measure(self, ask: Ask) -> None:
+        """Nothing: predictions are scored on data that the server holds."""
 
 
 def play(
@@ -52,39 +85,36 @@ def play(
     """Run round `state.round` and change `state` to what follows it; at most `largest` clients train together.
 
     `workers` threads each train a stack at a time, every one of them on a single core, so that results do not depend on
-    how many there are; on a GPU leave them at 1. A client that raises, or returns what is not finite or not usable by
-    the method, is left out: it keeps its rows and its dual. ClientError where none is left, ServerDomainError where the
-    kernels refuse the server's update.
+    how many there are; on a GPU leave them at 1. A client that raises, is late, or returns what is not finite or not
+    usable by the method, is left out: it keeps its rows and its dual. ClientError where none is left, ServerDomainError
+    where the kernels refuse the server's update.
+
+    Every process of a `transport` calls this with the same federation and trains its share of the clients: those from
+    K · rank/size on. `state.clients` has the rows of all, of which a process changes its own.
     """
-    asked = participants(federation.num_clients, state.round, fraction, federation.seed)
-    outcome = Outcome(asked, lr=lr)
-    before = torch.get_num_threads()
+    transport = InProcess() if transport is None else transport
+    count = federation.num_clients
+    first, end = (count * place // transport.size for place in (transport.rank, transport.rank + 1))
+    server, before = NetworkServer(method, federation, state), torch.get_num_threads()
     with Workers(workers, torch.set_num_threads, (1,)) as pool:
         torch.set_num_threads(1)
         try:
-            clients = NetworkClients(method, federation, state, lr, largest, pool)
-            identity = [method.name, federation.num_clients, federation.num_parameters, str(federation.dtype)]
-            exchange = Exchange(InProcess() if transport is None else transport, clients, digest(identity))
-            arrays = {name: state.server[name] for name in method.broadcast}
-            reply = exchange.ask("train", state.round, arrays=arrays, members=tuple(asked))
+            clients = NetworkClients(method, federation, state, lr, largest, pool, range(first, end))
+            identity = [method.name, count, federation.num_parameters, str(federation.dtype)]
+            options: dict[str, Any] = {"fraction": fraction, "seed": federation.seed, "index": state.round}
+            loop = Loop(server, clients, transport, count, identity, **options)
+            played = loop.round()
         finally:
             torch.set_num_threads(before)
-    outcome.used, outcome.excluded = clients.used, dict(reply.failures)
-    outcome.point_gradients = reply.totals["gradients"]
-    if not reply.clients:
-        client, reason = next(iter(outcome.excluded.items()))
-        raise ClientError(client, f"no client could be used in round {state.round + 1}; this one: {reason}")
-    outcome.bytes_up, outcome.bytes_down = exchange.bytes_up, exchange.bytes_down
-    server = State(state.server, {}, state.round)
-    sums = {name: torch.as_tensor(array, device=federation.device) for name, array in reply.sums.items()}
-    try:
-        outcome.events = method.server(server, federation, reply.clients, sums)
-        raise_pending(federation.device)
-    except ValueError as error:
-        raise ServerDomainError(f"no server update in round {state.round + 1}: {error}") from error
-    if reply.totals["split"]:
-        outcome.events = {**outcome.events, SPLIT: int(reply.totals["split"])}
-    outcome.loss = reply.totals["loss"] / reply.clients
-    state.server = server.server
-    state.round += 1
-    return outcome
+    reply = played.reply
+    return Outcome(
+        asked=played.asked,
+        used=played.used,
+        excluded=dict(sorted(reply.failures.items())),
+        events=server.events,
+        bytes_up=loop.bytes_up,
+        bytes_down=loop.bytes_down,
+        point_gradients=reply.totals["gradients"],
+        loss=reply.totals["loss"] / reply.clients,
+        lr=lr,
+    )

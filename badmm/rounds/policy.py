@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from badmm.checks import positive_number
+from badmm_kernels.scalars import server_step
 
 Setting = float | str
 MARGIN = 1.5
@@ -70,11 +71,15 @@ class Policy:
         """Whether the server may shorten a step that leaves the domain: only where no explicit γ asks for it."""
         return self.damping is None
 
-    def steps(self, required_rho: Callable[[], float]) -> Steps:
-        """The next round's step sizes; `required_rho` asks the clients for the largest of their required penalties."""
+    def steps(self, required_rho: Callable[[], float], fisher_bound: Callable[[], float] | None = None) -> Steps:
+        """The next round's step sizes.
+
+        `required_rho` gives the largest of the clients' required penalties, `fisher_bound` an upper bound on the
+        eigenvalues of the Fisher information at λ_g, for a γ that has its units.
+        """
         if self._plain_rho:
             rho = max(self._plain_rho, MARGIN * required_rho())
-            return Steps(rho, 1.0 / (1.0 + rho * self.num_clients), 1.0)
+            return Steps(rho, server_step(rho, self.num_clients), 1.0)
         rho = self.automatic_rho(required_rho()) if self.rho is None else self.rho
         alpha = 1.0 if self.alpha is None else self.alpha
         if self.damping is not None:

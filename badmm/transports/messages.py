@@ -14,10 +14,6 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Protocol
 
-import numpy as np
-
-from badmm.checks import Array
-
 Arrays = Mapping[str, Any]
 Numbers = Mapping[str, float]
 
@@ -79,7 +75,9 @@ class Transport(Protocol):
     """How a message reaches the processes that hold clients, and how their replies are reduced.
 
     Every process calls both methods in turn: `broadcast` returns the server's message everywhere, `reduce` the
-    reduction of all processes' replies. `deadline` is the number of seconds that a reduction may take (None: any).
+    reduction of all processes' replies. `deadline` is the number of seconds within which a message has to be answered
+    (None: any). The round loop counts clients of its own process that take longer among the failures of its reply; an
+    engine that gives up on another process adds that process's clients to the failures of the reduction.
     """
 
     rank: int
@@ -126,27 +124,3 @@ def digest(configuration: Any) -> str:
     """A short checksum of what all parties must agree on, of anything that JSON can hold."""
     text = json.dumps(configuration, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def pack(natural: tuple[Array, ...]) -> Array:
-    """A natural parameter as the vector that is sent: slots in turn, a symmetric matrix as its lower triangle."""
-    return np.concatenate([slot[np.tril_indices(len(slot))] if slot.ndim == 2 else slot for slot in natural])
-
-
-def unpack(vector: Array, shapes: tuple[tuple[int, ...], ...]) -> tuple[Array, ...]:
-    """The inverse of `pack` for slots of these shapes."""
-    size = sum(n * (n + 1) // 2 if len(shape) == 2 else n for shape in shapes for n in shape[:1])
-    if vector.shape != (size,):
-        raise ValueError(f"natural: expected a vector of {size} numbers, got shape {vector.shape}")
-    slots, at = [], 0
-    for shape in shapes:
-        if len(shape) == 1:
-            slots.append(vector[at : at + shape[0]])
-            at += shape[0]
-            continue
-        rows, columns = np.tril_indices(shape[0])
-        slot = np.empty(shape)
-        slot[rows, columns] = slot[columns, rows] = vector[at : at + len(rows)]
-        slots.append(slot)
-        at += len(rows)
-    return tuple(slots)

@@ -266,9 +266,15 @@ class TestCommand:
         assert done.returncode == 2
         assert "--device gpu" in done.stderr
 
-    def test_the_solver_parts_are_among_the_jobs(self):
-        names = [job.name for job in command.solver_jobs(["full_gaussian"])]
-        assert names == ["family rounds", "one round", "recovery"]
+    def test_the_solver_parts_are_those_of_the_families(self):
+        def names(*families):
+            return [job.name for job in command.solver_jobs(families)]
+
+        assert names("full_gaussian") == ["family rounds", "one round"]
+        assert names("gamma") == ["one round"]
+        assert names("isotropic_gaussian") == ["recovery"]
+        assert names(*badmm_kernels.FAMILIES) == ["family rounds", "one round", "recovery"]
+        assert names("exponential") == []
 
 
 class TestReport:

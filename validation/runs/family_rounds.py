@@ -19,6 +19,7 @@ from ..check import Check, check
 from ..points import generator
 
 GROUP = "agreement"
+FAMILIES = ("full_gaussian",)  # whose rounds these checks follow
 DIMENSION, CLIENTS, ROUNDS = 5, 4, 5
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"rho": 0.5, "alpha": 0.3, "damping": 0.7},

@@ -28,6 +28,7 @@ from ..check import Check, check
 Array = NDArray[np.float64]
 Slots = tuple[Array, ...]
 GROUP = "one round"
+FAMILIES = ("full_gaussian", "gamma")  # whose rounds these checks follow
 TOLERANCE = 1e-12
 COUNT = 200
 SETTINGS = ((0.5, 1.0), (2.0, 1.0), (7.0, 1.0), (1.0, 0.4), (3.0, 0.7))

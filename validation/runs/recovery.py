@@ -25,6 +25,7 @@ from ..problems import problem
 Array = NDArray[np.float64]
 GROUP = "classic ADMM"
 FAMILY = "isotropic_gaussian"
+FAMILIES = (FAMILY,)  # whose rounds these checks follow
 ROUNDS = 50
 QUADRATIC_TOLERANCE, LOGISTIC_TOLERANCE = 1e-12, 1e-8
 LOGISTIC = ("logistic/cancer/iid-5", "logistic/cancer/label-10", "logistic/cancer/one-class-12")

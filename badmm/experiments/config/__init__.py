@@ -5,6 +5,7 @@ A file with a section `model` trains networks (`NetworkConfig`); any other is a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,18 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
 def validate(table: Mapping[str, Any], origin: str = "configuration", folder: Path | None = None) -> Configuration:
     """Check a table; files that it names are relative to `folder`. ConfigError with one line per problem."""
     folder = Path.cwd() if folder is None else folder
+    table = {key: _located(value, folder) for key, value in table.items()}
     if "model" not in table:
         return resolve(check(SolverConfig, table, origin), folder)
     from badmm.experiments.config import networks  # needs torch, which convex problems do without
 
     return networks.resolve(check(networks.NetworkConfig, table, origin), folder)
+
+
+def _located(value: Any, folder: Path) -> Any:
+    """A part of a table with every "file.py:Class" made absolute: it is relative to the configuration."""
+    if isinstance(value, Mapping):
+        return {key: _located(part, folder) for key, part in value.items()}
+    if isinstance(value, str) and re.fullmatch(r".+\.py:\w+", value):
+        return str((folder / value).resolve())
+    return value

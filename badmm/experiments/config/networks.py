@@ -1,7 +1,7 @@
 """The file of a federated run of networks: data, split, network, local training, and the methods to compare.
 
-A table `methods.LABEL` holds the settings of a method (`badmm.methods.networks`); LABEL is the method unless its key
-`method` says so, and its table `local` overrides the section `local` for this method.
+A table `methods.LABEL` holds the settings of a method (`badmm.methods`); LABEL is the method unless its key `method`
+says so (a name, or "file.py:Class" for one of your own), and its table `local` overrides the section `local` for it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from pydantic import Field, SerializeAsAny, ValidationError, create_model, field_validator, model_validator
 
+from badmm.checks import implementation
 from badmm.clients.federation import LocalSettings
 from badmm.experiments import config as configuration
 from badmm.experiments.config import toml
 from badmm.experiments.config.schema import Configuration, Positive, Section, describe, one_of
 from badmm.experiments.config.toml import ConfigError
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.rounds.network_method import Method
 
 
@@ -198,20 +200,25 @@ class MethodTable(Section):
     def make(self) -> Method:
         """The method with these settings."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in ("method", "local")}
-        return REGISTRY[self.method](**own)
+        return _class_of(self.method)(**own)
 
 
+def _class_of(kind: str) -> type[Method]:
+    found = implementation(kind, NETWORKS, Method, "method")  # type: ignore[type-abstract]
+    if not is_dataclass(found):
+        raise ValueError(f"method: expected a dataclass, whose fields are the settings, got {found.__name__}")
+    return found
+
+
+@cache
 def _table_of(kind: str) -> type[MethodTable]:
     """The table of a method: its dataclass's fields, with their types and defaults, checked strictly."""
-    hints = get_type_hints(REGISTRY[kind])
+    hints = get_type_hints(_class_of(kind))
     own: dict[str, Any] = {"method": (Literal[kind], kind)}
-    for field in fields(REGISTRY[kind]):  # type: ignore[arg-type]
+    for field in fields(_class_of(kind)):
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         own[field.name] = (hints[field.name], ... if default is MISSING else default)
     return create_model(f"{kind}_table", __base__=MethodTable, **own)
-
-
-TABLES = {kind: _table_of(kind) for kind in REGISTRY}
 
 
 def method_table(label: str, table: dict[str, Any], shared: Local) -> MethodTable:
@@ -219,13 +226,14 @@ def method_table(label: str, table: dict[str, Any], shared: Local) -> MethodTabl
     if not re.fullmatch(r"[A-Za-z0-9_-]+", label):
         raise ValueError(f"{label}: expected a name of letters, digits, - and _, got {label!r}")
     try:
-        kind = one_of(table.get("method", label), TABLES, "method")
+        kind = table.get("method", label)
+        model = _table_of(kind)
         local = table.get("local", {})
         merged = {**shared.model_dump(), **local} if isinstance(local, dict) else local
-        resolved = TABLES[kind].model_validate({**table, "method": kind, "local": merged})
+        resolved = model.model_validate({**table, "method": kind, "local": merged})
         resolved.make().check(resolved.local.settings())
     except ValidationError as error:
-        raise ValueError(f"{label}.{describe(error.errors()[0], TABLES[kind])}") from None
+        raise ValueError(f"{label}.{describe(error.errors()[0], model)}") from None
     except ValueError as error:
         raise ValueError(f"{label}.{error}") from None
     return resolved

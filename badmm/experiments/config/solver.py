@@ -16,9 +16,12 @@ from pydantic import (
     model_validator,
 )
 
+from badmm.checks import implementation
 from badmm.data.tables import DATASETS
 from badmm.experiments.config.schema import Configuration, Positive, Section, check
 from badmm.families import registry
+from badmm.methods import EXACT
+from badmm.methods.admm import ExactMethod
 
 FILES = (".csv", ".npz")
 PRIOR_DEFAULTS = {"mean": 0.0, "precision": 1.0}
@@ -159,7 +162,8 @@ def prior_of(family: str) -> type[Prior]:
 class Method(Section):
     """The arguments of `badmm.solve` that choose the algorithm."""
 
-    name: Literal["bayes_admm", "pvi", "bregman_admm"] = "bayes_admm"
+    name: str = "bayes_admm"
+    """One of `badmm.methods.EXACT`, or "file.py:Class" for one of your own."""
     rho: Penalty = "auto"
     alpha: Fraction = "auto"
     damping: Penalty = "auto"
@@ -167,10 +171,9 @@ class Method(Section):
     expectation: Literal["auto", "quadrature", "delta", "monte_carlo"] = "auto"
 
     @model_validator(mode="after")
-    def _damping(self) -> Method:
-        # Bregman ADMM's damping has units, so that no bound on it is natural
-        if self.name != "bregman_admm" and isinstance(self.damping, float | int) and self.damping > 1:
-            raise ValueError(f'damping: expected "auto" or a number in (0, 1], got {self.damping}')
+    def _allowed(self) -> Method:
+        chosen = implementation(self.name, EXACT, ExactMethod, "name")
+        chosen.policy(1, self.rho, self.alpha, self.damping)  # the method says which values it takes
         return self
 
 

@@ -28,7 +28,6 @@ from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
 
 _TOTALS = ("bytes_up", "bytes_down", "flops")
-_GROUPS = ("server", "clients")
 _SCORES = ("accuracy", "nll", "ece", "worst_client", "averaged")
 
 
@@ -161,16 +160,10 @@ def _tensorboard(folder: RunFolder, done: int) -> Iterator[Sequence[Listener]]:
 
 def capture(state: State, totals: Mapping[str, float]) -> Checkpoint:
     """The state's tensors by group and name, and the running totals."""
-    arrays = {f"{group}.{name}": t.cpu().numpy() for group in _GROUPS for name, t in getattr(state, group).items()}
-    return Checkpoint(state.round, arrays, {"totals": dict(totals)})
+    arrays, metadata = state.to_arrays()
+    return Checkpoint(state.round, arrays, {**metadata, "totals": dict(totals)})
 
 
 def restore(checkpoint: Checkpoint, device: torch.device) -> State:
     """The state that `capture` took, on a device; ValueError for other arrays."""
-    parts: dict[str, dict[str, torch.Tensor]] = {group: {} for group in _GROUPS}
-    for name, array in checkpoint.arrays.items():
-        group, _, key = name.partition(".")
-        if group not in parts:
-            raise ValueError(f"checkpoint: expected arrays of {' and '.join(_GROUPS)}, got {name!r}")
-        parts[group][key] = torch.from_numpy(array).to(device)
-    return State(parts["server"], parts["clients"], checkpoint.round)
+    return State.from_arrays(checkpoint.arrays, checkpoint.round, device)

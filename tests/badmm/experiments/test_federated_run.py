@@ -15,7 +15,7 @@ from badmm.__main__ import main
 from badmm.clients.federation import ClientData
 from badmm.experiments import store
 from badmm.experiments.config import networks as config
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.rounds import network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
 
@@ -125,20 +125,20 @@ class Faulty(ClientData):
 def test_workers_leave_out_who_fails_and_give_the_threads_back() -> None:
     fed = with_data(federation("squares", epochs=2, lr=0.1), Faulty)
     before = torch.get_num_threads()
-    state, outcome = one_round(REGISTRY["fedavg"](), fed, largest=2, workers=2)
-    alone, other = one_round(REGISTRY["fedavg"](), fed, largest=2)
+    state, outcome = one_round(NETWORKS["fedavg"](), fed, largest=2, workers=2)
+    alone, other = one_round(NETWORKS["fedavg"](), fed, largest=2)
     assert list(outcome.excluded) == [Faulty.bad] and outcome.excluded == other.excluded
     assert outcome.used == other.used and torch.equal(state.server["mean"], alone.server["mean"])
     assert torch.get_num_threads() == before
     with pytest.raises(ValueError, match="workers: expected a positive integer, got 0"):
-        one_round(REGISTRY["fedavg"](), fed, workers=0)
+        one_round(NETWORKS["fedavg"](), fed, workers=0)
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("fault", ["raises", "nan"])
 def test_a_client_that_fails_is_left_out(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The round ends as if the client had not been asked; it keeps its rows."""
-    method = REGISTRY[name]()
+    method = NETWORKS[name]()
     fed = federation("squares", epochs=2, lr=0.1)
     inputs = fed.data.inputs.clone()
     inputs[fed.data.rows[2][1]] = float("nan")
@@ -159,7 +159,7 @@ def test_a_client_that_fails_is_left_out(name: str, fault: str, monkeypatch: pyt
 
 def test_a_precision_that_is_not_positive_is_left_out() -> None:
     fed = federation("squares", epochs=1, lr=1e-4)
-    method = REGISTRY["fedlap_cov"]()
+    method = NETWORKS["fedlap_cov"]()
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
     state.clients["dual_precision"][1] = -100.0
     outcome = rounds.play(method, fed, state, lr=1e-4)

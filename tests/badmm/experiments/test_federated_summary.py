@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 
 from badmm.experiments import store, summary
 from badmm.experiments.plots import networks as pictures
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 
 LABELS = ("fedavg", "bregman_admm")
 
@@ -153,7 +153,7 @@ def test_the_noisiest_layer_is_named_with_its_noise(runs: Any) -> None:
 
 def test_nothing_is_cut_on_eighty_columns(runs: Any) -> None:
     """Ten methods with their usual names, four rounds, three seeds; every cell is there and no line is longer."""
-    names = [*REGISTRY, "ivon_admm_paper"]
+    names = [*NETWORKS, "ivon_admm_paper"]
     base = runs["bregman_admm"]
     many = {
         name: {seed: [{**history[1], "round": index} for index in (10, 25, 50, 100)] for seed, history in base.items()}

@@ -155,7 +155,7 @@ def test_a_method_without_any_score_is_an_error_with_the_grid_written(
 
 
 def test_the_best_is_the_first_of_equals_and_edges_are_named() -> None:
-    table = config.TABLES["fedavg"](method="fedavg", local=config.Local())
+    table = config.method_table("fedavg", {}, config.Local())
     trials = [
         tune.Trial({"rho": rho}, table, scores) for rho, scores in ((1.0, [2.0]), (2.0, [3.0, 3.0]), (3.0, [3.0]))
     ]

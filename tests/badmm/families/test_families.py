@@ -62,6 +62,8 @@ def test_a_message_is_packed_into_its_distinct_numbers(name: str) -> None:
     message = family.pack(family.prior_natural)
     assert message.shape == (family.message_doubles,)
     assert close(family.unpack(message), family.prior_natural, 0.0)
+    with pytest.raises(ValueError, match=rf"natural: expected a vector of {len(message)} numbers, got shape"):
+        family.unpack(message[:-1])
     assert family.message_doubles == (DIM + DIM * (DIM + 1) // 2 if "full" in name else DIM * len(family.shapes))
 
 

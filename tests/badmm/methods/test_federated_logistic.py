@@ -11,17 +11,17 @@ import torch
 from scipy.optimize import root
 from scipy.special import expit
 
-from badmm.methods.networks.bregman_admm import BregmanADMM
-from badmm.methods.networks.fedadmm import FedADMM
-from badmm.methods.networks.fedavg import FedAvg
-from badmm.methods.networks.feddyn import FedDyn
-from badmm.methods.networks.fedlap import FedLap
-from badmm.methods.networks.fedlap_cov import FedLapCov
-from badmm.methods.networks.fedprox import FedProx
-from badmm.methods.networks.gaussian import DUALS, GaussianMethod
-from badmm.methods.networks.ivon_admm import IvonADMM
-from badmm.methods.networks.pvi import PVI
-from badmm.methods.networks.scaffold import Scaffold
+from badmm.methods.bayes_admm import IvonADMM
+from badmm.methods.bregman_admm import BregmanADMM
+from badmm.methods.fedadmm import FedADMM
+from badmm.methods.fedavg import FedAvg
+from badmm.methods.feddyn import FedDyn
+from badmm.methods.fedlap import FedLap
+from badmm.methods.fedlap_cov import FedLapCov
+from badmm.methods.fedprox import FedProx
+from badmm.methods.gaussian import DUALS, GaussianMethod
+from badmm.methods.pvi import PVI
+from badmm.methods.scaffold import Scaffold
 from badmm.rounds.network_method import Method
 from tests.badmm.rounds.federated_problems import DIM, SIZES, data, federation, pooled, replace_normals, solve
 
@@ -96,7 +96,7 @@ POINTS: dict[str, tuple[Method, float, int, float, str, Callable[[int], float]]]
     "fedadmm": (FedADMM(rho=0.4), 1.4, 12, 0.0, "dual", lambda n: -K / N),
     "feddyn": (FedDyn(rho=0.4), 1.4, 12, 0.0, "gradient", lambda n: K / N),
     "scaffold": (Scaffold(), 1.2, 5, 0.0, "control", lambda n: 1 / n),
-    "fedlap": (FedLap(precision=5.0, damping=0.5), 1.0, 20, 5.0, "dual", lambda n: 1.0),
+    "fedlap": (FedLap(precision=5.0, damping=0.5), 1.0, 20, 5.0, "dual_precision_mean", lambda n: 1.0),
 }
 
 

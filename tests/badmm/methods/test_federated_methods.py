@@ -10,18 +10,17 @@ import pytest
 import torch
 
 from badmm.clients.federation import Task
-from badmm.methods.networks import REGISTRY
-from badmm.methods.networks.bregman_admm import BregmanADMM
-from badmm.methods.networks.fedadmm import FedADMM
-from badmm.methods.networks.fedavg import FedAvg
-from badmm.methods.networks.feddyn import FedDyn
-from badmm.methods.networks.fedlap import FedLap
-from badmm.methods.networks.fedlap_cov import FedLapCov
-from badmm.methods.networks.fedprox import FedProx
-from badmm.methods.networks.gaussian import DUALS
-from badmm.methods.networks.pvi import PVI
-from badmm.methods.networks.scaffold import Scaffold
-from badmm.methods.networks.variational import VariationalMethod
+from badmm.methods import EXACT, NETWORKS
+from badmm.methods.bregman_admm import BregmanADMM
+from badmm.methods.fedadmm import FedADMM
+from badmm.methods.fedavg import FedAvg
+from badmm.methods.feddyn import FedDyn
+from badmm.methods.fedlap import FedLap
+from badmm.methods.fedlap_cov import FedLapCov
+from badmm.methods.fedprox import FedProx
+from badmm.methods.gaussian import DUALS, VariationalMethod
+from badmm.methods.pvi import PVI
+from badmm.methods.scaffold import Scaffold
 from badmm.rounds.network_method import Method, Reply, State
 from tests.badmm.rounds.federated_problems import (
     CUBE,
@@ -187,10 +186,10 @@ def test_noise_is_each_clients_own() -> None:
         assert not torch.equal(together.noise[0], together.noise[1])
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_half_of_the_clients_a_round_is_enough_to_run(name: str) -> None:
     options: dict[str, dict[str, float]] = {"bregman_admm": {"initial_sd": 0.7, "temperature": 20.0}}
-    method = REGISTRY[name](**options.get(name, {}))
+    method = NETWORKS[name](**options.get(name, {}))
     fed = federation("squares", epochs=3, lr=0.05)
     state = solve(method, fed, 12, fraction=0.5)
     assert torch.isfinite(method.mean(state)).all()
@@ -224,9 +223,9 @@ def test_a_server_precision_that_would_fall_by_more_than_half_is_damped() -> Non
     fed = federation("squares")
     method = PVI(precision=1.0)
     state = method.start(fed, torch.zeros(DIM, dtype=torch.float64))
-    state.clients["dual_precision"][:, 0] = 1.0  # λ_0 − Σ η_S = 1 − 4 there
-    sent = {"precision_mean": torch.ones(K, DIM).double(), "precision": torch.ones(K, DIM).double()}
-    state.clients["dual_precision_mean"][:, 0] = -2.0  # −Σ η_ξ = 8 there
+    sent = {"precision_mean": torch.zeros(K, DIM).double(), "precision": torch.zeros(K, DIM).double()}
+    sent["precision"][:, 0] = -1.0  # λ_0 − Σ η_S = 1 − 4 there
+    sent["precision_mean"][:, 0] = 2.0  # −Σ η_ξ = 8 there
     sums = method.reduce(state, fed, torch.arange(K), sent)
     assert method.server(State(state.server, {}), fed, K, sums) == {"coordinates_damped": 1}
     assert state.server["precision"].tolist() == [0.5, 1.0, 1.0]
@@ -266,9 +265,11 @@ def test_settings_are_checked(make: Callable[[], object], words: str) -> None:
 
 
 def test_every_method_is_documented_and_named() -> None:
-    for name, method in REGISTRY.items():
+    """IVON-ADMM is Bayesian ADMM with IVON's clients."""
+    for name, method in {**NETWORKS, **EXACT}.items():
         module = __import__(method.__module__, fromlist=["__doc__"])
-        assert method.name == name == method.__module__.rpartition(".")[2]
+        assert method.name == name
+        assert method.__module__.rpartition(".")[2] == {"ivon_admm": "bayes_admm"}.get(name, name)
         assert module.__doc__ is not None
         assert "server" in module.__doc__ and "client" in module.__doc__
 

@@ -13,7 +13,7 @@ from badmm.checks import ClientError, ServerDomainError
 from badmm.clients.federation import ClientData
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config import networks as config
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from tests.badmm.rounds.federated_problems import DIM, SIZES, SMALL, federation, one_round, with_data
 
 
@@ -65,7 +65,7 @@ def test_a_round_without_any_client_is_an_error() -> None:
     inputs = torch.full((sum(SIZES), DIM), float("nan"), dtype=torch.float64)
     broken = with_data(federation("squares", epochs=1), ClientData, inputs)
     with pytest.raises(ClientError, match=r"client 0: no client could be used in round 1; this one: .*finite"):
-        one_round(REGISTRY["fedavg"](), broken)
+        one_round(NETWORKS["fedavg"](), broken)
 
 
 def test_a_run_that_cannot_go_on_does_not_end_the_others(
@@ -96,9 +96,9 @@ def test_a_server_update_that_the_kernels_refuse_ends_its_run(monkeypatch: pytes
     def refuse(*_: object) -> None:
         raise ValueError("natural: expected finite, got inf at index 3")
 
-    monkeypatch.setattr(REGISTRY["fedavg"], "server", refuse)
+    monkeypatch.setattr(NETWORKS["fedavg"], "server", refuse)
     with pytest.raises(ServerDomainError, match=r"no server update in round 1: natural: expected finite, got inf"):
-        one_round(REGISTRY["fedavg"](), federation("squares", epochs=1))
+        one_round(NETWORKS["fedavg"](), federation("squares", epochs=1))
 
 
 def test_a_method_may_do_without_the_shared_clip(small: Path) -> None:
@@ -121,12 +121,12 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_written(
 def test_a_method_without_kernels_for_the_device_is_told_before_anything_is_written(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from badmm.methods.networks import gaussian
+    from badmm.methods import admm
 
     def none(family: str, device: torch.device) -> None:
         raise RuntimeError("device: expected CuPy")
 
-    monkeypatch.setattr(gaussian, "Lines", none)
+    monkeypatch.setattr(admm, "kernels", none)
     assert main(["run", str(small), "--out", str(tmp_path / "out")]) == 2
     assert "error: methods.pvi: device: expected CuPy" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

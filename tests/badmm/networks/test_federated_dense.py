@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from badmm.clients.federation import ClientData, Federation, LocalSettings
 from badmm.clients.training import Descent
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.networks import dense, models
 from badmm.networks.dense import product
 from badmm.networks.losses import CROSS_ENTROPY
@@ -202,18 +202,18 @@ def _trained(method, kind, data=ClientData):
 
 @pytest.mark.parametrize("name", ["fedavg", "fedlap", "pvi", "ivon_admm"])
 def test_clients_of_many_batch_widths_train_as_by_autograd(name):
-    method = REGISTRY[name]()
+    method = NETWORKS[name]()
     torch.testing.assert_close(_trained(method, models.MLP), _trained(method, General), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "ivon_admm"])
 def test_inputs_in_memory_of_their_own_are_read(name):
-    method = REGISTRY[name]()
+    method = NETWORKS[name]()
     assert torch.equal(_trained(method, models.MLP, Fresh), _trained(method, models.MLP, InPlace))
 
 
 def test_parameters_in_memory_of_their_own_are_read(monkeypatch):
-    method = REGISTRY["fedavg"]()
+    method = NETWORKS["fedavg"]()
     expected = _trained(method, models.MLP)
     monkeypatch.setattr(Descent, "point", lambda self, active: self.variables[:active] * 1.0)
     assert torch.equal(_trained(method, models.MLP), expected)

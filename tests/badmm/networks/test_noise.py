@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from badmm.__main__ import main
-from badmm.methods.networks.ivon_admm import IvonADMM
+from badmm.methods.bayes_admm import IvonADMM
 from badmm.networks import models, noise
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.scales import weight_scales

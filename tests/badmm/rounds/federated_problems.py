@@ -15,7 +15,7 @@ from torch.func import functional_call
 import badmm_kernels
 from badmm.clients.federation import ClientData, Federation, LocalSettings
 from badmm.clients.ivon import IvonDescent
-from badmm.methods.networks.variational import GaussianDescent
+from badmm.clients.variational import GaussianDescent
 from badmm.networks.losses import CROSS_ENTROPY, Loss, squared_error
 from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked

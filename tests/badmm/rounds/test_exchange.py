@@ -13,7 +13,7 @@ import badmm
 from badmm import Gaussian, SolverState
 from badmm.likelihoods import LogisticRegression, Quadratic
 from badmm.rounds import exact_clients
-from badmm.rounds.exchange import participants
+from badmm.rounds.loop import participants
 from badmm.rounds.workers import Workers
 from badmm.transports import InProcess
 from badmm.transports.messages import Message, Reply

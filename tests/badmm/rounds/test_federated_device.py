@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import badmm_kernels
 from badmm.__main__ import main
 from badmm.clients.federation import ClientData, Task
+from badmm.clients.variational import GaussianDescent
 from badmm.ivon import IVON
-from badmm.methods.networks import REGISTRY
-from badmm.methods.networks.variational import GaussianDescent
+from badmm.methods import NETWORKS
 from badmm.rounds import network_clients
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import Reply, State
@@ -31,7 +31,7 @@ def place(request: pytest.FixtureRequest) -> str:
     return device
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_every_methods_rounds_are_the_cpus(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Minibatches and IVON's normals are the same anywhere; points stand for what torch's generators would draw."""
 
@@ -42,7 +42,7 @@ def test_every_methods_rounds_are_the_cpus(name: str, place: str, monkeypatch: p
     states = []
     for device in ("cpu", place):
         fed = federation("logistic", device, epochs=2, batch_size=4, lr=0.05)
-        states.append(solve(REGISTRY[name](), fed, 3, fraction=0.75))
+        states.append(solve(NETWORKS[name](), fed, 3, fraction=0.75))
     own, other = states
     assert own.server.keys() == other.server.keys() and own.clients.keys() == other.clients.keys()
     for mine, theirs in ((own.server, other.server), (own.clients, other.clients)):
@@ -80,10 +80,10 @@ def train(device: torch.device, samples: int, hess_approx: Any, dtype: torch.dty
     return [*optimizer.mean, *optimizer.precision, *optimizer.sample()]
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_clients_train_as_one_stack(name: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stack that raises is trained in parts, which would hide an error of stacks; it is counted."""
-    method, fed = REGISTRY[name](), federation("squares", place, epochs=2, lr=0.05)
+    method, fed = NETWORKS[name](), federation("squares", place, epochs=2, lr=0.05)
     assert rounds.SPLIT not in one_round(method, fed)[1].events
     work = type(method).client
 
@@ -102,7 +102,7 @@ def test_a_client_outside_the_domain_is_left_out_by_itself(name: str, place: str
     broken, fed = 2, federation("squares", place, epochs=2, lr=0.05)
     inputs = fed.data.inputs.clone()
     inputs[fed.data.rows[broken]] = float("nan")
-    state, outcome = one_round(REGISTRY[name](), with_data(fed, ClientData, inputs))
+    state, outcome = one_round(NETWORKS[name](), with_data(fed, ClientData, inputs))
     assert outcome.used == [client for client in range(len(SIZES)) if client != broken]
     assert list(outcome.excluded) == [broken]
     assert all(bool(value.isfinite().all()) for value in state.server.values())
@@ -110,7 +110,7 @@ def test_a_client_outside_the_domain_is_left_out_by_itself(name: str, place: str
 
 def test_what_a_gpu_tells_late_is_told_of_the_client_that_met_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel's error comes where the host waits: here in place of the device, after the work of client 2."""
-    method, trained = REGISTRY["fedavg"](), list[list[int]]()
+    method, trained = NETWORKS["fedavg"](), list[list[int]]()
     work = type(method).client
 
     def client(self: Any, state: State, task: Task) -> Reply:

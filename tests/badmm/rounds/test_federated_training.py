@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
 from badmm.clients.training import PenalizedDescent, Penalty, train
-from badmm.methods.networks import REGISTRY
+from badmm.methods import NETWORKS
 from badmm.networks import models
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
@@ -178,7 +178,7 @@ def test_workers_change_no_bit(name):
     for workers in (1, 2, 3):
         stack = Stacked(models.build("mlp", (784,), 10, 0, hidden=(120,)), CROSS_ENTROPY)
         fed = Federation(points, stack, LocalSettings(lr=0.01, epochs=3, batch_size=64), 0, torch.float32)
-        method = REGISTRY[name]()
+        method = NETWORKS[name]()
         state = method.start(fed, stack.initial())
         for _ in range(2):
             rounds.play(method, fed, state, lr=0.01, largest=2, workers=workers)

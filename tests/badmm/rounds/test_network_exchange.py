@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from badmm.methods.networks import REGISTRY
-from badmm.methods.networks.fedprox import FedProx
+from badmm.methods import NETWORKS
+from badmm.methods.fedprox import FedProx
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import Method, State
 from badmm.transports import InProcess, Message, Reply
@@ -39,23 +39,23 @@ def run(method: Method, transport: InProcess, count: int = 3) -> State:
     return state
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_sums_cross_and_the_bits_are_those_in_process(name: str) -> None:
     engine = Arrays()
-    here, there = run(REGISTRY[name](), InProcess()), run(REGISTRY[name](), engine)
+    here, there = run(NETWORKS[name](), InProcess()), run(NETWORKS[name](), engine)
     for mine, theirs in ((here.server, there.server), (here.clients, there.clients)):
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     for message, reply in zip(engine.messages, engine.replies, strict=True):
-        assert set(message.arrays) == set(REGISTRY[name].broadcast)
+        assert set(message.arrays) == set(NETWORKS[name].broadcast)
         assert {array.shape for array in message.arrays.values()} == {(DIM,)}
         # one array of the parameters' shape each, whatever the number of clients
         assert {array.shape for array in reply.sums.values()} <= {(DIM,), ()}
         assert reply.clients == 3
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_server_line_reads_no_clients_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = REGISTRY[name]()
+    method = NETWORKS[name]()
     line, seen = type(method).server, []
 
     def server(self: Method, state: State, *arguments: object) -> object:
@@ -68,7 +68,7 @@ def test_the_server_line_reads_no_clients_rows(name: str, monkeypatch: pytest.Mo
 
 
 def test_fedprox_without_a_penalty_is_fedavg() -> None:
-    averaged, proximal = run(REGISTRY["fedavg"](), InProcess()), run(FedProx(rho=0.0), InProcess())
+    averaged, proximal = run(NETWORKS["fedavg"](), InProcess()), run(FedProx(rho=0.0), InProcess())
     assert torch.equal(averaged.server["mean"], proximal.server["mean"])
     for rho in (-0.1, float("nan"), True):
         with pytest.raises(ValueError, match="rho: expected a number of at least 0, got"):

@@ -15,7 +15,7 @@ from badmm import Gamma, Gaussian
 from badmm.families.family import Natural
 from badmm.likelihoods import LogisticRegression
 from badmm.transports import InProcess
-from badmm.transports.messages import Message, Reply, combine, pack, unpack
+from badmm.transports.messages import Message, Reply, combine
 
 ENGINE = '''
 """Every message and reply as bytes: a JSON header and raw float64, nothing pickled."""
@@ -204,15 +204,3 @@ def test_what_belongs_to_another_run_is_refused() -> None:
         badmm.solve(clients, **arguments, transport=Old())
     with pytest.raises(ValueError, match=r"message: expected the digest .* of this run's configuration, got other"):
         badmm.solve(clients, **arguments, transport=Foreign())
-
-
-def test_a_matrix_crosses_as_its_triangle() -> None:
-    rng = np.random.default_rng(0)
-    matrix = rng.normal(size=(5, 5))
-    natural = rng.normal(size=5), matrix + matrix.T
-    sent = pack(natural)
-    assert sent.shape == (5 + 15,)
-    for slot, back in zip(natural, unpack(sent, ((5,), (5, 5))), strict=True):
-        assert np.array_equal(slot, back)
-    with pytest.raises(ValueError, match=r"natural: expected a vector of 20 numbers, got shape \(19,\)"):
-        unpack(sent[:-1], ((5,), (5, 5)))

@@ -12,13 +12,16 @@ The objective is divided by w_k, which leaves its minimiser and makes one step s
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from badmm.checks import positive_number
-from badmm.clients.federation import Federation, Task
-from badmm.clients.training import Penalty
+from badmm.clients.penalty import Penalty
 from badmm.rounds.network_method import Events, PointMethod, State, Tensors, rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badmm.clients.federation import Federation, Task
 
 
 @dataclass(frozen=True)

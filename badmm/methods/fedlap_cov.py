@@ -14,19 +14,23 @@ On quadratics the mean of the fixed point is the posterior's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from badmm.checks import positive_number
-from badmm.clients.federation import Federation, Task
-from badmm.clients.training import Penalty
-from badmm.methods.networks.gaussian import DUALS, FAMILY, GaussianMethod, server_natural
-from badmm.rounds.lines import Lines
-from badmm.rounds.network_method import PointMethod, State, Tensors, rows
+from badmm.clients.penalty import Penalty
+from badmm.methods.gaussian import GaussianMethod
+from badmm.rounds.lines import Slots
+from badmm.rounds.network_method import DescentMethod, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badmm.clients.federation import Federation, Task
+    from badmm.clients.training import LocalSolver
 
 
 @dataclass(frozen=True)
-class FedLapCov(GaussianMethod, PointMethod):
+class FedLapCov(GaussianMethod, DescentMethod):
     """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ."""
 
     name = "fedlap_cov"
@@ -39,24 +43,20 @@ class FedLapCov(GaussianMethod, PointMethod):
         positive_number(self.damping, "damping", 1.0)
         positive_number(self.temperature, "temperature")
 
-    def steps(self, state: State, federation: Federation) -> tuple[float, float, float]:
-        """ρ = α = 1, γ."""
-        return 1.0, 1.0, self.damping
-
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the first round's clients start at the network's initialisation."""
         return self.first(federation, initial)
 
     def penalty(self, state: State, task: Task) -> Penalty:
-        """The quadratic terms times τ/N_k."""
-        scale = self.temperature / task.sizes
-        xi, precision = server_natural(state)
-        dual_xi, dual_precision = (rows(state.clients, name, task) for name in DUALS)
-        return Penalty(scale * (precision + dual_precision), scale * (xi + dual_xi))
+        """The quadratic terms, the cavity's, times τ/N_k."""
+        ess, (xi, precision) = self.ess(state, task), self.cavity(state, task)
+        return Penalty(precision / ess, xi / ess)
 
-    def conclude(self, state: State, task: Task, theta: Tensor) -> tuple[Tensors, Tensors]:
-        """Sends λ_k, keeps η_k."""
-        precision = state.server["precision"] + rows(state.clients, DUALS[1], task)
-        precision = precision + task.curvature(theta) / self.temperature
-        natural = Lines(FAMILY, theta.device).call("natural_from_standard", theta, precision)
-        return self.exchange(state, task, natural)
+    def natural(self, state: State, task: Task, solver: LocalSolver) -> Slots:
+        """(S_k θ_k, S_k) with S_k the client line's at ∇_{μ2}L = −G_k/τ."""
+        theta = solver.variables  # type: ignore[attr-defined]
+        curvature = task.curvature(theta) / self.temperature
+        rho = self.steps(state, task.federation).rho
+        duals, slope = self._of(state, "dual_", task.index), (curvature * theta, -curvature)
+        _, precision = self._kernels(theta).client_map(self.global_natural(state), duals, slope, rho)
+        return self.member(theta, precision)

@@ -7,12 +7,15 @@ server   θ_g ← Σ_k N_k θ_k / Σ_k N_k
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from badmm.checks import non_negative_number
-from badmm.clients.federation import Task
-from badmm.clients.training import Penalty
-from badmm.methods.networks.fedavg import FedAvg
+from badmm.clients.penalty import Penalty
+from badmm.methods.fedavg import FedAvg
 from badmm.rounds.network_method import State
+
+if TYPE_CHECKING:
+    from badmm.clients.federation import Task
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ Its fixed point is the minimiser of F only for one local step: more steps pull e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from badmm.clients.federation import Federation, Task
 from badmm.rounds.network_method import Events, PointMethod, State, Tensors, weighted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badmm.clients.federation import Federation, Task
 
 
 @dataclass(frozen=True)

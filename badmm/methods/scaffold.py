@@ -10,14 +10,16 @@ Weights N_k in place of the paper's equal ones make the fixed point the minimise
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from badmm.checks import positive_number
-from badmm.clients.federation import Federation, LocalSettings, Task
-from badmm.clients.training import Penalty
+from badmm.clients.penalty import Penalty
 from badmm.rounds.network_method import Events, PointMethod, State, Tensors, rows, weighted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badmm.clients.federation import Federation, LocalSettings, Task
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Scaffold(PointMethod):
         if self.control == "gradient":
             new = task.full_gradient(mean.repeat(len(task.members), 1))
         else:
-            length = task.lr * torch.tensor(task.steps, dtype=theta.dtype, device=theta.device).unsqueeze(1)
+            length = task.lr * theta.new_tensor(task.steps).unsqueeze(1)
             new = old - state.server["control"] + (mean - theta) / length
         return {"move": theta - mean, "control": new - old}, {"control": new}
 

@@ -1,0 +1,69 @@
+"""FedLap (Swaroop, Khan, Doshi-Velez, ICLR 2025, arXiv:2501.17325): PVI with isotropic Gaussians and the delta method.
+
+With the prior N(0, 1/δ), precision-mean λ = δ θ, and losses ℓ_k = N_k f_k/τ:
+
+    client   θ_k ← argmin ℓ_k(θ) − ⟨η_k, θ⟩ + δ/2 ‖θ − θ_g‖²            (local steps from θ_g)
+    dual     η_k ← η_k + γ δ (θ_g − θ_k)                               (∇ℓ_k(θ_k) at γ = 1 and an exact client)
+    server   δ θ_g ← −Σ_k η_k
+
+The dual and server lines are Bayesian ADMM's at ρ = α = 1. The paper's v_k is −η_k. The fixed point is
+the posterior mode, argmin Σ_k ℓ_k + δ/2 ‖θ‖². The client's objective is divided by N_k/τ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from badmm.checks import positive_number
+from badmm.clients.penalty import Penalty
+from badmm.methods.admm import AdmmMethod
+from badmm.rounds.lines import Slots
+from badmm.rounds.network_method import DescentMethod, State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badmm.clients.federation import Federation, Task
+    from badmm.clients.training import LocalSolver
+
+
+@dataclass(frozen=True)
+class FedLap(AdmmMethod, DescentMethod):
+    """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ."""
+
+    name = "fedlap"
+    family = "isotropic_gaussian"
+    slots = broadcast = ("precision_mean",)
+    precision: float = 1.0
+    damping: float = 0.1
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive_number(self.precision, "precision")
+        positive_number(self.damping, "damping", 1.0)
+        positive_number(self.temperature, "temperature")
+
+    def member(self, mean: Tensor, precision: Tensor) -> Slots:
+        """λ = δ θ."""
+        return tuple(self._kernels(mean).natural_from_standard(mean, precision=self.precision))
+
+    def mean(self, state: State) -> Tensor:
+        """θ_g = λ_g/δ."""
+        natural = self.global_natural(state)
+        mean: Tensor = self._kernels(natural[0]).standard_from_natural(*natural, precision=self.precision)[0]
+        return mean
+
+    def start(self, federation: Federation, initial: Tensor) -> State:
+        """θ_g = 0, the prior's mean, duals 0; the first round's clients start at the network's initialisation."""
+        return self.first(federation, initial)
+
+    def penalty(self, state: State, task: Task) -> Penalty:
+        """(δ/2 ‖θ − θ_g‖² − ⟨η_k, θ⟩) τ/N_k, by the cavity."""
+        ess = self.ess(state, task)
+        return Penalty(self.precision / ess, self.cavity(state, task)[0] / ess)
+
+    def natural(self, state: State, task: Task, solver: LocalSolver) -> Slots:
+        """λ_k = δ θ_k."""
+        theta = solver.variables  # type: ignore[attr-defined]
+        return self.member(theta, theta)

@@ -1,4 +1,4 @@
-"""Generalized linear models over sites that keep their rows: formulas, data frames, tables as statisticians know them."""
+"""Generalized linear models over sites that keep their rows: formulas, data frames, the tables that go with them."""
 
 from badmm.glm.fitting import fit
 from badmm.glm.result import GLMResult

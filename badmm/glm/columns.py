@@ -51,7 +51,17 @@ def _frame(data: Any, where: str, names: Sequence[str]) -> pd.DataFrame:
     missing = [name for name in names if name not in frame.columns]
     if missing:
         raise ValueError(f"{where}: expected the column {missing[0]!r}, got {', '.join(map(repr, frame.columns)):.200}")
-    return frame.select(list(names)).to_pandas().reset_index(drop=True)
+    if isinstance(data, pd.DataFrame):
+        return data[list(names)].reset_index(drop=True)
+    return pd.DataFrame({name: _values(frame[name]) for name in names})
+
+
+def _values(column: nw.Series[Any]) -> Any:
+    """A column of another library as pandas takes it, without its own conversion, which would need pyarrow."""
+    if isinstance(column.dtype, nw.Enum):
+        return pd.Categorical(column.to_list(), categories=list(column.dtype.categories))
+    plain = column.dtype.is_numeric() or (column.dtype == nw.Boolean and not column.null_count())
+    return column.to_numpy() if plain or column.dtype.is_temporal() else pd.Series(column.to_list(), dtype=object)
 
 
 def agree(frames: Mapping[str, pd.DataFrame], categorical: Sequence[str] = ()) -> dict[str, Column]:
@@ -82,7 +92,7 @@ def _agreed(name: str, frames: Mapping[str, pd.DataFrame], categorical: bool) ->
 
 
 def _kind(column: pd.Series, where: str) -> str:
-    if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(column.dtype):
+    if isinstance(column.dtype, pd.CategoricalDtype | pd.StringDtype):
         return LEVELS
     if pd.api.types.is_bool_dtype(column.dtype):
         return TRUTH

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec
+from formulaic import Formula
 from formulaic.errors import FormulaicError
+from formulaic.transforms import TRANSFORMS
+from numpy.typing import NDArray
 
 from badmm.checks import Array
 from badmm.glm import columns
 from badmm.glm.columns import LEVELS, Column
 from badmm.glm.families import ResponseFamily
 
+Positions = NDArray[np.integer[Any]]
 INTERCEPT = "Intercept"
 POLICIES = ("drop", "error")
 
@@ -32,7 +36,7 @@ class SiteRows:
     weights: Array
     offset: Array
     left_out: int
-    kept: Array
+    kept: Positions
 
     @property
     def used(self) -> int:
@@ -68,7 +72,6 @@ class Design:
             raise ValueError(f"formula: expected 'response ~ terms', got {self.formula!r:.120}")
         self._left, self._right = parsed.lhs, parsed.rhs
         self._offset = None if self.offset is None else _parsed(f"0 + {self.offset}", "offset")
-        self._specs: dict[str, ModelSpec] = {}
 
     def _extras(self) -> list[str]:
         named = [name for name in (self.weights, self.exposure) if name is not None]
@@ -99,7 +102,7 @@ class Design:
             raise ValueError("sites: expected at least one row without missing values, got none")
         return found
 
-    def new_rows(self, data: Any) -> tuple[Array, Array, Array]:
+    def new_rows(self, data: Any) -> tuple[Array, Array, Positions]:
         """X, offset and the positions of the rows without missing values, for data without a response."""
         frame = columns.read({"data": data}, self.predictors)["data"]
         known = {name: self.agreed[name] for name in self.predictors}
@@ -120,7 +123,7 @@ class Design:
                     f"{name}: expected numbers for offset, weights or exposure, got {self.agreed[name].kind}"
                 )
 
-    def _complete(self, site: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, Array]:
+    def _complete(self, site: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, Positions]:
         whole = frame.notna().all(axis=1).to_numpy()
         if self.missing == "error" and not whole.all():
             row = int(np.argmin(whole))
@@ -168,15 +171,11 @@ class Design:
 
     def _evaluated(self, part: str, formula: Any, frame: pd.DataFrame, where: str) -> pd.DataFrame:
         try:
-            found = formula.get_model_matrix(frame, na_action="ignore", context={"np": np})
+            # what is not finite is refused below, with its row
+            with np.errstate(all="ignore"):
+                found = formula.get_model_matrix(frame, na_action="ignore", context={"np": np})
         except FormulaicError as error:
             raise ValueError(f"{where}: formula: {str(error).splitlines()[0]:.200}") from None
-        state = found.model_spec.transform_state
-        if state:
-            raise ValueError(
-                f"formula: expected transformations of one row at a time, got {next(iter(state))!r}, which needs all "
-                "sites' rows"
-            )
         out = pd.DataFrame(found)
         for name in out.columns:
             values = out[name].to_numpy(dtype=float)
@@ -188,9 +187,27 @@ def _parsed(text: str, name: str) -> Any:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{name}: expected a formula as text, got {text!r:.80}")
     try:
-        return Formula(text)
+        parsed = Formula(text)
     except FormulaicError as error:
         raise ValueError(f"{name}: {str(error).splitlines()[0]:.160}, in {text!r:.120}") from None
+    for part in (parsed.lhs, parsed.rhs) if hasattr(parsed, "lhs") else (parsed,):
+        for expression in (factor.expr for term in part for factor in term.factors):
+            _check_rowwise(expression, name)
+    return parsed
+
+
+def _check_rowwise(expression: str, name: str) -> None:
+    """Refuse a transformation whose state, a mean or knots, is that of the rows it sees: a site sees its own alone."""
+    try:
+        calls = [node.func for node in ast.walk(ast.parse(expression)) if isinstance(node, ast.Call)]
+    except SyntaxError:
+        return  # a quoted column name, or what formulaic refuses in words of its own
+    for function in calls:
+        known = TRANSFORMS.get(function.id) if isinstance(function, ast.Name) else None
+        if getattr(known, "__is_stateful_transform__", False) and known is not TRANSFORMS["C"]:
+            raise ValueError(
+                f"{name}: expected transformations of one row at a time, got {expression!r:.80}, which needs all rows"
+            )
 
 
 def _require(good: Any, values: Array, where: str, expected: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from badmm.glm.design import INTERCEPT
 
@@ -72,6 +73,9 @@ def _draw(ax: Axes, rows: np.ndarray, ratios: bool) -> None:
     finite = shown[np.isfinite(shown).all(axis=1)]
     if ratios:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_locator(NullLocator())
     # one wide interval must not flatten the others: the axis spans the estimates and the pooled interval generously
     low = min(np.quantile(finite[:, 0], 0.05), finite[-1, 1])
     high = max(np.quantile(finite[:, 0], 0.95), finite[-1, 2])

@@ -1,8 +1,9 @@
 """Separation: responses that the terms predict perfectly, so that no finite maximum likelihood estimate exists.
 
 A direction v separates where no row's likelihood falls along it: x·v ≥ 0 where y = 1 and ≤ 0 where y = 0 (binomial),
-x·v ≤ 0 where y = 0 and = 0 elsewhere (Poisson). Along it the curvature vanishes, so the candidate is the direction of
-the largest variance, which every site then tests on its own rows: the verdict is exact, a number per site.
+x·v ≤ 0 where y = 0 and = 0 elsewhere (Poisson). Along it the curvature vanishes and the estimate runs away, so the
+candidates are the direction of the largest variance and the estimate's own, which every site then tests on its own
+rows: a site answers with a yes or a no.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ def separated(
         return []
     # in columns of unit scale: the direction must not depend on units
     v = np.linalg.eigh(fitted.covariance * np.outer(scale, scale))[1][:, -1]
-    for direction in (v, -v):
+    for direction in (v, -v, fitted.params * scale):
         if all(_never_falls(family, part, direction / scale) for part in sites.values()):
-            involved = np.flatnonzero(np.abs(v) > 0.05 * np.abs(v).max())
-            names = ", ".join(repr(terms[j]) for j in involved)
+            involved = np.flatnonzero(np.abs(direction) > 0.05 * np.abs(direction).max())
+            names = ", ".join(repr(terms[int(j)]) for j in involved)
             return [
                 f"separation: {names:.200} predict every response of some rows; their estimates are set by the prior"
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def piecewise(data: Any, time: str, event: str, cuts: Sequence[float], start: st
     if (np.diff(inner) <= 0).any() or (inner <= 0).any():
         raise ValueError(f"cuts: expected increasing positive times, got {list(cuts)!r:.80}")
     edges = np.concatenate([[0.0], inner, [np.inf]])
-    labels = [f"({low:g}, {high:g}]" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    labels = [f"({low:g}, {high:g}]" for low, high in itertools.pairwise(edges)]
     pieces = []
     for low, high, label in zip(edges[:-1], edges[1:], labels, strict=True):
         exposure = np.minimum(stop, high) - np.maximum(begin, low)

@@ -46,7 +46,7 @@ def disease() -> tuple[pd.DataFrame, str]:
     return piecewise(data, "tstop", "status", [90.0, 180.0, 270.0], start="tstart"), "center"
 
 
-STUDIES: dict[str, tuple[Any, str, str, dict[str, str]]] = {
+STUDIES: dict[str, tuple[Any, str, str, dict[str, Any]]] = {
     "indo_rct": (indo, "pancreatitis ~ rx + age + gender + risk", "binomial", {}),
     "azpro": (azpro, "los ~ procedure + sex + age75 + admit", "poisson", {}),
     "azpro, log length": (azpro, "log(los) ~ procedure + sex + age75 + admit", "gaussian", {}),
@@ -56,7 +56,7 @@ STUDIES: dict[str, tuple[Any, str, str, dict[str, str]]] = {
 }
 
 
-def study(name: str) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], str, str, dict[str, str]]:
+def study(name: str) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], str, str, dict[str, Any]]:
     make, formula, family, options = STUDIES[name]
     data, by = make()
     sites = {str(site): part for site, part in data.groupby(by, observed=True)}
@@ -65,7 +65,7 @@ def study(name: str) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], str, str, d
 
 
 def pooled(name: str) -> Any:
-    data, _, formula, family, options = study(name)
+    data, _, formula, family, _ = study(name)
     offset = {"Mmmec": lambda: np.log(data["expected"]), "cgd": lambda: np.log(data["exposure"])}.get(name)
     model = formula_api.glm(
         formula.replace("log(", "np.log("), data, family=FAMILIES[family](), offset=None if offset is None else offset()

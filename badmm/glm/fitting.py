@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from badmm.checks import Array, ClientError, ServerDomainError
+from badmm.checks import Array
 from badmm.families.distributions import Gaussian
 from badmm.glm.design import INTERCEPT, Design, SiteRows
 from badmm.glm.families import ResponseFamily, response_family
+from badmm.glm.mode import posterior_mode
 from badmm.glm.priors import FLAT, Prior, precisions
 from badmm.glm.result import Fitted, GLMResult, SiteCount
 from badmm.glm.separation import separated, site_notes
@@ -21,8 +22,6 @@ from badmm.solve import solve
 Estimate = Literal["map", "posterior"]
 ALIASED = 1e-10
 """The smallest eigenvalue of the pooled Gram matrix, of unit diagonal, at which its columns count as dependent."""
-NEWTON_ROUNDS = 30
-"""Newton's method needs fewer, but for separated responses: a round for each unit of the predictor."""
 SETTLED = 1e-10
 """Relative change of the dispersion at which it is found."""
 
@@ -141,7 +140,7 @@ class _Problem:
         ]
         prior = Gaussian(np.zeros(len(precision)), np.diag(precision))
         chosen: dict[str, Any] = {"tol": self.tol, "rounds": self.rounds, **self.options}
-        mode = _mode(clients, prior, chosen)
+        mode = posterior_mode(clients, prior, chosen)
         if estimate == "map":
             return mode
         # duals of the mode: no client meets the wide prior alone
@@ -169,18 +168,6 @@ class _Problem:
         dispersion = 1.0 if self.family.known_dispersion else _spread(sites)
         theta = self._solve(bare, one, FLAT * one, dispersion, "map").posterior.mean
         return self._deviance(bare, theta)
-
-
-def _mode(clients: list[Any], prior: Gaussian, chosen: dict[str, Any]) -> Result:
-    """The mode and the curvature there: federated Newton, or the default method where its full steps go astray."""
-    options: dict[str, Any] = {"family": "full_gaussian", "prior": prior, "expectation": "delta"}
-    try:
-        found = solve(clients, **options, **{**chosen, "method": "newton", "rounds": NEWTON_ROUNDS})
-        if found.converged:
-            return found
-    except (ClientError, ServerDomainError, ValueError):
-        pass  # steps beyond the number range: the default method's are bounded
-    return solve(clients, **options, **chosen)
 
 
 def _spread(sites: dict[str, SiteRows]) -> float:

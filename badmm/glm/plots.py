@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
@@ -13,7 +14,27 @@ from badmm.glm.design import INTERCEPT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from badmm.glm.result import GLMResult
+
+class Fit(Protocol):
+    """What a plot needs of a result (`badmm.glm.result.GLMResult`)."""
+
+    family: Any
+    counts: dict[str, Any]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The coefficients' names."""
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates by term."""
+
+    def conf_int(self, level: float) -> pd.DataFrame:
+        """Intervals by term."""
+
+    def by_site(self, level: float) -> pd.DataFrame:
+        """Estimates and intervals by site and term."""
+
 
 MOST_SITES = 40
 """Sites that are drawn, those with the most rows; the title says how many there are."""
@@ -21,7 +42,7 @@ ROW = 0.26
 SITE, POOLED = "#4c72b0", "#c44e52"
 
 
-def forest(result: GLMResult, terms: list[str] | None = None, level: float = 0.95) -> list[Axes]:
+def forest(result: Fit, terms: list[str] | None = None, level: float = 0.95) -> list[Axes]:
     """One panel per term (default: all but the intercept), ratios on a logarithmic axis where the family has them.
 
     Raises `ValueError` for an unknown term.

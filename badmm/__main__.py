@@ -1,6 +1,6 @@
-"""The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `demo` compares
-on real data, `derive` and `validate` are the commands of badmm_derive and badmm_validation. `python -m badmm` is the
-same.
+"""The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `fit` fits a
+generalized linear model over sites, `demo` compares on real data, `derive` and `validate` are the commands of
+badmm_derive and badmm_validation. `python -m badmm` is the same.
 Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up or did not converge,
 130 interrupted.
 """
@@ -24,6 +24,9 @@ COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
 """The packages that come with this one. An installation has them by these names; a checkout has the folders derive/ and
 validation/ beside badmm/, whose relative imports let them be loaded by the same names. So no module called `derive` or
 `validation`, whoever's it is, matters."""
+EXTRAS = {"torch": "run,torch", **dict.fromkeys(("sympy", "mpmath"), "derive")}
+EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
+"""The extra that brings a package, where it is not `run`."""
 GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
 """Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
 
@@ -63,6 +66,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the splits (default: 0 1 2)")
     demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
     demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
+    fit = commands.add_parser("fit", help="fit a generalized linear model to the files of several sites")
+    fit.add_argument("config", type=Path, metavar="MODEL.toml")
+    fit.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key")
+    fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/MODEL)")
     # only named here: their own parsers read what follows
     commands.add_parser("derive", add_help=False, help="derive families, prove their claims, write their kernels")
     commands.add_parser("validate", add_help=False, help="check every kernel against independent oracles")
@@ -99,6 +106,13 @@ def _demo(options: argparse.Namespace) -> None:
     command.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
 
 
+def _fit(options: argparse.Namespace) -> None:
+    from badmm.experiments import fit
+
+    if not fit.from_file(options.config, options.overrides, options.out):
+        raise UnfinishedRunError("the fit did not converge: its numbers are no estimates")
+
+
 def companion(package: str) -> Command:
     """The `main` of `package`: a function of its arguments that returns the exit status.
 
@@ -126,7 +140,7 @@ def _load_from_checkout(package: str) -> None:
     spec.loader.exec_module(module)
 
 
-COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
+COMMANDS = {"run": _run, "tune": _tune, "demo": _demo, "fit": _fit}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; a run continues with --resume", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        extra = {"torch": "run,torch", "sympy": "derive", "mpmath": "derive"}.get(error.name or "", "run")
+        extra = EXTRAS.get(error.name or "", "run")
         print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
         return 2
     return 0

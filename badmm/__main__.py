@@ -1,8 +1,9 @@
-"""The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `fit` fits a
-generalized linear model over sites, `demo` compares on real data, `derive` and `validate` are the commands of
-badmm_derive and badmm_validation. `python -m badmm` is the same.
-Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up or did not converge,
-130 interrupted.
+"""The command line `badmm`, also `python -m badmm`.
+
+`badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `fit MODEL.toml` fits a generalized linear
+model over sites, `demo` compares methods on real data; `derive` and `validate` are the commands of badmm_derive and
+badmm_validation. The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not
+converge, and 130 for an interrupted run.
 """
 
 from __future__ import annotations
@@ -21,29 +22,28 @@ from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
 
 Command = Callable[[Sequence[str]], int]
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
-"""The packages that come with this one. An installation has them by these names; a checkout has the folders derive/ and
-validation/ beside badmm/, whose relative imports let them be loaded by the same names. So no module called `derive` or
-`validation`, whoever's it is, matters."""
+"""Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/; their
+imports are relative, so they are loaded under the same names. A user's module called `derive` is never imported."""
 EXTRAS = {"torch": "run,torch", **dict.fromkeys(("sympy", "mpmath"), "derive")}
 EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
 """The extra that brings a package, where it is not `run`."""
 GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
-"""Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
+"""Errors of a solver that cannot go on; ValueError and OSError are errors of the input; all others are defects."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of the commands."""
+    """Return the parser of all commands."""
     top = argparse.ArgumentParser(prog="badmm", description="Bayesian ADMM on data that stay with their clients.")
     top.add_argument("--version", action="version", version=f"badmm {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="solve the convex problem, or train the networks, that a TOML file describes")
+    run = commands.add_parser("run", help="solve the convex problem, or train the networks, of a configuration")
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     run.add_argument("--methods", metavar="A,B,...", help="federated runs: only these of the file's methods")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
     tune.add_argument(
-        "--run", action="store_true", help="then run what was chosen, in the folder 'tuned' of the results"
+        "--run", action="store_true", help="then run the chosen settings, in the folder 'tuned' of the results"
     )
     for command, folder in ((run, "runs/NAME"), (tune, "runs/NAME-tuning")):
         command.add_argument("config", type=Path, metavar="CONFIG.toml")
@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="override, e.g. method.rho=0.5",
         )
-        command.add_argument("--data-root", type=Path, metavar="DIR", help="where the files of MNIST and CIFAR lie")
+        command.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the files of MNIST and CIFAR")
         command.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the results (default: {folder})")
-        command.add_argument("--resume", action="store_true", help="continue what was stopped in that folder")
+        command.add_argument("--resume", action="store_true", help="continue the run in that folder")
         command.add_argument("--quiet", action="store_true", help="no progress display")
 
     demo = commands.add_parser("demo", help="compare methods on real data: table, plots and a verdict")
@@ -70,14 +70,14 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("config", type=Path, metavar="MODEL.toml")
     fit.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key")
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/MODEL)")
-    # only named here: their own parsers read what follows
+    # listed for --help; the commands parse their own arguments
     commands.add_parser("derive", add_help=False, help="derive families, prove their claims, write their kernels")
     commands.add_parser("validate", add_help=False, help="check every kernel against independent oracles")
     return top
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    """`--set` and the options that stand for one."""
+    """Return the values of `--set`, with the options that abbreviate one."""
     extra = [] if options.seeds is None else [f"{options.command}.seeds=[{options.seeds}]"]
     if options.data_root is not None:
         # a JSON string is a TOML string
@@ -114,9 +114,9 @@ def _fit(options: argparse.Namespace) -> None:
 
 
 def companion(package: str) -> Command:
-    """The `main` of `package`: a function of its arguments that returns the exit status.
+    """Return the `main` of `package`: a function from arguments to the exit status.
 
-    Raises ModuleNotFoundError, with the missing package's name, where something that `package` needs is not installed.
+    Raises ModuleNotFoundError, with the missing package's name, if a requirement of `package` is not installed.
     """
     try:
         importlib.import_module(package)
@@ -144,11 +144,11 @@ COMMANDS = {"run": _run, "tune": _tune, "demo": _demo, "fit": _fit}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status, with one line on standard error where it is 2 or 3."""
+    """Run a command and return its exit status; statuses 2 and 3 come with one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters must not end a run
     try:
         if given and given[0] in COMPANIONS:
             return companion(COMPANIONS[given[0]])(given[1:])

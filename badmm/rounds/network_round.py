@@ -10,6 +10,7 @@ import torch
 
 from badmm.checks import ServerDomainError
 from badmm.clients.federation import Federation
+from badmm.rounds import network_buffers as buffers
 from badmm.rounds.loop import Ask, Loop
 from badmm.rounds.network_clients import NetworkClients, raise_pending
 from badmm.rounds.network_method import Events, Method, State
@@ -50,14 +51,21 @@ class NetworkServer:
         self.events: Events = {}
 
     def step(self) -> tuple[Numbers, Mapping[str, Any]]:
-        """What the method broadcasts."""
-        return {}, {name: self.state.server[name] for name in self.method.broadcast}
+        """What the method broadcasts, and the buffers that clients start from."""
+        server = self.state.server
+        names = self.method.broadcast
+        if buffers.NAME in server and buffers.NAME not in self.state.clients:
+            names = (*names, buffers.NAME)
+        return {}, {name: server[name] for name in names}
 
     def update(self, reply: Reply) -> None:
         """The method's line; ServerDomainError where the kernels refuse it. The server has no client's rows."""
         federation, state = self.federation, self.state
         server = State(dict(state.server), {}, state.round)
         sums = {name: torch.as_tensor(array, device=federation.device) for name, array in reply.sums.items()}
+        running = sums.pop(buffers.NAME, None)
+        if running is not None:
+            server.server[buffers.NAME] = buffers.average(running, federation.dtype)
         try:
             self.events = self.method.server(server, federation, reply.clients, sums)
             raise_pending(federation.device)
@@ -94,6 +102,7 @@ def play(
     """
     transport = InProcess() if transport is None else transport
     count = federation.num_clients
+    buffers.begin(federation, state.server, state.clients)
     first, end = (count * place // transport.size for place in (transport.rank, transport.rank + 1))
     server, before = NetworkServer(method, federation, state), torch.get_num_threads()
     with Workers(workers, torch.set_num_threads, (1,)) as pool:

@@ -32,7 +32,7 @@ CUBE = torch.cat([SIGNS, -SIGNS])
 class TwoClass(Linear):
     """Logits (0, xᵀθ): logistic regression as a softmax."""
 
-    def forward(self, x, masks=()):
+    def forward(self, x):
         z = super().forward(x)
         return torch.cat([torch.zeros_like(z), z], dim=1)
 

@@ -50,7 +50,7 @@ class SmallConvNet(nn.Module):
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: method, its options, the step size, rounds to play."""
+    """A row: method, its options, step size, number of rounds."""
 
     method: str
     lr: float
@@ -146,7 +146,7 @@ def play(setting: Setting, seed: int) -> Course:
         course.loss.append(outcome.loss)
         course.unbounded += outcome.events.get("cavities_unbounded", 0)
         ratios = {} if deviation is None else noise.against_weights(own.stack, mean, deviation)
-        worst = noise.loudest(ratios)
+        worst = noise.largest_noise(ratios)
         course.noise.append(float("nan") if worst is None else worst[1])
     course.seconds = time.perf_counter() - started
     return course

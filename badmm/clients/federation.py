@@ -92,9 +92,20 @@ class Federation:
             raise ValueError(f"rows: expected at least one client and one point each, got sizes {self.counts}")
         self.sizes = torch.tensor(self.counts, dtype=dtype, device=self.device)
         self.weights = self.sizes * (len(self.counts) / self.sizes.sum())
-        self.example, _ = data.points(data.rows[self.counts.index(max(self.counts))][:_EXAMPLES], dtype)
+        self.example = self._example()
         self.draws = stack.traits(self.example).draws
         self.initial_buffers = stack.initial_buffers(self.example, dtype)
+
+    def _example(self) -> Tensor:
+        """Inputs of one client, the largest whose rows can be read: the others fail in their rounds, by name."""
+        by_size = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
+        for client in by_size:
+            try:
+                return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
+            except Exception:
+                if client == by_size[-1]:
+                    raise
+        raise AssertionError("a federation has a client")
 
     @property
     def num_clients(self) -> int:

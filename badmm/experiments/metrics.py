@@ -58,8 +58,8 @@ def own_scores(own: Mapping[str, Metric], outputs: Tensor, targets: Tensor) -> d
 class HeldOut:
     """Images as levels 0..`levels` (N, ...), labels (N,), and the clients' class mixes (K, C) in training.
 
-    What "worst client" means: client k's accuracy is Σ_c mix_kc · (accuracy on held-out points of class c), that on
-    points drawn with the class proportions it trains on; classes without held-out points are left out.
+    The accuracy of client k is Σ_c mix_kc · (accuracy on held-out points of class c), the expected accuracy on points
+    with its class proportions; classes without held-out points are left out. "Worst client" is the smallest of these.
     """
 
     inputs: Tensor
@@ -134,9 +134,9 @@ def averaged(held_out: HeldOut, stack: Stacked, draws: Tensor, buffers: Tensor |
 
 
 def scores(held_out: HeldOut, probability: Array) -> dict[str, float]:
-    """`accuracy`, `nll` (nats a point), `ece` (15 bins) and `worst_client` accuracy of class probabilities (N, C).
+    """Return `accuracy`, `nll` (nats per point), `ece` (15 bins), `worst_client` of class probabilities (N, C).
 
-    All are NaN where a probability is: a network that overflows predicts nothing.
+    All are NaN if a probability is not finite, as of a network that overflows.
     """
     if not np.isfinite(probability).all():
         return dict.fromkeys(("accuracy", "nll", "ece", "worst_client"), float("nan"))
@@ -158,9 +158,9 @@ def worst_client(held_out: HeldOut, probability: Array) -> float:
 
 
 def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]:
-    """For a reliability diagram: mean `confidence`, `accuracy` and `share` of the points in each `bin` that has any.
+    """Return mean `confidence`, `accuracy` and `share` of points per nonempty `bin`, for a reliability diagram.
 
-    No bin has any where a probability is NaN.
+    All lists are empty if a probability is not finite.
     """
     if not np.isfinite(probability).all():
         return {"bin": [], "confidence": [], "accuracy": [], "share": []}
@@ -179,9 +179,9 @@ def reliability(held_out: HeldOut, probability: Array) -> dict[str, list[float]]
 def point_flops(stack: Stacked, inputs: Tensor) -> float:
     """Floating point operations of one point's gradient: what a client's FLOPs are counted in.
 
-    The rule: multiply-adds of matrix products and convolutions, two operations each, forward and backward (no gradient
-    in the inputs), as `torch.utils.flop_counter` counts them; elementwise work (activations, norms, the optimizer) is
-    left out. `inputs` (n, ...) are some points, n ≥ 1.
+    It counts the multiply-adds of matrix products and convolutions as two operations, forward and backward (without the
+    gradient in the inputs), by `torch.utils.flop_counter`; elementwise work (activations, norms, the optimizer) is not
+    counted. inputs: points (n, ...), n ≥ 1.
     """
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -21,10 +21,10 @@ __all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads
 
 
 def load(family: str, device: str = "cpu") -> ModuleType:
-    """The namespace of a family's or an optimizer's kernels.
+    """Return the namespace of the kernels of one family or optimizer.
 
     family: one of `badmm_kernels.FAMILIES` or `badmm_kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for
-    an unknown family or device, and RuntimeError where the GPU cannot be used: no CuPy, no driver, no GPU.
+    an unknown family or device, and RuntimeError if the GPU cannot be used: no CuPy, no driver, no GPU.
     """
     if family not in FAMILIES + OPTIMIZERS:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
@@ -38,11 +38,11 @@ def load(family: str, device: str = "cpu") -> ModuleType:
 
 
 def synchronize(device: int | None = None) -> None:
-    """Wait for the kernels of a GPU, or of every GPU used, and raise the first domain error that one of them met.
+    """Wait for the kernels of one GPU, or of every GPU used, and raise the first pending domain error.
 
-    device: its index. Kernels on a GPU do not wait to tell: an error about a value is raised here, or in the next
-    reduction that returns a float. Raises ValueError, naming argument and index as on a CPU, and RuntimeError where
-    there is no GPU.
+    device: index of the GPU; None waits for every GPU used. GPU kernels are asynchronous: the error of a value outside
+    its domain is raised here, or by the next reduction that returns a float. Raises ValueError, which names argument
+    and index as on a CPU, and RuntimeError if there is no GPU.
     """
     from badmm_kernels.gpu import status
 
@@ -50,24 +50,25 @@ def synchronize(device: int | None = None) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that kernels use for large arrays, in the whole process; `single_threaded` does not change it."""
+    """Return the process-wide number of threads that kernels use for large arrays, whatever `single_threaded` says."""
     from badmm_kernels.cpu import threads
 
     return threads.get_num_threads()
 
 
 def set_num_threads(count: int) -> None:
-    """Let kernels use at most `count` threads; results do not depend on it. Raises ValueError unless count >= 1."""
+    """Set the largest number of threads of a kernel, at least 1; results do not depend on it."""
     from badmm_kernels.cpu import threads
 
     threads.set_num_threads(count)
 
 
 def single_threaded() -> AbstractContextManager[None]:
-    """A context within which kernels called from this thread use no other, whatever `set_num_threads` says.
+    """Return a context in which kernels called from this thread run on this thread alone.
 
-    For callers that are themselves one of several workers: `with badmm_kernels.single_threaded(): ...` in each of them.
-    Other threads are not concerned, and the setting is this thread's again when the block ends, however it ends.
+    It takes precedence over `set_num_threads`. For callers that are one of several workers:
+    `with badmm_kernels.single_threaded(): ...` in each of them. Other threads keep their setting, and this thread gets
+    its own back when the block ends, with or without an exception.
     """
     from badmm_kernels.cpu import threads
 

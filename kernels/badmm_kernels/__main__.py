@@ -1,4 +1,4 @@
-"""python -m badmm_kernels: where a C, C++, Fortran or CUDA build finds the header.
+"""python -m badmm_kernels: print the paths of the header for a C, C++, Fortran or CUDA build.
 
 python -m badmm_kernels --includes      compiler flags: cc $(python -m badmm_kernels --includes) program.c -lm
 python -m badmm_kernels --includedir    the folder with badmm_kernels.h, badmm_kernels.c and badmm_kernels.f90
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what was asked for, one line an option; the exit status."""
+    """Print one line per requested option; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m badmm_kernels", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,16 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--includedir", action="store_true", help="the folder of the header")
     parser.add_argument("--cmakedir", action="store_true", help="the folder of the CMake package")
     options = parser.parse_args(argv)
-    wanted = {
+    requested = {
         f"-I{ROOT / 'include'}": options.includes,
         str(ROOT / "include"): options.includedir,
         str(ROOT / "cmake"): options.cmakedir,
     }
-    if not any(wanted.values()):
+    if not any(requested.values()):
         parser.print_usage(sys.stderr)
         return 2
-    for text, asked in wanted.items():
-        if asked:
+    for text, chosen in requested.items():
+        if chosen:
             print(text)
     return 0
 

@@ -135,8 +135,8 @@ def command_line(env: Environment) -> None:
 
 
 def validation(env: Environment) -> None:
-    """`badmm validate --family gamma` passes."""
-    expect(env.run("badmm", "validate", "--family", "gamma"), "")
+    """`badmm validate` finds a family's oracle and passes; the kernels' code is compiled here, so one family."""
+    expect(env.run("badmm", "validate", "--family", "exponential"), " 0 missed")
 
 
 def types(env: Environment) -> None:

@@ -18,7 +18,7 @@ with warnings.catch_warnings(record=True) as caught:
     import badmm_kernels
     ns = badmm_kernels.load("isotropic_gaussian")
 print(float(ns.natural_from_standard(np.ones(2), precision=3.0)[0].sum()))
-print([str(w.message) for w in caught if "cannot be kept" in str(w.message)])
+print([str(w.message) for w in caught if "NUMBA_CACHE_DIR" in str(w.message)])
 """
 
 
@@ -37,5 +37,5 @@ def test_kernels_work_where_no_cache_can_be_written(tmp_path: Path, writable: bo
     assert done.returncode == 0, done.stderr
     value, told = done.stdout.splitlines()
     assert value == "6.0"
-    assert ("NUMBA_CACHE_DIR names another folder" in told) != writable
+    assert ("NUMBA_CACHE_DIR names a writable folder" in told) != writable
     assert not list(tmp_path.glob("badmm-kernels-*"))  # the temporary folder ends with the process

@@ -186,11 +186,11 @@ class TestSlots:
 class TestRowsOfAnOptimizer:
     def test_a_bad_list_or_pair_is_refused_by_name(self) -> None:
         ns, x = badmm_kernels.load("ivon"), np.ones((3, 4))
-        with pytest.raises(TypeError, match=r"^ess: expected a number, or one a row, got dict"):
+        with pytest.raises(TypeError, match=r"^ess: expected a number, or one per row, got dict"):
             ns.sample(x, x, {}, noise=x)
         for value in ([1.0, 2.0], np.ones((3, 1)), (1.0,) * 4):
             with pytest.raises(
-                ValueError, match=r"^ess: expected a number, or an array of shape \(3,\), one a row, got"
+                ValueError, match=r"^ess: expected a number, or an array of shape \(3,\), one per row, got"
             ):
                 ns.sample(x, x, value, noise=x)
         wanted = ns.sample(x, x, [1.0, 2.0, 4.0], noise=x)[0]
@@ -261,8 +261,8 @@ def test_sixteen_bytes_move_as_one_only_where_every_array_is_aligned(where: str,
     places = {"inputs": [0, 4096], "outputs": [8192, 16384]}
     slot = launch.Slot(places["inputs"], [64, 64], places["outputs"], 1, 64)
     pack = launch.PACK // np.dtype(dtype).itemsize
-    assert launch.wide([slot], np.dtype(dtype), "map") == pack
+    assert launch.pack_size([slot], np.dtype(dtype), "map") == pack
     for k in range(2):
         moved = {**places, where: [a + (8 if i == k else 0) for i, a in enumerate(places[where])]}
         slot = launch.Slot(moved["inputs"], [64, 64], moved["outputs"], 1, 64)
-        assert launch.wide([slot], np.dtype(dtype), "map") == 1
+        assert launch.pack_size([slot], np.dtype(dtype), "map") == 1

@@ -90,6 +90,11 @@ def outcome(call: Callable[..., Any], given: tuple[Any, ...]) -> tuple[Any, ...]
     return tuple(np.asarray(a).tobytes() for a in seen if a is not None), [type(r) for r in results]
 
 
+def checked(kernel: Any) -> Callable[..., tuple[Any, ...]]:
+    """The kernel's call with the full checks alone."""
+    return lambda *given: kernel._run_checked(kernel.check(*given), given[-1])
+
+
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", list(KERNELS))
@@ -104,7 +109,7 @@ def test_the_fast_path_and_the_checks_agree(name: str, dtype: str, library: str)
         given = arguments(kernel, seed, dtype, wrap)
         fast = kernel._accept(given[0], *given[3:]) is not None
         ours = outcome(kernel, given)
-        theirs = outcome(kernel._checked, arguments(kernel, seed, dtype, wrap))
+        theirs = outcome(checked(kernel), arguments(kernel, seed, dtype, wrap))
         assert ours == theirs
         ends["fast" if fast else "error" if isinstance(ours[0], type) else "checked"] += 1
     assert min(ends[end] for end in ("fast", "error", "checked")) >= 3, ends
@@ -116,7 +121,7 @@ def test_a_common_call_takes_the_fast_path(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_arguments: Any) -> None:
         raise AssertionError("a usual call went through the checks")
 
-    monkeypatch.setattr(sweep.SweepKernel, "_checked", refuse)
+    monkeypatch.setattr(sweep.SweepKernel, "check", refuse)
     ns = badmm_kernels.load("ivon")
     for shape, ess in (((24,), 400.0), ((2, 12), [300.0, 400.0]), ((2, 3, 4), np.array([300.0, 400.0]))):
         for wrap in (np.asarray, torch.from_numpy):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -233,7 +233,7 @@ class MethodTable(Section):
 
 def _class_of(kind: str) -> type[Method]:
     found = implementation(kind, NETWORKS, Method, "method")  # type: ignore[type-abstract]
-    if not is_dataclass(found):
+    if not hasattr(found, "__dataclass_fields__"):
         raise ValueError(f"method: expected a dataclass, whose fields are the settings, got {found.__name__}")
     return found
 
@@ -243,7 +243,7 @@ def _table_of(kind: str) -> type[MethodTable]:
     """The table of a method: its dataclass's fields, with their types and defaults, checked strictly."""
     hints = get_type_hints(_class_of(kind))
     own: dict[str, Any] = {"method": (Literal[kind], kind)}
-    for field in fields(_class_of(kind)):
+    for field in fields(_class_of(kind)):  # type: ignore[arg-type]
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         own[field.name] = (hints[field.name], ... if default is MISSING else default)
     return create_model(f"{kind}_table", __base__=MethodTable, **own)

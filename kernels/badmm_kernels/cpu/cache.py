@@ -1,8 +1,8 @@
-"""Where compiled kernels are kept: Numba's own folders, or a private temporary one where none can be written.
+"""The folder of compiled kernels: Numba's own, or a private temporary one if Numba finds none that it can write.
 
-Numba refuses to compile a function with `cache=True` where it finds no writable folder (a read-only installation in a
-container without a home). The kernels then compile into a temporary folder of this process, which only its user can
-read (the cache is pickled, and a folder that others can write to would run their code) and which ends with the process.
+Numba refuses to compile a function with `cache=True` if it finds no writable folder (a read-only installation in a
+container without a home). The kernels then compile into a temporary folder, which is deleted when the process ends.
+Only its user can access it: the cache is pickled, so whoever can write to it can run code in this process.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numba
 
 
 def _probe() -> None:
-    """Stands for every kernel: Numba looks for a folder when a function is decorated."""
+    """Represent the kernels: Numba looks for a cache folder when it decorates a function."""
 
 
 def ensure() -> None:
-    """Use a temporary folder, with a warning, where Numba can keep nothing."""
+    """Switch to a temporary cache folder, with a warning, if Numba has none that it can write."""
     try:
         numba.njit(cache=True)(_probe)
     except RuntimeError:
@@ -28,8 +28,8 @@ def ensure() -> None:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         numba.config.CACHE_DIR = folder
         warnings.warn(
-            "compiled kernels cannot be kept: neither their own folder nor the user's cache can be written, and every "
-            "process compiles them anew; NUMBA_CACHE_DIR names another folder",
+            "compiled kernels: expected a writable folder beside the package or in the user's cache, got none; every "
+            "process compiles them again unless NUMBA_CACHE_DIR names a writable folder",
             RuntimeWarning,
             stacklevel=2,
         )

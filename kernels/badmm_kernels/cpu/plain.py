@@ -1,8 +1,8 @@
-"""The fast acceptance path: arrays of one library, shape and type, contiguous, without forbidden overlaps.
+"""The fast acceptance path: contiguous arrays of one library, shape and dtype, without forbidden overlaps.
 
-`accept` and `PlainArrays.disjoint` accept a part of what the checks of face/arrays.py and face/outputs.py accept, in a
-third of their time: a step of IVON on 1,000 coordinates takes half as long as with the full checks alone, on 100,000 as
-long (`python -m benchmarks.calls`). Any other call goes to those checks, which accept it as well or raise the error.
+`accept` and `PlainArrays.disjoint` accept a subset of what the checks of face/arrays.py and face/outputs.py accept, in
+a third of their time: a step of IVON takes half as long as with the full checks alone on 1,000 coordinates and as long
+on 100,000 (`python -m benchmarks.calls`). All other calls go to the full checks, which accept them or raise the error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from badmm_kernels.face import exchange
 
 
 class PlainArrays(NamedTuple):
-    """Arrays of one shape and type, each flattened, and its address; None and 0 stand for an absent array."""
+    """Flattened arrays of one shape and dtype, and their addresses; None and 0 represent an absent array."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -29,7 +29,7 @@ class PlainArrays(NamedTuple):
     begins: list[int]
 
     def disjoint(self, written: Sequence[int], allowed: Sequence[Sequence[int]]) -> bool:
-        """Whether no two arrays overlap in part, and array written[k] is none but those of allowed[k]."""
+        """Return whether no two arrays overlap in part and each written[k] coincides only with arrays of allowed[k]."""
         begins = self.begins
         distinct = sorted({*begins, 0})
         if min(map(sub, distinct[1:], distinct)) < self.nbytes:
@@ -42,7 +42,7 @@ class PlainArrays(NamedTuple):
 
 
 def accept(values: Sequence[Any]) -> PlainArrays | None:
-    """The arrays, if a kernel can take these NumPy arrays or torch tensors (or None) as they are; else None."""
+    """Return the arrays if a kernel can use these NumPy arrays, torch tensors or None unchanged, else None."""
     array: Any
     shape: Any = None
     dtype: Any = None

@@ -1,7 +1,7 @@
-"""What stands between a caller's arrays and the generated loops: checks, threads, outputs, and the words of an error.
+"""Calls of the generated CPU loops: argument checks, threads, outputs, error messages.
 
-The generated modules hold records of the classes below. Shapes, dtypes and layout are checked before a call; domains
-inside the kernel's own pass, and only when that reports a miss are the inputs scanned again to name the argument and
+The generated modules hold instances of the classes below. Shapes, dtypes and layout are checked before a loop runs.
+The loop itself tests the domains; only if it reports a failure are the inputs scanned again to find the argument and
 the index.
 """
 
@@ -17,21 +17,29 @@ from numba.core.registry import cpu_target
 
 from badmm_kernels.cpu import threads
 from badmm_kernels.face import arrays as ar
-from badmm_kernels.face.calls import SLOTWISE, Elementwise, MapCall, check_clients, refuse_results, slot_batches
+from badmm_kernels.face.calls import (
+    SLOTWISE,
+    ElementwiseCall,
+    MapCall,
+    MatrixCall,
+    check_clients,
+    refuse_results,
+    slot_batches,
+)
 from badmm_kernels.face.outputs import prepare
 
-cpu_target.target_context.refresh()  # Numba's own tables, otherwise filled during the first call of a kernel
+cpu_target.target_context.refresh()  # fills Numba's tables now, not during the first call of a kernel
 
 Array = np.ndarray[Any, Any]
-BLOCK = 1 << 16  # coordinates a partial sum: fixed, so that reductions do not depend on the number of threads
-SAVED = 1 << 14  # coordinates a block of an in-place call: what is saved of it stays in the second-level cache
-TILE = 1 << 16  # float64 accumulators a tile of server_total: in the second-level cache, runs long enough to prefetch
+BLOCK = 1 << 16  # coordinates per partial sum: fixed, so that reductions do not depend on the number of threads
+SAVED = 1 << 14  # coordinates per block of an in-place call: the saved copy stays in the second-level cache
+TILE = 1 << 16  # float64 accumulators per tile of server_total: they fit the second-level cache, rows still prefetch
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 
 
 @dataclass(frozen=True)
-class _Compiled(Elementwise):
-    """A record with a compiled loop for each precision."""
+class _Compiled(ElementwiseCall):
+    """A kernel with one compiled loop per dtype."""
 
     single: Callable[..., Any]
     double: Callable[..., Any]
@@ -40,17 +48,17 @@ class _Compiled(Elementwise):
         return self.single if dtype == np.float32 else self.double
 
     def _refuse(self, batch: ar.Batch) -> None:
-        """Name the first argument and index outside its domain."""
+        """Raise the error of the first argument and index outside its domain, if any."""
         for (_, domain), name, value in zip(self.operands, batch.names, batch.arrays, strict=True):
             ar.refuse(name, domain, value)
 
 
 @dataclass(frozen=True)
 class MapKernel(MapCall, _Compiled):
-    """An elementwise map in compiled loops, slot by slot."""
+    """An elementwise map in compiled loops, one slot after the other."""
 
     def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Array]]) -> None:
-        """Every slot in turn."""
+        """Compute the outputs slot by slot."""
         for batch, output in zip(batches, outputs, strict=True):
             self._run(batch, numbers[1], list(output))
 
@@ -60,7 +68,7 @@ class MapKernel(MapCall, _Compiled):
         loop = self._loop(batch.dtype)
         inside = batch.aliased(outputs)
         if inside and all(domain == "real" for _, domain in self.operands):
-            # Results that are finite unless an input is not: nothing need be saved to say where an input failed.
+            # The results are finite unless an input is not, so an error is located without a copy of the inputs.
             whole = lambda r0, r1, c0, c1: int(loop(r0, r1, c0, c1, batch.width, *steps, *numbers, *flat))  # noqa: E731
             if threads.split(whole, batch.rows, batch.width):
                 self._explain_in_place(batch, outputs)
@@ -82,7 +90,7 @@ class MapKernel(MapCall, _Compiled):
             return outside
 
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
-            # In place, block by block: a block that fails is put back, so that the error can name what was given.
+            # In place, block by block: a failing block is restored, so that the error quotes the caller's values.
             columns = max(1, min(hi - lo, SAVED) if overwritten else hi - lo)
             rows = max(1, SAVED // columns) if overwritten else max(1, row_hi - row_lo)
             rows = min(rows, max(1, row_hi - row_lo))
@@ -99,7 +107,7 @@ class MapKernel(MapCall, _Compiled):
             self._explain(batch, outputs, attempt, min(failed))
 
     def _explain_in_place(self, batch: ar.Batch, outputs: list[Array]) -> None:
-        """Name the first coordinate without a finite result, and the input that is not finite or was overwritten."""
+        """Raise the error of the first coordinate without a finite result, naming its input (perhaps overwritten)."""
         index, failed = min((i, k) for k, o in enumerate(outputs) if (i := ar.first_outside(o, "real")) is not None)
         row, column = divmod(index, max(1, batch.width))
         written = {ar.address(o) for o in outputs}
@@ -112,7 +120,7 @@ class MapKernel(MapCall, _Compiled):
         raise ValueError(f"{name}: expected finite, with a result that {batch.dtype} can hold, got {got} (overwritten)")
 
     def _explain(self, batch: ar.Batch, outputs: list[Array], attempt: Callable[..., int], region: Region) -> None:
-        """Halve the failing region down to its first coordinate and raise the error that names it."""
+        """Bisect the failing region down to its first coordinate and raise the error that names it."""
         r0, c0, r1, c1 = region
         while r1 - r0 > 1:
             middle = (r0 + r1) // 2
@@ -133,10 +141,10 @@ class MapKernel(MapCall, _Compiled):
 
 @dataclass(frozen=True)
 class ReductionKernel(_Compiled):
-    """Σ over coordinates in float64: `axis=None` all of them, `axis=-1` those of the last axis."""
+    """A sum over coordinates in float64: over all (`axis=None`) or over the last axis (`axis=-1`)."""
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None) -> Any:
-        """Run the reduction: a Python float, or a float64 array of the leading shape."""
+        """Run the reduction; return a Python float, or a float64 array of the leading shape."""
         ar.check_axis(axis)
         batch = ar.batch(self.names, values, ar.Views(ar.HOST))
         _, uniforms = self.numbers(scalars, np.dtype(np.float64))
@@ -167,10 +175,10 @@ class ReductionKernel(_Compiled):
 
 @dataclass(frozen=True)
 class ClientSumKernel(_Compiled):
-    """Σ over the leading client axis, slot by slot."""
+    """A sum over the leading client axis, one slot after the other."""
 
     def slotwise(self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any) -> tuple[Any, ...]:
-        """One array a slot, without the client axis."""
+        """Run the sum; return one array per slot, without the client axis."""
         views = ar.Views(ar.HOST)
         batches = slot_batches(names, arguments, views)
         check_clients(batches)
@@ -195,42 +203,33 @@ class ClientSumKernel(_Compiled):
 
 
 @dataclass(frozen=True)
-class MatrixKernel:
-    """A function of one vector-and-matrix member, in LAPACK calls, looped over leading axes."""
-
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    one: Callable[..., Any]
-    reduction: bool
+class MatrixKernel(MatrixCall):
+    """A function of one vector and matrix in LAPACK calls, looped over the leading axes."""
 
     def __call__(self, values: Sequence[Any], _scalars: Sequence[Any], option: Any) -> Any:
-        """`option` is `out` for a map and `axis` for a reduction."""
+        """Run the function; `option` is `out` for a map and `axis` for a reduction."""
         from badmm_kernels.cpu import linalg
 
-        names, views = [n for n, _ in self.operands], ar.Views(ar.HOST)
-        member = ar.members(names, [d for _, d in self.operands], values, views)
+        views = ar.Views(ar.HOST)
+        member = self.inputs(values, option, views)
         for (name, domain), array in zip(self.operands, member.arrays, strict=True):
             ar.refuse(name, "real", array)
             if domain in ("spd", "symmetric"):
                 linalg.check_symmetric(name, array)
-        if self.reduction:
-            ar.check_axis(option)
-        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
-        named = list(zip(names, member.arrays, strict=True))
-        outputs = None if self.reduction else prepare(option, shapes, member.dtype, named, [(), ()], views)
-        stacked = [n for n, a, rank in zip(names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
+        outputs = self.outputs(member, option, views)
+        stacked = [n for n, a, rank in zip(self.names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
         results = []
         for index in np.ndindex(member.lead):
             with linalg.member(stacked, index):
                 value = self.one(
                     *[a[index] if a.ndim > own else a for a, own in zip(member.arrays, member.ranks, strict=True)]
                 )
-            if outputs is None:
+            if self.reduction:
                 results.append(value)
                 continue
             for out, part in zip(outputs, value, strict=True):
                 out[index] = part
-        if outputs is not None:
+        if not self.reduction:
             for out in outputs:
                 if not np.isfinite(out).all():
                     raise ValueError(f"{self.name}: the result overflows {out.dtype}")

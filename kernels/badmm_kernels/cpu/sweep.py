@@ -1,7 +1,7 @@
-"""What stands between a caller's arrays and an optimizer's loops: checks, rows and their scalars, normals, threads.
+"""Calls of an optimizer's CPU loops: argument checks, scalars per row, normals, threads.
 
-The generated module holds records of the classes below. Shapes, dtypes, layout and scalars are checked before a call;
-the domains of the results inside its own pass, and only when that reports a miss are the arrays scanned to name one.
+The generated module holds instances of the classes below. Shapes, dtypes, layout and scalars are checked before a loop
+runs. The loop itself tests the domains; only if it reports a failure are the arrays scanned to find the culprit.
 """
 
 from __future__ import annotations
@@ -17,19 +17,23 @@ from badmm_kernels.cpu.plain import PlainArrays, accept
 from badmm_kernels.face import arrays as ar
 from badmm_kernels.face import rows
 from badmm_kernels.face.outputs import checked_out
-from badmm_kernels.face.sweeps import Normal, SweepCall, pair
+from badmm_kernels.face.sweeps import CheckedSweep, NormalSource, SweepCall, pair
 
 __all__ = ["NoiseKernel", "SweepKernel", "pair"]
 
 Array = np.ndarray[Any, Any]
-GRAIN = 1 << 15  # fewest coordinates worth a thread: a step does several times a map's work
+GRAIN = 1 << 15  # fewest coordinates worth a thread: a step does several times the work of a map
 NO_ADDRESS = np.zeros(2, np.uint64)
 NOTHING = {np.dtype(t): np.empty(0, t) for t in ("float32", "float64")}
 
 
 @dataclass(frozen=True)
 class SweepKernel(SweepCall):
-    """A sweep in compiled loops."""
+    """A sweep in compiled loops.
+
+    Usual calls take the fast acceptance path of cpu/plain.py; all others the full checks (`python -m benchmarks.calls`
+    measures both).
+    """
 
     single: Callable[..., Any]
     double: Callable[..., Any]
@@ -43,10 +47,10 @@ class SweepKernel(SweepCall):
         noise: Sequence[Any],
         out: Any,
     ) -> tuple[Any, ...]:
-        """Run the sweep; returns the tuple of results in the callers' array library."""
+        """Run the sweep; return the tuple of results in the caller's array library."""
         plain = self._accept(values, steps, noise, out)
         if plain is None:
-            return self._checked(values, scalars, seed, steps, noise, out)
+            return self._run_checked(self.check(values, scalars, seed, steps, noise, out), out)
         count, width = rows.extent(plain.shape)
         sources = self._plain_sources(plain, values, steps, count, width)
         address = self.address(seed, steps, count)
@@ -61,8 +65,8 @@ class SweepKernel(SweepCall):
         return plain.library.wrap(results, out)
 
     def sources(self, values: Sequence[Any], noise: Array) -> list[Any]:
-        """What `trusted` reads in one row: flat NumPy arrays of one size and type, numbers where one may stand for an
-        array, and the normals. A list entry per array is followed by what the loop wants to know of it."""
+        """Return the inputs of `trusted` for one row: `values` are flat NumPy arrays of one size and dtype, or numbers
+        for operands that may be one; `noise` are the normals. Each array is followed by the loop's flags for it."""
         width, dtype, found = noise.size, noise.dtype, list[Any]()
         for value, (_, _, scalar) in zip(values, self.operands, strict=True):
             alone = rows.is_number(value)
@@ -71,36 +75,27 @@ class SweepKernel(SweepCall):
         return [*found, noise, width, False, *([False] if self.normals[0][2] else [])]
 
     def trusted(self, sources: list[Any], uniforms: Array, out: Sequence[Array]) -> None:
-        """The sweep in one row, where the caller vouches for all but domains: `sources` apart from `out` but where a
-        result replaces its operand, `uniforms` as `coefficients` forms them. It adds 3 µs to its loop, a call 30."""
+        """Run the sweep on one row without checks; the loop still tests the domains.
+
+        The caller guarantees that no array of `sources` overlaps `out`, except for a result that replaces its operand;
+        `uniforms` come from `coefficients`. The overhead is 3 µs, that of a checked call 30 µs
+        (`python -m benchmarks.calls`).
+        """
         width, dtype = out[0].size, out[0].dtype
         if self._run(dtype, 1, width, [NO_ADDRESS, uniforms, *sources, *out]):
             arrays = [s for s in sources if isinstance(s, np.ndarray)]
-            self._refuse(arrays[:-1], [Normal(self.normals[0][0], arrays[-1], None)], out)
+            self._refuse(arrays[:-1], [NormalSource(self.normals[0][0], arrays[-1], None)], out)
 
-    def _checked(
-        self,
-        values: Sequence[Any],
-        scalars: Sequence[Any],
-        seed: Any,
-        steps: Sequence[Any],
-        noise: Sequence[Any],
-        out: Any,
-    ) -> tuple[Any, ...]:
-        """The same for any call, or its error."""
-        batch, arrays = self.inputs(values)
-        count, width = rows.extent(batch.shape)
-        normals = self.read_normals(batch, steps, noise)
-        address = self.address(seed, steps, count)
-        _, uniforms = self.coefficients(scalars, batch.dtype, count)
-        outputs = self.outputs(batch, arrays, normals, out)
-        sources = self._sources(batch, arrays, normals, count, width)
-        if self._run(batch.dtype, count, width, [address, uniforms, *sources, *map(rows.flat, outputs)]):
-            self._refuse(arrays, normals, outputs)
-        return batch.library.wrap(outputs, out)
+    def _run_checked(self, call: CheckedSweep, out: Any) -> tuple[Any, ...]:
+        """Run the sweep on arguments that passed the full checks."""
+        sources = self._sources(call.batch, call.arrays, call.normals, call.row_count, call.width)
+        arguments = [call.address, call.uniforms, *sources, *map(rows.flat, call.outputs)]
+        if self._run(call.batch.dtype, call.row_count, call.width, arguments):
+            self._refuse(call.arrays, call.normals, call.outputs)
+        return call.batch.library.wrap(call.outputs, out)
 
     def _run(self, dtype: np.dtype[Any], count: int, width: int, arguments: Sequence[Any]) -> int:
-        """The loop over all rows and coordinates; not 0 where a value was outside its domain."""
+        """Run the loop over all rows and coordinates; return nonzero if a value was outside its domain."""
         loop = self.single if dtype == np.float32 else self.double
 
         def run(row_lo: int, row_hi: int, lo: int, hi: int) -> int:
@@ -111,7 +106,7 @@ class SweepKernel(SweepCall):
     def _accept(
         self, values: Sequence[Any], steps: Sequence[Any], noise: Sequence[Any], out: Any
     ) -> PlainArrays | None:
-        """Accept a common call without the full checks: operands (numbers as None), normals, outputs; else None."""
+        """Return operands (None for a number), normals and outputs of a usual call, or None if it needs full checks."""
         arrays, kept = list(values), []
         needed, optional = self.places
         for k in optional:
@@ -133,7 +128,7 @@ class SweepKernel(SweepCall):
                 return None
             arrays += out
         plain = accept(arrays)
-        if plain is None or plain.shape[-1:] in ((), (1,)):  # where a number and an array could be mistaken
+        if plain is None or plain.shape[-1:] in ((), (1,)):  # an array of one element could be a number per row
             return None
         outs = range(inputs, len(arrays))
         if 0 in plain.begins[inputs:] or 0 in [plain.begins[k] for k in needed]:
@@ -145,7 +140,7 @@ class SweepKernel(SweepCall):
     def _plain_sources(
         self, plain: PlainArrays, values: Sequence[Any], steps: Sequence[Any], count: int, width: int
     ) -> list[Any]:
-        """`_sources` of a usual call."""
+        """Return the inputs of the loop for a call that `_accept` took."""
         found: list[Any] = []
         for k, (name, _, scalar) in enumerate(self.operands):
             flat = plain.flat[k]
@@ -160,9 +155,9 @@ class SweepKernel(SweepCall):
         return found
 
     def _sources(
-        self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[Normal], count: int, width: int
+        self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[NormalSource], count: int, width: int
     ) -> list[Any]:
-        """The loop's arguments for its inputs: memory, step between rows, and whether scratch stands for it."""
+        """Return the inputs of the loop: memory, step between rows, and flags (one number per row, drawn, kept)."""
         found: list[Any] = []
         for array, (_, _, scalar) in zip(arrays, self.operands, strict=True):
             whole = array.shape == batch.shape
@@ -175,8 +170,8 @@ class SweepKernel(SweepCall):
             found += [normal.kept] if keeps else []
         return found
 
-    def _refuse(self, arrays: Sequence[Array], normals: Sequence[Normal], outputs: Sequence[Array]) -> None:
-        """Name the first input outside its domain, or the first result where the inputs were overwritten."""
+    def _refuse(self, arrays: Sequence[Array], normals: Sequence[NormalSource], outputs: Sequence[Array]) -> None:
+        """Raise the error of the first input outside its domain, or of the first result if inputs were overwritten."""
         written = {ar.address(o) for o in outputs}
         inputs = [(n, domain, a) for (n, domain, _), a in zip(self.operands, arrays, strict=True)]
         inputs += [(n.name, "real", n.array) for n in normals if n.array is not None and not n.drawn]
@@ -193,14 +188,14 @@ class SweepKernel(SweepCall):
 
 @dataclass(frozen=True)
 class NoiseKernel:
-    """Normals alone."""
+    """The normals of a sweep without the sweep."""
 
     name: str
     single: Callable[..., Any]
     double: Callable[..., Any]
 
     def __call__(self, seed: Any, step: Any, out: Any) -> Any:
-        """Fill `out` and return it."""
+        """Fill `out` with normals and return it."""
         views = ar.Views(ar.HOST)
         array, _ = views.view("out", out)
         array = checked_out("out", out, array.shape, array.dtype, views)

@@ -1,14 +1,13 @@
-"""A thread pool for compiled loops, which release the GIL: above a size threshold a range is split, one piece per
-thread.
+"""A thread pool for compiled loops, which release the GIL: large ranges are split into one piece per thread.
 
-This pool replaces Numba's parallel loops: every kernel is compiled once, loads from the cache in milliseconds, and no
-second threading layer runs beside torch's (`python -m benchmarks.kernels` times every kernel on one thread and on two,
-beside loops that memory alone bounds).
-Workers wait on one queue of calls. Any thread, the caller included, takes the next piece of a call that none has
-begun, so a caller never waits for a piece that no thread computes: not while the workers serve other calls, not after
-a fork, not where no thread can start. The caller's piece is up to a grain longer, so that the caller does not sleep
-when the workers end: waking takes longer than the grain.
-The thread count is Numba's (NUMBA_NUM_THREADS) unless set here.
+The pool replaces Numba's parallel loops: every kernel is compiled once, loads from the cache in milliseconds, and no
+second threading layer runs beside torch's. `python -m benchmarks.kernels` times every kernel on one and on two threads
+beside loops that are bound by memory.
+Workers wait on one queue of calls. Any thread, the caller included, takes the next piece of a call that has not begun,
+so a caller never waits for a piece that no thread computes: neither while the workers serve other calls, nor after a
+fork, nor if no thread can start. The caller's piece is up to one grain longer, so that the caller does not sleep when
+the workers finish: waking it takes longer than the grain.
+The thread count is Numba's (NUMBA_NUM_THREADS) unless `set_num_threads` changes it.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from queue import SimpleQueue
 from numba import config
 
 GRAIN = 1 << 16  # fewest coordinates worth a thread: about 30 µs of work
-Part = tuple[int, int, int, int]  # first and last row (exclusive), first and last column
+Part = tuple[int, int, int, int]  # first row, last row (exclusive), first column, last column (exclusive)
 
 
 class _Call:
-    """The pieces of a call and the result of each: the bits it returned or the exception it raised."""
+    """The pieces of a call and their results: the bits that a piece returned or the exception that it raised."""
 
     __slots__ = ("_begun", "_done", "_found", "_run")
 
@@ -39,7 +38,7 @@ class _Call:
         self._done: SimpleQueue[None] = SimpleQueue()
 
     def help(self) -> int:
-        """Compute pieces until all are begun; return how many."""
+        """Compute pieces until all have begun; return the number computed here."""
         count = 0
         while True:
             try:
@@ -54,7 +53,7 @@ class _Call:
             count += 1
 
     def finish(self) -> int:
-        """Compute the pieces not yet begun, wait for the others, return the bitwise or or raise the first error."""
+        """Compute the pieces not yet begun and wait for the others; return the bitwise or, or raise the first error."""
         self.help()
         for _ in self._found:
             self._done.get()
@@ -74,12 +73,12 @@ _workers = 0
 
 
 def get_num_threads() -> int:
-    """Return the number of threads of kernels above the size threshold, outside `single_threaded`."""
+    """Return the number of threads of large kernels outside `single_threaded`."""
     return _count
 
 
 def set_num_threads(count: int) -> None:
-    """Use at most `count` threads; results do not depend on it."""
+    """Set the largest number of threads; results do not depend on it. Raises ValueError unless count >= 1."""
     global _count
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(f"count: expected a positive integer, got {count!r}")
@@ -88,7 +87,7 @@ def set_num_threads(count: int) -> None:
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Run the kernels that this thread calls on this thread alone."""
+    """Within the context, run the kernels that this thread calls on this thread alone."""
     token = _alone.set(True)
     try:
         yield
@@ -97,13 +96,13 @@ def single_threaded() -> Iterator[None]:
 
 
 def _serve(calls: SimpleQueue[_Call]) -> None:
-    """Serve calls for ever; no local name keeps a call, and with it the caller's arrays, alive between two."""
+    """Serve calls for ever. No local name refers to a call while waiting, so that the caller's arrays can be freed."""
     while True:
         calls.get().help()
 
 
 def _enqueue(call: _Call, count: int) -> None:
-    """Queue a call for `count` workers; workers start when first needed and stay."""
+    """Queue a call for `count` workers; a worker starts when first needed and stays."""
     global _workers
     if _workers < count:
         with _lock:
@@ -118,7 +117,7 @@ def _enqueue(call: _Call, count: int) -> None:
 
 
 def _after_fork() -> None:
-    """Start over in a forked child: it has no workers, and a worker may hold the locks that it inherits."""
+    """Reset the pool in a forked child, which has no workers and may inherit locks that a worker holds."""
     global _workers, _calls, _lock
     _workers, _calls, _lock = 0, SimpleQueue(), threading.Lock()
 
@@ -137,12 +136,11 @@ def split(run: Callable[[int, int, int, int], int], rows: int, width: int, grain
         return run(0, rows, 0, width)
     along_rows = rows >= 4 * pieces and rows > width // grain
     size = rows if along_rows else width
-    ahead = min(size * grain // (rows * width), size // (4 * pieces))  # computed while the workers wake
+    ahead = min(size * grain // (rows * width), size // (4 * pieces))  # the caller's extra part, while the workers wake
     cuts = [0] + [ahead + (size - ahead) * k // pieces for k in range(1, pieces + 1)]
     if not along_rows:
-        cuts = [
-            c if c in (0, size) or size < 1024 else c & ~63 for c in cuts
-        ]  # keep pieces on cache lines of their own
+        # pieces start at multiples of 64 elements, so that no two share a cache line
+        cuts = [c if c in (0, size) or size < 1024 else c & ~63 for c in cuts]
     call = _Call(run, [(lo, hi, 0, width) if along_rows else (0, rows, lo, hi) for lo, hi in pairwise(cuts)])
     _enqueue(call, pieces - 1)
     return call.finish()

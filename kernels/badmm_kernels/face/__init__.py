@@ -1,1 +1,1 @@
-"""The hand-written part of a kernel call that is the same on every device: arguments, arrays, outputs."""
+"""The part of a kernel call that all devices share: checks of arguments, arrays and outputs."""

@@ -1,5 +1,4 @@
-"""Inputs of a call: one place where shapes, dtypes and layout are checked. What differs between CPU and GPU memory is a
-`Memory`."""
+"""Checks of the inputs of a call: shapes, dtypes, layout, domains. A `Memory` holds what differs between devices."""
 
 from __future__ import annotations
 
@@ -14,30 +13,30 @@ import numpy as np
 from badmm_kernels.face import exchange
 
 Array = np.ndarray[Any, Any]
-NOWHERE = (0, 0)  # the span of what has no bytes
+EMPTY_SPAN = (0, 0)  # of an array without bytes, or of a number
 TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-FEW = 16  # numbers that are tested sooner one by one than all at once
-first_byte: Any = c_char.from_buffer  # of an array in C's order that can be written
+FEW = 16  # up to this many numbers, a Python loop is faster than NumPy's vector operations (`rounded`)
+first_byte: Any = c_char.from_buffer  # of a writable array in C order
 
 
 class Memory:
-    """How arrays are viewed, made and compared where they live: here in CPU memory, as NumPy has them."""
+    """How arrays are viewed, allocated and compared in one kind of memory; this class is NumPy's, in CPU memory."""
 
     xp: Any = np
 
     def view(self, name: str, value: Any) -> tuple[Array, exchange.Library]:
-        """(the array as this memory's own kind, the library it came in)."""
+        """Return (a view of the array in this memory's own type, the library that it came from)."""
         return exchange.view(name, value)
 
     def address(self, array: Array) -> int:
-        """Where an array's memory begins."""
+        """Return the address of an array's first byte."""
         return address(array)
 
     def span(self, array: Array) -> tuple[int, int]:
-        """The addresses of an array's first byte and of what follows its last; NOWHERE for an empty one."""
+        """Return the addresses of an array's first byte and of the byte after its last; EMPTY_SPAN if it is empty."""
         size = array.nbytes
         if size == 0:
-            return NOWHERE
+            return EMPTY_SPAN
         begin = self.address(array)
         if array.flags.c_contiguous:
             return begin, begin + size
@@ -45,33 +44,33 @@ class Memory:
         return begin + sum(r for r in reach if r < 0), begin + sum(r for r in reach if r > 0) + array.itemsize
 
     def empty(self, _library: exchange.Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """A fresh output that `library` can hand back."""
+        """Allocate an output that `library` can hand back."""
         return np.empty(shape, dtype)
 
     def is_writable(self, array: Array, _value: Any) -> bool:
-        """Whether a kernel may write the view of an array."""
+        """Return whether a kernel may write to a viewed array."""
         return array.flags.writeable
 
     def check_place(self, names: Sequence[str], arrays: Sequence[Array]) -> None:
-        """Refuse arrays that one kernel cannot reach together."""
+        """Raise an error if one kernel cannot access all of the arrays."""
 
 
 HOST = Memory()
 
 
 class Views:
-    """The arrays of one call where they live: a foreign one viewed once, and the bytes of each located once."""
+    """The arrays of one call: each foreign array is viewed once, and each span is computed once."""
 
     __slots__ = ("_foreign", "_spans", "memory")
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        # by id, with the object itself, since an id is its own only while it lives
+        # keyed by id; the object is kept with it, because an id is unique only while its object lives
         self._foreign: dict[int, tuple[tuple[Array, exchange.Library], Any]] = {}
         self._spans: dict[int, tuple[tuple[int, int], Any]] = {}
 
     def view(self, name: str, value: Any) -> tuple[Array, exchange.Library]:
-        """`Memory.view`."""
+        """Return `Memory.view` of the value, cached."""
         if type(value) is np.ndarray:
             return self.memory.view(name, value)
         known = self._foreign.get(id(value))
@@ -80,27 +79,27 @@ class Views:
         return known[0]
 
     def spans(self, arrays: Iterable[Any]) -> list[tuple[int, int]]:
-        """`Memory.span` of each; NOWHERE for a number that stands for an array."""
+        """Return `Memory.span` of each array; EMPTY_SPAN for a number in the place of an array."""
         known, found = self._spans, []
         for array in arrays:
             place = known.get(id(array))
             if place is None:
-                span = NOWHERE if isinstance(array, float) else self.memory.span(array)
+                span = EMPTY_SPAN if isinstance(array, float) else self.memory.span(array)
                 place = known[id(array)] = span, array
             found.append(place[0])
         return found
 
 
 def address(array: Array) -> int:
-    """Where an array's memory begins."""
+    """Return the address of an array's first byte."""
     flags = array.flags
     if flags.c_contiguous and flags.writeable and array.size:
-        return addressof(first_byte(array))  # a quarter of the time of the interface, which is a dictionary
+        return addressof(first_byte(array))  # takes a quarter of the time of __array_interface__ (benchmarks.calls)
     return int(array.__array_interface__["data"][0])
 
 
 class Batch(NamedTuple):
-    """Inputs of an elementwise call as flat arrays over rows × width; a step of 0 repeats an array for every row."""
+    """Inputs of an elementwise call as flat arrays over rows × width; an array with step 0 is shared by all rows."""
 
     names: Sequence[str]
     arrays: list[Array]
@@ -115,29 +114,29 @@ class Batch(NamedTuple):
 
     @property
     def memory(self) -> Memory:
-        """Where the arrays live."""
+        """The memory that holds the arrays."""
         return self.views.memory
 
     @property
     def library(self) -> exchange.Library:
-        """The first input's library: results are handed back in it."""
+        """The first input's library, in which results are handed back."""
         return self.libraries[0]
 
     @property
     def named(self) -> list[tuple[str, Array]]:
-        """Inputs with their argument names."""
+        """Pairs of argument name and input."""
         return list(zip(self.names, self.arrays, strict=True))
 
     def aliased(self, outs: Sequence[Array]) -> list[Array]:
-        """The inputs that are an output's memory."""
+        """Return the inputs that share their memory with an output."""
         written = {self.memory.address(o) for o in outs}
         return [a for a in self.arrays if a.size and self.memory.address(a) in written]
 
     def by_rows(self) -> Batch:
-        """The same with every index before the last axis a row, for reductions along that axis."""
+        """Return the batch with one row per index before the last axis, for reductions along the last axis."""
         width, rows = (self.shape or (1,))[-1], math.prod(self.shape[:-1])
         arrays = self.arrays
-        # an input that is shared along the first axis is repeated where no single step per row describes it
+        # an input shared along the first axis is copied if one step per row cannot describe it
         if len(self.shape) != 2 and any(a.shape != self.shape for a in arrays):
             xp = self.memory.xp
             arrays = [xp.ascontiguousarray(xp.broadcast_to(a, self.shape)) for a in arrays]
@@ -154,20 +153,20 @@ def _same_dtype(names: Sequence[str], arrays: Sequence[Array]) -> np.dtype[Any]:
 
 
 def check_contiguous(name: str, array: Array) -> None:
-    """Refuse strides that loops over flat memory would not follow."""
+    """Raise ValueError unless the array is C-contiguous, which the loops over flat memory require."""
     if not array.flags.c_contiguous:
         raise ValueError(f"{name}: expected a C-contiguous array, got strides {array.strides} for shape {array.shape}")
 
 
 def check_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    """The shape of a call, or that without its leading axis."""
+    """Raise ValueError unless the array has the shape of the call, with or without its leading axis."""
     if array.shape not in (shape, shape[1:]):
         shared = f" or, shared by all clients, {shape[1:]}" if len(shape) > 1 else ""
         raise ValueError(f"{name}: expected shape {shape}{shared}, got {array.shape}")
 
 
 def batch(names: Sequence[str], values: Sequence[Any], views: Views) -> Batch:
-    """Check the inputs of one elementwise call against each other."""
+    """Check that the inputs of an elementwise call agree in dtype, shape and place; return them as a batch."""
     seen = [views.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
     views.memory.check_place(names, arrays)
@@ -185,7 +184,7 @@ def batch(names: Sequence[str], values: Sequence[Any], views: Views) -> Batch:
 
 
 def check_slots(batches: Sequence[Batch]) -> None:
-    """Slots of one parameter have one shape, or a vector's (…, d) and its matrix's (…, d, d)."""
+    """Raise ValueError unless the slots of a parameter have equal shapes, or (…, d) and (…, d, d)."""
     first = batches[0]
     for other in batches[1:]:
         _same_dtype([first.names[0], other.names[0]], [first.arrays[0], other.arrays[0]])
@@ -207,12 +206,12 @@ class Members:
 
     @property
     def library(self) -> exchange.Library:
-        """The first input's library: results are handed back in it."""
+        """The first input's library, in which results are handed back."""
         return self.libraries[0]
 
 
 def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any], views: Views) -> Members:
-    """Check vectors and matrices against each other; one without leading axes is shared."""
+    """Check that vectors and matrices agree in dtype and dimensions; one without leading axes is shared."""
     seen = [views.view(n, v) for n, v in zip(names, values, strict=True)]
     arrays = [a for a, _ in seen]
     views.memory.check_place(names, arrays)
@@ -236,7 +235,7 @@ SCALARS = {"positive": "a positive finite number", "fraction": "a number in (0, 
 
 
 def scalar(name: str, domain: str, value: Any) -> float:
-    """A public scalar as a float, checked: positive, fraction (0, 1] or count (1, 2, ...)."""
+    """Return a scalar argument as a float, checked to be positive, in (0, 1] ("fraction") or in 1, 2, … ("count")."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
@@ -251,14 +250,14 @@ def scalar(name: str, domain: str, value: Any) -> float:
 
 
 def rounded(exact: Array, dtype: np.dtype[Any]) -> tuple[Array, Any]:
-    """(float64 coefficients in a kernel's type, rounded once; one that this loses, to 0 or to infinity, or None)."""
+    """Return float64 coefficients rounded once to a kernel's dtype, and one that became 0 or infinite, or None."""
     if dtype == np.float64:
         return exact, None
     if exact.size <= FEW and all(v == 0 or TINY <= abs(v) <= HUGE or abs(v) == math.inf for v in exact.tolist()):
         return exact.astype(dtype), None
     with np.errstate(over="ignore", under="ignore"):
         typed = exact.astype(dtype)
-    count = np.count_nonzero  # rounding only ever adds zeros and infinities: counting them finds whether it did
+    count = np.count_nonzero  # rounding can only add zeros and infinities, so comparing their numbers detects a loss
     if count(typed) == count(exact) and count(np.isfinite(typed)) == count(np.isfinite(exact)):
         return typed, None
     lost = ((exact != 0) & (typed == 0)) | (np.isinf(typed) & np.isfinite(exact))
@@ -266,18 +265,18 @@ def rounded(exact: Array, dtype: np.dtype[Any]) -> tuple[Array, Any]:
 
 
 def check_axis(axis: Any) -> None:
-    """Reductions sum everything (None) or the last axis (-1)."""
+    """Raise ValueError unless `axis` is None (a reduction over everything) or -1 (over the last axis)."""
     if axis not in (None, -1):
         raise ValueError(f"axis: expected None or -1, got {axis!r}")
 
 
 def where(index: int, shape: tuple[int, ...]) -> Any:
-    """A flat index as the caller would write it."""
+    """Return a flat index as an index into an array of the given shape."""
     return index if len(shape) <= 1 else tuple(int(i) for i in np.unravel_index(index, shape))
 
 
 def first_outside(array: Array, domain: str) -> int | None:
-    """Flat index of the first element outside a domain, or None."""
+    """Return the flat index of the first element outside a domain, or None."""
     flat = array.reshape(-1)
     inside = np.isfinite(flat)
     if domain == "positive":
@@ -288,14 +287,14 @@ def first_outside(array: Array, domain: str) -> int | None:
 
 
 def refuse(name: str, domain: str, array: Array) -> None:
-    """Raise the domain error of an argument if it has one."""
+    """Raise ValueError if an element of an argument is outside its domain."""
     index = first_outside(array, domain)
     if index is not None:
         refuse_value(name, domain, array.reshape(-1)[index], where(index, array.shape))
 
 
 def refuse_value(name: str, domain: str, value: Any, index: Any) -> None:
-    """Raise the domain error of one element if it has one."""
+    """Raise ValueError if one element is outside its domain."""
     if first_outside(np.array([value]), domain) is None:
         return
     expected = domain if domain in ("positive", "negative") and np.isfinite(value) else "finite"

@@ -1,5 +1,4 @@
-"""The part of a kernel call that is the same on every device: named arguments, scalars, slots, outputs, and the words
-of an error about a value."""
+"""ElementwiseCall calls on any device: named arguments, scalars, slots, outputs, and the errors of results."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ from badmm_kernels.face.outputs import flat_out, prepare
 
 Array = ar.Array
 SLOTWISE = tuple[tuple[str, Sequence[Any]], ...]
-_ANYWHERE = nullcontext()
+_NO_DEVICE = nullcontext()
 
 
 def slots(name: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
-    """A tuple argument, checked to have one array a slot."""
+    """Return a tuple argument; raise ValueError unless it has one array per slot."""
     if not isinstance(value, (tuple, list)) or len(value) != len(names):
         got = f"{len(value)} of them" if isinstance(value, (tuple, list)) else type(value).__name__
         raise ValueError(f"{name}: expected a tuple of {len(names)} arrays ({', '.join(names)}), got {got}")
@@ -30,12 +29,12 @@ def slots(name: str, value: Any, names: Sequence[str]) -> Sequence[Any]:
 
 @cache
 def _dotted(arguments: tuple[str, ...], slot: str) -> list[str]:
-    """What an error calls one slot of tuple arguments."""
+    """Return the names that errors use for one slot of tuple arguments, such as `natural.precision`."""
     return [f"{argument}.{slot}" for argument in arguments]
 
 
 def slot_batches(names: Sequence[str], arguments: SLOTWISE, views: ar.Views) -> list[ar.Batch]:
-    """The checked inputs of every slot of tuple arguments; slots must have the same clients and coordinates."""
+    """Check tuple arguments and return one batch per slot; slots must agree in clients and coordinates."""
     called = tuple(n for n, _ in arguments)
     checked = [slots(n, v, names) for n, v in arguments]
     batches = [ar.batch(_dotted(called, slot), [v[k] for v in checked], views) for k, slot in enumerate(names)]
@@ -45,7 +44,7 @@ def slot_batches(names: Sequence[str], arguments: SLOTWISE, views: ar.Views) -> 
 
 
 def check_clients(batches: Sequence[ar.Batch]) -> None:
-    """A sum over clients needs a leading client axis in every argument."""
+    """Raise ValueError unless every argument has a leading client axis with at least one client."""
     for batch in batches:
         for name, array in batch.named:
             if array.ndim < 1 or array.shape != batch.shape or batch.shape[0] < 1:
@@ -53,8 +52,11 @@ def check_clients(batches: Sequence[ar.Batch]) -> None:
 
 
 @dataclass(frozen=True)
-class Elementwise:
-    """What maps and sums share: named operands with domains, public scalars, uniforms (functions of scalars alone)."""
+class ElementwiseCall:
+    """Base of maps and sums: named operands with domains, scalar arguments, and uniforms.
+
+    Uniforms are functions of the scalars alone: they are the same for all coordinates.
+    """
 
     name: str
     operands: tuple[tuple[str, str], ...]
@@ -67,16 +69,18 @@ class Elementwise:
         return [n for n, _ in self.operands]
 
     def memory(self) -> ar.Memory:
-        """Where the arrays of a call must be."""
+        """Return the memory that must hold the arrays of a call."""
         return ar.HOST
 
     def on(self, _inputs: Sequence[ar.Batch], _stream: Any) -> AbstractContextManager[Any]:
-        """Where outputs are made and the kernel runs: a device's current stream, where there are such."""
-        return _ANYWHERE
+        """Return a context that selects the device and stream of outputs and kernel; on a CPU it does nothing."""
+        return _NO_DEVICE
 
     def numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[tuple[float, ...], tuple[Any, ...]]:
-        """(the scalars, checked; the uniforms, formed in float64 and rounded once to the kernel's type, refused where
-        that loses them)."""
+        """Return (the checked scalars, the uniforms computed in float64 and rounded once to `dtype`).
+
+        Raises ValueError if rounding turns a uniform into 0 or infinity.
+        """
         values = tuple(ar.scalar(n, domain, v) for (n, domain), v in zip(self.scalars, scalars, strict=True))
         exact = self.uniforms(*values)
         if not exact:
@@ -91,11 +95,11 @@ class Elementwise:
 
 
 @dataclass(frozen=True)
-class MapCall(Elementwise):
-    """An elementwise map: one output array a result, same shape as the widest input.
+class MapCall(ElementwiseCall):
+    """An elementwise map with one output array per result, of the shape of the largest input.
 
-    results: the domain of each result; depends: for each result the operands whose memory it may be written to;
-    promoted: whether it computes in float64 whatever the arrays' type.
+    results: domain of each result. depends: for each result, the operands whose memory it may overwrite. promoted:
+    whether the map computes in float64 whatever the dtype of the arrays.
     """
 
     results: tuple[str, ...]
@@ -103,15 +107,15 @@ class MapCall(Elementwise):
     promoted: bool = field(default=False, kw_only=True)
 
     def computes_in(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """The type of the numbers that arrays of `dtype` are computed with."""
+        """Return the dtype in which the map computes on arrays of `dtype`."""
         return np.dtype(np.float64) if self.promoted else dtype
 
     def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Array]]) -> None:
-        """Compute the outputs of every batch; `numbers` as from `self.numbers`."""
+        """Compute the outputs of every batch; `numbers` is the result of `self.numbers`."""
         raise NotImplementedError
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, stream: Any = None) -> tuple[Any, ...]:
-        """Run the map; returns the tuple of results in the callers' array library."""
+        """Run the map; return the tuple of results in the caller's array library."""
         batch = ar.batch(self.names, values, ar.Views(self.memory()))
         numbers = self.numbers(scalars, self.computes_in(batch.dtype))
         with self.on([batch], stream):
@@ -123,8 +127,10 @@ class MapCall(Elementwise):
     def slotwise(
         self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any, stream: Any = None
     ) -> tuple[Any, ...]:
-        """Apply the map to every slot of tuple arguments, after all of them are checked; a tuple of slots a result,
-        bare if there is one."""
+        """Check tuple arguments and apply the map to every slot.
+
+        Returns a tuple of slots if the map has one result, else a tuple of such tuples.
+        """
         views = ar.Views(self.memory())
         batches = slot_batches(names, arguments, views)
         numbers = self.numbers(scalars, self.computes_in(batches[0].dtype))
@@ -142,8 +148,37 @@ class MapCall(Elementwise):
             return tuple(library.wrap(p, None if out is None else out[g]) for g, p in enumerate(parts))
 
 
+@dataclass(frozen=True)
+class MatrixCall:
+    """A function `one` of vectors and matrices over common leading axes: a map to (vector, matrix), or a reduction."""
+
+    name: str
+    operands: tuple[tuple[str, str], ...]
+    one: Callable[..., Any]
+    reduction: bool
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The operands' argument names."""
+        return [n for n, _ in self.operands]
+
+    def inputs(self, values: Sequence[Any], option: Any, views: ar.Views) -> ar.Members:
+        """Check shapes and dtypes of the operands, and `option` if it is the axis of a reduction."""
+        if self.reduction:
+            ar.check_axis(option)
+        return ar.members(self.names, [domain for _, domain in self.operands], values, views)
+
+    def outputs(self, member: ar.Members, option: Any, views: ar.Views) -> list[Any]:
+        """Return the outputs of a map, new or checked (`option` is `out`); none for a reduction."""
+        if self.reduction:
+            return []
+        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
+        named = list(zip(self.names, member.arrays, strict=True))
+        return prepare(option, shapes, member.dtype, named, [(), ()], views, library=member.library)
+
+
 def refuse_results(call: MapCall, names: Sequence[str], values: Sequence[Any], got: Sequence[Any], at: Any) -> None:
-    """Raise the error of a point whose inputs are in their domains and whose results are not."""
+    """Raise ValueError for a point whose inputs are inside their domains and whose results are not."""
     dtype = np.asarray(got[0]).dtype
     if any(d != "real" for d in call.results):
         point = ", ".join(f"{n} = {v}" for n, v in zip(names, values, strict=True))

@@ -1,5 +1,5 @@
-"""Arrays in, same library out: NumPy arrays are used as they are; anything else that exchanges memory by DLPack (a CPU
-torch tensor, say) is viewed without a copy and the result handed back in its own library."""
+"""Array libraries in CPU memory: NumPy arrays are used unchanged, others with DLPack (torch tensors, say) are viewed
+without a copy, and results are handed back in the library of the inputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 @dataclass(frozen=True)
 class Library:
-    """The array library of a call; results are handed back in it."""
+    """The array library of a call, in which results are handed back."""
 
     module: Any = None
 
     def array(self, value: Array) -> Any:
-        """A NumPy result in the caller's library, sharing memory."""
+        """Return a NumPy result as an array of the caller's library that shares its memory."""
         return value if self.module is None else self.module.from_dlpack(value)
 
     def wrap(self, outputs: Sequence[Array], out: Any) -> tuple[Any, ...]:
-        """The results as a tuple: the caller's own `out` where given."""
+        """Return the results as a tuple: the caller's `out` if given, else arrays of the caller's library."""
         return tuple(out) if out is not None else tuple(self.array(o) for o in outputs)
 
 
@@ -35,7 +35,7 @@ NUMPY = Library()
 
 
 def view(name: str, value: Any) -> tuple[Array, Library]:
-    """(NumPy view of an array, its library)."""
+    """Return (a NumPy view of an array, its library)."""
     if type(value) is np.ndarray:
         array, library = value, NUMPY
     elif (tensor := plain_tensor(value)) is not None:
@@ -53,13 +53,13 @@ def view(name: str, value: Any) -> tuple[Array, Library]:
 
 
 def check_dtype(name: str, dtype: Any) -> None:
-    """Kernels are float32 or float64."""
+    """Raise TypeError unless the dtype is float32 or float64."""
     if dtype not in DTYPES:
         raise TypeError(f"{name}: expected dtype float32 or float64, got {dtype}")
 
 
 def check_gradient(name: str, value: Any) -> None:
-    """A tensor of an autograd graph is no plain array."""
+    """Raise TypeError if the value requires a gradient, which a kernel would not propagate."""
     if getattr(value, "requires_grad", False):
         raise TypeError(
             f"{name}: expected a tensor that does not require a gradient, got one that does; detach it first"
@@ -67,7 +67,7 @@ def check_gradient(name: str, value: Any) -> None:
 
 
 def library_of(value: Any) -> Any:
-    """The already imported library of a foreign array, which takes results back by `from_dlpack`; or None."""
+    """Return the imported library of a foreign array that has `from_dlpack`, or None."""
     if hasattr(value, "__array_namespace__") and hasattr(value.__array_namespace__(), "from_dlpack"):
         return value.__array_namespace__()
     roots = [sys.modules.get(kind.__module__.split(".")[0]) for kind in type(value).__mro__]
@@ -75,7 +75,7 @@ def library_of(value: Any) -> Any:
 
 
 def exchanging_module(name: str, value: Any) -> Any:
-    """`library_of`, where there must be one."""
+    """Return `library_of`; raise TypeError if it is None."""
     module = library_of(value)
     if module is None:
         raise TypeError(f"{name}: expected an array whose library has from_dlpack, got {type(value).__name__}")
@@ -83,7 +83,7 @@ def exchanging_module(name: str, value: Any) -> Any:
 
 
 def _exchange(name: str, value: Any) -> tuple[Array, Library]:
-    """A foreign array viewed through DLPack, and the library to hand results back in."""
+    """View a foreign array through DLPack; return the view and the array's library."""
     device = getattr(value, "device", "cpu")
     if "cpu" not in str(getattr(device, "type", device)).lower():
         raise TypeError(
@@ -99,15 +99,15 @@ def _exchange(name: str, value: Any) -> tuple[Array, Library]:
 
 @cache
 def _library(module: Any) -> Library:
-    """A module's record."""
+    """Return the cached `Library` of a module."""
     return Library(module)
 
 
 def plain_tensor(value: Any) -> tuple[Array, Library] | None:
-    """A plain contiguous torch tensor in CPU memory, as `_exchange` would give it, in a third of the time; else None:
-    for an empty one too.
+    """Return the result of `_exchange` for a non-empty contiguous torch tensor in CPU memory; None for anything else.
 
-    Not `Tensor.numpy`, after which a tensor's storage could never be resized.
+    This takes a third of the time of `_exchange` (`python -m benchmarks.calls`). It does not call `Tensor.numpy`, which
+    would make the tensor's storage impossible to resize.
     """
     torch, kind = sys.modules.get("torch"), type(value)
     if torch is None or (kind is not torch.Tensor and kind is not torch.nn.Parameter):
@@ -122,7 +122,7 @@ def plain_tensor(value: Any) -> tuple[Array, Library] | None:
         return None
     try:
         memory = (c_char * size).from_address(value.data_ptr())
-    except RuntimeError:  # a tensor without memory: a transform's, a fake one's
+    except RuntimeError:  # a tensor without memory: a functorch wrapper, a fake tensor
         return None
-    memory.owner = value  # as long as a view is alive, so is its tensor
+    memory.owner = value  # keeps the tensor alive as long as a view
     return np.ndarray(value.shape, dtype, memory), _library(torch)

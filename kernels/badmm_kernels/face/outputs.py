@@ -1,4 +1,4 @@
-"""Outputs of a call: fresh ones, or the caller's `out`, checked for shape, dtype, layout and overlap."""
+"""Outputs of a call: new arrays, or the caller's `out` checked for shape, dtype, layout and overlap."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from badmm_kernels.face import exchange
 
 
 def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:
-    """`out` must be None or a tuple of `count` arrays."""
+    """Raise ValueError unless `out` is None or a tuple of `count` arrays."""
     if out is None:
         return
     if not isinstance(out, (tuple, list)) or len(out) != count:
@@ -23,12 +23,12 @@ def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays")
 
 @cache
 def out_names(count: int) -> tuple[str, ...]:
-    """What an error calls the arrays of `out`."""
+    """Return the names that errors use for the arrays of `out`."""
     return tuple(f"out[{k}]" for k in range(count))
 
 
 def flat_out(out: Any, groups: int, count: int) -> tuple[Any, Sequence[str]]:
-    """(the arrays of `out` in a row, their names): a tuple of `count` for one result, a tuple of such for several."""
+    """Return (the flattened arrays of `out`, their names); `out` has `count` arrays, or `groups` tuples of them."""
     if groups == 1:
         return out, out_names(count)
     names = [f"out[{g}][{k}]" for g in range(groups) for k in range(count)]
@@ -39,7 +39,7 @@ def flat_out(out: Any, groups: int, count: int) -> tuple[Any, Sequence[str]]:
 
 
 def checked_out(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any], views: ar.Views) -> ar.Array:
-    """One writable output of the expected shape, dtype and layout."""
+    """Return one output; raise an error unless it is writable and has the expected shape, dtype and layout."""
     array, _ = views.view(name, value)
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
@@ -61,8 +61,7 @@ def prepare(
     own_names: Sequence[str] = (),
     library: exchange.Library = exchange.NUMPY,
 ) -> list[ar.Array]:
-    """Fresh outputs, or the caller's, checked: out[k] may be exactly one of the inputs `allowed[k]`, else overlap
-    nothing."""
+    """Return new outputs, or the caller's after checks: out[k] may be an input of `allowed[k]` or overlap no array."""
     check_out_tuple(out, len(shapes))
     if out is None:
         return [views.memory.empty(library, shape, dtype) for shape in shapes]
@@ -84,8 +83,7 @@ def refuse_overlap(
     spans: Sequence[tuple[int, int]],
     allowed: Sequence[int] = (),
 ) -> None:
-    """An output, by name, overlaps none of the others by their spans, unless it is exactly one of those whose numbers
-    are allowed."""
+    """Raise ValueError if a named output overlaps one of the others, unless it is exactly one of the allowed ones."""
     begin, end = span
     for number in [k for k, (low, high) in enumerate(spans) if low < end and begin < high]:
         (name, array), (other_name, other) = output, others[number]

@@ -1,4 +1,4 @@
-"""Rows of an optimizer's arrays: the leading axis of (K, ...) is K clients, and scalars may differ between them."""
+"""Rows of an optimizer's arrays: the leading axis of (K, ...) is the client axis, and scalars may differ per client."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ LARGEST = {dtype: float(np.finfo(dtype).max) for dtype in exchange.DTYPES}
 
 
 def extent(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(rows, coordinates a row): one row unless there is a leading axis beside others."""
+    """Return (rows, coordinates per row); an array of fewer than two axes is one row."""
     return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
 
 
 def _listed(name: str, value: Any, count: int, expected: str) -> list[Any]:
-    """The numbers of a one-dimensional array or sequence of one a row."""
+    """Return the numbers of a one-dimensional array or sequence that has one number per row."""
     shape = getattr(value, "shape", None)
     if shape is None and not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name}: expected {expected}, or one a row, got {type(value).__name__}")
+        raise TypeError(f"{name}: expected {expected}, or one per row, got {type(value).__name__}")
     shape = (len(value),) if shape is None else tuple(shape)
     if shape != (count,):
-        raise ValueError(f"{name}: expected {expected}, or an array of shape ({count},), one a row, got {shape}")
+        raise ValueError(f"{name}: expected {expected}, or an array of shape ({count},), one per row, got {shape}")
     return list(value.tolist()) if hasattr(value, "tolist") else list(value)
 
 
 def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float]:
-    """A public scalar, or one a row, checked."""
+    """Return a scalar argument, or a list with one per row, checked to be inside its domain."""
     if value is None and domain == "radius":
         return math.inf
     expected, inside = DOMAINS[domain]
@@ -63,7 +63,7 @@ def scalar(name: str, domain: str, value: Any, count: int) -> float | list[float
 
 
 def integer(name: str, value: Any, count: int) -> int | list[int]:
-    """A seed or a counter from 0 to 2⁶⁴ − 1, or one a row, checked."""
+    """Return a seed or counter from 0 to 2⁶⁴ − 1, or a list with one per row, checked."""
     if type(value) is int and 0 <= value < WORDS:
         return value
     single = isinstance(value, (int, np.integer))
@@ -79,7 +79,7 @@ def integer(name: str, value: Any, count: int) -> int | list[int]:
 
 
 def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:
-    """Numbers, or one a row, as rows of a table, flattened."""
+    """Return a flattened table (count, columns) from columns that are one number or one per row."""
     if [c for c in columns if type(c) in SEVERAL]:
         filled = np.empty((count, len(columns)), dtype)
         for k, column in enumerate(columns):
@@ -89,19 +89,19 @@ def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:
 
 
 def is_number(value: Any) -> bool:
-    """Whether an operand is one number for all coordinates."""
+    """Return whether an operand is a single number."""
     return isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
 
 
 def number(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    """An operand that is a number, checked, in the arrays' type."""
+    """Return an operand that is a number in the dtype of the arrays, checked to be finite in it."""
     if not abs(value) <= LARGEST[dtype]:
         raise ValueError(f"{name}: expected a finite number that {dtype} can hold, got {value}")
     return dtype.type(value)
 
 
 def operand(name: str, value: Any, batch: ar.Batch) -> Array:
-    """An operand that may be an array like the others, or (K, 1) with one number a row."""
+    """Return an operand that is an array like the others or has shape (K, 1) with one number per row, checked."""
     array, _ = batch.views.view(name, value)
     batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
     count, _ = extent(batch.shape)
@@ -115,7 +115,7 @@ def operand(name: str, value: Any, batch: ar.Batch) -> Array:
 
 
 def like(name: str, value: Any, batch: ar.Batch) -> Array:
-    """An array read beside the others of a call: of their shape or, shared by all rows, without its leading axis."""
+    """Return an array with the shape of a batch, or without its leading axis (shared by all rows), checked."""
     array, _ = batch.views.view(name, value)
     batch.memory.check_place([batch.names[0], name], [batch.arrays[0], array])
     ar.check_contiguous(name, array)
@@ -126,13 +126,13 @@ def like(name: str, value: Any, batch: ar.Batch) -> Array:
 
 
 def is_alone(array: Array, batch: ar.Batch) -> bool:
-    """Whether an operand is one number a row, or one for all."""
+    """Return whether an operand holds one number per row, or one for all rows."""
     count, _ = extent(batch.shape)
     return array.shape in ((1,), (count, 1)) and array.shape not in (batch.shape, batch.shape[1:])
 
 
 class _Alias:
-    """An array's memory without its read-only flag, for loops that only read it."""
+    """An array's memory without its read-only flag, for loops that only read."""
 
     def __init__(self, array: Array) -> None:
         self.array = array
@@ -140,6 +140,6 @@ class _Alias:
 
 
 def flat(array: Array) -> Array:
-    """The array in one dimension, of the one type that loops are compiled for (so not read-only)."""
+    """Return the flattened array, without a read-only flag: the loops are compiled for writable arrays alone."""
     writable = array if array.flags.writeable else np.asarray(_Alias(array))
     return writable if writable.ndim == 1 else writable.reshape(-1)

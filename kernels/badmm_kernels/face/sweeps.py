@@ -1,5 +1,4 @@
-"""The part of an optimizer's call that is the same on every device: operands, normals and their addresses, scalars a
-row, outputs."""
+"""Calls of an optimizer on any device: operands, normals and their counters, scalars per row, outputs."""
 
 from __future__ import annotations
 
@@ -19,12 +18,12 @@ Array = ar.Array
 
 
 def pair(name: str, value: Any) -> Sequence[Any]:
-    """A tuple argument of two slots, checked."""
+    """Return a tuple argument of the slots precision_mean and precision, checked."""
     return slots(name, value, ("precision_mean", "precision"))
 
 
-class Normal(NamedTuple):
-    """Normals of one call: in `array` (read, or kept there once drawn) or drawn at the counters `step`."""
+class NormalSource(NamedTuple):
+    """Normals of one call: read from `array`, or drawn at counter `step` (and stored in `array` if there is one)."""
 
     name: str
     array: Array | None
@@ -32,21 +31,34 @@ class Normal(NamedTuple):
 
     @property
     def drawn(self) -> bool:
-        """Whether they are drawn."""
+        """Whether the normals are drawn, not read."""
         return self.step is not None
 
     @property
     def kept(self) -> bool:
-        """Whether what is drawn is also stored."""
+        """Whether drawn normals are also stored."""
         return self.drawn and self.array is not None
+
+
+class CheckedSweep(NamedTuple):
+    """The checked arguments of one sweep over `row_count` rows of `width` coordinates."""
+
+    batch: ar.Batch
+    arrays: list[Array]
+    normals: list[NormalSource]
+    row_count: int
+    width: int
+    address: Array
+    uniforms: Array
+    outputs: list[Array]
 
 
 @dataclass(frozen=True)
 class SweepCall:
-    """One pass over coordinates, as `derive.ir.Sweep`.
+    """The call of one pass over the coordinates (`derive.ir.Sweep`).
 
-    operands: (argument, domain, whether a number may stand for the array); normals: (argument, argument of its step,
-    whether drawn ones may be kept); scalars: (argument, domain); results: (name, domain, operand it may replace).
+    operands: (argument, domain, whether it may be a number). normals: (argument, argument of its step, whether drawn
+    normals may be stored). scalars: (argument, domain). results: (name, domain, operand that it may overwrite).
     """
 
     name: str
@@ -57,15 +69,15 @@ class SweepCall:
     results: tuple[tuple[str, str, str], ...]
 
     def memory(self) -> ar.Memory:
-        """Where the arrays of a call must be."""
+        """Return the memory that must hold the arrays of a call."""
         return ar.HOST
 
     def number(self, value: Any) -> Any:
-        """An operand that is one number, in the form that the loops take."""
+        """Return an operand that is a number in the form that the loops take."""
         return np.array([value])
 
     def inputs(self, values: Sequence[Any]) -> tuple[ar.Batch, list[Array]]:
-        """(the operands that must be arrays, every operand in the form that the loops take), checked."""
+        """Check the operands; return (those that must be arrays, all of them in the form that the loops take)."""
         plain, others = self.places
         batch = ar.batch(self.named[0], [values[k] for k in plain], ar.Views(self.memory()))
         taken: list[Any] = list(values)
@@ -81,23 +93,23 @@ class SweepCall:
 
     @cached_property
     def places(self) -> tuple[list[int], list[int]]:
-        """The places of the operands that must be arrays, and of those that a number may stand for."""
+        """Positions of the operands that must be arrays, and of those that may be numbers."""
         numbers = [k for k, (_, _, scalar) in enumerate(self.operands) if scalar]
         return [k for k in range(len(self.operands)) if k not in numbers], numbers
 
     @cached_property
     def named(self) -> tuple[list[str], list[str]]:
-        """The names of the operands that must be arrays, and of all."""
+        """Names of the operands that must be arrays, and of all operands."""
         names = [n for n, _, _ in self.operands]
         return [names[k] for k in self.places[0]], names
 
     @cached_property
     def replaced(self) -> list[list[int]]:
-        """For each result the place of the operand whose memory it may take."""
+        """For each result, the position of the operand whose memory it may overwrite."""
         return [[self.named[1].index(r)] if r else [] for _, _, r in self.results]
 
-    def read_normals(self, batch: ar.Batch, steps: Sequence[Any], noise: Sequence[Any]) -> list[Normal]:
-        """Where the normals come from, checked."""
+    def read_normals(self, batch: ar.Batch, steps: Sequence[Any], noise: Sequence[Any]) -> list[NormalSource]:
+        """Check the arguments `steps` and `noise`; return the source of each normal."""
         found = []
         for (argument, step_name, keeps), step, value in zip(self.normals, steps, noise, strict=True):
             if step is None and value is None:
@@ -111,11 +123,11 @@ class SweepCall:
                 array = rows.like(argument, value, batch)
             if array is not None:
                 batch.memory.check_place([batch.names[0], argument], [batch.arrays[0], array])
-            found.append(Normal(argument, array, step))
+            found.append(NormalSource(argument, array, step))
         return found
 
     def address(self, seed: Any, steps: Sequence[Any], count: int) -> Array:
-        """A row's seed and counters."""
+        """Return the seed and counters of every row as a flattened table, checked."""
         drawn = any(step is not None for step in steps)
         if drawn and seed is None:
             raise ValueError("seed: expected an integer beside a step to draw at, got None")
@@ -125,8 +137,10 @@ class SweepCall:
         return rows.table(columns, count, np.uint64)
 
     def coefficients(self, scalars: Sequence[Any], dtype: np.dtype[Any], count: int) -> tuple[list[Any], Array]:
-        """(the scalars, a number or one a row each; a row's coefficients, formed in float64 and rounded once), refused
-        where rounding loses them."""
+        """Return (the scalars, a number or a list with one per row each; the coefficients of every row).
+
+        Coefficients are computed in float64 and rounded once; raises ValueError if that turns one into 0 or infinity.
+        """
         checked = [rows.scalar(n, domain, v, count) for (n, domain), v in zip(self.scalars, scalars, strict=True)]
         given = [np.array(x) if type(x) is list else x for x in checked]
         typed, lost = ar.rounded(rows.table(self.uniforms(*given), count, np.float64), dtype)
@@ -135,8 +149,10 @@ class SweepCall:
             raise ValueError(f"{names}: expected a coefficient that {dtype} can hold, got {lost}")
         return list(checked), typed
 
-    def outputs(self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[Normal], out: Any) -> list[Array]:
-        """Fresh or checked outputs: each may be the operand it replaces; kept normals may be those read before."""
+    def outputs(
+        self, batch: ar.Batch, arrays: Sequence[Array], normals: Sequence[NormalSource], out: Any
+    ) -> list[Array]:
+        """Return new or checked outputs; each may be the operand that it replaces, and stored normals no operand."""
         views = batch.views
         read = [*zip(self.named[1], arrays, strict=True)]
         stored = [(n.name, n.array) for n in normals if n.array is not None]
@@ -150,14 +166,35 @@ class SweepCall:
                 refuse_overlap(kept, span, others, views.spans([a for _, a in others]), range(len(others)))
         return outputs
 
+    def check(
+        self,
+        values: Sequence[Any],
+        scalars: Sequence[Any],
+        seed: Any,
+        steps: Sequence[Any],
+        noise: Sequence[Any],
+        out: Any,
+    ) -> CheckedSweep:
+        """Check all arguments of a call: operands, normals, seed and steps, scalars, outputs."""
+        batch, arrays = self.inputs(values)
+        count, width = rows.extent(batch.shape)
+        normals = self.read_normals(batch, steps, noise)
+        address = self.address(seed, steps, count)
+        _, uniforms = self.coefficients(scalars, batch.dtype, count)
+        outputs = self.outputs(batch, arrays, normals, out)
+        return CheckedSweep(batch, arrays, normals, count, width, address, uniforms, outputs)
+
     def in_order(self) -> list[int]:
-        """The results in the order in which an error looks at them: a later part of the state is computed from fewer of
-        the others, so that the one at fault is met first; what is no new value of an operand comes last."""
+        """Return the positions of the results in the order in which an error names them.
+
+        Later parts of the state are computed from fewer of the others, so the reverse order finds the cause first;
+        results that replace no operand come last.
+        """
         numbers = range(len(self.results))[::-1]
         return sorted(numbers, key=lambda k: self.results[k][0] != self.results[k][2])
 
     def refuse_result(self, k: int, got: Any, at: Any, overwritten: bool) -> None:
-        """Raise the error of a result outside its domain."""
+        """Raise ValueError for a result outside its domain."""
         name, domain, replaced = self.results[k]
         expected = "positive" if domain == "positive" and np.isfinite(got) else "finite"
         over = ", overwritten" if overwritten else ""

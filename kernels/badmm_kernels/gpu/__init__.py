@@ -1,1 +1,1 @@
-"""CUDA kernels, compiled by NVRTC through CuPy when first used. Importing this loads neither CuPy nor torch."""
+"""CUDA kernels, compiled by NVRTC through CuPy on first use. Importing this package loads neither CuPy nor torch."""

@@ -1,7 +1,7 @@
-"""GPU arrays in, same library out, without copies: CuPy, torch, and whatever has `__cuda_array_interface__` or DLPack.
+"""Array libraries in GPU memory: CuPy, torch, and all others with `__cuda_array_interface__` or DLPack, without copies.
 
-Each library's arrays are ready on a stream of its own; `Ready` remembers which, so that a call can run there, or wait
-for it on the device. Loaded with the first GPU namespace, never before.
+Every library orders its work on a stream. `Ready` holds the stream on which an array is ready, so that a call can run
+on that stream or make its own wait for it on the device. This module is imported with the first GPU namespace.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ import numpy as np
 
 from badmm_kernels.face import arrays as ar
 from badmm_kernels.face import exchange
-from badmm_kernels.gpu.streams import meeting, stream_handle
+from badmm_kernels.gpu.streams import late_arrays, stream_handle
 
-GPU_KINDS = (2, 13)  # DLPack's names for CUDA memory and CUDA managed memory
+GPU_KINDS = (2, 13)  # DLPack's codes of CUDA memory and CUDA managed memory
 
 
 @dataclass(frozen=True)
 class Ready(exchange.Library):
-    """A library of GPU arrays. `stream`: the handle on which they are ready, None for CuPy's current one; `carried`:
-    the array itself said so, whatever stream a call is given."""
+    """A library of GPU arrays that are ready on a stream.
+
+    stream: handle of the stream, None for CuPy's current one. explicit: the array itself names the stream, so a call
+    waits for it even if the call is given a stream.
+    """
 
     stream: int | None = None
-    carried: bool = False
+    explicit: bool = False
     made: list[tuple[Any, Any]] = field(default_factory=list, compare=False)
 
     def array(self, value: Any) -> Any:
-        """A CuPy result in the caller's library, sharing memory."""
+        """Return a CuPy result as an array of the caller's library that shares its memory."""
         own = next((given for view, given in self.made if view is value), None)
         return super().array(value) if own is None else own
 
@@ -42,7 +45,7 @@ def _refuse_place(name: str, place: Any) -> TypeError:
 
 
 def view(name: str, value: Any) -> tuple[Any, Ready]:
-    """(CuPy view of a GPU array, its library)."""
+    """Return (a CuPy view of a GPU array, its library)."""
     if isinstance(value, cupy.ndarray):
         array, library = value, Ready()
     elif isinstance(value, np.ndarray):
@@ -65,7 +68,7 @@ def _is_torch(value: Any) -> bool:
 
 
 def _torch(name: str, tensor: Any) -> tuple[Any, Ready]:
-    """A torch tensor; ready on torch's current stream."""
+    """View a torch tensor, which is ready on torch's current stream."""
     torch = sys.modules["torch"]
     if not tensor.is_cuda:
         raise _refuse_place(name, tensor.device)
@@ -82,7 +85,7 @@ def _interface(value: Any) -> dict[str, Any] | None:
 
 
 def _wrapped(owner: Any, interface: dict[str, Any], device: int = -1) -> Any:
-    """A CuPy array over memory that `owner` keeps alive. Unlike cupy.asarray, this never waits for a stream."""
+    """Return a CuPy array over memory that `owner` keeps alive. Unlike cupy.asarray, this never waits for a stream."""
     dtype, shape = np.dtype(interface["typestr"]), tuple(interface["shape"])
     strides = interface.get("strides")
     extent = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
@@ -97,16 +100,16 @@ def _wrapped(owner: Any, interface: dict[str, Any], device: int = -1) -> Any:
 
 
 def _from_interface(name: str, value: Any, interface: dict[str, Any]) -> tuple[Any, Ready]:
-    """An array by its interface; ready on the stream that it names, if it names one."""
+    """View an array through its interface, which may name the stream on which the array is ready."""
     exchange.check_dtype(name, np.dtype(interface["typestr"]))
     stream = interface.get("stream")
-    carried = stream is not None
-    ready = stream_handle(stream) if carried else None
-    return _wrapped(value, interface), Ready(exchange.library_of(value), ready, carried)
+    explicit = stream is not None
+    ready = stream_handle(stream) if explicit else None
+    return _wrapped(value, interface), Ready(exchange.library_of(value), ready, explicit)
 
 
 def _exchange(name: str, value: Any) -> tuple[Any, Ready]:
-    """A foreign array through DLPack, whose producer orders CuPy's current stream behind its own."""
+    """View a foreign array through DLPack, which makes CuPy's current stream wait for the producer's."""
     kind, _ = value.__dlpack_device__()
     if kind not in GPU_KINDS:
         raise _refuse_place(name, getattr(value, "device", "another device"))
@@ -122,23 +125,23 @@ def _exchange(name: str, value: Any) -> tuple[Any, Ready]:
 
 
 class DeviceMemory(ar.Memory):
-    """Arrays in GPU memory, as CuPy has them."""
+    """CuPy's arrays in GPU memory."""
 
     xp = cupy
 
     def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
-        """(CuPy view, library)."""
+        """Return (a CuPy view, its library); within a call, make the call wait for the array."""
         array, library = view(name, value)
-        if (meet := meeting.get()) is not None:
-            meet(array, library)
+        if (wait_for := late_arrays.get()) is not None:
+            wait_for(array, library)
         return array, library
 
     def address(self, array: Any) -> int:
-        """Where an array's memory begins."""
+        """Return the address of an array's first byte."""
         return int(array.data.ptr)
 
     def empty(self, library: exchange.Library, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """A fresh output; torch makes its own, so that its allocator knows of it."""
+        """Allocate an output; a tensor comes from torch's allocator, which must know of it."""
         torch = sys.modules.get("torch")
         if not isinstance(library, Ready) or library.module is None or library.module is not torch:
             return cupy.empty(shape, dtype)
@@ -147,7 +150,7 @@ class DeviceMemory(ar.Memory):
         kind = getattr(torch, dtype.name)
         if torchs.cuda_stream == chosen:
             tensor = torch.empty(shape, dtype=kind, device=device)
-        else:  # memory that is free on the stream that the call runs on, and stays until torch's own has read it
+        else:  # memory that is free on the call's stream, and that torch reuses only after its own stream has read it
             with torch.cuda.stream(torch.cuda.ExternalStream(chosen, device=device)):
                 tensor = torch.empty(shape, dtype=kind, device=device)
             tensor.record_stream(torchs)
@@ -156,12 +159,12 @@ class DeviceMemory(ar.Memory):
         return made
 
     def is_writable(self, _array: Any, value: Any) -> bool:
-        """Whether a kernel may write an array: its interface says."""
+        """Return whether a kernel may write to an array: its interface has a read-only flag."""
         interface = None if isinstance(value, cupy.ndarray) or _is_torch(value) else _interface(value)
         return interface is None or not interface["data"][1]
 
     def check_place(self, names: Sequence[str], arrays: Sequence[Any]) -> None:
-        """All on one GPU."""
+        """Raise ValueError unless all arrays are on one GPU."""
         first = arrays[0].device.id
         for name, array in zip(names, arrays, strict=True):
             if array.device.id != first:

@@ -1,4 +1,4 @@
-// Kernels that belong to no family: sums of partial sums, and the record of what a check of matrices found.
+// Kernels that all families share: sums of partial sums, and the record of a failed check of matrices.
 #include "loops.cuh"
 
 namespace coordinate {
@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(256, 4) partial_sums_f64x1(const __
     badmm::sum<double, 1, coordinate::partial_sums>(call);
 }
 
-// in[0]: an index, or -1 where nothing was found; in[1]: two values beside each. scalar[0]: which check this was.
+// in[0]: an index, or -1 if the check passed; in[1]: two values per index. scalar[0]: number of the check.
 extern "C" __global__ void __launch_bounds__(256, 4) report_f64x1(const __grid_constant__ badmm::Call call)
 {
     const badmm::Slot &slot = call.slot[0];

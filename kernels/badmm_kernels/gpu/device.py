@@ -1,4 +1,4 @@
-"""Which device is in use: CuPy's, or a test's own."""
+"""The device in use: CuPy's, or one that a test supplies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _device: Device | None = None
 
 
 def current() -> Device:
-    """The device in use; CuPy's unless a test put another in its place. Raises RuntimeError where there is none."""
+    """Return the device in use, CuPy's by default; raise RuntimeError if there is none."""
     global _device
     if _device is None:
         try:
@@ -24,7 +24,7 @@ def current() -> Device:
 
 @contextmanager
 def using(device: Device) -> Iterator[Device]:
-    """Another device in the place of CuPy's."""
+    """Within the context, use another device."""
     global _device
     before, _device = _device, device
     try:

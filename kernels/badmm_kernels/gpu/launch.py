@@ -1,4 +1,4 @@
-"""The argument of a kernel, as loops.cuh declares it; the shape of a grid; whether 16 bytes may move as one."""
+"""Launches: the argument of a kernel as loops.cuh declares it, the grid, and the choice of 16-byte loads and stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from badmm_kernels.gpu.protocol import Device
 
-# Sizes and layouts of loops.cuh; a test compares them.
+# Sizes and layouts of loops.cuh; a test compares the two.
 INPUTS, OUTPUTS, SLOTS, SCALARS, CHUNK = 10, 6, 4, 12, 1024
 SLOT = np.dtype([("in", "u8", INPUTS), ("step", "i8", INPUTS), ("out", "u8", OUTPUTS), ("rows", "i8"), ("width", "i8")])
 CALL = np.dtype([("slot", SLOT, SLOTS), ("scalar", "f8", SCALARS), ("status", "u8"), ("launch", "u8"), ("last", "i8")])
@@ -19,14 +19,14 @@ PARTIAL, TOTAL, TOTAL_AND_STATUS = 0, 1, 2
 
 THREADS = 256
 WARP = 32
-BLOCKS_A_PROCESSOR = 32  # enough to fill it several times over, few enough that threads do more than one coordinate
+BLOCKS_PER_PROCESSOR = 32  # enough to fill it several times, few enough that a thread does more than one coordinate
 LARGEST_Y = 65535
 PACK = 16  # bytes
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Inputs and outputs of one slot by address: rows × width coordinates; a step of 0 repeats an input."""
+    """Addresses of the inputs and outputs of one slot of rows × width; an input of step 0 is shared by all rows."""
 
     inputs: Sequence[int]
     steps: Sequence[int]
@@ -36,9 +36,11 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A kernel's family of entry points: its source file, its name, its loop ("map", "sum" or "client_sum"), and
-    whether there is one that moves 16 bytes as one."""
+class EntryPoint:
+    """Names of a compiled kernel: source file, name without dtype, loop ("map", "sum" or "client_sum").
+
+    packs: whether there is a version with 16-byte loads and stores.
+    """
 
     source: str
     name: str
@@ -46,11 +48,11 @@ class Kernel:
     packs: bool = True
 
 
-Shape = tuple[tuple[int, int, int], tuple[int, int, int]]
+GridAndBlock = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
-def wide(slots: Sequence[Slot], dtype: np.dtype[Any], loop: str) -> int:
-    """How many elements move as one: those of 16 bytes if every row of every array starts at a multiple of them."""
+def pack_size(slots: Sequence[Slot], dtype: np.dtype[Any], loop: str) -> int:
+    """Return the number of elements per load: 16 bytes if every row of every array is aligned to them, else 1."""
     pack = PACK // dtype.itemsize
     for slot in slots:
         ragged = slot.width % pack != 0 and (slot.rows > 1 or loop == "client_sum")
@@ -59,9 +61,9 @@ def wide(slots: Sequence[Slot], dtype: np.dtype[Any], loop: str) -> int:
     return pack
 
 
-def shape(slots: Sequence[Slot], pack: int, loop: str, processors: int) -> Shape:
-    """(grid, block): coordinates along x, rows along y, slots along z; a warp a partial sum."""
-    limit = processors * BLOCKS_A_PROCESSOR
+def grid_and_block(slots: Sequence[Slot], pack: int, loop: str, processors: int) -> GridAndBlock:
+    """Return (grid, block): coordinates along x, rows along y, slots along z; a sum has one warp per partial sum."""
+    limit = processors * BLOCKS_PER_PROCESSOR
     if loop == "sum":
         warps = THREADS // WARP
         chunks = slots[0].rows * -(-slots[0].width // CHUNK)
@@ -76,7 +78,7 @@ def shape(slots: Sequence[Slot], pack: int, loop: str, processors: int) -> Shape
 
 
 def fill(record: Any, slot: Slot) -> None:
-    """A slot into its place in a kernel's argument."""
+    """Write a slot to its field of a kernel's argument."""
     record["in"][: len(slot.inputs)] = slot.inputs
     record["step"][: len(slot.steps)] = slot.steps
     record["out"][: len(slot.outputs)] = slot.outputs
@@ -85,14 +87,14 @@ def fill(record: Any, slot: Slot) -> None:
 
 def launch(
     device: Device,
-    kernel: Kernel,
+    kernel: EntryPoint,
     slots: Sequence[Slot],
     dtype: np.dtype[Any],
     scalars: Sequence[float],
     number: int,
     last: int = PARTIAL,
 ) -> None:
-    """Run a kernel on the current device and stream; `number` names it in the record of domain errors."""
+    """Run a kernel on the current device and stream; `number` identifies the launch in the record of domain errors."""
     if not any(s.rows * s.width for s in slots):
         return
     call = np.zeros((), CALL)
@@ -100,7 +102,7 @@ def launch(
         fill(call["slot"][k], slot)
     call["scalar"][: len(scalars)] = scalars
     call["status"], call["launch"], call["last"] = device.status(), number, last
-    # a sum's value must not depend on where arrays begin: its loop takes groups of 16 bytes either way
-    pack = wide(slots, dtype, kernel.loop) if kernel.packs else 1
-    grid, block = shape(slots, pack, kernel.loop, device.processors())
+    # the value of a sum does not depend on alignment: its loop adds in groups of 16 bytes with either kind of load
+    pack = pack_size(slots, dtype, kernel.loop) if kernel.packs else 1
+    grid, block = grid_and_block(slots, pack, kernel.loop, device.processors())
     device.launch(kernel.source, f"{kernel.name}_f{dtype.itemsize * 8}x{pack}", grid, block, call)

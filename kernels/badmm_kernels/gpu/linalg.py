@@ -1,8 +1,9 @@
-"""The matrix functions of the full Gaussian on stacks (n, d, d), by the device's Cholesky, triangular solves and
-eigenvalues. Solve, never invert, but where S⁻¹ is itself the result.
+"""Matrix functions of the full Gaussian on stacks (n, d, d) by the device's Cholesky factors, triangular solves and
+eigenvalues.
 
-Nothing here waits for the device: a factorisation is checked against its matrix, and what the check finds goes into the
-record of domain errors (status.py). A stack of one is shared by all members of the others.
+Systems are solved, never inverted, unless S⁻¹ is itself the result. Nothing waits for the device: a factor is checked
+against its matrix on the device, and a failure goes to the record of domain errors (status.py). A stack of one matrix
+is shared by all members of the other stacks.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import Any, Protocol
 from badmm_kernels.gpu.device import current
 
 Array = Any
-NEAR = 0.4  # eigenvalues below it are summed term by term, as kernels/badmm_kernels/cpu/linalg.py does
-SLACK = 8.0  # times d ulp: what rounding leaves between a matrix and the product of its factors
+NEAR = 0.4  # as in cpu/linalg.py: divergences whose eigenvalues are all below it are summed term by term
+SLACK = 8.0  # times d ulp: bound of the rounding error of the product of the factors
 
 
-class Checks(Protocol):
-    """What a call does with the findings of its checks."""
+class CheckRecorder(Protocol):
+    """The recipient of the results of checks."""
 
     def factor(self, argument: str, expected: str, orders: Array) -> None:
-        """Orders of the first leading minor that is not positive, a member each; 0 where there is none."""
+        """Record, per member, the order of the first leading minor that is not positive; 0 if there is none."""
 
 
-checks: ContextVar[Checks] = ContextVar("checks")
+checks: ContextVar[CheckRecorder] = ContextVar("checks")
 
 
 def _xp() -> Any:
@@ -33,7 +34,7 @@ def _xp() -> Any:
 
 
 def _alike(left: Array, right: Array) -> tuple[Array, Array]:
-    """Both with as many members: a shared one is repeated."""
+    """Return both stacks with the same number of members; a shared one is repeated."""
     count = max(left.shape[0], right.shape[0])
     xp = _xp()
     both = [a if a.shape[0] == count else xp.ascontiguousarray(xp.broadcast_to(a, (count, *a.shape[1:])))
@@ -46,13 +47,16 @@ def _transposed(stack: Array) -> Array:
 
 
 def wide(array: Array) -> Array:
-    """The array in float64."""
+    """Return the array in float64."""
     return array.astype("float64", copy=False)
 
 
 def cholesky(argument: str, matrix: Array, expected: str = "a positive definite matrix") -> Array:
-    """Lower factors L with S = LLᵀ. A member without one is found by L itself: the first row whose diagonal is not
-    positive or whose product misses the matrix by more than rounding; no library's habits on failure are relied on."""
+    """Return lower factors L of S = LLᵀ and report the members that have none.
+
+    The check is independent of what the library returns on failure: it reports the first row of L whose diagonal is not
+    positive or whose row of LLᵀ differs from S by more than rounding.
+    """
     xp, size = _xp(), matrix.shape[-1]
     factor = current().lapack.cholesky(matrix)
     unit = SLACK * (size + 1) * xp.finfo(matrix.dtype).eps
@@ -66,7 +70,7 @@ def cholesky(argument: str, matrix: Array, expected: str = "a positive definite 
 
 
 def solve_lower(factor: Array, right: Array) -> Array:
-    """L⁻¹v, or L⁻¹B."""
+    """Return L⁻¹v, or L⁻¹B."""
     return _solve(factor, right, transposed=False)
 
 
@@ -78,12 +82,12 @@ def _solve(factor: Array, right: Array, transposed: bool) -> Array:
 
 
 def solve(factor: Array, vector: Array) -> Array:
-    """S⁻¹v."""
+    """Return S⁻¹v."""
     return _solve(factor, _solve(factor, vector, transposed=False), transposed=True)
 
 
 def inverse(factor: Array) -> Array:
-    """S⁻¹ = L⁻ᵀL⁻¹, its upper triangle the mirror of its lower one."""
+    """Return S⁻¹ = L⁻ᵀL⁻¹; its upper triangle mirrors the lower one."""
     xp = _xp()
     half = solve_lower(factor, xp.eye(factor.shape[-1], dtype=factor.dtype)[None])
     lower = xp.tril(_transposed(half) @ half)
@@ -91,27 +95,28 @@ def inverse(factor: Array) -> Array:
 
 
 def log_det(factor: Array) -> Array:
-    """log det S = 2 Σ log L_ii, a member each."""
+    """Return log det S = 2 Σ log L_ii per member."""
     xp = _xp()
     return 2.0 * xp.log(xp.diagonal(factor, axis1=-2, axis2=-1)).sum(axis=-1)
 
 
 def whitened_eigenvalues(factor: Array, difference: Array) -> Array:
-    """Eigenvalues of L⁻¹DL⁻ᵀ, a row a member."""
+    """Return the eigenvalues of L⁻¹DL⁻ᵀ, one row per member."""
     half = solve_lower(factor, difference)
     white = solve_lower(factor, _xp().ascontiguousarray(_transposed(half)))
     return current().lapack.eigvalsh(0.5 * (white + _transposed(white)))
 
 
 def ratio_divergence(phi: Callable[[Array], Array], e: Array, factor_q: Array, factor_p: Array) -> Array:
-    """Σ φ(e_i), φ(x) = x − log(1 + x), e the eigenvalues of L_q⁻¹(S_p − S_q)L_q⁻ᵀ, a member each.
+    """Return Σ φ(e_i) per member with φ(x) = x − log(1 + x), for the eigenvalues e of L_q⁻¹(S_p − S_q)L_q⁻ᵀ.
 
-    Term by term where all are small; otherwise Σ e_i less log det S_p − log det S_q: a tiny 1 + e_i lost its digits.
+    If all |e_i| < 0.4 the terms are summed. Otherwise the sum is Σ e_i − (log det S_p − log det S_q), because 1 + e_i
+    loses its digits when e_i is close to −1.
     """
     xp = _xp()
     logs = [xp.log(xp.diagonal(f, axis1=-2, axis2=-1)) for f in (factor_q, factor_p)]
-    apart = (e - 2.0 * (logs[1] - logs[0])).sum(axis=-1)
-    return xp.where(_near(e), phi(e).sum(axis=-1), apart)
+    far = (e - 2.0 * (logs[1] - logs[0])).sum(axis=-1)
+    return xp.where(_near(e), phi(e).sum(axis=-1), far)
 
 
 def _near(e: Array) -> Array:
@@ -119,26 +124,26 @@ def _near(e: Array) -> Array:
 
 
 def mean_gap(e: Array, xi_q: Array, xi_p: Array, difference: Array, precision: Array, mean: Array) -> Array:
-    """S_p (m_q − m_p): from the differences of the parameters where these are small, as S_p m_q − ξ_p elsewhere."""
+    """Return S_p (m_q − m_p): as (ξ_q − ξ_p) + (S_p − S_q) m_q, without cancellation, if all |e_i| < 0.4."""
     close = (xi_q - xi_p) + matvec(difference, mean)
     return _xp().where(_near(e)[:, None], close, matvec(precision, mean) - xi_p)
 
 
 def matvec(matrix: Array, vector: Array) -> Array:
-    """Hv."""
+    """Return Hv."""
     return (matrix @ vector[..., None])[..., 0]
 
 
 def outer(vector: Array) -> Array:
-    """vvᵀ."""
+    """Return vvᵀ."""
     return vector[..., :, None] * vector[..., None, :]
 
 
 def dot(left: Array, right: Array) -> Array:
-    """uᵀv, a member each."""
+    """Return uᵀv per member."""
     return (left * right).sum(axis=-1)
 
 
 def size(matrix: Array) -> int:
-    """d."""
+    """Return the dimension d."""
     return int(matrix.shape[-1])

@@ -1,9 +1,9 @@
-// The loops of every CUDA kernel: maps, sums over coordinates, sums over clients, and the record of a domain error.
+// The loops of all CUDA kernels: maps, sums over coordinates, sums over clients, and the record of a domain error.
 //
-// A generated kernel is one of these loops around the functions of a coordinate (`F` below), which come from the
-// family's header. F has IN inputs and OUT results, bit masks over inputs and then results of the values that must be
-// POSITIVE, NEGATIVE or are otherwise CHECKED to be finite, and `at(x, y, s)` (one coordinate) or `term(x, s)`.
-// NVRTC compiles this without any other header; the tests compile it for the host.
+// A generated kernel is one of these loops around the functions of one coordinate (`F` below), which come from the
+// family's header. F has IN inputs and OUT results; bit masks over inputs and then results of the values that must be
+// POSITIVE, NEGATIVE, or are otherwise CHECKED to be finite; and `at(x, y, s)` (a map) or `term(x, s)` (a sum).
+// NVRTC compiles this file without any other header; the tests compile it for the host.
 #ifndef BADMM_LOOPS_CUH
 #define BADMM_LOOPS_CUH
 
@@ -14,11 +14,11 @@ namespace badmm {
 typedef long long Index;
 typedef unsigned long long Word;
 
-constexpr int INPUTS = 10, OUTPUTS = 6, SLOTS = 4, SCALARS = 12;  // the largest call; runtime.py has the same numbers
-constexpr Index CHUNK = 1024;  // coordinates of a partial sum: fixed, so that no sum depends on the size of the grid
-constexpr int OVERFLOWED = 15;  // in the place of an operand's number: the sum itself
+constexpr int INPUTS = 10, OUTPUTS = 6, SLOTS = 4, SCALARS = 12;  // the largest call; launch.py has the same numbers
+constexpr Index CHUNK = 1024;  // coordinates per partial sum: fixed, so that no sum depends on the size of the grid
+constexpr int OVERFLOWED = 15;  // instead of an operand's number: the sum itself
 
-// Inputs and outputs of one slot: rows x width coordinates each. An input shared by all rows has step 0.
+// Inputs and outputs of one slot, rows x width coordinates each. An input shared by all rows has step 0.
 struct Slot {
     const void *in[INPUTS];
     Index step[INPUTS];
@@ -26,15 +26,16 @@ struct Slot {
     Index rows, width;
 };
 
-// The first domain error on a device: one for all its kernels. All zeros: none. The host reads it when it waits anyway.
+// The first domain error on a device, shared by all its kernels; all zeros if there is none. The host reads it when it
+// waits for the device.
 struct Status {
     Word launch;  // number of the launch that failed first
     Word lock;
-    Word rank;  // complement of the smallest key of that launch: which operand, at which index
+    Word rank;  // complement of the smallest key (slot, operand, index) of that launch
     double value[INPUTS + OUTPUTS];  // inputs and results there
 };
 
-// What a sum does with its result: a partial one, the last one, or the last one followed by "has any launch failed?".
+// The result of a sum: a partial sum, the total, or the total followed by whether any launch has failed.
 enum Last { PARTIAL = 0, TOTAL = 1, TOTAL_AND_STATUS = 2 };
 
 // The one argument of every kernel, passed by value.
@@ -46,7 +47,7 @@ struct Call {
     Index last;
 };
 
-// Errors are ordered by slot, operand and index, so that the one reported does not depend on timing.
+// The order of errors: slot, operand, index. It makes the reported error independent of timing.
 __device__ __forceinline__ Word key_of(int slot, int operand, Index index)
 {
     return ((Word)slot << 60) | ((Word)operand << 56) | (Word)index;
@@ -62,7 +63,7 @@ __device__ __forceinline__ int outside(double value, bool bounded)
     return bounded ? badmm_outside_f64(value, 0.0) : badmm_outside_f64(fabs(value), -1.0);
 }
 
-// Whether value number k of F is outside its domain; every value counts if `all`, as in the search for a culprit.
+// Whether value number k of F is outside its domain. With `all`, values that F does not check must be finite too.
 template <class F, class T>
 __device__ __forceinline__ int outside_domain(int k, T value, bool all = false)
 {
@@ -71,8 +72,8 @@ __device__ __forceinline__ int outside_domain(int k, T value, bool all = false)
     return outside(negative ? -value : value, positive || negative);
 }
 
-// Keep the smallest key of the first launch that fails, with the values there. A thread holds the lock within one
-// branch, so that lanes of a warp cannot wait for each other.
+// Keeps the smallest key of the first launch that fails, with the values there. A thread takes and releases the lock
+// within one branch, so that lanes of a warp cannot wait for each other.
 template <class C, int N, int M, class T, class U>
 __device__ __forceinline__ void record(const C &call, Word key, const T (&x)[N], const U (&y)[M])
 {
@@ -98,8 +99,8 @@ __device__ __forceinline__ void record(const C &call, Word key, const T (&x)[N],
     }
 }
 
-// W neighbouring elements: 16 bytes that move as one, or a single element. A plain store of 16 bytes may be split by the
-// compiler; __stwb, a store with the usual caching, is one instruction.
+// Loads and stores of W neighbouring elements: 16 bytes in one instruction, or a single element. The compiler may split
+// a plain store of 16 bytes; __stwb, a store with the usual caching, stays one instruction.
 __device__ __forceinline__ void load(float (&x)[4], const void *from, Index i)
 {
     const float4 pack = *(const float4 *)((const float *)from + i);
@@ -132,8 +133,8 @@ template <class T> __device__ __forceinline__ void store(const T (&y)[1], void *
     ((T *)to)[i] = y[0];
 }
 
-// Coordinates i .. i + W - 1 of one row: every input is loaded before any output is stored, so that an output may be
-// an input's memory.
+// Maps coordinates i .. i + W - 1 of one row. All inputs are loaded before any output is stored, so that an output may
+// share its memory with an input.
 template <class T, int W, class F>
 __device__ __forceinline__ void coordinates(const Call &call, const Slot &slot, Index row, Index i, Word &least)
 {
@@ -163,7 +164,7 @@ __device__ __forceinline__ void coordinates(const Call &call, const Slot &slot, 
     for (int k = 0; k < F::OUT; ++k) store(y[k], slot.out[k], row * slot.width + i);
 }
 
-// Elementwise over rows x width, slot by slot along z. W > 1 needs rows that start at multiples of 16 bytes.
+// Maps rows x width coordinates; z is the slot. W > 1 needs rows that start at multiples of 16 bytes.
 template <class T, int W, class F> __device__ __forceinline__ void map(const Call &call)
 {
     const Slot &slot = call.slot[blockIdx.z];
@@ -177,9 +178,9 @@ template <class T, int W, class F> __device__ __forceinline__ void map(const Cal
     }
 }
 
-// Which client's which operand made a column's sum leave the finite numbers: the first one, else the sum itself.
+// Records the first operand and client that are not finite in a column whose sum is not finite, else the sum itself.
 template <class T, class F>
-__device__ __forceinline__ void blame(const Call &call, const Slot &slot, Index i, T sum)
+__device__ __forceinline__ void record_overflow(const Call &call, const Slot &slot, Index i, T sum)
 {
     T value[1] = {sum};
     const T none[1] = {sum};
@@ -195,7 +196,7 @@ __device__ __forceinline__ void blame(const Call &call, const Slot &slot, Index 
     record(call, key, value, none);
 }
 
-// Sum over clients (rows) of one term a column, in double; a thread owns its columns, clients come in order.
+// Sums one term per column over clients (rows) in double; a thread owns its columns and adds the clients in order.
 template <class T, int W, class F> __device__ __forceinline__ void client_sum(const Call &call)
 {
     const Slot &slot = call.slot[blockIdx.z];
@@ -223,7 +224,7 @@ template <class T, int W, class F> __device__ __forceinline__ void client_sum(co
         store(y, slot.out[0], i);
 #pragma unroll
         for (int w = 0; w < W; ++w)
-            if (outside(y[w], false)) blame<T, F>(call, slot, i + w, y[w]);
+            if (outside(y[w], false)) record_overflow<T, F>(call, slot, i + w, y[w]);
     }
 }
 
@@ -234,8 +235,8 @@ __device__ __forceinline__ double warp_sum(double sum)
     return sum;
 }
 
-// One partial sum of terms for every chunk of every row, each by one warp (blockDim.x = 32) in a fixed order: lane l
-// takes groups l, l + 32, ... of G neighbours, whether they are loaded as one (W = G) or one by one (W = 1).
+// Sums the terms of every chunk of every row, one warp (blockDim.x = 32) per chunk, in a fixed order: lane l takes
+// groups l, l + 32, ... of G neighbours, whether they are loaded together (W = G) or one by one (W = 1).
 template <class T, int W, class F> __device__ __forceinline__ void sum(const Call &call)
 {
     constexpr int G = 16 / sizeof(T);

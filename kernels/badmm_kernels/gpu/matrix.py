@@ -1,4 +1,4 @@
-"""Functions of the full Gaussian on a GPU: stacks of vectors and matrices in, checks that do not wait, results out."""
+"""Calls of the full Gaussian's functions on a GPU: stacks of vectors and matrices, and checks that do not wait."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from badmm_kernels.face import arrays as ar
-from badmm_kernels.face.outputs import prepare
+from badmm_kernels.face.calls import MatrixCall
 from badmm_kernels.gpu import linalg, status
 from badmm_kernels.gpu.device import current
-from badmm_kernels.gpu.launch import Kernel, Slot, launch
+from badmm_kernels.gpu.launch import EntryPoint, Slot, launch
 from badmm_kernels.gpu.runtime import DOUBLE, PARTIAL_SUMS, total
 
-REPORT = Kernel("common", "report", "map", packs=False)
+REPORT = EntryPoint("common", "report", "map", packs=False)
 Explain = Callable[[status.Failure], None]
 
 
@@ -28,18 +28,18 @@ class FunctionKernel:
     source: str
 
     def __call__(self, values: Any) -> Any:
-        """The function's values; no domain is tested."""
+        """Return the function's values; no domain is tested."""
         device = current()
         address, whole = device.memory.address, device.memory.xp.ascontiguousarray(values)
         result = device.memory.xp.empty_like(whole)
         slot = Slot([address(whole)], [whole.size], [address(result)], 1, whole.size)
-        launch(device, Kernel(self.source, self.name, "map"), [slot], DOUBLE, (), 0)
+        launch(device, EntryPoint(self.source, self.name, "map"), [slot], DOUBLE, (), 0)
         return result
 
 
 @dataclass
-class Checks:
-    """The checks of one call, in the order in which their errors take precedence."""
+class MatrixChecks:
+    """The checks of one call; the error of an earlier check takes precedence."""
 
     names: list[str]
     shapes: list[tuple[int, ...]]
@@ -49,11 +49,11 @@ class Checks:
     number: int = 0
 
     def explain(self, failure: status.Failure) -> None:
-        """Raise the error of the check that found something."""
+        """Raise the error of the check that failed."""
         self.explanations[failure.operand](failure)
 
     def report(self, found: Any, values: Any, explain: Explain) -> None:
-        """Record the smallest index found, none below 0, with the two values beside it."""
+        """Record the smallest index >= 0 in `found` with its two values; `explain` raises its error."""
         device = current()
         xp, address = device.memory.xp, device.memory.address
         found = xp.ascontiguousarray(found, dtype="int64").reshape(-1)
@@ -63,7 +63,7 @@ class Checks:
         self.explanations.append(explain)
 
     def finite(self, k: int, array: Any) -> None:
-        """Argument number k has only finite numbers."""
+        """Check that all numbers of argument k are finite."""
         xp, name, shape, dtype = current().memory.xp, self.names[k], self.shapes[k], array.dtype
         flat = array.reshape(-1)
         wrong = ~xp.isfinite(flat)
@@ -76,7 +76,7 @@ class Checks:
         self.report(xp.where(wrong.any(), at, -1), xp.stack([value, value]), explain)
 
     def symmetric(self, k: int, array: Any) -> None:
-        """Argument number k is symmetric to rounding: 8 d ulp of the largest entry, as on a CPU."""
+        """Check that argument k is symmetric to 8 d ulp of its largest entry, as on a CPU."""
         xp, name, shape, dtype = current().memory.xp, self.names[k], self.shapes[k], array.dtype
         flipped = xp.swapaxes(array, -1, -2)
         scale = xp.abs(array).max(axis=(-1, -2), keepdims=True)
@@ -92,7 +92,7 @@ class Checks:
         self.report(xp.where(excess.take(at) > 0, at, -1), xp.stack(pair), explain)
 
     def factor(self, argument: str, expected: str, orders: Any) -> None:
-        """Every member has a Cholesky factor; `orders` are those of the first minor that is not positive, or 0."""
+        """Check that every member has a Cholesky factor; `orders`: see `linalg.CheckRecorder.factor`."""
         xp = current().memory.xp
 
         def explain(failure: status.Failure) -> None:
@@ -105,7 +105,7 @@ class Checks:
         self.report(members, xp.stack([orders, orders], axis=-1), explain)
 
     def result(self, name: str, array: Any) -> None:
-        """A result that is finite."""
+        """Check that a result is finite."""
         xp, dtype = current().memory.xp, array.dtype
 
         def explain(_failure: status.Failure) -> None:
@@ -115,31 +115,19 @@ class Checks:
 
 
 @dataclass(frozen=True)
-class MatrixKernel:
-    """A function of vector-and-matrix members, in stacked calls of linalg.py."""
-
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    one: Callable[..., Any]
-    reduction: bool
+class MatrixKernel(MatrixCall):
+    """A function of vectors and matrices in stacked calls of linalg.py."""
 
     def __call__(self, values: Sequence[Any], _scalars: Sequence[Any], option: Any, stream: Any = None) -> Any:
-        """`option` is `out` for a map and `axis` for a reduction."""
+        """Run the function; `option` is `out` for a map and `axis` for a reduction."""
         device = current()
-        names, views = [n for n, _ in self.operands], ar.Views(device.memory)
-        member = ar.members(names, [d for _, d in self.operands], values, views)
-        if self.reduction:
-            ar.check_axis(option)
-        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
-        named = list(zip(names, member.arrays, strict=True))
+        views = ar.Views(device.memory)
+        member = self.inputs(values, option, views)
         with device.on(member.libraries, member.arrays, stream):
-            outputs = []
-            if not self.reduction:
-                library = member.library
-                outputs = prepare(option, shapes, member.dtype, named, [(), ()], views, library=library)
+            outputs = self.outputs(member, option, views)
             if math.prod(member.lead) == 0:
-                return self._nothing(member, outputs, option)
-            checks, results = self._compute(member, names)
+                return self._empty_result(member, outputs, option)
+            checks, results = self._compute(member)
             if self.reduction:
                 return self._sums(member, results, option, checks.number)
             for out, part in zip(outputs, results, strict=True):
@@ -148,12 +136,12 @@ class MatrixKernel:
                 checks.result(self.name, out)
             return member.library.wrap(outputs, option)
 
-    def _compute(self, member: ar.Members, names: list[str]) -> tuple[Checks, Any]:
-        """Inputs checked, then the function, on flat stacks; a shared input is a stack of one."""
+    def _compute(self, member: ar.Members) -> tuple[MatrixChecks, Any]:
+        """Check the inputs and run the function on flat stacks; a shared input is a stack of one."""
         xp = current().memory.xp
-        ranks = zip(names, member.arrays, member.ranks, strict=True)
+        ranks = zip(self.names, member.arrays, member.ranks, strict=True)
         stacked = frozenset(n for n, a, rank in ranks if a.ndim > rank)
-        checks = Checks(names, [a.shape for a in member.arrays], member.lead, stacked)
+        checks = MatrixChecks(self.names, [a.shape for a in member.arrays], member.lead, stacked)
         checks.number = status.register(self.name, checks.explain)
         stacks = []
         for k, ((_, domain), array, rank) in enumerate(zip(self.operands, member.arrays, member.ranks, strict=True)):
@@ -168,15 +156,15 @@ class MatrixKernel:
         finally:
             linalg.checks.reset(token)
 
-    def _nothing(self, member: ar.Members, outputs: list[Any], option: Any) -> Any:
-        """The result for no members."""
+    def _empty_result(self, member: ar.Members, outputs: list[Any], option: Any) -> Any:
+        """Return the result of a call without members."""
         if not self.reduction:
             return member.library.wrap(outputs, option)
         empty = current().memory.empty(member.library, member.lead, DOUBLE)
         return 0.0 if option is None else member.library.wrap([empty], None)[0]
 
     def _sums(self, member: ar.Members, values: Any, axis: int | None, number: int) -> Any:
-        """One value a member, left on the device, or their sum on the host."""
+        """Return one value per member on the device, or their sum on the host."""
         device, count = current(), math.prod(member.lead)
         xp = device.memory.xp
         whole = xp.ascontiguousarray(xp.broadcast_to(values, (count,)), dtype=DOUBLE)

@@ -1,4 +1,4 @@
-"""What the rest of this folder needs of a device: its memory, its kernels, its factorisations."""
+"""The interface of a device: memory, kernel launches, factorisations."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ UNUSABLE = "device: expected an NVIDIA GPU with its driver for device='gpu', got
 
 
 class Lapack(Protocol):
-    """Factorisations of stacks (n, d, d) that do not wait and do not say whether they succeeded."""
+    """Factorisations of stacks (n, d, d) that neither wait nor report whether they succeeded."""
 
     def cholesky(self, stack: Any) -> Any:
-        """Lower factors, upper triangles zero; anything where there is none."""
+        """Return lower factors with zero upper triangles; arbitrary values for a matrix without a factor."""
 
     def solve_triangular(self, factors: Any, right: Any, transposed: bool) -> Any:
-        """L⁻¹B or L⁻ᵀB for right-hand sides (n, d, k)."""
+        """Return L⁻¹B or L⁻ᵀB for right-hand sides (n, d, k)."""
 
     def eigvalsh(self, stack: Any) -> Any:
-        """Eigenvalues (n, d) of symmetric matrices, ascending."""
+        """Return the eigenvalues (n, d) of symmetric matrices in ascending order."""
 
 
 class Device(Protocol):
-    """Memory and kernels of the GPUs of one machine. Kernels run, and arrays are made, where `on` says."""
+    """Memory and kernels of the GPUs of one machine; kernels run and arrays are allocated within the context `on`."""
 
     @property
     def memory(self) -> ar.Memory:
-        """How arrays are viewed and made."""
+        """The memory that views and allocates arrays."""
 
     @property
     def lapack(self) -> Lapack:
-        """Its factorisations."""
+        """The factorisations."""
 
     def on(
         self, libraries: Sequence[exchange.Library], arrays: Sequence[Any], stream: Any
     ) -> AbstractContextManager[Any]:
-        """The arrays' device, and the stream that a call of theirs runs on."""
+        """Return a context that selects the arrays' device and the stream of a call on them."""
 
     def processors(self) -> int:
-        """Multiprocessors of the current device."""
+        """Return the number of multiprocessors of the current device."""
 
     def launch(
         self, source: str, kernel: str, grid: tuple[int, ...], block: tuple[int, ...], call: np.ndarray[Any, Any]
@@ -56,10 +56,10 @@ class Device(Protocol):
         """Run a kernel of kernels/badmm_kernels/gpu/<source>.cu on the current stream, with one argument by value."""
 
     def status(self) -> int:
-        """Address of the current device's record of domain errors."""
+        """Return the address of the current device's record of domain errors."""
 
     def read(self, array: Any) -> np.ndarray[Any, Any]:
-        """A small array on the host; waits for the current stream."""
+        """Copy a small array to the host; this waits for the current stream."""
 
     def take_status(self, index: int | None) -> list[np.ndarray[Any, Any]]:
-        """Wait for all work on a device, or on every device used; their records, cleared."""
+        """Wait for one device, or for every device used; return their records and clear them."""

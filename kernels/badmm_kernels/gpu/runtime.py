@@ -1,7 +1,7 @@
-"""Elementwise kernels and sums on a GPU: what stands between a caller's device arrays and the loops of loops.cuh.
+"""Calls of elementwise kernels and sums on a GPU, whose loops are in loops.cuh.
 
-The generated modules hold records of the classes below. Shapes, dtypes, layout and devices are checked before a launch;
-domains inside the kernel's own pass, without waiting for it (see status.py).
+The generated modules hold instances of the classes below. Shapes, dtypes, layout and devices are checked before a
+launch. The kernel itself tests the domains, and the host does not wait for it (status.py).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from badmm_kernels.face import arrays as ar
-from badmm_kernels.face.calls import SLOTWISE, Elementwise, MapCall, check_clients, refuse_results, slot_batches
+from badmm_kernels.face.calls import SLOTWISE, ElementwiseCall, MapCall, check_clients, refuse_results, slot_batches
 from badmm_kernels.face.outputs import prepare
 from badmm_kernels.gpu import status
 from badmm_kernels.gpu.device import current
-from badmm_kernels.gpu.launch import CHUNK, PARTIAL, TOTAL, TOTAL_AND_STATUS, Kernel, Slot, launch
+from badmm_kernels.gpu.launch import CHUNK, PARTIAL, TOTAL, TOTAL_AND_STATUS, EntryPoint, Slot, launch
 
 DOUBLE = np.dtype(np.float64)
-PARTIAL_SUMS = Kernel("common", "partial_sums", "sum")
+PARTIAL_SUMS = EntryPoint("common", "partial_sums", "sum")
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an error needs to know of a batch, without its memory."""
+    """The description of a batch that errors need, without its memory."""
 
     names: list[str]
     shapes: list[tuple[int, ...]]
@@ -38,52 +38,52 @@ class Inputs:
 
     @classmethod
     def of(cls, batch: ar.Batch) -> Inputs:
-        """The inputs of a batch."""
+        """Describe the inputs of a batch."""
         shapes = [a.shape for a in batch.arrays]
         return cls(list(batch.names), shapes, list(batch.steps), batch.shape, batch.width, batch.dtype)
 
 
 def slot_of(batch: ar.Batch, outputs: Sequence[Any]) -> Slot:
-    """A batch and its outputs by address."""
+    """Return the addresses of a batch and its outputs."""
     address = batch.memory.address
     inputs, out = [address(a) for a in batch.flat], [address(o) for o in outputs]
     return Slot(inputs, batch.steps, out, batch.rows, batch.width)
 
 
-def add_up(
-    terms: Kernel,
+def reduce_rows(
+    terms: EntryPoint,
     slot: Slot,
     dtype: np.dtype[Any],
     numbers: Sequence[float],
     number: int,
-    lines: int,
+    count: int,
     last: int,
     result: Any,
 ) -> None:
-    """Partial sums of the terms, then sums of those, `CHUNK` at a time, until one a line is left; into `result`."""
+    """Sum the terms of each of `count` rows into `result`: sums of `CHUNK` terms, then sums of `CHUNK` such sums, …"""
     device = current()
     xp, address = device.memory.xp, device.memory.address
-    kept = []  # the memory of partial sums outlives the launch that reads them
+    kept = []  # the memory of partial sums must outlive the launch that reads them
     while True:
         partials = slot.rows * -(-slot.width // CHUNK)
-        done = partials == lines
+        done = partials == count
         out = result if done else xp.empty(partials, DOUBLE)
         filled = Slot(slot.inputs, slot.steps, [address(out)], slot.rows, slot.width)
         launch(device, terms, [filled], dtype, numbers, number, last if done else PARTIAL)
         if done:
             return
-        count = partials // lines
-        slot = Slot([address(out)], [count], [], lines, count)
+        width = partials // count
+        slot = Slot([address(out)], [width], [], count, width)
         terms, dtype, numbers = PARTIAL_SUMS, DOUBLE, ()
         kept.append(out)
 
 
-def total(terms: Kernel, slot: Slot, dtype: np.dtype[Any], numbers: Sequence[float], number: int) -> float:
-    """The sum of everything on the host, which waits: the last kernel looks at the record of errors, so that one copy
-    brings both."""
+def total(terms: EntryPoint, slot: Slot, dtype: np.dtype[Any], numbers: Sequence[float], number: int) -> float:
+    """Return the sum of all terms; the host waits. The last kernel also reads the record of domain errors, so that one
+    copy transfers both."""
     device = current()
     result = device.memory.xp.empty(2, DOUBLE)
-    add_up(terms, slot, dtype, numbers, number, 1, TOTAL_AND_STATUS, result)
+    reduce_rows(terms, slot, dtype, numbers, number, 1, TOTAL_AND_STATUS, result)
     value, failed = device.read(result)
     if failed:
         status.raise_first(device, None, number)
@@ -91,22 +91,22 @@ def total(terms: Kernel, slot: Slot, dtype: np.dtype[Any], numbers: Sequence[flo
 
 
 @dataclass(frozen=True)
-class OnDevice(Elementwise):
-    """A record of kernels/badmm_kernels/gpu/<source>.cu."""
+class DeviceCall(ElementwiseCall):
+    """A kernel of gpu/<source>.cu."""
 
     source: str
 
     def memory(self) -> ar.Memory:
-        """The device's."""
+        """Return the device's memory."""
         return current().memory
 
     def on(self, inputs: Sequence[ar.Batch], stream: Any) -> AbstractContextManager[Any]:
-        """The device of the arrays, and the stream that the call runs on."""
+        """Return a context that selects the arrays' device and the stream of the call."""
         libraries = [library for batch in inputs for library in batch.libraries]
         return current().on(libraries, inputs[0].arrays, stream)
 
     def _refuse(self, inputs: Inputs, failure: status.Failure, value: Any) -> None:
-        """Raise the error of the operand that a sum found outside its domain; `index` is the operand's own."""
+        """Raise the error of the operand that a sum found outside its domain, if any; the index is that operand's."""
         if failure.operand < len(self.operands):
             own = inputs.shapes[failure.operand]
             at = ar.where(failure.index % math.prod(own), own)  # a shared input may have been repeated
@@ -115,18 +115,18 @@ class OnDevice(Elementwise):
 
 
 @dataclass(frozen=True)
-class MapKernel(MapCall, OnDevice):
-    """An elementwise map: all slots in one launch."""
+class MapKernel(MapCall, DeviceCall):
+    """An elementwise map; all slots run in one launch."""
 
     def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Any]]) -> None:
-        """Every slot at once."""
+        """Compute the outputs of all slots in one launch."""
         kept = [Inputs.of(b) for b in batches]
         number = status.register(self.name, lambda failure: self._explain(kept[failure.slot], failure))
         slots = [slot_of(b, o) for b, o in zip(batches, outputs, strict=True)]
-        launch(current(), Kernel(self.source, self.name, "map"), slots, batches[0].dtype, numbers[0], number)
+        launch(current(), EntryPoint(self.source, self.name, "map"), slots, batches[0].dtype, numbers[0], number)
 
     def _explain(self, inputs: Inputs, failure: status.Failure) -> None:
-        """Name the first operand outside its domain at the failing coordinate, else the result."""
+        """Raise the error of the first operand outside its domain at the failing coordinate, else of the result."""
         row, column = divmod(failure.index, max(1, inputs.width))
         with np.errstate(over="ignore"):
             numbers = [inputs.dtype.type(v) for v in failure.values]
@@ -139,11 +139,12 @@ class MapKernel(MapCall, OnDevice):
 
 
 @dataclass(frozen=True)
-class ReductionKernel(OnDevice):
-    """Σ over coordinates in float64, in a fixed order: `axis=None` all of them, `axis=-1` those of the last axis."""
+class ReductionKernel(DeviceCall):
+    """A sum over coordinates in float64 in a fixed order: over all (`axis=None`) or the last axis (`axis=-1`)."""
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None, stream: Any = None) -> Any:
-        """Run the reduction: a Python float (the host waits), or a float64 array of the leading shape (it does not)."""
+        """Run the reduction; return a Python float (the host waits) or a float64 array of the leading shape (it does
+        not)."""
         ar.check_axis(axis)
         batch = ar.batch(self.names, values, ar.Views(self.memory()))
         numbers, _ = self.numbers(scalars, DOUBLE)
@@ -157,35 +158,35 @@ class ReductionKernel(OnDevice):
             return self._total(batch, numbers, number)
 
     def _rows(self, batch: ar.Batch, numbers: tuple[float, ...], number: int) -> Any:
-        """One sum a row, left on the device."""
+        """Return one sum per row, on the device."""
         result = batch.memory.empty(batch.library, batch.shape[:-1], DOUBLE)
         if batch.rows * batch.width == 0:
             result.fill(0.0)
         else:
-            terms = Kernel(self.source, self.name, "sum")
-            add_up(terms, slot_of(batch, ()), batch.dtype, numbers, number, batch.rows, TOTAL, result)
+            terms = EntryPoint(self.source, self.name, "sum")
+            reduce_rows(terms, slot_of(batch, ()), batch.dtype, numbers, number, batch.rows, TOTAL, result)
         return batch.library.wrap([result], None)[0]
 
     def _total(self, batch: ar.Batch, numbers: tuple[float, ...], number: int) -> float:
-        """The sum of everything; its own kernel looks at the record of errors, so that one copy brings both."""
+        """Return the sum of all terms, on the host."""
         if batch.rows * batch.width == 0:
             return 0.0
-        return total(Kernel(self.source, self.name, "sum"), slot_of(batch, ()), batch.dtype, numbers, number)
+        return total(EntryPoint(self.source, self.name, "sum"), slot_of(batch, ()), batch.dtype, numbers, number)
 
     def _explain(self, inputs: Inputs, failure: status.Failure) -> None:
-        """Name the operand outside its domain, else the sum."""
+        """Raise the error of the operand outside its domain, else of the sum."""
         self._refuse(inputs, failure, failure.values[min(failure.operand, len(self.operands) - 1)])
         raise ValueError(f"{self.name}: the sum overflows float64")
 
 
 @dataclass(frozen=True)
-class ClientSumKernel(OnDevice):
-    """Σ over the leading client axis, float64 accumulators, all slots in one launch."""
+class ClientSumKernel(DeviceCall):
+    """A sum over the leading client axis with float64 accumulators; all slots run in one launch."""
 
     def slotwise(
         self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any, stream: Any = None
     ) -> tuple[Any, ...]:
-        """One array a slot, without the client axis."""
+        """Run the sum; return one array per slot, without the client axis."""
         views = ar.Views(self.memory())
         batches = slot_batches(names, arguments, views)
         check_clients(batches)
@@ -202,10 +203,10 @@ class ClientSumKernel(OnDevice):
                 whole = slot_of(batch, [output])
                 width = math.prod(batch.shape[1:])
                 slots.append(Slot(whole.inputs, whole.steps, whole.outputs, batch.shape[0], width))
-            launch(current(), Kernel(self.source, self.name, "client_sum"), slots, dtype, numbers, number)
+            launch(current(), EntryPoint(self.source, self.name, "client_sum"), slots, dtype, numbers, number)
             return library.wrap(outputs, out)
 
     def _explain(self, inputs: Inputs, failure: status.Failure) -> None:
-        """Name the operand outside its domain, else the sum."""
+        """Raise the error of the operand outside its domain, else of the sum."""
         self._refuse(inputs, failure, failure.values[0])
         raise ValueError(f"{self.name}: the sum overflows {inputs.dtype}")

@@ -1,9 +1,9 @@
 """Domain errors that are found on a device and raised later.
 
-A kernel never waits for the host to look at its result. A value outside its domain goes into one record a device: the
-first launch that fails keeps its smallest (slot, operand, index) and the values there. The host raises the error when
-it waits for the device anyway, in a reduction that returns a Python float, or when `synchronize` is called, like CUDA's
-own asynchronous errors. What the numbers mean is kept here, for the last `KEPT` launches.
+Kernels are asynchronous. A value outside its domain goes into one record per device: the first failing launch keeps its
+smallest (slot, operand, index) and the values there. Like CUDA's own asynchronous errors, the error is raised when the
+host waits for the device: in a reduction that returns a Python float, or in `synchronize`. This module keeps the
+functions that explain a record, for the last `KEPT` launches.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from badmm_kernels.gpu.device import current
 from badmm_kernels.gpu.protocol import Device
 
 KEPT = 1 << 14
-OVERFLOWED = 15  # in the place of an operand's number: the sum itself
+OVERFLOWED = 15  # instead of an operand's number: the sum itself
 _WORD = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a device recorded: which slot, which operand, at which flat index, and the values there."""
+    """A domain error: slot, operand, flat index, and the values there."""
 
     slot: int
     operand: int
@@ -42,7 +42,7 @@ _lock = threading.Lock()
 
 
 def register(name: str, explain: Explain) -> int:
-    """The number of a new launch; `explain` raises its error and holds no array."""
+    """Return the number of a new launch; `explain` raises its error and must not hold an array."""
     number = next(_numbers)
     with _lock:
         _launches[number] = (name, explain)
@@ -52,13 +52,16 @@ def register(name: str, explain: Explain) -> int:
 
 
 def failure(record: np.ndarray[Any, Any]) -> Failure:
-    """The record of a device in words of the call: keys are packed as loops.cuh's `key_of` packs them."""
+    """Decode a device's record, whose key is packed by `key_of` of loops.cuh."""
     key = ~int(record["rank"]) & _WORD
     return Failure(key >> 60, key >> 56 & 15, key & ((1 << 56) - 1), tuple(float(v) for v in record["value"]))
 
 
-def raise_first(device: Device, index: int | None = None, asked_by: int = 0) -> None:
-    """Wait for a device, or for all, and raise the error that it recorded, if any; the record is cleared."""
+def raise_first(device: Device, index: int | None = None, waiting_launch: int = 0) -> None:
+    """Wait for one device, or for all, clear the records, and raise the recorded error, if any.
+
+    waiting_launch: the launch for whose result the host waits; the error of another launch gets a note that names it.
+    """
     errors = []
     for record in device.take_status(index):
         number = int(record["launch"])
@@ -70,7 +73,7 @@ def raise_first(device: Device, index: int | None = None, asked_by: int = 0) -> 
                 explain(failure(record))
             raise ValueError(f"{name or 'a kernel'}: expected values inside the domain, got one outside it")
         except ValueError as error:
-            if number != asked_by:
+            if number != waiting_launch:
                 error.add_note(f"found by {name or 'a kernel'}, launch {number}, and reported when the host waited")
             errors.append(error)
     for other in errors[1:]:
@@ -80,5 +83,5 @@ def raise_first(device: Device, index: int | None = None, asked_by: int = 0) -> 
 
 
 def synchronize(index: int | None = None) -> None:
-    """`badmm_kernels.synchronize` of the device in use."""
+    """Implement `badmm_kernels.synchronize` for the device in use."""
     raise_first(current(), index)

@@ -1,4 +1,4 @@
-"""The stream that a call runs on, and the order between it and the streams that its arrays are ready on."""
+"""The stream of a call, and its order relative to the streams on which the arrays are ready."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from badmm_kernels.face import exchange
 
 LEGACY = 1  # CUDA's other name for the default stream, whose handle is 0
-# What a call that has begun does with an array that it meets then: one of `out`.
-meeting: ContextVar[Callable[[Any, exchange.Library], None] | None] = ContextVar("meeting", default=None)
+# Within a call, the function that makes it wait for an array viewed after the call has begun: one of `out`.
+late_arrays: ContextVar[Callable[[Any, exchange.Library], None] | None] = ContextVar("late_arrays", default=None)
 
 
 def stream_handle(stream: Any) -> int:
-    """A stream as an integer handle."""
+    """Return a stream as an integer handle."""
     if not isinstance(stream, (bool, str)):
         for number in (stream, getattr(stream, "ptr", None), getattr(stream, "cuda_stream", None)):
             if isinstance(number, (int, np.integer)) and number >= 0:
@@ -40,7 +40,7 @@ class _Handle:
 
 
 def _stream(handle: int) -> Any:
-    """CuPy's object for a stream handle."""
+    """Return CuPy's object of a stream handle."""
     current = cupy.cuda.get_current_stream()
     if handle == current.ptr:
         return current
@@ -48,31 +48,31 @@ def _stream(handle: int) -> Any:
 
 
 class _Order:
-    """The stream that a call runs on, `chosen`, and the others that its arrays are ready on."""
+    """The stream of a call, `chosen`, and the other streams on which its arrays are ready."""
 
-    def __init__(self, handle: int, current: int, only_carried: bool) -> None:
+    def __init__(self, handle: int, current: int, only_explicit: bool) -> None:
         self.chosen = _stream(handle)
-        self._handle, self._current, self._only_carried = handle, current, only_carried
+        self._handle, self._current, self._only_explicit = handle, current, only_explicit
         self._others: dict[int, Any] = {}
 
-    def behind(self, stream: int | None, carried: bool) -> None:
-        """The call waits for a stream; None is CuPy's current one."""
+    def wait_for(self, stream: int | None, explicit: bool) -> None:
+        """Make the call wait for a stream; None is CuPy's current one."""
         handle = self._current if stream is None else stream
-        if handle == self._handle or handle in self._others or (self._only_carried and not carried):
+        if handle == self._handle or handle in self._others or (self._only_explicit and not explicit):
             return
         self._others[handle] = other = _stream(handle)
         self.chosen.wait_event(other.record())
 
-    def meet(self, array: Any, library: Any) -> None:
-        """The call waits for an array that it meets late; one on another device will be refused by name."""
+    def wait_for_late(self, array: Any, library: Any) -> None:
+        """Make the call wait for an array viewed during it; `Memory.check_place` refuses one on another device."""
         if array.device.id != cupy.cuda.runtime.getDevice():
             return
-        self.behind(library.stream, library.carried)
-        if library.carried:  # by DLPack it is ready on the call's own stream, but it is read on CuPy's
-            self.behind(None, False)
+        self.wait_for(library.stream, library.explicit)
+        if library.explicit:  # through DLPack it is ready on the call's own stream, but it is read on CuPy's
+            self.wait_for(None, False)
 
     def release(self) -> None:
-        """The other streams wait for the call: what it wrote may be theirs."""
+        """Make the other streams wait for the call, which may have written to their arrays."""
         if self._others:
             done = self.chosen.record()
             for other in self._others.values():
@@ -81,23 +81,23 @@ class _Order:
 
 @contextmanager
 def running(libraries: Sequence[Any], index: int, stream: Any) -> Iterator[None]:
-    """A device, and on it the given stream, or that of the first library: torch's current one, else CuPy's.
+    """Within the context, select a device and a stream: `stream`, else that of the first library, else CuPy's current.
 
-    libraries: those of the inputs (`arrays.Ready`). Arrays that are ready on other streams, `out` among them, are
-    waited for, on the device, and their streams wait for the call. With `stream` given, the caller has ordered them,
-    except those that carry a stream themselves.
+    libraries: those of the inputs (`arrays.Ready`). The call waits, on the device, for arrays that are ready on other
+    streams, `out` included, and those streams wait for the call. If `stream` is given, the caller is responsible for
+    that order, except for arrays that name their stream.
     """
     with cupy.cuda.Device(index):
         current = cupy.cuda.get_current_stream().ptr
         first = libraries[0]
-        home = current if first.carried or first.stream is None else first.stream
+        home = current if first.explicit or first.stream is None else first.stream
         order = _Order(home if stream is None else stream_handle(stream), current, stream is not None)
         for library in libraries:
-            order.behind(library.stream, library.carried)
-        token = meeting.set(order.meet)
+            order.wait_for(library.stream, library.explicit)
+        token = late_arrays.set(order.wait_for_late)
         try:
             with order.chosen:
                 yield
         finally:
-            meeting.reset(token)
+            late_arrays.reset(token)
             order.release()

@@ -1,8 +1,8 @@
-// One pass of an optimizer over its coordinates, on top of loops.cuh: normals read, or drawn by counter; state in place.
+// One pass of an optimizer over its coordinates, with the state updated in place and normals read or drawn by counter.
 //
-// Here F has IN inputs, then NORMALS normals, OUT results, the masks of loops.cuh over all three in that order,
-// `at(x, y, s)` of one coordinate, `draw(seed, step, block, numbers)`: the normals of one block, 16 bytes of them, and
-// LANES: number j of block l of a tile of LANES blocks is the tile's coordinate LANES j + l.
+// F has IN inputs, then NORMALS normals, OUT results, the masks of loops.cuh over all three in that order, and
+// `at(x, y, s)` for one coordinate. `draw(seed, step, block, numbers)` gives the normals of one block, 16 bytes of them;
+// number j of block l of a tile of LANES blocks belongs to the tile's coordinate LANES j + l.
 #ifndef BADMM_SWEEP_CUH
 #define BADMM_SWEEP_CUH
 
@@ -10,24 +10,25 @@
 
 namespace badmm {
 
-constexpr int STEPS = 2;  // the most normals that a sweep has
+constexpr int STEPS = 2;  // largest number of normals of a sweep
 
-// The one argument of a sweep's kernel. Scalars, seed and counters are those given here unless rows have their own.
+// The one argument of a sweep's kernel. `scalar` and `address` hold for all rows unless `scalars` and `addresses` are
+// given.
 struct Sweep {
     Slot slot;                  // inputs, then normals that are read; results, then normals that are kept
     double scalar[SCALARS];
-    double number[INPUTS];      // in the place of an input without memory
-    Word address[1 + STEPS];    // the seed, then a counter for each normal
-    const double *scalars;      // a row's scalars, or null
-    const Word *addresses;      // a row's seed and counters, or null
-    Index count;                // scalars a row
-    Word alone;                 // inputs that are one number a row
-    Word drawn;                 // normals that are drawn
+    double number[INPUTS];      // values of the inputs without memory
+    Word address[1 + STEPS];    // the seed, then one counter per normal
+    const double *scalars;      // scalars per row, or null
+    const Word *addresses;      // seed and counters per row, or null
+    Index count;                // number of scalars per row
+    Word alone;                 // bit mask of inputs that are one number per row
+    Word drawn;                 // bit mask of normals that are drawn
     Status *status;
     Word launch;
 };
 
-// The inputs of one coordinate in the order of F: arrays, numbers, normals that are read.
+// Input k of one coordinate: from an array, a number, or a normal that is read.
 template <class T, class F>
 __device__ __forceinline__ T input(const Sweep &call, int k, Index row, Index i)
 {
@@ -36,7 +37,7 @@ __device__ __forceinline__ T input(const Sweep &call, int k, Index row, Index i)
     return from[row * call.slot.step[k] + (call.alone >> k & 1 ? 0 : i)];
 }
 
-// Results of one coordinate from its inputs, their domains tested.
+// Computes the results of one coordinate and tests the domains of inputs and results.
 template <class T, class F>
 __device__ __forceinline__ void advance(const Sweep &call, Index row, Index i, const double *s,
                                         const T (&x)[F::IN + F::NORMALS], T (&y)[F::OUT], Word &least)
@@ -54,8 +55,8 @@ __device__ __forceinline__ void advance(const Sweep &call, Index row, Index i, c
     }
 }
 
-// A thread takes the G coordinates of one block of normals: G neighbours that move as one (W = G, nothing drawn), or,
-// W = 1, those that lie LANES apart, so that a warp's loads and stores of one number are neighbours.
+// Each thread takes the G coordinates of one block of normals: G neighbours loaded together (W = G, nothing drawn), or
+// (W = 1) coordinates at distance LANES, so that a warp loads and stores neighbours.
 template <class T, int W, class F> __device__ __forceinline__ void sweep(const Sweep &call)
 {
     constexpr int G = 16 / sizeof(T), N = F::IN + F::NORMALS;
@@ -127,7 +128,7 @@ template <class T, int W, class F> __device__ __forceinline__ void sweep(const S
     }
 }
 
-// Normals alone, into out[0].
+// Draws normals into out[0].
 template <class T, class F> __device__ __forceinline__ void noise(const Sweep &call)
 {
     constexpr int G = 16 / sizeof(T);

@@ -1,7 +1,7 @@
-"""An optimizer's kernels on a GPU: what stands between a caller's device arrays and the loops of sweep.cuh.
+"""Calls of an optimizer's kernels on a GPU, whose loops are in sweep.cuh.
 
-Scalars, seeds and steps are numbers of the host, one or one a row. Domains are tested inside the pass, without waiting
-for it (see status.py).
+Scalars, seeds and steps are numbers on the host, one or one per row. The kernel itself tests the domains, and the host
+does not wait for it (status.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from badmm_kernels.face import arrays as ar
 from badmm_kernels.face import rows
 from badmm_kernels.face.outputs import checked_out
-from badmm_kernels.face.sweeps import Normal, SweepCall, pair
+from badmm_kernels.face.sweeps import NormalSource, SweepCall, pair
 from badmm_kernels.gpu import status
 from badmm_kernels.gpu.device import current
-from badmm_kernels.gpu.launch import INPUTS, SCALARS, SLOT, Slot, fill, shape, wide
+from badmm_kernels.gpu.launch import INPUTS, SCALARS, SLOT, Slot, fill, grid_and_block, pack_size
 from badmm_kernels.gpu.protocol import Device
 
 __all__ = ["NoiseKernel", "SweepKernel", "pair"]
@@ -42,7 +42,7 @@ SWEEP = np.dtype(
 
 
 def table(device: Device, columns: Sequence[Any], count: int, dtype: Any) -> tuple[list[Any], Any]:
-    """(the numbers, or those of the first row; a table on the device where rows have their own, else None)."""
+    """Return (the numbers, or those of the first row; a table on the device if the rows differ, or None)."""
     first = [c[0] if isinstance(c, list) else c for c in columns]
     if not any(isinstance(c, list) for c in columns):
         return first, None
@@ -52,7 +52,7 @@ def table(device: Device, columns: Sequence[Any], count: int, dtype: Any) -> tup
 def run(
     source: str, name: str, slot: Slot, dtype: np.dtype[Any], scalars: Any, address: Any, launched: int, **flags: Any
 ) -> None:
-    """Launch a sweep's kernel. scalars, address: as `table` gives them; flags: other fields of its argument."""
+    """Launch a sweep's kernel. scalars, address: results of `table`; flags: other fields of the kernel's argument."""
     if not slot.rows * slot.width:
         return
     device = current()
@@ -64,24 +64,24 @@ def run(
     call["count"], call["status"], call["launch"] = len(scalars[0]), device.status(), launched
     for field, value in flags.items():
         call[field] = value
-    contiguous = wide([slot], dtype, "map")
+    contiguous = pack_size([slot], dtype, "map")
     pack = contiguous if name != "noise" and not flags.get("drawn") else 1
-    grid, block = shape([slot], 16 // dtype.itemsize, "map", device.processors())
+    grid, block = grid_and_block([slot], 16 // dtype.itemsize, "map", device.processors())
     device.launch(source, f"{name}_f{dtype.itemsize * 8}x{pack}", grid, block, call)
 
 
 @dataclass(frozen=True)
 class SweepKernel(SweepCall):
-    """A sweep of kernels/badmm_kernels/gpu/<source>.cu."""
+    """A sweep of gpu/<source>.cu."""
 
     source: str
 
     def memory(self) -> ar.Memory:
-        """The device's."""
+        """Return the device's memory."""
         return current().memory
 
     def number(self, value: Any) -> Any:
-        """A number goes with the launch."""
+        """Return the number as a float, which is passed in the kernel's argument."""
         return float(value)
 
     def __call__(
@@ -94,7 +94,7 @@ class SweepKernel(SweepCall):
         out: Any,
         stream: Any = None,
     ) -> tuple[Any, ...]:
-        """Run the sweep; returns the tuple of results in the callers' array library."""
+        """Run the sweep; return the tuple of results in the caller's array library."""
         device = current()
         batch, read = self.inputs(values)
         operands: list[Any] = list(read)
@@ -126,16 +126,16 @@ class SweepKernel(SweepCall):
         return self.operands[k][2] and rows.is_alone(operand, batch)
 
     def _addresses(self, device: Device, columns: Any, count: int) -> tuple[list[Any], Any]:
-        """The seed and the counters, from the flat table of all rows."""
+        """Return seed and counters in the form of `table`, from the flattened table of all rows."""
         whole = columns.reshape(count, -1) if count else columns.reshape(0, 1 + len(self.normals))
         same = count < 2 or (whole == whole[0]).all()
         first = list(whole[0]) if count else []
         return first, None if same else device.memory.xp.asarray(np.ascontiguousarray(columns))
 
     def _slot(
-        self, batch: ar.Batch, operands: Sequence[Any], normals: Sequence[Normal], outputs: Sequence[Any]
+        self, batch: ar.Batch, operands: Sequence[Any], normals: Sequence[NormalSource], outputs: Sequence[Any]
     ) -> Slot:
-        """Inputs and outputs by address: numbers and what is drawn have none."""
+        """Return the addresses of inputs and outputs; those of numbers and of drawn normals are 0."""
         count, width = rows.extent(batch.shape)
         address = batch.memory.address
         inputs, steps = [], []
@@ -154,9 +154,9 @@ class SweepKernel(SweepCall):
         return Slot(inputs, steps, written, count, width)
 
     def _register(
-        self, batch: ar.Batch, operands: Sequence[Any], normals: Sequence[Normal], outputs: Sequence[Any]
+        self, batch: ar.Batch, operands: Sequence[Any], normals: Sequence[NormalSource], outputs: Sequence[Any]
     ) -> int:
-        """The launch's number; what its error needs is kept without memory."""
+        """Register the launch and return its number; the explanation of its error holds no array."""
         address, shape, dtype = batch.memory.address, batch.shape, batch.dtype
         named = [(n, d, o) for (n, d, _), o in zip(self.operands, operands, strict=True)]
         named += [(n.name, "real", n.array) for n in normals]
@@ -177,7 +177,7 @@ class SweepKernel(SweepCall):
         dtype: np.dtype[Any],
         failure: status.Failure,
     ) -> None:
-        """Name the first input outside its domain at the failing coordinate, else the first result."""
+        """Raise the error of the first input outside its domain at the failing coordinate, else of the first result."""
         with np.errstate(over="ignore"):
             numbers = [dtype.type(v) for v in failure.values]
         count, width = rows.extent(shape)
@@ -193,13 +193,13 @@ class SweepKernel(SweepCall):
 
 @dataclass(frozen=True)
 class NoiseKernel:
-    """Normals alone."""
+    """The normals of a sweep without the sweep."""
 
     name: str
     source: str
 
     def __call__(self, seed: Any, step: Any, out: Any, stream: Any = None) -> Any:
-        """Fill `out` and return it."""
+        """Fill `out` with normals and return it."""
         device = current()
         views = ar.Views(device.memory)
         array, library = views.view("out", out)

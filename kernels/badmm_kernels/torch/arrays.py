@@ -1,4 +1,4 @@
-"""Torch tensors, on any device, as the memory of a kernel call: what `badmm_kernels.face.arrays` checks of an array."""
+"""Torch tensors on any device, in the form that the checks of `badmm_kernels.face.arrays` take."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class View:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The tensor's, a plain tuple."""
+        """Shape as a tuple."""
         return tuple(self.tensor.shape)
 
     @property
@@ -36,17 +36,17 @@ class View:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """NumPy's name of the type."""
+        """NumPy's dtype."""
         return TYPES[self.tensor.dtype]
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """In bytes."""
+        """Strides in bytes."""
         return tuple(step * self.tensor.element_size() for step in self.tensor.stride())
 
     @property
     def flags(self) -> SimpleNamespace:
-        """Whether it is contiguous."""
+        """NumPy's flag `c_contiguous`."""
         return SimpleNamespace(c_contiguous=self.tensor.is_contiguous())
 
     def reshape(self, *shape: int) -> View:
@@ -54,14 +54,14 @@ class View:
         return View(self.tensor.reshape(*shape))
 
     def host(self) -> ar.Array:
-        """The elements in CPU memory, for the words of an error."""
+        """Return the elements in CPU memory, for error messages."""
         found: ar.Array = self.tensor.cpu().numpy()
         return found
 
 
 @dataclass(frozen=True)
 class Torch(exchange.Library):
-    """Results are handed back as the tensors they are; fresh ones are made on `device`."""
+    """Torch as the library of a call: results are tensors, allocated on `device`."""
 
     device: torch.device | None = None
 
@@ -71,10 +71,10 @@ class Torch(exchange.Library):
 
 
 class TensorMemory(ar.Memory):
-    """Where torch keeps tensors: outputs are made on the device of the first input."""
+    """The memory of torch tensors: outputs are allocated on the device of the first input."""
 
     def view(self, name: str, value: Any) -> tuple[Any, exchange.Library]:
-        """(the tensor, viewed; torch)."""
+        """Return (a view of the tensor, torch as its library)."""
         if isinstance(value, View):
             return value, Torch(device=value.tensor.device)
         if not isinstance(value, Tensor):
@@ -85,24 +85,24 @@ class TensorMemory(ar.Memory):
         return View(value), Torch(device=value.device)
 
     def address(self, array: Any) -> int:
-        """Where a tensor's memory begins."""
+        """Return the address of a tensor's first byte."""
         return int(array.tensor.data_ptr())
 
     def span(self, array: Any) -> tuple[int, int]:
-        """The addresses of a contiguous tensor's first byte and of what follows its last."""
+        """Return the addresses of a contiguous tensor's first byte and of the byte after its last."""
         begin, size = self.address(array), array.tensor.nbytes
-        return (begin, begin + size) if size else ar.NOWHERE
+        return (begin, begin + size) if size else ar.EMPTY_SPAN
 
     def empty(self, library: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """A fresh tensor."""
+        """Allocate a tensor."""
         return View(torch.empty(shape, dtype=DTYPES[dtype], device=library.device))
 
     def is_writable(self, _array: Any, _value: Any) -> bool:
-        """Every tensor is."""
+        """Return True: every tensor is writable."""
         return True
 
     def check_place(self, names: Sequence[str], arrays: Sequence[Any]) -> None:
-        """All on one device."""
+        """Raise TypeError unless all tensors are on one device."""
         for name, array in zip(names, arrays, strict=True):
             expected, got = arrays[0].tensor.device, array.tensor.device
             if got != expected:

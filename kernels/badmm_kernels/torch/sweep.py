@@ -1,7 +1,7 @@
-"""What stands between a caller's tensors and an optimizer's torch functions: rows and their scalars, normals, domains.
+"""Calls of an optimizer's torch functions: scalars per row, normals, domains.
 
-float32 products are fused in float64, so that they differ from the compiled kernels by double rounding alone; float64
-ones are not fused.
+float32 products and sums are computed in float64, so that they differ from the fused ones of the compiled kernels by
+double rounding alone; those in float64 are not fused.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from badmm_kernels.face import arrays as ar
 from badmm_kernels.face import rows
 from badmm_kernels.face.outputs import checked_out
-from badmm_kernels.face.sweeps import Normal, SweepCall, pair
+from badmm_kernels.face.sweeps import NormalSource, SweepCall, pair
 from badmm_kernels.torch.arrays import TENSORS, View
 
 __all__ = ["Generator", "NoiseKernel", "SweepKernel", "fma", "pair", "shift"]
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """a·b + c."""
+    """Return a·b + c, computed in float64 if an argument is a float32 tensor."""
     single = any(isinstance(x, Tensor) and x.dtype == torch.float32 for x in (a, b, c))
     if not single:
         return a * b + c
@@ -33,26 +33,26 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 
 def shift(value: Tensor, by: int) -> Tensor:
-    """A logical shift to the right of torch's signed integers."""
+    """Return the logical right shift of a signed integer tensor, which torch lacks."""
     width = 32 if value.dtype == torch.int32 else 64
     return (value >> by) & ((1 << (width - by)) - 1)
 
 
 def columns(table: ar.Array, count: int, device: torch.device) -> list[Tensor]:
-    """The columns of a table of one row a client, (count, 1) each."""
+    """Return the columns of a table with one row per client, (count, 1) each."""
     return list(torch.from_numpy(table.reshape(count, -1)).to(device).unsqueeze(-1).unbind(1))
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Normals of blocks: (seed, step, block) as words to one tensor a number, in either precision."""
+    """Normals of blocks: functions of the words (seed, step, block) that return one tensor per normal of a block."""
 
     lanes: int
     single: Callable[..., tuple[Tensor, ...]]
     double: Callable[..., tuple[Tensor, ...]]
 
     def normals(self, seed: Tensor, step: Tensor, like: Tensor) -> Tensor:
-        """Normals (rows, width) at a row's seed and step, (rows, 1) each."""
+        """Return normals (rows, width) from the seed and step of each row, (rows, 1) each."""
         count, width = like.shape
         draw, numbers = (self.single, 4) if like.dtype == torch.float32 else (self.double, 2)
         blocks = -(-width // (numbers * self.lanes)) * self.lanes
@@ -75,11 +75,11 @@ class SweepKernel(SweepCall):
     generator: Generator
 
     def memory(self) -> ar.Memory:
-        """Wherever torch has it."""
+        """Return the memory of torch tensors."""
         return TENSORS
 
     def number(self, value: Any) -> Any:
-        """A tensor of one element."""
+        """Return the number as a tensor of one element."""
         return View(torch.from_numpy(np.array([value])))
 
     @torch.no_grad()
@@ -92,29 +92,27 @@ class SweepKernel(SweepCall):
         noise: Sequence[Any],
         out: Any,
     ) -> tuple[Any, ...]:
-        """Run the sweep; returns the tuple of results. Domains are tested before anything is overwritten."""
-        batch, arrays = self.inputs(values)
-        count, width = rows.extent(batch.shape)
-        normals = self.read_normals(batch, steps, noise)
-        address = self.address(seed, steps, count)
-        _, uniforms = self.coefficients(scalars, batch.dtype, count)
-        outputs: list[Any] = self.outputs(batch, arrays, normals, out)
+        """Run the sweep; return the tuple of results. Domains are tested before anything is overwritten."""
+        call = self.check(values, scalars, seed, steps, noise, out)
+        batch, normals, count, width = call.batch, call.normals, call.row_count, call.width
         if count * width:
             whole: Any = max(batch.arrays, key=lambda array: len(array.shape))
             flat = whole.tensor.view(count, width)
-            read = self._normals(batch, normals, address, flat)
-            operands = [_rows(array, batch, flat) for array in arrays]
-            found = self.body(*columns(uniforms, count, flat.device), *operands, *read)
-            self._refuse(batch, arrays, normals, found)
+            read = self._normals(batch, normals, call.address, flat)
+            operands = [_rows(array, batch, flat) for array in call.arrays]
+            found = self.body(*columns(call.uniforms, count, flat.device), *operands, *read)
+            self._refuse(batch, call.arrays, normals, found)
             for normal, drawn in zip(normals, read, strict=True):
                 if normal.kept:
                     _store(normal.array, drawn)
-            for output, result in zip(outputs, found, strict=True):
+            for output, result in zip(call.outputs, found, strict=True):
                 _store(output, result.expand(count, width))
-        return batch.library.wrap(outputs, out)
+        return batch.library.wrap(call.outputs, out)
 
-    def _normals(self, batch: ar.Batch, normals: Sequence[Normal], address: ar.Array, flat: Tensor) -> list[Tensor]:
-        """The normals read and those drawn."""
+    def _normals(
+        self, batch: ar.Batch, normals: Sequence[NormalSource], address: ar.Array, flat: Tensor
+    ) -> list[Tensor]:
+        """Return the normals, read or drawn."""
         seed, *steps = columns(address.view(np.int64), len(flat), flat.device)
         return [
             self.generator.normals(seed, step, flat) if normal.drawn else _rows(normal.array, batch, flat)
@@ -122,9 +120,9 @@ class SweepKernel(SweepCall):
         ]
 
     def _refuse(
-        self, batch: ar.Batch, arrays: Sequence[Any], normals: Sequence[Normal], found: Sequence[Tensor]
+        self, batch: ar.Batch, arrays: Sequence[Any], normals: Sequence[NormalSource], found: Sequence[Tensor]
     ) -> None:
-        """Name the first input outside its domain, or the first result."""
+        """Raise the error of the first input, else of the first result, outside its domain."""
         inputs = [(name, domain, array) for (name, domain, _), array in zip(self.operands, arrays, strict=True)]
         inputs += [(n.name, "real", n.array) for n in normals if not n.drawn]
         for name, domain, array in inputs:
@@ -139,7 +137,7 @@ class SweepKernel(SweepCall):
 
 
 def _rows(array: Any, batch: ar.Batch, flat: Tensor) -> Tensor:
-    """An input as (rows, width), or the (1, width) or (rows, 1) that stands for it."""
+    """Return an input as (rows, width), or as (1, width) or (rows, 1) if it is shared along an axis."""
     tensor: Tensor = array.tensor.to(flat.device)
     if array.shape == batch.shape:
         return tensor.view(flat.shape)
@@ -152,13 +150,13 @@ def _store(target: Any, values: Tensor) -> None:
 
 @dataclass(frozen=True)
 class NoiseKernel:
-    """Normals alone."""
+    """The normals of a sweep without the sweep."""
 
     generator: Generator
 
     @torch.no_grad()
     def __call__(self, seed: Any, step: Any, out: Any) -> Any:
-        """Fill `out` and return it."""
+        """Fill `out` with normals and return it."""
         views = ar.Views(TENSORS)
         array: Any = views.view("out", out)[0]
         array = checked_out("out", out, array.shape, array.dtype, views)

@@ -226,5 +226,5 @@ def test_a_run_that_does_not_converge_says_so(
     assert main([*given, "--set", "run.tol=1e-12", "--set", "run.rounds=1"]) == 3
     printed = capsys.readouterr()
     assert "NOT CONVERGED after 1 rounds" in printed.out
-    assert printed.err.startswith("error: not converged after 1 rounds: gap ")
+    assert printed.err.startswith("error: not converged after 1 rounds: expected a gap of at most run.tol ")
     assert main([*given, "--set", "run.tol=1e-8", "--set", "run.rounds=100", "--resume"]) == 0

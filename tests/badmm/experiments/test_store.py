@@ -165,9 +165,7 @@ def test_a_history_other_than_the_checkpoints_is_refused(tmp_path: Path, change)
     for number in (1, 2):
         history.append({"round": number, "gap": 0.5})
     history.path.write_bytes(change(history.path.read_bytes()))
-    with pytest.raises(
-        ValueError, match=r"history\.jsonl: expected the 2 rounds that the checkpoint was written after"
-    ):
+    with pytest.raises(ValueError, match=r"history\.jsonl: expected the 2 rounds of the checkpoint"):
         History(history.path).check(history.mark)
 
 

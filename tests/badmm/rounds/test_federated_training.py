@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
-from badmm.clients.training import PenalizedDescent, Penalty, train
+from badmm.clients.penalty import Penalty
+from badmm.clients.training import PenalizedDescent, train
 from badmm.methods import NETWORKS
 from badmm.networks import models
 from badmm.networks.losses import CROSS_ENTROPY

@@ -13,7 +13,7 @@ from badmm_kernels.gpu import sweep
 from badmm_kernels.gpu.source import source_text
 from tests.kernels.gpu.test_gpu_errors import told
 from tests.kernels.host_device import HostDevice, compiled
-from validation.on_device import OnDevice
+from validation.on_device import HostArrayNamespace
 
 CPU = badmm_kernels.load("ivon")
 DTYPES = ("float32", "float64")
@@ -77,7 +77,7 @@ def calls(shape: tuple[int, ...], dtype: str) -> Iterator[tuple[str, dict[str, A
 def both(function: str, arguments: dict[str, Any]) -> tuple[list[bytes], list[bytes]]:
     """The results on the device and on the CPU, with the noise that was kept."""
     found = []
-    for namespace in (OnDevice(badmm_kernels.load("ivon", device="gpu")), CPU):
+    for namespace in (HostArrayNamespace(badmm_kernels.load("ivon", device="gpu")), CPU):
         given = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
         results = getattr(namespace, function)(**given)
         kept = [given[n] for n in ("noise", "next_noise") if isinstance(given.get(n), np.ndarray)]
@@ -99,7 +99,7 @@ def test_every_step_has_the_cpus_bits(device: Any, shape: tuple[int, ...], dtype
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(1,), (127,), (129,), (5000,), (3, 100), (2, 3, 50)], ids=str)
 def test_normals_have_the_cpus_bits(device: Any, shape: tuple[int, ...], dtype: str) -> None:
-    ns = OnDevice(badmm_kernels.load("ivon", device="gpu"))
+    ns = HostArrayNamespace(badmm_kernels.load("ivon", device="gpu"))
     seeds: Any = [0, 1, 2**64 - 1][: shape[0]] if len(shape) > 1 else 2**64 - 1
     for seed, step in ((0, 0), (seeds, 2**33)):
         got, expected = (np.zeros(shape, dtype) for _ in range(2))

@@ -22,7 +22,7 @@ from validation.checks import reductions as checks_reductions
 from validation.checks import rounds as checks_rounds
 from validation.checks.elementwise import coordinates
 from validation.checks.reductions import keywords
-from validation.on_device import OnDevice
+from validation.on_device import HostArrayNamespace
 from validation.oracles import lines, lookup
 
 DTYPES = ("float32", "float64")
@@ -31,7 +31,7 @@ ELEMENTWISE = lookup.structured("coordinates")
 
 def on_device(family: str) -> Any:
     """A family's GPU functions with NumPy arrays in and out."""
-    return OnDevice(badmm_kernels.load(family, device="gpu"))
+    return HostArrayNamespace(badmm_kernels.load(family, device="gpu"))
 
 
 def validations(namespace: Any, family: str, dtype: str) -> Iterator[Check]:

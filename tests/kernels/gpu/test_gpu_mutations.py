@@ -20,7 +20,7 @@ from validation.checks import domain as checks_domain
 from validation.checks import elementwise as checks_elementwise
 from validation.checks import layout as checks_layout
 from validation.checks import reductions as checks_reductions
-from validation.on_device import OnDevice
+from validation.on_device import HostArrayNamespace
 
 FAMILY = "diagonal_gaussian"
 
@@ -85,7 +85,7 @@ def put(array: Any, index: int, value: float) -> Any:
 
 def misses() -> Iterator[str]:
     """What the checks find wrong with the device in use."""
-    namespace, cpu = OnDevice(badmm_kernels.load(FAMILY, device="gpu")), badmm_kernels.load(FAMILY)
+    namespace, cpu = HostArrayNamespace(badmm_kernels.load(FAMILY, device="gpu")), badmm_kernels.load(FAMILY)
     found = []
     for dtype in ("float64", "float32"):
         for run in (

@@ -51,7 +51,7 @@ def test_names_and_signatures_are_the_cpus_with_a_stream(family: str) -> None:
 
 
 def test_sums_do_not_depend_on_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "BLOCKS_A_PROCESSOR", 2)
+    monkeypatch.setattr(launch, "BLOCKS_PER_PROCESSOR", 2)
     rng = np.random.default_rng(0)
     mean, precision = rng.normal(size=200_001), rng.uniform(0.1, 9.0, 200_001)
     rows = mean[:200_000].reshape(40, 5000), precision[:200_000].reshape(40, 5000)
@@ -84,7 +84,7 @@ def test_a_grid_is_one_that_cuda_accepts(rows: int, width: int) -> None:
     for loop in ("map", "sum", "client_sum"):
         slots = [launch.Slot([16], [width], [16], rows, width)]
         for processors in (1, 132):
-            grid, block = launch.shape(slots, 4, loop, processors)
+            grid, block = launch.grid_and_block(slots, 4, loop, processors)
             assert 1 <= grid[0] < 2**31 and 1 <= grid[1] <= 65535 and grid[2] == 1
             assert np.prod(block) == 256 and all(b >= 1 for b in block)
             assert np.prod(grid) <= max(1, 32 * processors)
@@ -94,7 +94,7 @@ def test_16_bytes_move_as_one_only_where_every_row_allows() -> None:
     single = np.dtype(np.float32)
 
     def wide(address: int, rows: int, width: int, loop: str) -> int:
-        return launch.wide([launch.Slot([address], [width], [32], rows, width)], single, loop)
+        return launch.pack_size([launch.Slot([address], [width], [32], rows, width)], single, loop)
 
     assert wide(16, 1, 7, "map") == 4  # the tail is the loop's
     assert wide(16, 2, 7, "map") == 1 and wide(16, 2, 8, "map") == 4

@@ -66,8 +66,8 @@ def solve(
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
     scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "newton", "bregman_admm", or
     one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
-    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
-    take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
+    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
+    likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
     in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which falls with the gap.
     client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and participation.
     callbacks: called with the `SolverState` after every round. start, duals: other than the prior and zero. state: go

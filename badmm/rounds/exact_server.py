@@ -14,7 +14,7 @@ from badmm.rounds.lines import added, server_line
 from badmm.rounds.loop import Ask, Played
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
-from badmm.transports.messages import Numbers, Reply
+from badmm.transports.messages import Arrays, Numbers, Reply
 
 
 @dataclass
@@ -75,12 +75,13 @@ class ExactServer:
         sent = self.family.unpack(reply.sums["contribution"])
         before = self.total
         total = sent if self.whole else added(before, sent)
-        self.total, done.weights = self._mix(before, total, done.remember)
-        proposal = self._line(done.steps.alpha)
+        # absent clients have no line of this round to mix
+        self.total, done.weights = self._mix(before, total, done.remember and not reply.absent)
+        proposal = self._line(done.steps.alpha, self.total)
         if done.weights is not None and not self.family.in_domain(proposal):
             self.events.append("server: mixing left the domain, the round's own dual lines were used")
             self.total, done.weights = total, None
-            proposal = self._line(done.steps.alpha)
+            proposal = self._line(done.steps.alpha, self.total)
         natural = self._inside(proposal, done.steps)
         done.size = relative(proposal, self.natural, natural) / done.steps.damping
         done.residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
@@ -88,6 +89,13 @@ class ExactServer:
         # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
         done.inexact = float(np.sqrt(reply.totals["squared_residual"] / reply.clients))
         self.natural = self.family.parameter(natural)
+
+    def screen(self, sums: Arrays) -> str | None:
+        """Why the line cannot be used with these sums of the step that was asked for; None where it can."""
+        assert self._round is not None
+        total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
+        inside = self.family.in_domain(self._line(alpha, total))
+        return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
 
     def measure(self, ask: Ask) -> None:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
@@ -122,15 +130,16 @@ class ExactServer:
             most_evaluations=int(evaluations.maxima["evaluations"]),
             condition_margin=done.steps.rho - done.required_rho,
             mixed=0 if done.weights is None else len(done.weights) - 1,
+            absent=len({*played.reply.absent, *measured.absent}),
             events=[*played.reply.notes, *played.events],
         )
 
     def _steps(self, required_rho: float) -> Steps:
         return self.policy.steps(lambda: required_rho, lambda: self.family.fisher_bound(self.natural))
 
-    def _line(self, alpha: float) -> Natural:
+    def _line(self, alpha: float, total: Natural) -> Natural:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""
-        slots = server_line(self.family.ns, self.family.prior_natural, self.total, alpha)
+        slots = server_line(self.family.ns, self.family.prior_natural, total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
 
     def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any]:

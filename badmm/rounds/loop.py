@@ -44,8 +44,11 @@ class Population(Protocol):
     def errors(self) -> Mapping[int, ClientError]:
         """What clients raised that the last reply counts among its failures; empty where their reasons are enough."""
 
-    def answer(self, message: Message, deadline: Deadline) -> Reply:
-        """The reduction over those who take part; who is late or raises is among its failures and keeps its state."""
+    def answer(self, message: Message, deadline: Deadline) -> Any:
+        """The reduction over those who take part; who is late or raises is among its failures and keeps its state.
+
+        For an engine that adds in the order of clients: a reply of each.
+        """
 
 
 class Server(Protocol):
@@ -163,9 +166,16 @@ class Loop:
         self._check(reply.digest, reply.round, "reply")
         if reply.failures and (self.server.needs_everyone or not reply.clients):
             raise self._lost(reply)
-        self.bytes_down += message.nbytes * (reply.clients + len(reply.failures))
+        self.bytes_down += message.nbytes * (reply.clients + len(reply.failures) + len(reply.absent))
         self.bytes_up += reply.nbytes * reply.clients
         return reply
+
+    def goes_on(self, more: bool, gap: float) -> bool:
+        """Whether rank 0 wants more rounds: no two ranks, whatever their last bits, end at different ones."""
+        if self.transport.size == 1:
+            return more
+        word = Message("more" if more else "done", self.index, self.digest, {"gap": gap})
+        return self.transport.broadcast(word).kind == "more"
 
     def _lost(self, reply: Reply) -> ClientError:
         client = min(reply.failures)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from badmm.experiments import events, posterior
 from badmm.experiments.config.networks import NetworkConfig
+from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
@@ -44,6 +45,7 @@ class NetworkJob:
     fingerprint: str
     workers: int = 1
     """Number of stacks that train at the same time; results do not depend on it."""
+    engine: Engine = field(default_factory=Engine)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -66,6 +68,7 @@ class NetworkJob:
         state = (
             self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
         )
+        self.engine.agree_on(state.round)
         totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
         if checkpoint is not None:
             totals = {name: checkpoint.metadata["totals"][name] for name in _TOTALS}
@@ -87,6 +90,7 @@ class NetworkJob:
             largest=run.stack,
             fraction=run.participation,
             workers=self.workers,
+            transport=self.engine.transport,
         )
         seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up

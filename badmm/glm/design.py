@@ -20,7 +20,6 @@ from badmm.glm.columns import LEVELS, Column
 from badmm.glm.families import ResponseFamily
 
 Positions = NDArray[np.integer[Any]]
-INTERCEPT = "Intercept"
 POLICIES = ("drop", "error")
 
 

@@ -7,9 +7,11 @@ site's, and the answer is the same.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -18,10 +20,19 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from badmm.checks import Array, non_negative_number
 from badmm.families.distributions import Gaussian
+from badmm.glm.coordinates import INTERCEPT, Coordinates, spread
 from badmm.glm.mode import posterior_mode
-from badmm.glm.priors import FLAT
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression, SoftmaxRegression
 from badmm.likelihoods.base import GaussianLikelihood
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One site's rows."""
+
+    X: Array
+    y: Array
+    weights: Array
 
 
 class _Federated(BaseEstimator):
@@ -45,19 +56,21 @@ class _Federated(BaseEstimator):
 
     def _solve(self, X: Array, y: Array, sites: ArrayLike | None, sample_weight: ArrayLike | None, width: int) -> Array:
         """θ as (features with the intercept first, width); sets `n_iter_`, `n_sites_` and `posterior_`."""
-        design = self._design(X)
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        scale = np.sqrt(weights @ np.square(design) / weights.sum())
-        scale = np.where(scale > 0, scale, 1.0)
-        wanted = np.full(design.shape[1], non_negative_number(self.precision, "precision"))
+        parts = [_Rows(self._design(X[rows]), y[rows], weights[rows]) for rows in self._groups(sites, len(X))]
+        terms = [INTERCEPT] * self.fit_intercept + [f"column {j}" for j in range(X.shape[1])]
+        wanted = np.full(len(terms), non_negative_number(self.precision, "precision"))
         wanted[: int(self.fit_intercept)] = 0.0
-        prior = np.repeat(np.maximum(wanted / scale**2, FLAT), width)
-        clients = [self._client(design[rows] / scale, y[rows], weights[rows]) for rows in self._groups(sites, len(X))]
+        coordinates = Coordinates.of(terms, parts, wanted, spread(terms, parts, "X"), "X")
+        # theta is flattened with the features first
+        prior = np.kron(coordinates.prior(wanted), np.eye(width))
         result = posterior_mode(
-            clients, Gaussian(np.zeros(len(prior)), np.diag(prior)), {"tol": self.tol, "rounds": self.max_rounds}
+            [self._client(coordinates.rows(part.X), part.y, part.weights) for part in parts],
+            Gaussian(np.zeros(len(prior)), prior),
+            {"tol": self.tol, "rounds": self.max_rounds},
         )
-        self.n_iter_, self.n_sites_, self.posterior_ = result.rounds, len(clients), result.posterior
-        return np.asarray(result.posterior.mean.reshape(-1, width) / scale[:, None])
+        self.n_iter_, self.n_sites_, self.posterior_ = result.rounds, len(parts), result.posterior
+        return np.asarray(coordinates.outer @ result.posterior.mean.reshape(-1, width))
 
     @staticmethod
     def _groups(sites: ArrayLike | None, rows: int) -> list[Any]:
@@ -66,7 +79,10 @@ class _Federated(BaseEstimator):
         labels = np.asarray(sites)
         if labels.shape != (rows,):
             raise ValueError(f"sites: expected a label per row, shape ({rows},), got {labels.shape}")
-        return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        codes, found = pd.factorize(labels)
+        if (codes < 0).any():
+            raise ValueError(f"sites: expected a label per row, got none in row {int(np.argmin(codes))}")
+        return [np.flatnonzero(codes == code) for code in range(len(found))]
 
     def _split(self, theta: Array) -> tuple[Array, Array]:
         """Coefficients (width, features) and intercepts (width,)."""

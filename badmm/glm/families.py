@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import expit, gammaln, xlogy
+from scipy.special import expit, gammaln, logsumexp, xlogy
 
 from badmm.checks import Array, require
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression
 from badmm.likelihoods.base import GaussianLikelihood
+
+if TYPE_CHECKING:
+    from badmm.glm.design import SiteRows
 
 
 class ResponseFamily(ABC):
@@ -29,6 +33,10 @@ class ResponseFamily(ABC):
     @abstractmethod
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """The loss of one site's rows."""
+
+    @abstractmethod
+    def start(self, parts: Sequence[SiteRows]) -> float:
+        """An intercept near that of the intercept alone, from sums over the sites' rows."""
 
     @abstractmethod
     def mean(self, a: Array) -> Array:
@@ -54,6 +62,10 @@ class GaussianResponse(ResponseFamily):
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """Least squares over 2φ."""
         return LinearRegression(X, y, dispersion, weights=weights, offset=offset)
+
+    def start(self, parts: Sequence[SiteRows]) -> float:
+        """The mean of y − offset."""
+        return float(sum(s.weights @ (s.y - s.offset) for s in parts) / sum(s.weights.sum() for s in parts))
 
     def mean(self, a: Array) -> Array:
         """a."""
@@ -81,6 +93,12 @@ class BinomialResponse(ResponseFamily):
         """Logistic regression."""
         return LogisticRegression(X, y, weights=weights, offset=offset)
 
+    def start(self, parts: Sequence[SiteRows]) -> float:
+        """The logit of the share of events, less the mean offset."""
+        total = sum(s.weights.sum() for s in parts)
+        events = sum(s.weights @ s.y for s in parts)
+        return float(np.log((events + 0.5) / (total - events + 0.5)) - sum(s.weights @ s.offset for s in parts) / total)
+
     def mean(self, a: Array) -> Array:
         """1/(1 + e⁻ᵃ)."""
         return np.asarray(expit(a))
@@ -106,6 +124,11 @@ class PoissonResponse(ResponseFamily):
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """Poisson regression."""
         return PoissonRegression(X, y, weights=weights, offset=offset)
+
+    def start(self, parts: Sequence[SiteRows]) -> float:
+        """log Σ w y − log Σ w e^offset, half an event at least."""
+        events = sum(s.weights @ s.y for s in parts)
+        return float(np.log(max(events, 0.5)) - logsumexp([logsumexp(s.offset, b=s.weights) for s in parts if s.used]))
 
     def mean(self, a: Array) -> Array:
         """eᵃ."""

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from badmm.checks import Array
+from badmm.checks import Array, ClientError, UnfinishedRunError
 from badmm.families.distributions import Gaussian
-from badmm.glm.design import INTERCEPT, Design, SiteRows
+from badmm.glm.coordinates import INTERCEPT, Coordinates, spread
+from badmm.glm.design import Design, SiteRows
 from badmm.glm.families import ResponseFamily, response_family
 from badmm.glm.mode import posterior_mode
-from badmm.glm.priors import FLAT, Prior, precisions
+from badmm.glm.priors import Prior, precisions
 from badmm.glm.result import Fitted, GLMResult, SiteCount
 from badmm.glm.separation import separated, site_notes
 from badmm.rounds.history import Result
 from badmm.solve import solve
 
 Estimate = Literal["map", "posterior"]
-ALIASED = 1e-10
-"""The smallest eigenvalue of the pooled Gram matrix, of unit diagonal, at which its columns count as dependent."""
 SETTLED = 1e-10
 """Relative change of the dispersion at which it is found."""
+DISPERSIONS = 100
+"""Steps of the dispersion; it needs two under a flat prior, a few more under another."""
+ROUNDING = 8 * np.finfo(float).eps
+"""Residuals relative to the responses that rounding leaves of an exact fit."""
 
 
 def fit(
@@ -91,83 +94,100 @@ class _Problem:
     options: dict[str, Any]
 
     def __post_init__(self) -> None:
-        self.scale = _scale(self.terms, self.sites)
-        self.precision = precisions(self.terms, self.scale, self.prior, self.intercept)
-        flat = self.precision <= FLAT
-        if flat.any():
-            _check_rank(self.terms, self.scale, self.sites, self.precision)
+        parts = list(self.sites.values())
+        found = spread(self.terms, parts, "formula")
+        self.scale, self.unit = found.scale, 1.0 if self.family.known_dispersion else _spread(self.sites)
+        self.precision = precisions(self.terms, found.scale, self.unit**0.5, self.prior, self.intercept)
+        self.coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
 
     def fitted(self) -> Fitted:
         """Coefficients, covariance and dispersion of all sites."""
-        return self._fit(self.sites)
+        return self._fit(self.sites, self.coordinates)
 
     def alone(self, site: str) -> Fitted | None:
         """The same of one site's rows under the same prior; None where they do not determine the coefficients."""
         part = {site: self.sites[site]} if site in self.sites else {}
         try:
-            if not part or separated(self.family, self.terms, self.scale, part, found := self._fit(part)):
-                return None
-            return found
+            parts = list(part.values())
+            found = spread(self.terms, parts, "formula")
+            coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
+            fitted = self._fit(part, coordinates)
+            return None if separated(self.family, self.terms, self.scale, part, fitted) else fitted
         except (ValueError, RuntimeError):
             return None
 
-    def _fit(self, sites: dict[str, SiteRows]) -> Fitted:
+    def _fit(self, sites: dict[str, SiteRows], coordinates: Coordinates) -> Fitted:
         total = sum(float(part.weights.sum()) for part in sites.values())
         free = total - len(self.terms)
-        dispersion = 1.0 if self.family.known_dispersion else _spread(sites)
-        while True:
-            result = self._solve(sites, self.scale, self.precision, dispersion, self.estimate)
-            theta = result.posterior.mean / self.scale
-            deviance = self._deviance(sites, theta)
+        dispersion = self.unit
+        if not self.family.known_dispersion and free <= 0:
+            raise ValueError(f"sites: expected more rows than the {len(self.terms)} terms, got {total:g}")
+        least = _least_dispersion(sites)
+        for _ in range(DISPERSIONS):
+            result = self._solve(sites, coordinates, dispersion, self.estimate)
+            posterior = _gaussian(result)
+            means = self._means(sites, coordinates, posterior.mean)
+            deviance = self._deviance(sites, means)
             if self.family.known_dispersion:
                 break
-            if free <= 0:
-                raise ValueError(f"sites: expected more rows than the {len(self.terms)} terms, got {total:g}")
-            old, dispersion = dispersion, max(deviance / free, np.finfo(float).tiny)
-            if abs(dispersion - old) <= SETTLED * dispersion:
+            old, dispersion = dispersion, max(deviance / free, least)
+            if abs(dispersion - old) <= SETTLED * dispersion + (least * dispersion) ** 0.5:
                 break
-        assert isinstance(result.posterior, Gaussian)
-        covariance = result.posterior.covariance / np.outer(self.scale, self.scale)
-        likelihood = self._log_likelihood(sites, theta, deviance / total)
+        else:
+            result = replace(result, converged=False, reason="the dispersion does not settle")
+        likelihood = self._log_likelihood(sites, means, max(deviance / total, least))
         null = self._null_deviance(sites)
-        return Fitted(theta, covariance, dispersion, deviance, null, likelihood, total, free, result)
+        return Fitted(posterior, coordinates, dispersion, deviance, null, likelihood, total, free, result)
 
     def _solve(
-        self, sites: dict[str, SiteRows], scale: Array, precision: Array, dispersion: float, estimate: Estimate
+        self, sites: dict[str, SiteRows], coordinates: Coordinates, dispersion: float, estimate: Estimate
     ) -> Result:
         clients = [
-            self.family.client(part.X / scale, part.y, part.weights, part.offset, dispersion) for part in sites.values()
+            self.family.client(coordinates.rows(part.X), part.y, part.weights, part.offset, dispersion)
+            for part in sites.values()
         ]
-        prior = Gaussian(np.zeros(len(precision)), np.diag(precision))
+        prior = Gaussian(self._start(sites, coordinates), coordinates.prior(self.precision, self.unit))
         chosen: dict[str, Any] = {"tol": self.tol, "rounds": self.rounds, **self.options}
-        mode = posterior_mode(clients, prior, chosen)
-        if estimate == "map":
-            return mode
-        # duals of the mode: no client meets the wide prior alone
-        return solve(clients, family="full_gaussian", prior=prior, start=mode.natural, duals=mode.duals, **chosen)
+        try:
+            mode = posterior_mode(clients, prior, chosen)
+            if estimate == "map":
+                return mode
+            # duals of the mode: no client meets the wide prior alone
+            return solve(clients, family="full_gaussian", prior=prior, start=mode.natural, duals=mode.duals, **chosen)
+        except ClientError as error:
+            raise UnfinishedRunError(f"site {list(sites)[error.client]!r}: {error.reason}") from error
 
-    def _deviance(self, sites: dict[str, SiteRows], theta: Array) -> float:
-        family = self.family
-        return float(
-            sum(s.weights @ family.deviances(s.y, family.mean(s.X @ theta + s.offset)) for s in sites.values())
-        )
+    def _start(self, sites: dict[str, SiteRows], coordinates: Coordinates) -> Array:
+        """The mean of the prior on θ: where the intercept's is flat, it is no statement but a start."""
+        beta = np.zeros(len(self.terms))
+        if self.terms[0] == INTERCEPT and self.precision[0] == 0:
+            beta[0] = self.family.start(list(sites.values()))
+        return np.asarray(np.linalg.solve(coordinates.inner, beta))
 
-    def _log_likelihood(self, sites: dict[str, SiteRows], theta: Array, dispersion: float) -> float:
-        family = self.family
-        return float(
-            sum(
-                s.weights @ family.log_likelihoods(s.y, family.mean(s.X @ theta + s.offset), dispersion)
-                for s in sites.values()
-            )
-        )
+    def _means(self, sites: dict[str, SiteRows], coordinates: Coordinates, theta: Array) -> dict[str, Array]:
+        """E[y] of every row by site."""
+        return {
+            site: self.family.mean(coordinates.predictor(part.X, theta) + part.offset) for site, part in sites.items()
+        }
+
+    def _deviance(self, sites: dict[str, SiteRows], means: dict[str, Array]) -> float:
+        return float(sum(s.weights @ self.family.deviances(s.y, means[site]) for site, s in sites.items()))
+
+    def _log_likelihood(self, sites: dict[str, SiteRows], means: dict[str, Array], dispersion: float) -> float:
+        parts = (s.weights @ self.family.log_likelihoods(s.y, means[site], dispersion) for site, s in sites.items())
+        return float(sum(parts))
 
     def _null_deviance(self, sites: dict[str, SiteRows]) -> float:
         """The deviance of the intercept alone, beside the offset."""
-        one = np.ones(1)
-        bare = {site: SiteRows(np.ones((s.used, 1)), s.y, s.weights, s.offset, 0, s.kept) for site, s in sites.items()}
-        dispersion = 1.0 if self.family.known_dispersion else _spread(sites)
-        theta = self._solve(bare, one, FLAT * one, dispersion, "map").posterior.mean
-        return self._deviance(bare, theta)
+        bare = {site: replace(s, X=np.ones((s.used, 1))) for site, s in sites.items()}
+        alone = replace(self, terms=(INTERCEPT,), sites=bare, prior=None, intercept=None)
+        result = alone._solve(bare, alone.coordinates, self.unit, "map")
+        return self._deviance(bare, self._means(bare, alone.coordinates, _gaussian(result).mean))
+
+
+def _gaussian(result: Result) -> Gaussian:
+    assert isinstance(result.posterior, Gaussian)
+    return result.posterior
 
 
 def _spread(sites: dict[str, SiteRows]) -> float:
@@ -178,29 +198,8 @@ def _spread(sites: dict[str, SiteRows]) -> float:
     return float(found) if found > 0 else 1.0
 
 
-def _scale(terms: tuple[str, ...], sites: dict[str, SiteRows]) -> Array:
-    """The pooled standard deviation of each column; the root mean square of one that is constant."""
+def _least_dispersion(sites: dict[str, SiteRows]) -> float:
+    """What rounding leaves of an exact fit."""
     total = sum(s.weights.sum() for s in sites.values())
-    center = sum(s.weights @ s.X for s in sites.values()) / total
-    square = sum(s.weights @ np.square(s.X) for s in sites.values()) / total
-    variance = sum(s.weights @ np.square(s.X - center) for s in sites.values()) / total
-    constant = variance <= 1e-20 * square
-    constant |= np.array([term == INTERCEPT for term in terms])
-    scale = np.sqrt(np.where(constant, square, variance))
-    if not (scale > 0).all():
-        raise ValueError(f"formula: expected terms that are not 0 in every row, got {terms[int(np.argmin(scale))]!r}")
-    return np.asarray(scale)
-
-
-def _check_rank(terms: tuple[str, ...], scale: Array, sites: dict[str, SiteRows], precision: Array) -> None:
-    """Raise `ValueError` naming the terms that depend on each other where no prior tells them apart."""
-    gram = np.diag(np.where(precision <= FLAT, 0.0, precision))
-    for s in sites.values():
-        half = s.X / scale * np.sqrt(s.weights)[:, None]
-        gram += half.T @ half
-    unit = 1.0 / np.sqrt(np.diag(gram))
-    values, vectors = np.linalg.eigh(gram * np.outer(unit, unit))
-    if values[0] < ALIASED:
-        involved = np.flatnonzero(np.abs(vectors[:, 0]) > 1e-3 * np.abs(vectors[:, 0]).max())
-        names = ", ".join(repr(terms[j]) for j in involved)
-        raise ValueError(f"formula: expected terms that do not depend on each other, got {names:.300}")
+    square = sum(s.weights @ np.square(s.y - s.offset) for s in sites.values()) / total
+    return max(float(square) * ROUNDING**2, float(np.finfo(float).tiny))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from badmm.checks import ClientError, ServerDomainError
+from badmm.checks import ClientError, ServerDomainError, positive_integer
 from badmm.families.distributions import Gaussian
 from badmm.rounds.history import Result
 from badmm.solve import solve
@@ -15,12 +15,17 @@ NEWTON_ROUNDS = 30
 
 
 def posterior_mode(clients: Sequence[Any], prior: Gaussian, chosen: Mapping[str, Any]) -> Result:
-    """The mode and the curvature there: federated Newton, or the default method where its full steps go astray."""
+    """The mode and the curvature there: federated Newton, or the default method where its full steps go astray.
+
+    A method that is chosen is the only one.
+    """
     options: dict[str, Any] = {"family": "full_gaussian", "prior": prior, "expectation": "delta"}
-    try:
-        found = solve(clients, **options, **{**chosen, "method": "newton", "rounds": NEWTON_ROUNDS})
-        if found.converged:
-            return found
-    except (ClientError, ServerDomainError, ValueError):
-        pass  # steps beyond the number range: the default method's are bounded
+    if "method" not in chosen:
+        rounds = min(NEWTON_ROUNDS, positive_integer(chosen["rounds"], "rounds"))
+        try:
+            found = solve(clients, **options, **{**chosen, "method": "newton", "rounds": rounds})
+            if found.converged:
+                return found
+        except (ClientError, ServerDomainError, ValueError):
+            pass  # steps beyond the number range: the default method's are bounded
     return solve(clients, **options, **chosen)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from badmm.glm.design import INTERCEPT
+from badmm.glm.coordinates import INTERCEPT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,29 +9,27 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import Array, non_negative_number
-from badmm.glm.design import INTERCEPT
+from badmm.glm.coordinates import INTERCEPT
 
-FLAT = 1e-8
-"""The precision of a flat prior where a column has unit scale: that of 10⁻⁸ rows of a linear regression, or so."""
 WEAK = 2.5
-"""The weak prior's standard deviation where a column has unit scale (Gelman et al., Ann. Appl. Stat. 2008)."""
+"""The weak prior's standard deviation where column and predictor have unit scale: Gelman et al., Ann. Appl. Stat. 2008.
+
+A Gaussian response's predictor has the response's scale."""
 Prior = None | str | float | Mapping[str, float]
 
 
-def precisions(terms: Sequence[str], scale: Array, prior: Prior, intercept: float | None) -> Array:
-    """Precisions (d,) of the coefficients of columns in units of `scale` (d,): θ_j scale_j has unit scale.
+def precisions(terms: Sequence[str], scale: Array, unit: float, prior: Prior, intercept: float | None) -> Array:
+    """Precisions (d,) of the coefficients, 0 where the prior is flat; columns have the standard deviations scale (d,).
 
-    prior: None (flat), "weak" (a standard deviation of 2.5 scales), a precision for all terms but the intercept, or a
-    mapping from terms to precisions with the others flat; precisions are in the units of the columns. The intercept
-    has its own, flat where it is None. Raises `ValueError` naming the term.
+    prior: None (flat), "weak" (a standard deviation of 2.5 units of the predictor per standard deviation of a column),
+    a precision for all terms but the intercept, or a mapping from terms to precisions with the others flat. The
+    intercept has its own, flat where it is None. Raises `ValueError` naming the term.
     """
-    out = np.full(len(terms), FLAT)
+    out = np.zeros(len(terms))
     for j, term in enumerate(terms):
         given = _of_term(term, prior, intercept)
-        if given == "weak":
-            out[j] = WEAK**-2
-        elif given is not None:
-            out[j] = max(FLAT, float(given) / scale[j] ** 2)
+        if given is not None:
+            out[j] = (scale[j] / (WEAK * unit)) ** 2 if given == "weak" else float(given)
     unknown = set(prior) - set(terms) if isinstance(prior, Mapping) else set()
     if unknown:
         raise ValueError(f"prior: expected the terms {', '.join(terms):.160}, got {min(unknown)!r}")

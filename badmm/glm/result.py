@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from badmm.checks import Array, positive_number
+from badmm.families.distributions import Gaussian
+from badmm.glm.coordinates import Coordinates
 from badmm.glm.design import Design
 from badmm.glm.families import ResponseFamily
 from badmm.glm.tables import Summary
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitted:
-    """Coefficients (d,) and their covariance (d, d) in the units of the columns, and what the sites summed up."""
+    """The estimate θ in its coordinates, and what the sites summed up."""
 
-    params: Array
-    covariance: Array
+    theta: Gaussian
+    coordinates: Coordinates
     dispersion: float
     deviance: float
     null_deviance: float
@@ -35,6 +38,21 @@ class Fitted:
     rows: float
     residual_freedom: float
     solved: Result
+
+    @property
+    def params(self) -> Array:
+        """Coefficients (d,) of the columns in their units."""
+        return np.asarray(self.coordinates.outer @ self.theta.mean)
+
+    @cached_property
+    def covariance(self) -> Array:
+        """Their covariance (d, d)."""
+        return self.coordinates.covariance(self.theta.covariance)
+
+    def predictor(self, X: Array) -> tuple[Array, Array]:
+        """Means and standard deviations (n,) of xᵀβ, without the cancellation of a column far from 0."""
+        Z = self.coordinates.rows(X)
+        return Z @ self.theta.mean, np.sqrt(np.einsum("ij,jk,ik->i", Z, self.theta.covariance, Z))
 
     @property
     def errors(self) -> Array:
@@ -169,8 +187,8 @@ class GLMResult:
         `ValueError` naming a column that is missing or has an unknown level.
         """
         X, offset, kept = self.design.new_rows(data)
-        center = X @ self.fitted.params + offset
-        reach = _quantile(level) * np.sqrt(np.einsum("ij,jk,ik->i", X, self.fitted.covariance, X))
+        center, deviation = self.fitted.predictor(X)
+        center, reach = center + offset, _quantile(level) * deviation
         mean = self.family.mean
         found = pd.DataFrame(
             {"mean": mean(center), "lower": mean(center - reach), "upper": mean(center + reach)}, index=kept

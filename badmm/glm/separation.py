@@ -13,38 +13,44 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from badmm.checks import Array
-from badmm.glm.design import INTERCEPT, SiteRows
+from badmm.glm.coordinates import INTERCEPT
+from badmm.glm.design import SiteRows
 from badmm.glm.families import ResponseFamily
 from badmm.glm.result import Fitted
 
 ROUNDING = 1e-4
-"""A share of the largest x·v below which it counts as 0: v is an eigenvector at a finite estimate."""
+"""A share of the root mean square of x·v below which it counts as 0: v is an eigenvector at a finite estimate."""
 
 
 def separated(
     family: ResponseFamily, terms: Sequence[str], scale: Array, sites: Mapping[str, SiteRows], fitted: Fitted
 ) -> list[str]:
-    """A note naming the terms, where the direction of the largest variance separates all sites' rows."""
+    """A note naming the terms, where the direction of the largest variance separates all sites' rows.
+
+    It is found in coordinates whose rows have mean square I, so that it does not depend on units.
+    """
     if family.name not in ("binomial", "poisson"):
         return []
-    # in columns of unit scale: the direction must not depend on units
-    v = np.linalg.eigh(fitted.covariance * np.outer(scale, scale))[1][:, -1]
-    for direction in (v, -v, fitted.params * scale):
-        if all(_never_falls(family, part, direction / scale) for part in sites.values()):
-            involved = np.flatnonzero(np.abs(direction) > 0.05 * np.abs(direction).max())
-            names = ", ".join(repr(terms[int(j)]) for j in involved)
+    theta, coordinates = fitted.theta, fitted.coordinates
+    v = np.linalg.eigh(theta.covariance)[1][:, -1]
+    for direction in (v, -v, theta.mean):
+        move = coordinates.outer @ direction
+        slack = ROUNDING * float(np.linalg.norm(direction))
+        if slack > 0 and all(_never_falls(family, part, move, slack) for part in sites.values()):
+            # an intercept that only makes up for the columns' means is not named
+            reach = np.minimum(np.abs(coordinates.inner @ direction), np.abs(move)) * scale
+            names = ", ".join(repr(terms[int(j)]) for j in np.flatnonzero(reach > 0.05 * reach.max()))
             return [
                 f"separation: {names:.200} predict every response of some rows; their estimates are set by the prior"
             ]
     return []
 
 
-def _never_falls(family: ResponseFamily, part: SiteRows, direction: Array) -> bool:
+def _never_falls(family: ResponseFamily, part: SiteRows, direction: Array, slack: float) -> bool:
     move = part.X @ direction
-    slack = ROUNDING * max(float(np.abs(move).max(initial=0.0)), 1e-300)
-    if family.name == "binomial":
-        return bool((np.where(part.y > 0.5, move, -move)[part.weights > 0] >= -slack).all())
     counted = part.weights > 0
+    if family.name == "binomial":
+        return bool((np.where(part.y > 0.5, move, -move)[counted] >= -slack).all())
     return bool((move[counted] <= slack).all() and (np.abs(move[counted & (part.y > 0)]) <= slack).all())
 
 

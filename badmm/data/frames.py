@@ -16,18 +16,36 @@ import pandas as pd
 MISSING = ("", "NA", "NaN")
 """What stands for a missing value where nothing else is said, exactly as written."""
 LARGEST_EXACT = 2**53
+DATE = r"\s*(\d{4}-\d{1,2}-\d{1,2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4})\s*"
+DECIMAL_COMMA = r"\s*[-+]?[\d.]*\d,\d+\s*"
 
 
-def read_frame(path: Path, text: Collection[str] = (), missing: Sequence[str] = MISSING) -> pd.DataFrame:
-    """The file's columns; raises `ValueError` for a file that cannot be read as it says it can."""
-    if path.suffix not in (".csv", ".parquet"):
+def read_frame(
+    path: Path, text: Collection[str] = (), missing: Sequence[str] = MISSING, columns: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The file's columns, or those named; a CSV's rows are indexed by their lines.
+
+    Raises `ValueError` for a file that cannot be read as it says it can, and for a column of it that is mostly numbers
+    or dates unless `text` names it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: expected a name that ends in .csv or .parquet, got {path.suffix!r}")
     if not path.is_file():
-        raise ValueError(f"{path}: expected an existing file, got none")
-    frame = _parquet(path) if path.suffix == ".parquet" else _csv(path, text, missing)
+        raise ValueError(f"{path}: expected an existing file, got {'a folder' if path.is_dir() else 'none'}")
+    frame = _parquet(path) if suffix == ".parquet" else _csv(path, text, missing, columns)
     if not len(frame):
         raise ValueError(f"{path}: expected at least one row, got none")
+    if columns is not None:
+        _check_names(path, columns, list(frame.columns))
+        frame = frame[list(columns)]
     return frame
+
+
+def _check_names(path: Path, wanted: Collection[str], names: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in names:
+            raise ValueError(f"{path}: expected the column {name!r}, got {', '.join(map(repr, names)):.200}")
 
 
 def _parquet(path: Path) -> pd.DataFrame:
@@ -39,45 +57,83 @@ def _parquet(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: expected a Parquet file, got: {str(error).splitlines()[0]:.160}") from None
 
 
-def _csv(path: Path, text: Collection[str], missing: Sequence[str]) -> pd.DataFrame:
+def _csv(path: Path, text: Collection[str], missing: Sequence[str], columns: Collection[str] | None) -> pd.DataFrame:
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}") from None
-    names = _checked_lines(path, content)
-    unknown = [name for name in text if name not in names]
-    if unknown:
-        raise ValueError(f"{path}: expected the text column {unknown[0]!r}, got {', '.join(map(repr, names)):.200}")
+    names, lines = _checked_lines(path, content)
+    _check_names(path, [*text, *(columns or ())], names)
     frame = pd.read_csv(
         io.StringIO(content),
         dtype=dict.fromkeys(text, "str"),
+        usecols=None if columns is None else list(columns),
         na_values=list(missing),
         keep_default_na=False,
         index_col=False,
+        low_memory=False,  # one kind a column, not one a chunk
     )
-    for name, column in frame.items():
-        if pd.api.types.is_float_dtype(column) and (column.abs() >= LARGEST_EXACT).any() and (column % 1 == 0).all():
-            raise ValueError(f"{path}: column {name!r}: whole numbers beyond 2**53 are identifiers; list it as text")
+    if len(frame) != len(lines):
+        raise ValueError(f"{path}: expected {len(lines)} rows, got {len(frame)} that can be read")
+    frame.index = pd.Index(lines, name="line")
+    for name in frame.columns.difference(list(text)):
+        _check_column(path, str(name), frame[name])
     return frame
 
 
-def _checked_lines(path: Path, content: str) -> list[str]:
-    """The header; refuses names that are missing or repeated, and lines of another length."""
+def _check_column(path: Path, name: str, column: pd.Series) -> None:
+    """Refuse identifiers as numbers, and numbers or dates with a slip in them as levels."""
+    if pd.api.types.is_bool_dtype(column):
+        return
+    numeric = pd.to_numeric(column, errors="coerce")
+    whole = (numeric.dropna() % 1 == 0).all() and (numeric.isna() == column.isna()).all()
+    if whole and (numeric.abs() >= LARGEST_EXACT).any():
+        raise ValueError(f"{path}: column {name!r}: whole numbers beyond 2**53 are identifiers; list it as text")
+    if pd.api.types.is_numeric_dtype(column):
+        return
+    values = column.dropna().astype(str)
+    numbers = numeric[values.index].notna()
+    dated = values.str.fullmatch(DATE).to_numpy(dtype=bool) | values.str.fullmatch(DECIMAL_COMMA).to_numpy(dtype=bool)
+    slips = values[~numbers] if numbers.any() else values[dated]
+    if len(slips):
+        raise ValueError(
+            f"{path}: line {slips.index[0]}, column {name!r}: expected a number, a missing value or a column listed as "
+            f"text, got {slips.iloc[0]!r:.60}"
+        )
+
+
+def _checked_lines(path: Path, content: str) -> tuple[list[str], list[int]]:
+    """The header and the line where each row begins; refuses missing or repeated names, and rows of another length."""
     if "\0" in content:
         raise ValueError(f"{path}: expected text, got a zero byte")
-    reader = csv.reader(io.StringIO(content, newline=""))
+    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+    header: list[str] = []
+    lines: list[int] = []
+    begins = 1
     try:
-        header: list[str] = next((row for row in reader if row), [])
-        if not header:
-            raise ValueError(f"{path}: expected a header of column names, got an empty file")
-        for place, name in enumerate(header):
-            if not name.strip():
-                raise ValueError(f"{path}: expected a name for column {place + 1}, got an empty one")
-            if name in header[:place]:
-                raise ValueError(f"{path}: expected every column once, got {name!r} more than once")
         for row in reader:
-            if row and len(row) != len(header):
-                raise ValueError(f"{path}: expected {len(header)} values in line {reader.line_num}, got {len(row)}")
+            if not header and row:
+                header = row
+                _check_header(path, header, begins)
+            elif row and len(row) != len(header):
+                raise ValueError(f"{path}: line {begins}: expected {len(header)} values, got {len(row)}")
+            elif row and (len(row) > 1 or row[0].strip()):
+                lines.append(begins)
+            begins = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
-    return header
+        raise ValueError(f"{path}: line {begins}: expected values separated by commas, got: {error}") from None
+    if not header:
+        raise ValueError(f"{path}: expected a header of column names, got an empty file")
+    return header, lines
+
+
+def _check_header(path: Path, header: Sequence[str], line: int) -> None:
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise ValueError(f"{path}: line {line}: expected values separated by commas, got {header[0]!r:.80}")
+    for place, name in enumerate(header, start=1):
+        if not name.strip():
+            raise ValueError(f"{path}: line {line}: expected a name for column {place}, got an empty one")
+        if name != name.strip():
+            raise ValueError(f"{path}: line {line}: expected names without spaces around them, got {name!r}")
+        if name in header[: place - 1]:
+            raise ValueError(f"{path}: line {line}: expected every column once, got {name!r} more than once")

@@ -41,6 +41,7 @@ MODEL = {
 }
 DATA = {"sites": list, "file": str, "site_column": str, "text": list, "missing_values": list}
 SITE = {"name": str, "file": str}
+WORDS = {str: "a text", float: "a number", int: "a whole number", dict: "a table", list: "a list"}
 
 
 def from_file(path: Path, overrides: Sequence[str] = (), out: Path | None = None) -> bool:
@@ -49,7 +50,12 @@ def from_file(path: Path, overrides: Sequence[str] = (), out: Path | None = None
     Raises `ConfigError` and `ValueError` naming the key, or the file, line and column.
     """
     from badmm import glm
+    from badmm.glm.design import Design
+    from badmm.glm.families import response_family
 
+    folder = Path("runs") / path.stem if out is None else out
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out: expected a folder, got the file {folder}")
     table = toml.read(path, overrides)
     data = table.pop("data", None)
     _check(table, MODEL, "")
@@ -58,9 +64,10 @@ def from_file(path: Path, overrides: Sequence[str] = (), out: Path | None = None
     if not isinstance(data, dict):
         raise ConfigError(f"data: expected a table [data] in {path}, got {data!r:.80}")
     _check(data, DATA, "data.")
-    result = glm.fit(sites=_sites(data, path.parent), **table)
+    kind = response_family(table.get("family", "binomial"))
+    design = Design(table["formula"], kind, table.get("offset"), table.get("weights"), table.get("exposure"))
+    result = glm.fit(sites=_sites(data, path.parent, design.columns), **table)
     print(result.summary())
-    folder = Path("runs") / path.stem if out is None else out
     write(result, folder)
     print(f"results in {folder}", file=sys.stderr)
     return result.converged
@@ -94,11 +101,11 @@ def _check(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> N
         kinds = known[key] if isinstance(known[key], tuple) else (known[key],)
         kinds = (*kinds, int) if float in kinds else kinds
         if not isinstance(value, kinds) or isinstance(value, bool):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
+            wanted = " or ".join(WORDS[kind] for kind in kinds if kind is not int or float not in kinds)
             raise ConfigError(f"{prefix}{key}: expected {wanted}, got {value!r:.80}")
 
 
-def _sites(data: Mapping[str, Any], folder: Path) -> dict[str, pd.DataFrame]:
+def _sites(data: Mapping[str, Any], folder: Path, columns: list[str]) -> dict[str, pd.DataFrame]:
     from badmm.data.frames import MISSING, read_frame
 
     if ("sites" in data) == ("file" in data):
@@ -110,10 +117,14 @@ def _sites(data: Mapping[str, Any], folder: Path) -> dict[str, pd.DataFrame]:
             raise ConfigError("data.site_column: expected the column that names the sites, got none")
         column = data["site_column"]
         path = folder / data["file"]
-        return _split(read_frame(path, [*text, column], missing), column, path)
+        wanted = list(dict.fromkeys([*columns, column]))
+        return _split(read_frame(path, [*text, column], missing, wanted), column, path)
     if "site_column" in data:
         raise ConfigError('data.site_column: expected no such key beside "sites", whose files are the sites')
+    if not data["sites"]:
+        raise ConfigError("data.sites: expected a name and a file of every site, got none")
     found: dict[str, Any] = {}
+    owners: dict[Path, str] = {}
     for place, entry in enumerate(data["sites"]):
         where = f"data.sites[{place}]"
         if not isinstance(entry, dict) or set(entry) != set(SITE):
@@ -121,7 +132,11 @@ def _sites(data: Mapping[str, Any], folder: Path) -> dict[str, pd.DataFrame]:
         _check(entry, SITE, f"{where}.")
         if entry["name"] in found:
             raise ConfigError(f"{where}.name: expected every site once, got {entry['name']!r} more than once")
-        found[entry["name"]] = read_frame(folder / entry["file"], text, missing)
+        file = folder / entry["file"]
+        owner = owners.setdefault(file.resolve(), entry["name"])
+        if owner != entry["name"]:
+            raise ConfigError(f"{where}.file: expected a file of its own, got {file}, which is site {owner!r}'s")
+        found[entry["name"]] = read_frame(file, text, missing, columns)
     return found
 
 
@@ -129,7 +144,9 @@ def _split(frame: pd.DataFrame, column: str, path: Path) -> dict[str, pd.DataFra
     names = frame[column].astype("string").str.strip()
     unnamed = (names.isna() | (names == "")).to_numpy()
     if unnamed.any():
-        raise ValueError(f"{path}: column {column!r}: expected a site in every row, got none in row {unnamed.argmax()}")
+        raise ValueError(
+            f"{path}: column {column!r}: expected a site in every row, got none in line {frame.index[unnamed.argmax()]}"
+        )
     return {str(site): part for site, part in frame.groupby(names, sort=False)}
 
 

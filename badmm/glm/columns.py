@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
+import numpy as np
 import pandas as pd
 
 NUMBER, TRUTH, LEVELS = "numbers", "truth values", "levels"
+MOST_LEVELS = 1000
+"""Levels of a column: identifiers are no levels, and each has a coefficient."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,17 @@ class Column:
 
 
 def read(sites: Any, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The named columns of every site, in that order, as pandas frames with a fresh index.
+    """The named columns of every site, in that order, as pandas frames.
+
+    A unique index with a name, such as the lines of a file, is kept: messages name rows by it, and by position else.
 
     Raises `ValueError` for what is no mapping of names to data frames, and a column that a site lacks or has twice.
     """
     if not isinstance(sites, Mapping) or not sites:
-        raise ValueError(f"sites: expected a mapping from names to data frames, got {type(sites).__name__}")
-    return {_site_name(site): _frame(data, f"sites[{site!r}]", names) for site, data in sites.items()}
+        got = "none" if isinstance(sites, Mapping) else type(sites).__name__
+        raise ValueError(f"sites: expected a mapping from names to data frames, got {got}")
+    _check_spelling("sites", {site: [site] for site in sites if isinstance(site, str)})
+    return {_site_name(site): frame_of(data, f"sites[{site!r}]", names) for site, data in sites.items()}
 
 
 def _site_name(site: Any) -> str:
@@ -40,7 +49,8 @@ def _site_name(site: Any) -> str:
     return site
 
 
-def _frame(data: Any, where: str, names: Sequence[str]) -> pd.DataFrame:
+def frame_of(data: Any, where: str, names: Sequence[str]) -> pd.DataFrame:
+    """The named columns of one data frame; `where` names it in messages."""
     if isinstance(data, pd.DataFrame) and not data.columns.is_unique:
         repeated = data.columns[data.columns.duplicated()][0]
         raise ValueError(f"{where}: expected every column once, got {repeated!r} more than once")
@@ -50,9 +60,12 @@ def _frame(data: Any, where: str, names: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{where}: expected a data frame, got {type(data).__name__}") from None
     missing = [name for name in names if name not in frame.columns]
     if missing:
-        raise ValueError(f"{where}: expected the column {missing[0]!r}, got {', '.join(map(repr, frame.columns)):.200}")
+        raise ValueError(
+            f"{where}: expected the column {missing[0]!r}, got {', '.join(map(repr, frame.columns)) or 'none':.200}"
+        )
     if isinstance(data, pd.DataFrame):
-        return data[list(names)].reset_index(drop=True)
+        part = data[list(names)]
+        return part if part.index.name is not None and part.index.is_unique else part.reset_index(drop=True)
     return pd.DataFrame({name: _values(frame[name]) for name in names})
 
 
@@ -64,6 +77,11 @@ def _values(column: nw.Series[Any]) -> Any:
     return column.to_numpy() if plain or column.dtype.is_temporal() else pd.Series(column.to_list(), dtype=object)
 
 
+def place(frame: pd.DataFrame, row: int) -> str:
+    """How a message names a row."""
+    return f"{frame.index.name or 'row'} {frame.index[row]}"
+
+
 def agree(frames: Mapping[str, pd.DataFrame], categorical: Sequence[str] = ()) -> dict[str, Column]:
     """Every column as all sites have it; `categorical` columns have levels even where they are numbers.
 
@@ -73,16 +91,21 @@ def agree(frames: Mapping[str, pd.DataFrame], categorical: Sequence[str] = ()) -
     return {name: _agreed(name, frames, name in categorical) for name in names}
 
 
+def where(site: str | None, name: str) -> str:
+    """How a message names a column; site None stands for data to predict for."""
+    return f"data[{name!r}]" if site is None else f"sites[{site!r}][{name!r}]"
+
+
 def _agreed(name: str, frames: Mapping[str, pd.DataFrame], categorical: bool) -> Column:
     first: tuple[str, str] | None = None
     for site, frame in frames.items():
         if not frame[name].notna().any():
             continue  # a column without values has no kind of its own
-        kind = _kind(frame[name], f"sites[{site!r}][{name!r}]")
+        kind = _kind(frame[name], where(site, name))
         if first is None:
             first = site, kind
         elif kind != first[1]:
-            raise ValueError(f"sites[{site!r}][{name!r}]: expected {first[1]} as at site {first[0]!r}, got {kind}")
+            raise ValueError(f"{where(site, name)}: expected {first[1]} as at site {first[0]!r}, got {kind}")
     kind = NUMBER if first is None else first[1]
     if kind == NUMBER and not categorical:
         return Column(NUMBER)
@@ -100,8 +123,10 @@ def _kind(column: pd.Series, where: str) -> str:
         return NUMBER
     if column.dtype == object:
         types = {type(value) for value in column.dropna()}
-        if types <= {bool}:
+        if types <= {bool, np.bool_}:
             return TRUTH
+        if bool not in types and all(issubclass(kind, Real | Decimal) for kind in types):
+            return NUMBER
         if len(types) == 1 and types <= {str}:
             return LEVELS
         raise ValueError(f"{where}: expected numbers or text, got {', '.join(sorted(t.__name__ for t in types))}")
@@ -111,14 +136,41 @@ def _kind(column: pd.Series, where: str) -> str:
 def _levels(frames: Mapping[str, pd.DataFrame], name: str) -> Column:
     declared: list[Any] = []
     seen: set[Any] = set()
+    by_site: dict[str, list[Any]] = {}
     ordered = False
-    for frame in frames.values():
+    for site, frame in frames.items():
         column = frame[name]
-        seen |= set(column.dropna().unique())
+        by_site[site] = list(column.dropna().unique())
+        seen |= set(by_site[site])
         if isinstance(column.dtype, pd.CategoricalDtype):
             declared += [level for level in column.cat.categories if level not in declared]
             ordered = ordered or bool(column.cat.ordered)
+    _check_spelling(name, by_site)
+    if len(seen) > MOST_LEVELS:
+        raise ValueError(f"{name}: expected at most {MOST_LEVELS} levels over all sites, got {len(seen)}")
     return Column(LEVELS, (*declared, *sorted(seen - set(declared))), ordered)
+
+
+def _check_spelling(name: str, by_site: Mapping[str, Sequence[Any]]) -> None:
+    """Refuse texts that differ by case or spaces alone: they would be two levels, or two sites."""
+    first: dict[str, tuple[str, str]] = {}
+    for site, values in by_site.items():
+        for value in values:
+            if isinstance(value, str):
+                other, spelling = first.setdefault(" ".join(value.split()).casefold(), (site, value))
+                if spelling != value:
+                    here = "sites" if name == "sites" else where(site, name)
+                    there = "" if name == "sites" else f" as at site {other!r}"
+                    raise ValueError(f"{here}: expected the spelling {spelling!r}{there}, got {value!r}")
+
+
+def check_kinds(frame: pd.DataFrame, known: Mapping[str, Column]) -> None:
+    """Raise `ValueError` for a column of new data whose kind is not that of the fit."""
+    for name, column in known.items():
+        kind = _kind(frame[name], where(None, name)) if frame[name].notna().any() else column.kind
+        numbered = column.kind == LEVELS and kind == NUMBER and not isinstance(column.levels[0], str)
+        if kind != column.kind and not numbered:
+            raise ValueError(f"{where(None, name)}: expected {column.kind} as in the fit, got {kind}")
 
 
 def conform(frame: pd.DataFrame, columns: Mapping[str, Column]) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logsumexp, xlogy
 
-from badmm.checks import Array, require
+from badmm.checks import Array
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression
 from badmm.likelihoods.base import GaussianLikelihood
 
@@ -27,8 +28,8 @@ class ResponseFamily(ABC):
     known_dispersion: ClassVar[bool] = True
 
     @abstractmethod
-    def check(self, y: Array, name: str) -> None:
-        """Raise `ValueError` naming the first response that is none of the family."""
+    def support(self, y: Array) -> tuple[NDArray[np.bool_], str]:
+        """Which responses the family may have, and what they are called."""
 
     @abstractmethod
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
@@ -56,8 +57,9 @@ class GaussianResponse(ResponseFamily):
 
     name, link, known_dispersion = "gaussian", "identity", False
 
-    def check(self, y: Array, name: str) -> None:
-        """Any finite number will do."""
+    def support(self, y: Array) -> tuple[NDArray[np.bool_], str]:
+        """Any finite number."""
+        return np.isfinite(y), "finite values"
 
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """Least squares over 2φ."""
@@ -85,9 +87,9 @@ class BinomialResponse(ResponseFamily):
 
     name, link, ratio = "binomial", "logit", "odds ratio"
 
-    def check(self, y: Array, name: str) -> None:
+    def support(self, y: Array) -> tuple[NDArray[np.bool_], str]:
         """0 or 1."""
-        require((y == 0) | (y == 1), y, name, "0 or 1")
+        return (y == 0) | (y == 1), "0 or 1"
 
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """Logistic regression."""
@@ -117,9 +119,9 @@ class PoissonResponse(ResponseFamily):
 
     name, link, ratio = "poisson", "log", "rate ratio"
 
-    def check(self, y: Array, name: str) -> None:
+    def support(self, y: Array) -> tuple[NDArray[np.bool_], str]:
         """A whole number of at least 0."""
-        require((y >= 0) & (y == np.floor(y)), y, name, "non-negative whole numbers")
+        return (y >= 0) & (y == np.floor(y)), "non-negative whole numbers"
 
     def client(self, X: Array, y: Array, weights: Array, offset: Array, dispersion: float) -> GaussianLikelihood:
         """Poisson regression."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,6 +22,9 @@ from badmm.rounds.history import Result
 from badmm.solve import solve
 
 Estimate = Literal["map", "posterior"]
+_SET_HERE = {"clients", "family", "prior", "expectation", "tol", "rounds", "start", "duals", "state"}
+OPTIONS = frozenset(inspect.signature(solve).parameters) - _SET_HERE
+"""Of `badmm.solve`, what `fit` passes on."""
 SETTLED = 1e-10
 """Relative change of the dispersion at which it is found."""
 DISPERSIONS = 100
@@ -60,6 +64,9 @@ def fit(
     """
     if estimate not in ("map", "posterior"):
         raise ValueError(f'estimate: expected "map" or "posterior", got {estimate!r:.80}')
+    unknown = set(options) - OPTIONS
+    if unknown:
+        raise ValueError(f"{min(unknown)}: expected one of the options {', '.join(sorted(OPTIONS))}")
     kind = response_family(family)
     design = Design(formula, kind, offset, weights, exposure, missing)
     rows = design.rows(sites)

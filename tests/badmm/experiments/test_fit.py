@@ -91,7 +91,7 @@ def edited(name: str, old: str, new: str) -> tuple[str, str, str]:
 
 WRONG = [
     (("model.toml", 'formula = "y ~ x + arm"', ""), "formula: expected a formula"),
-    (("model.toml", '"y ~ x + arm"', "3"), "formula: expected str, got 3"),
+    (("model.toml", '"y ~ x + arm"', "3"), "formula: expected a text, got 3"),
     (("model.toml", "family", "famly"), "famly: expected one of the keys formula, family"),
     (("model.toml", '"binomial"', '"logit"'), "family: expected one of gaussian, binomial, poisson, got 'logit'"),
     (("model.toml", "[data]", "[data]\ncolour = 1"), "data.colour: expected one of the keys sites, file"),
@@ -103,13 +103,13 @@ WRONG = [
     (("model.toml", "1.csv", "9.csv"), "9.csv: expected an existing file"),
     (("model.toml", "1.csv", "1.xlsx"), "1.xlsx: expected a name that ends in .csv or .parquet"),
     (("model.toml", "[data]", "[data"), "model.toml: expected valid TOML"),
-    (("1.csv", "x,arm", "x,x"), "1.csv: expected every column once, got 'x' more than once"),
-    (("1.csv", "x,arm", "x,"), "1.csv: expected a name for column 2"),
-    (("1.csv", "x,arm", "z,arm"), "sites['site 1']: expected the column 'x', got 'z', 'arm'"),
-    (("1.csv", ",a,1,", ",a,1,7,"), "1.csv: expected 4 values in line "),
-    (("1.csv", ",a,1,", ",a,"), "1.csv: expected 4 values in line "),
-    (("1.csv", "\n-", "\nminus"), "sites['site 1']['x']: expected numbers as at site 'site 0', got levels"),
-    (("1.csv", ",1\n", ",2\n"), "sites['site 1']['y']: expected 0 or 1, got 2.0"),
+    (("1.csv", "x,arm", "x,x"), "1.csv: line 1: expected every column once, got 'x' more than once"),
+    (("1.csv", "x,arm", "x,"), "1.csv: line 1: expected a name for column 2"),
+    (("1.csv", "x,arm", "z,arm"), "1.csv: expected the column 'x', got 'z', 'arm'"),
+    (("1.csv", ",a,1,", ",a,1,7,"), "1.csv: line 2: expected 4 values"),
+    (("1.csv", ",a,1,", ",a,"), "1.csv: line 2: expected 4 values"),
+    (("1.csv", "\n-", "\nminus"), "1.csv: line 2, column 'x': expected a number"),
+    (("1.csv", ",1\n", ",2\n"), "sites['site 1']['y']: expected 0 or 1, got 2 at line 2"),
 ]
 
 
@@ -149,4 +149,4 @@ def test_rows_without_a_site_are_refused(folder: Path, capsys: pytest.CaptureFix
     lines[5] = lines[5].replace(",0,", ",,")
     (folder / "all.csv").write_text("\n".join(lines))
     assert main(["fit", str(folder / "pooled.toml"), "--out", str(folder / "out")]) == 2
-    assert "column 'site': expected a site in every row, got none in row 4" in capsys.readouterr().err
+    assert "column 'site': expected a site in every row, got none in line 6" in capsys.readouterr().err

@@ -189,13 +189,16 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: fit("y ~ x", changed("south", x=1j)), r"sites\['south'\]\['x'\]: expected numbers, .* got complex128"),
     (lambda: fit("y ~ x", changed("south", x=np.inf)), r"sites\['south'\]\['x'\]: expected finite values, got inf"),
     (lambda: fit("y ~ log(x)", changed("south", x=0.0)), r"sites\['.*'\]\['log\(x\)'\]: expected finite values"),
-    (lambda: fit("y ~ x", changed("south", y=2)), r"sites\['south'\]\['y'\]: expected 0 or 1, got 2.0 at index 0"),
+    (lambda: fit("y ~ x", changed("south", y=2)), r"sites\['south'\]\['y'\]: expected 0 or 1, got 2 at row 0"),
     (lambda: fit("count ~ x", changed("south", count=-1), "poisson"), r"sites\['south'\]\['count'\]: expected non-neg"),
     (
         lambda: fit("count ~ x", changed("south", count=0.5), "poisson"),
         r"sites\['south'\]\['count'\]: expected non-neg",
     ),
-    (lambda: fit("arm ~ x", SITES), r"sites\['north'\]\['arm'\]: expected numbers for family 'binomial', got levels"),
+    (
+        lambda: fit("arm ~ x", SITES),
+        r"sites\['north'\]\['arm'\]: expected 0 or 1, or two levels, for family 'binomial', got",
+    ),
     (lambda: fit("arm ~ x", SITES, "gaussian"), r"sites\['north'\]\['arm'\]: expected numbers for family 'gaussian'"),
     (lambda: fit("x", SITES), "formula: expected 'response ~ terms', got 'x'"),
     (lambda: fit("", SITES), "formula: expected a formula as text, got ''"),
@@ -222,7 +225,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: fit("count ~ x", SITES, "poisson", exposure="arm"), "arm: expected numbers for offset"),
     (
         lambda: fit("count ~ x", changed("south", time=0.0), "poisson", exposure="time"),
-        r"sites\['south'\]\['time'\]: expected a positive exposure, got 0 at used row 0",
+        r"sites\['south'\]\['time'\]: expected a positive exposure, got 0 at row 0",
     ),
     (lambda: fit("y ~ x", changed("south", w=-1), weights="w"), r"sites\['south'\]\['w'\]: expected weights of at"),
     (lambda: fit("y ~ x", SITES, weights="mass"), r"sites\['north'\]: expected the column 'mass'"),

@@ -18,16 +18,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from badmm import __version__
-from badmm.checks import ClientError, ServerDomainError, UnfinishedRunError
+from badmm.checks import ClientError, RankError, ServerDomainError, UnfinishedRunError
 
 Command = Callable[[Sequence[str]], int]
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
 """Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/,
 whose imports are relative: they are loaded under the same names. A user's module called `derive` is never imported."""
-EXTRAS = {"torch": "run,torch", **dict.fromkeys(("sympy", "mpmath"), "derive")}
+EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", **dict.fromkeys(("sympy", "mpmath"), "derive")}
 EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
 """The extra that brings a package, where it is not `run`."""
-GAVE_UP = (ClientError, ServerDomainError, UnfinishedRunError)
+GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)
 """Errors of a solver that cannot go on; ValueError and OSError are errors of the input; all others are defects."""
 
 
@@ -40,6 +40,16 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="solve the convex problem, or train the networks, of a configuration")
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     run.add_argument("--methods", metavar="A,B,...", help="federated runs: only these of the file's methods")
+    run.add_argument(
+        "--transport", choices=("mpi", "torch", "files"), help="the engine that carries messages (default: one process)"
+    )
+    run.add_argument("--deadline", type=float, metavar="S", help="seconds that an answer may take (default: any)")
+    run.add_argument(
+        "--share", type=Path, metavar="DIR", help="files: the folder that server and sites exchange files in"
+    )
+    run.add_argument("--as", dest="party", metavar="NAME", help="files: 'server', or this site's name")
+    run.add_argument("--sites", metavar="A,B,...", help="files, at the server: the sites' names in their order")
+    run.add_argument("--memory", type=Path, metavar="DIR", help="files, at a site: what it remembers (default: memory)")
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
     tune.add_argument(
@@ -89,7 +99,8 @@ def _run(options: argparse.Namespace) -> None:
     from badmm.experiments import run
 
     methods = None if options.methods is None else options.methods.split(",")
-    chosen = {"methods": methods, "resume": options.resume, "quiet": options.quiet}
+    engine = {name: getattr(options, name) for name in ("transport", "deadline", "share", "party", "sites", "memory")}
+    chosen = {"methods": methods, "resume": options.resume, "quiet": options.quiet, "engine": engine}
     run.from_file(options.config, _overrides(options), options.out, **chosen)
 
 
@@ -165,7 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "run")
-        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
+        print(
+            f"error: {error.name}: expected this package, got none; pip install 'bayesian-admm[{extra}]'",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -51,6 +51,10 @@ class ServerDomainError(RuntimeError):
     """The server's natural parameter left the domain of its family under explicit step sizes."""
 
 
+class RankError(RuntimeError):
+    """Another process of the run failed, is at another step, or did not answer; no process goes on."""
+
+
 class UnfinishedRunError(RuntimeError):
     """Some runs of a comparison failed; the others are finished and reported."""
 
@@ -163,16 +167,19 @@ def positive_integer(value: Any, name: str) -> int:
     return int(value)
 
 
-def labels(y: ArrayLike, n: int, num_classes: int) -> NDArray[np.int64]:
-    """Return labels (n,) as integers in 0..num_classes−1; raise `ValueError` with the first invalid one."""
-    array = real_array(y, "y", 1)
-    if len(array) != n:
-        raise ValueError(f"y: expected shape ({n},) to match X, got {array.shape}")
+def labels(y: ArrayLike, n: int | None, num_classes: int, name: str = "y") -> NDArray[np.int64]:
+    """Return labels (n,), of any length where n is None, as integers in 0..num_classes−1.
+
+    Raises `ValueError` with the first invalid one.
+    """
+    array = real_array(y, name, 1)
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name}: expected shape ({n},) to match X, got {array.shape}")
     allowed = "{0, 1}" if num_classes == 2 else f"{{0, ..., {num_classes - 1}}}"
     good = (array == np.floor(array)) & (array >= 0) & (array < num_classes)
     if not good.all():
         index = int(np.argmin(good))
-        raise ValueError(f"y: expected labels in {allowed}, got {array[index]:g} at index {index}")
+        raise ValueError(f"{name}: expected labels in {allowed}, got {array[index]:g} at index {index}")
     return array.astype(np.int64)
 
 

@@ -143,7 +143,7 @@ def play(setting: Setting, seed: int) -> Course:
         with torch.no_grad():
             right = own.stack.outputs(mean, x).argmax(dim=1) == y
         course.accuracy.append(100.0 * float(right.float().mean()))
-        course.loss.append(outcome.loss)
+        course.loss.append(outcome.mean("loss"))
         course.unbounded += outcome.events.get("cavities_unbounded", 0)
         ratios = {} if deviation is None else noise.against_weights(own.stack, mean, deviation)
         worst = noise.largest_noise(ratios)

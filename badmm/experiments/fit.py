@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from badmm.experiments.config import toml
 from badmm.experiments.config.toml import ConfigError
-from badmm.experiments.store.files import save_figure, write_atomic
+from badmm.transports.atomic import save_figure, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd

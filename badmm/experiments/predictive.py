@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from scipy.stats import norm
 
+import badmm_kernels
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
-from badmm.likelihoods.expectations import softplus_moments
 
 _FLOOR = np.finfo(np.float64).tiny
 
@@ -61,7 +61,9 @@ def logistic_probability(X: Array, posterior: Gaussian, *, averaged: bool = True
     center = X @ posterior.mean
     if not averaged:
         return expit(center)
-    return softplus_moments(center, posterior.predictor_variance(X)).slope
+    # of a label 0 the loss is log(1 + eᵃ), and its derivative σ(a)
+    logistic = badmm_kernels.load_likelihood("logistic")
+    return np.asarray(logistic.expected_loss(center, posterior.predictor_variance(X), np.zeros(len(X)))[1])
 
 
 def softmax_probability(

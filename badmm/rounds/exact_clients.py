@@ -113,7 +113,7 @@ class ExactClients:
     def _measure(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
         self.natural = self.family.unpack(message.arrays["natural"])
         weights = message.arrays.get("weights")
-        if weights is not None:
+        if weights is not None and self.bound:
             self.duals = mix(self.lines, weights)
         began = time.perf_counter()
         q = self.family.posterior(self.natural)

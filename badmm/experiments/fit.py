@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from badmm.experiments.config import toml
 from badmm.experiments.config.toml import ConfigError
-from badmm.transports.atomic import save_figure, write_atomic
+from badmm.experiments.store.figures import save_figure
+from badmm.transports.atomic import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd

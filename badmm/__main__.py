@@ -22,8 +22,9 @@ from badmm.checks import ClientError, RankError, ServerDomainError, UnfinishedRu
 
 Command = Callable[[Sequence[str]], int]
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
-"""Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/,
-whose imports are relative: they are loaded under the same names. A user's module called `derive` is never imported."""
+"""Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/;
+their imports are relative, so they are loaded under the same names. A user's module called `derive` is never
+imported."""
 EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", **dict.fromkeys(("sympy", "mpmath"), "derive")}
 EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
 """The extra that brings a package, where it is not `run`."""

@@ -19,7 +19,7 @@ from tests.badmm.transports.shared import PROBLEMS, solve_arguments
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("rank_program.py")
 BIN = Path(sys.executable).parent
-LOOPBACK = {"HYDRA_IFACE": "lo", "GLOO_SOCKET_IFNAME": "lo", "PRTE_MCA_prte_if_include": "lo"}
+LOOPBACK = {"HYDRA_IFACE": "lo", "GLOO_SOCKET_IFNAME": "lo", "OMPI_MCA_btl": "self,sm"}
 ROOT_MAY = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 HAS_MPI = (BIN / "mpiexec").exists() and importlib.util.find_spec("mpi4py") is not None
 HAS_TORCH = importlib.util.find_spec("torch") is not None

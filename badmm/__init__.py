@@ -13,7 +13,7 @@ from badmm_kernels import __version__
 
 
 def __getattr__(name: str) -> Any:
-    """A family's distribution class, named after it: `badmm.Gamma`, `badmm.Exponential`."""
+    """Return the distribution class of a family, such as `badmm.Gamma` or `badmm.Exponential`."""
     found = registry.exported(name)
     if found is None:
         raise AttributeError(f"module 'badmm' has no attribute {name!r}")

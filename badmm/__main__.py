@@ -1,8 +1,8 @@
-"""The command line: `badmm run CONFIG.toml` runs what a file describes, `tune` chooses settings for it, `demo` compares
-on real data, `derive` and `validate` are the commands of badmm_derive and badmm_validation. `python -m badmm` is the
-same.
-Exit status: 0 success, 2 for something wrong with what the user gave, 3 for a solver that gave up or did not converge,
-130 interrupted.
+"""The command line `badmm`, also `python -m badmm`.
+
+`badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `demo` compares methods on real data;
+`derive` and `validate` are the commands of badmm_derive and badmm_validation. The exit status is 0 for success, 2 for
+invalid input, 3 for a solver that gave up or did not converge, and 130 for an interrupted run.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", "sympy": "derive", "mpmath"
 """What to install for a module that is missing; else the extra `run`."""
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
 GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)
-"""Errors of a solver that cannot go on; ValueError and OSError are about what the user gave; others are defects."""
+"""Errors of a solver that cannot go on; ValueError and OSError are errors of the input; all others are defects."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of the commands."""
+    """Return the parser of all commands."""
     top = argparse.ArgumentParser(prog="badmm", description="Bayesian ADMM on data that stay with their clients.")
     top.add_argument("--version", action="version", version=f"badmm {__version__}")
     commands = top.add_subparsers(dest="command", required=True)
 
-    run = commands.add_parser("run", help="solve the convex problem, or train the networks, that a TOML file describes")
+    run = commands.add_parser("run", help="solve the convex problem, or train the networks, of a configuration")
     run.add_argument("--seeds", metavar="N,N,...", help="federated runs: the seeds, as in --set run.seeds=[62,63]")
     run.add_argument("--methods", metavar="A,B,...", help="federated runs: only these of the file's methods")
     run.add_argument(
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
     tune.add_argument(
-        "--run", action="store_true", help="then run what was chosen, in the folder 'tuned' of the results"
+        "--run", action="store_true", help="then run the chosen settings, in the folder 'tuned' of the results"
     )
     for command, folder in ((run, "runs/NAME"), (tune, "runs/NAME-tuning")):
         command.add_argument("config", type=Path, metavar="CONFIG.toml")
@@ -58,9 +58,9 @@ def parser() -> argparse.ArgumentParser:
             dest="overrides",
             help="override, e.g. method.rho=0.5",
         )
-        command.add_argument("--data-root", type=Path, metavar="DIR", help="where the files of MNIST and CIFAR lie")
+        command.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the files of MNIST and CIFAR")
         command.add_argument("--out", type=Path, metavar="DIR", help=f"folder for the results (default: {folder})")
-        command.add_argument("--resume", action="store_true", help="continue what was stopped in that folder")
+        command.add_argument("--resume", action="store_true", help="continue the run in that folder")
         command.add_argument("--quiet", action="store_true", help="no progress display")
 
     demo = commands.add_parser("demo", help="compare methods on real data: table, plots and a verdict")
@@ -69,14 +69,14 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the splits (default: 0 1 2)")
     demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
     demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
-    # only named here: their own parsers read what follows
+    # listed for --help; the commands parse their own arguments
     commands.add_parser("derive", add_help=False, help="derive families, prove their claims, write their kernels")
     commands.add_parser("validate", add_help=False, help="check every kernel against independent oracles")
     return top
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:
-    """`--set` and the options that stand for one."""
+    """Return the values of `--set`, with the options that abbreviate one."""
     extra = [] if options.seeds is None else [f"{options.command}.seeds=[{options.seeds}]"]
     if options.data_root is not None:
         # a JSON string is a TOML string
@@ -110,11 +110,11 @@ COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; its exit status, with one line on standard error where it is 2 or 3."""
+    """Run a command and return its exit status; statuses 2 and 3 come with one line on standard error."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Greek letters is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters must not end a run
     try:
         if given and given[0] in COMPANIONS:
             return companions.command(COMPANIONS[given[0]])(given[1:])
@@ -131,7 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "run")
-        print(f"error: the command line needs {error.name}: pip install 'bayesian-admm[{extra}]'", file=sys.stderr)
+        print(
+            f"error: {error.name}: expected this package, got none; pip install 'bayesian-admm[{extra}]'",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -1,4 +1,4 @@
-"""Argument checks and the errors of the solver; every message reads `argument: expected ..., got ...`."""
+"""Argument checks and the errors of the solver; messages have the form `argument: expected ..., got ...`."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class RankError(RuntimeError):
 
 
 class UnfinishedRunError(RuntimeError):
-    """Some runs of a comparison could not go on; the others are finished and reported."""
+    """Some runs of a comparison failed; the others are finished and reported."""
 
 
 def real_array(value: ArrayLike, name: str, ndim: int | tuple[int, ...] | None = None) -> Array:
-    """`value` as a finite float64 array with `ndim` axes; raises `ValueError` with the first bad index.
+    """Return `value` as a finite float64 array with `ndim` axes; raise `ValueError` with the first bad index.
 
-    Numbers and truth values are taken. Text, dates, complex numbers, masked entries and objects are refused, whatever
-    NumPy would make of them.
+    Numbers and truth values are accepted. Text, dates, complex numbers, masked entries and objects are refused, even if
+    NumPy would convert them.
     """
     array = _floats(value, name)
     allowed = (ndim,) if isinstance(ndim, int) else ndim
@@ -77,18 +77,18 @@ _KINDS = {"M": "dates", "m": "durations", "c": "complex numbers", "U": "text", "
 
 
 def _floats(value: ArrayLike, name: str) -> Array:
-    """`value` as a new float64 array."""
+    """Return `value` as a new float64 array."""
     if _masked(value):
         raise ValueError(f"{name}: expected an array without missing values, got a masked array with masked entries")
     try:
-        # only a sequence can mix numbers with text, which NumPy would turn into text as a whole
+        # only a sequence can mix numbers with text, and NumPy would convert all of it to text
         sequence = isinstance(value, list | tuple)
         array = np.array(value, dtype=object) if sequence and _mixed(value) else np.asarray(value)
     except Exception as error:  # an array library may raise anything
         got = f"{type(value).__name__}: {str(error)[:200]}"
         raise ValueError(f"{name}: expected an array of real numbers, got {got}") from error
     if array.dtype.kind in _KINDS:
-        first = "" if array.size == 0 else f", the first {_short(array.flat[0])}"
+        first = "" if array.size == 0 else f", first {_short(array.flat[0])}"
         raise ValueError(f"{name}: expected real numbers, got {_KINDS[array.dtype.kind]}{first}")
     if array.dtype.kind == "O":
         good = np.asarray(np.frompyfunc(_is_real, 1, 1)(array), dtype=bool)
@@ -99,14 +99,14 @@ def _floats(value: ArrayLike, name: str) -> Array:
 
 
 def _masked(value: Any) -> bool:
-    """Whether a masked array, or a sequence of them, hides an entry."""
+    """Return whether a masked array, or a nested sequence of them, has a masked entry."""
     if isinstance(value, list | tuple):
         return any(_masked(part) for part in value if not isinstance(part, float | int))
     return isinstance(value, np.ma.MaskedArray) and bool(np.ma.getmaskarray(value).any())
 
 
 def _mixed(value: Any) -> bool:
-    """Whether a nested sequence holds text or another entry that is no number or array of numbers."""
+    """Return whether a nested sequence has an entry that is neither a real number nor an array."""
     return any(
         _mixed(part) if isinstance(part, list | tuple) else not hasattr(part, "__array__") and not _is_real(part)
         for part in value
@@ -118,8 +118,8 @@ def _is_real(value: Any) -> bool:
 
 
 def _short(value: Any) -> str:
-    """An entry for a message, never longer than a line."""
-    plain = value.item() if isinstance(value, np.str_ | np.bytes_) else value  # without NumPy's name around it
+    """Return an entry as text for a message, cut to 60 characters."""
+    plain = value.item() if isinstance(value, np.str_ | np.bytes_) else value  # without the prefix np.str_
     text = repr(plain).replace("\n", " ")
     return text if len(text) <= 60 else f"{text[:60]}…"
 
@@ -167,21 +167,24 @@ def positive_integer(value: Any, name: str) -> int:
     return int(value)
 
 
-def labels(y: ArrayLike, n: int, num_classes: int) -> NDArray[np.int64]:
-    """Labels (n,) as integers in 0..num_classes−1; raises `ValueError` naming the first that is not."""
-    array = real_array(y, "y", 1)
-    if len(array) != n:
-        raise ValueError(f"y: expected shape ({n},) to match X, got {array.shape}")
+def labels(y: ArrayLike, n: int | None, num_classes: int, name: str = "y") -> NDArray[np.int64]:
+    """Return labels (n,), of any length where n is None, as integers in 0..num_classes−1.
+
+    Raises `ValueError` with the first invalid one.
+    """
+    array = real_array(y, name, 1)
+    if n is not None and len(array) != n:
+        raise ValueError(f"{name}: expected shape ({n},) to match X, got {array.shape}")
     allowed = "{0, 1}" if num_classes == 2 else f"{{0, ..., {num_classes - 1}}}"
     good = (array == np.floor(array)) & (array >= 0) & (array < num_classes)
     if not good.all():
         index = int(np.argmin(good))
-        raise ValueError(f"y: expected labels in {allowed}, got {array[index]:g} at index {index}")
+        raise ValueError(f"{name}: expected labels in {allowed}, got {array[index]:g} at index {index}")
     return array.astype(np.int64)
 
 
 def counts(y: ArrayLike, name: str) -> Array:
-    """Non-negative whole numbers as float64; raises `ValueError` naming the first that is not."""
+    """Return non-negative whole numbers as float64; raise `ValueError` with the first invalid one."""
     array = real_array(y, name)
     require((array >= 0) & (array == np.floor(array)), array, name, "non-negative whole numbers")
     return array
@@ -198,7 +201,7 @@ def design(X: ArrayLike, y_length: int | None = None) -> Array:
 
 
 def row_weights(weights: ArrayLike | None, n: int) -> Array | None:
-    """Weights (n,) of rows, finite and at least 0; None stands for ones. Raises `ValueError`."""
+    """Weights (n,) of rows, finite and at least 0; None means ones. Raises `ValueError`."""
     if weights is None:
         return None
     array = real_array(weights, "weights", 1)
@@ -207,7 +210,7 @@ def row_weights(weights: ArrayLike | None, n: int) -> Array | None:
 
 
 def row_offset(offset: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-    """Offsets of predictors in their shape, finite; None stands for zeros. Raises `ValueError`."""
+    """Offsets of predictors in their shape, finite; None means zeros. Raises `ValueError`."""
     return None if offset is None else _as_long_as_rows(real_array(offset, "offset", len(shape)), shape, "offset")
 
 
@@ -218,13 +221,13 @@ def _as_long_as_rows(array: Array, shape: tuple[int, ...], name: str) -> Array:
 
 
 def column_names(X: Any) -> tuple[str, ...] | None:
-    """The names of a data frame's columns; None for an array."""
+    """Return the names of a data frame's columns; None for an array."""
     columns = getattr(X, "columns", None)
     return None if columns is None or callable(columns) else tuple(map(str, columns))
 
 
 def same_columns(clients: Iterable[Any]) -> None:
-    """Raise `ValueError` where two clients' features have other names, or the same ones in another order."""
+    """Raise `ValueError` if the features of two clients differ in names or order."""
     first: tuple[int, tuple[str, ...]] | None = None
     for k, client in enumerate(clients):
         names = getattr(client, "columns", None)
@@ -242,9 +245,10 @@ def same_columns(clients: Iterable[Any]) -> None:
 
 
 def cholesky_factor(matrix: Array) -> Array | None:
-    """Lower L with S = LLᵀ, or None where S (d, d) is not positive definite.
+    """Return the lower factor L of S = LLᵀ, or None if S (d, d) is not positive definite.
 
-    SciPy's potrf, as in the kernels: NumPy's rounds otherwise, and the two then disagree at the edge of the domain.
+    It uses SciPy's potrf as the kernels do: NumPy's rounds differently, so that the two could disagree at the boundary
+    of the domain.
     """
     factor, info = dpotrf(matrix, lower=1, clean=1)
     return None if info else np.asarray(factor)
@@ -261,8 +265,8 @@ def implementation(value: Any, listed: Mapping[str, type[Class]], base: type[Cla
     found = getattr(_module(origin, name), title, None) if colon else value
     if isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found):
         return found
-    known = f'{", ".join(listed)}, or "file.py:Class" with a subclass of {base.__module__}.{base.__name__}'
-    raise ValueError(f"{name}: expected one of {known}, got {value!r:.80}")
+    what = "a class" if base is object else f"a subclass of {base.__module__}.{base.__name__}"
+    raise ValueError(f'{name}: expected one of {", ".join(listed)}, or {what} as "file.py:Class", got {value!r:.80}')
 
 
 def _module(origin: str, name: str) -> ModuleType:

@@ -1,8 +1,8 @@
-"""The packages that come with this one, badmm_derive and badmm_validation, as commands.
+"""The packages badmm_derive and badmm_validation, which are installed with this one, as commands.
 
-An installation has them by these names; a checkout has the folders derive/ and validation/ beside badmm/, whose
-relative
-imports let them be loaded by the same names. So no module called `derive` or `validation`, whoever's it is, matters.
+An installation has them under these names. A checkout has the folders derive/ and validation/ beside badmm/; their
+imports are relative, so they are loaded under the same names. A user's module called `derive` or `validation` is never
+imported.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ FOLDERS = {"badmm_derive": "derive", "badmm_validation": "validation"}
 
 
 def command(package: str) -> Command:
-    """The `main` of `package`: a function of its arguments that returns the exit status.
+    """Return the `main` of `package`: a function from arguments to the exit status.
 
-    Raises ModuleNotFoundError, with the missing package's name, where something that `package` needs is not installed.
+    Raises ModuleNotFoundError, with the missing package's name, if a requirement of `package` is not installed.
     """
     try:
         importlib.import_module(package)

@@ -256,8 +256,7 @@ class _Run:
     def round(self, state: SolverState) -> SolverState:
         """One round."""
         with self.workers.one_blas_thread():
-            played = self.loop.round()
-            record = self.server.record(played, self.loop.bytes_up, self.loop.bytes_down)
+            record = self.server.record(self.loop.round())
         return self._state((*state.records, record))
 
     def _state(self, records: tuple[RoundRecord, ...]) -> SolverState:

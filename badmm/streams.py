@@ -1,7 +1,7 @@
 """Random streams by (seed, purpose, round, client), so that results do not depend on the order or number of workers.
 
-Each stream is a child of NumPy's `SeedSequence` with its own spawn key; no stream is shared and none continues from
-round to round, so that a resumed run draws what the uninterrupted one would have drawn.
+Each stream is a child of NumPy's `SeedSequence` with its own spawn key. No stream is shared or continued in the next
+round, so a resumed run draws the same numbers as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Purpose(IntEnum):
-    """What a stream is for; the numbers are part of every published result and must not change."""
+    """The purpose of a stream. The numbers are part of every published result and must not change."""
 
     HOLD_OUT = 0
     SPLIT = 1
@@ -29,19 +29,19 @@ class Purpose(IntEnum):
 
 
 def sequence(seed: int, purpose: Purpose, *key: int) -> np.random.SeedSequence:
-    """The seed sequence of one stream; `key` is usually (round, client). ValueError for negative numbers."""
+    """Return the seed sequence of a stream; raise ValueError for negative numbers. `key` is mostly (round, client)."""
     if min(seed, *key, 0) < 0:
         raise ValueError(f"seed, key: expected integers of at least 0, got {(seed, *key)}")
     return np.random.SeedSequence(seed, spawn_key=(int(purpose), *key))
 
 
 def generator(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:
-    """A NumPy generator on that stream."""
+    """Return a NumPy generator on a stream."""
     return np.random.default_rng(sequence(seed, purpose, *key))
 
 
 def torch_generator(seed: int, purpose: Purpose, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator on `device`, seeded with 63 bits of that stream."""
+    """Return a torch generator on `device`, seeded with 63 bits of a stream."""
     import torch
 
     word = int(sequence(seed, purpose, *key).generate_state(1, np.uint64)[0])

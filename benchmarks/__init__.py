@@ -1,1 +1,1 @@
-"""Measurements behind the tables in docs/: `python -m benchmarks.<name>`."""
+"""Benchmarks, which write the tables in docs/: `python -m benchmarks.<name>`."""

@@ -1,47 +1,75 @@
-"""python -m benchmarks.calls: what a call of an IVON kernel costs beyond its arithmetic, on each acceptance path.
+"""python -m benchmarks.calls: time of a call of an IVON kernel by acceptance path.
 
-Times one step on a few coordinates with the checks of `badmm_kernels.cpu.plain` and with the full checks alone, in
-turn in one process; best of several repetitions, in microseconds.
+One step by `trusted` (no checks, NumPy arrays alone), with the fast acceptance path of `badmm_kernels.cpu.plain`, and
+with the full checks, of NumPy arrays and of torch tensors, which the full checks view through DLPack. The paths take
+turns in one process; best of several repetitions, in microseconds.
 """
 
 from __future__ import annotations
 
 import timeit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 import badmm_kernels
 from badmm_kernels.cpu import plain, sweep
+from badmm_kernels.face import exchange
 
 SIZES = (64, 1_000, 10_000, 100_000)
-REPEATS, CALLS = 15, 300
+REPEATS, CALLS = 9, 100
+HYPER = {"ess": 100.0, "lr": 1e-6, "beta1": 0.9, "beta2": 1.0, "debias": 1.0, "clip": None}
+FAST = plain.accept, exchange.plain_tensor
 
 
-def step(size: int) -> Any:
-    """One step in place, as an optimizer takes it."""
+def arrays(size: int) -> list[np.ndarray[Any, Any]]:
+    """Return gradient, mean, precision, momentum, the cavity's two slots and normals."""
     rng = np.random.default_rng(0)
-    gradient, mean, momentum, xi = (rng.normal(size=size) for _ in range(4))
-    precision, S = rng.uniform(0.5, 2.0, size), rng.uniform(0.5, 1.0, size)
-    noise, update = rng.normal(size=size), badmm_kernels.load("ivon").update
-    hyper = {"ess": 100.0, "lr": 1e-6, "beta1": 0.9, "beta2": 1.0, "debias": 1.0, "clip": None}
-    return lambda: update(gradient, mean, precision, momentum, (xi, S), **hyper, noise=noise)
+    gradient, mean, momentum, xi, noise = (rng.normal(size=size) for _ in range(5))
+    return [gradient, mean, rng.uniform(0.5, 2.0, size), momentum, xi, rng.uniform(0.5, 1.0, size), noise]
+
+
+def public(wrap: Callable[[Any], Any], size: int) -> Callable[[], Any]:
+    """Return a step in place through the public function."""
+    gradient, mean, precision, momentum, xi, S, noise = map(wrap, arrays(size))
+    update, state = badmm_kernels.load("ivon").update, (mean, precision, momentum)
+    return lambda: update(gradient, *state, (xi, S), **HYPER, noise=noise, out=state)
+
+
+def trusted(size: int) -> Callable[[], Any]:
+    """Return a step in place without checks, as `badmm.ivon` takes it."""
+    gradient, mean, precision, momentum, xi, S, noise = arrays(size)
+    kernel: sweep.SweepKernel = vars(badmm_kernels.load("ivon"))["_UPDATE"]
+    state = (mean, precision, momentum)
+    sources = kernel.sources((gradient, *state, xi, S), noise)
+    scalars = [HYPER[name] for name, _ in kernel.scalars]
+    return lambda: kernel.trusted(sources, kernel.coefficients(scalars, mean.dtype, 1)[1], state)
+
+
+def use(fast: bool) -> None:
+    """Select the fast acceptance path, or the full checks alone."""
+    vars(sweep)["accept"] = FAST[0] if fast else lambda _: None
+    vars(exchange)["plain_tensor"] = FAST[1] if fast else lambda _: None
 
 
 def rows() -> Iterator[str]:
-    """The table, a size per row."""
-    yield "| coordinates | fast path µs | full checks µs | ratio |"
-    yield "| ---: | ---: | ---: | ---: |"
-    fast = plain.accept
+    """Yield the table, one row per size."""
+    yield "| coordinates | trusted µs | fast path µs | full checks µs | ratio | tensors: fast µs | full µs | ratio |"
+    yield "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for size in SIZES:
-        call, best = step(size), {"fast": np.inf, "full": np.inf}
+        numpy, tensors = public(np.asarray, size), public(torch.from_numpy, size)
+        calls = [(trusted(size), True), *((call, fast) for call in (numpy, tensors) for fast in (True, False))]
+        best = [np.inf] * len(calls)
         for _ in range(REPEATS):
-            for name, accept in (("fast", fast), ("full", lambda _: None)):
-                vars(sweep)["accept"] = accept
-                best[name] = min(best[name], timeit.timeit(call, number=CALLS) / CALLS * 1e6)
-        vars(sweep)["accept"] = fast
-        yield f"| {size:,} | {best['fast']:.1f} | {best['full']:.1f} | {best['full'] / best['fast']:.2f} |"
+            for k, (call, fast) in enumerate(calls):
+                use(fast)
+                best[k] = min(best[k], timeit.timeit(call, number=CALLS) / CALLS * 1e6)
+        use(True)
+        bare, *pairs = best
+        cells = [f"{a:.1f} | {b:.1f} | {b / a:.2f}" for a, b in (pairs[:2], pairs[2:])]
+        yield f"| {size:,} | {bare:.1f} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""python -m benchmarks.federated: a communication round of MNIST's size, batched over clients and one by one.
+"""python -m benchmarks.federated: time of a communication round of MNIST's size, batched over clients or one by one.
 
-100 clients with 600 images of 28×28 levels and two classes each, an MLP 784-200-100-10, 10 local epochs of batches of
-64: the round of arXiv:2506.13150's MNIST experiment. Images are random levels: only shapes matter for time. Measured
-side by side: IVON-ADMM's clients batched (`badmm.federated`: a worker a core, each with a stack of clients), the same
-local training one client at a time in a plain torch loop with ivon-opt, batched FedAvg (torch's fused Adam), and the
-matrix products alone, timed on one core and divided by the cores: the floor. Writes
-docs/federated-performance.md with `--out`.
+The round is that of the MNIST experiment of arXiv:2506.13150: 100 clients with 600 images of 28×28 levels and two
+classes each, an MLP 784-200-100-10, 10 local epochs in batches of 64. Images are random levels, since time depends on
+shapes alone. The paths take turns: IVON-ADMM with batched clients (one worker per core, each with a stack of clients),
+the same local training of one client at a time in a torch loop with ivon-opt, batched FedAvg (torch's fused Adam), and
+the matrix products alone on one core, divided by the number of cores, as the floor. `--out` writes
+docs/federated-performance.md.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
 
 
 def floors(stack: int, repeats: int = 20) -> dict[str, float]:
-    """Seconds a client step of the matrix products of a forward and a backward pass alone, at their best on one core:
-    by torch's batched product, and by what the batched path calls.
+    """Return the least seconds per client step of the matrix products of a forward and a backward pass on one core, by
+    torch's batched product and by the operations of the batched path.
     """
 
     operands = []
@@ -139,7 +139,7 @@ def floors(stack: int, repeats: int = 20) -> dict[str, float]:
 
 
 def measure(plan: Plan) -> dict[str, list[float]]:
-    """Seconds of a round by path, a value a repetition; paths take turns, so that drift meets all alike."""
+    """Return the seconds of a round by path, one value per repetition; paths take turns, so that drift affects all."""
     fed = federation(plan.clients)
     methods = {"IVON-ADMM, batched": NETWORKS["ivon_admm"](), "FedAvg (Adam), batched": NETWORKS["fedavg"]()}
     whole = {name: batched(fed, method, plan.stack) for name, method in methods.items()}
@@ -192,7 +192,7 @@ def report(plan: Plan) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write where asked."""
+    """Measure and print the page; write it to `--out`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.federated", description=__doc__)
     parser.add_argument("--threads", default=f"1,{os.cpu_count() or 1}", help="comma-separated (default: 1, all cores)")
     parser.add_argument("--clients", type=int, default=CLIENTS)
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "# A communication round, batched over clients",
         "",
         f"Written by `python -m benchmarks.federated --repeats {plan.repeats} --out docs/federated-performance.md`.",
-        *(__doc__ or "").partition("\n")[2].rpartition(" Writes")[0].splitlines(),
+        *(__doc__ or "").partition("\n")[2].rpartition(" `--out`")[0].splitlines(),
         "",
         f"{plan.clients} clients, {plan.stack} at a time; the paths one by one are timed on {plan.alone} clients and "
         f"scaled to all (local training alone, no dual and server lines). Mean ± sd of {plan.repeats} turns. "

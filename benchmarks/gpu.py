@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu [--coordinates 100000000] [--repeats 20] [--out docs/gpu-performance.md]
 
-Bytes: every array read or written counts once. A copy reads and writes its array. Times are medians of CUDA events on
-one stream, after warming up. Ratios: torch eager operations, torch.compile and CuPy expressions of the same step on
-the same memory; a library that is missing has an empty column. Needs a GPU; writes nothing without one.
+Bytes: every array read or written counts once; a copy reads and writes its array. Times are medians of CUDA events on
+one stream, after warming up. Ratios compare with torch eager operations, torch.compile and CuPy expressions of the same
+step on the same memory; the column of a missing library is empty. Without a GPU nothing is written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CAVITY = (0.0, 1e-4)
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel, the arrays that it moves, and the same step as a function of arrays and of a library's name."""
+    """A kernel, the number of arrays that it reads and writes, and the same step in other libraries."""
 
     name: str
     reads: int

@@ -1,16 +1,16 @@
-"""Cost of an IVON step on the CPU, beside the machine's bandwidth, PyPI's ivon-opt and torch's fused AdamW, in one run.
+"""Time of an IVON step on the CPU relative to the machine's bandwidth, PyPI's ivon-opt and torch's fused AdamW.
 
     python -m benchmarks.ivon [--repeats 5] [--out docs/ivon-performance.md]
 
-A step is what an optimizer does beside forward and backward: draw normals, sample the parameters, update momentum,
-precision and mean from the gradient; float32, one flat tensor, the fastest of several steps (beside the peers also
-the median: fresh pages cost ivon-opt more than its arithmetic, and their cost varies). Ours is measured in five ways:
-`sample` and then `update`, or both in `update_sample`, perhaps with the next sample in the gradient's place; the
-normals stored by the one and read by the other, or drawn again. Bytes: an array that is read counts once, one updated
-in place twice, one that is only written twice (the line is fetched before it is written); the floor is the time that
-these bytes take at the ceiling, the read-modify-write loop a[i] = a[i] * s over 160 MB, measured in turn with this step
-on the same threads. The cavity (prior and duals) is two arrays for ADMM, two numbers for plain IVON. ivon-opt and AdamW
-run in processes of their own, ivon-opt as it comes and with malloc tuned so that freed memory stays mapped
+A step is the optimizer's work without forward and backward passes: draw normals, sample the parameters, update
+momentum, precision and mean from the gradient. It is float32 on one flat tensor; times are those of the fastest of
+several steps, and for the peers also the median, because the page faults of ivon-opt cost more than its arithmetic and
+vary. The kernels are measured in five variants: `sample` and then `update`, or both in `update_sample`, with the next
+sample in the gradient's memory or not; normals are stored and read, or drawn again. Bytes: an array that is read counts
+once, one updated in place twice, one that is only written twice (the line is fetched before it is written). The floor
+is the time of these bytes at the ceiling, the read-modify-write loop a[i] = a[i] * s over 160 MB on the same threads,
+in turn with the step. The cavity (prior and duals) is two arrays for ADMM and two numbers for IVON alone. ivon-opt and
+AdamW run in separate processes, ivon-opt with the default malloc and with one tuned to keep freed memory mapped
 (MALLOC_MMAP_MAX_=0 with a large trim threshold and top pad).
 """
 
@@ -45,7 +45,7 @@ TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36), "MALLO
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to take a step: what it is called, the bytes it moves a coordinate, and the step itself."""
+    """One variant of a step: name, form of the cavity, bytes per coordinate, and the step."""
 
     name: str
     cavity: str
@@ -110,7 +110,7 @@ def peer_times(name: str, count: int, threads: int, repeats: int) -> list[float]
 
 
 def in_process(name: str, count: int, threads: int, repeats: int, environment: dict[str, str]) -> list[float]:
-    """The same in a process of its own, where malloc's settings are read."""
+    """Return the same in a separate process, which reads malloc's settings."""
     own = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
     own |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **environment}
     command = [sys.executable, "-m", "benchmarks.ivon", "--peer", name, str(count), str(threads), str(repeats)]

@@ -1,11 +1,11 @@
-"""python -m benchmarks.ivon_guide: what ess, hess_init and clip_radius do, and what a step costs beside AdamW's.
+"""python -m benchmarks.ivon_guide: effects of ess, hess_init and clip_radius, and the time of a step relative to AdamW.
 
-The perceptron 64-64-10 of `benchmarks.ivon_training` on scikit-learn's digits, 15 epochs in batches of 64, step sizes
-that fall to 0 by a cosine; seed s tests on part s of as many parts as there are seeds. One setting at a time is moved
-from ess = N (the points trained on), hess_init = 1, no clip, beta2 = 0.99, weight_decay = 1e-3, lr = 1.6. NLL in nats
-per point, of the mean probability of 32 samples and at the mean; h moved: mean |h − h₀|/h₀ at the end; noise: the
-samples' deviation over the weights' size, root mean squares. Mean ± standard deviation over seeds. Seconds of a step
-are the calling thread's CPU time, everything on one thread, optimizers in turn step by step, median over steps.
+The perceptron 64-64-10 of `benchmarks.ivon_training` trains on scikit-learn's digits for 15 epochs in batches of 64
+with a cosine step size; seed s tests on part s of as many parts as there are seeds. One setting at a time differs from
+ess = N (the training points), hess_init = 1, no clip, beta2 = 0.99, weight_decay = 1e-3, lr = 1.6. NLL in nats per
+point is that of the mean probability of 32 samples, and that at the mean; "h moved" is the mean of |h − h₀|/h₀ at the
+end; "noise" is the root mean square deviation of the samples over that of the weights. Mean ± standard deviation over
+seeds. The time of a step is the median CPU time of the calling thread, on one thread, with optimizers in turn.
 `--into docs/ivon-guide.md` rewrites the page between its two marks.
 """
 
@@ -27,7 +27,7 @@ from torch import nn
 
 import badmm_kernels
 from badmm.experiments.store import write_atomic
-from badmm.experiments.summary import Grid, spread
+from badmm.experiments.summary import TextTable, spread
 from badmm.ivon import IVON
 from benchmarks.ivon_training import Points, digits, scores_of
 from benchmarks.machine import describe
@@ -76,7 +76,7 @@ def _predicted(network: nn.Module, optimizer: IVON, test: Points) -> dict[str, f
     return {"nll": own["nll"], "accuracy": own["accuracy"], "nll at mean": mean_scores["nll"]}
 
 
-def table(name: str, values: Sequence[float], seeds: int, points: Points) -> Grid:
+def table(name: str, values: Sequence[float], seeds: int, points: Points) -> TextTable:
     """One setting moved, the others at their base."""
     parts = np.array_split(np.random.default_rng(0).permutation(len(points.labels)), seeds)
     rows = []
@@ -94,7 +94,7 @@ def table(name: str, values: Sequence[float], seeds: int, points: Points) -> Gri
             + [spread(columns["noise"], 3)]
         )
     titles = [name, "accuracy, %", "NLL", "NLL at the mean", "h moved, %", "noise"]
-    return Grid(f"`{name}`", titles, rows)
+    return TextTable(f"`{name}`", titles, rows)
 
 
 Step = Callable[[nn.Module, torch.optim.Optimizer, torch.Tensor, torch.Tensor], None]
@@ -116,7 +116,7 @@ def sampled(network: nn.Module, optimizer: Any, x: torch.Tensor, y: torch.Tensor
 
 
 def costs(sizes: Sequence[int], batch: int, steps: int) -> dict[str, list[float]]:
-    """CPU seconds of whole training steps on random points, optimizers in turn, each with a network of its own."""
+    """Return CPU seconds of training steps on random points; optimizers take turns, each with its own network."""
     import ivon as peer
 
     makers: dict[str, tuple[Callable[[Any], Any], Step]] = {
@@ -153,7 +153,7 @@ def checks_cost(sizes: Sequence[int]) -> float:
     return 2 * statistics.median(times)
 
 
-def speed(steps: int) -> Grid:
+def speed(steps: int) -> TextTable:
     """The table of what a step costs."""
     rows = []
     for sizes, batch in (((784, 200, 100, 10), 64), ((784, 200, 100, 10), 256), ((256, 1024, 1024, 10), 128)):
@@ -164,11 +164,11 @@ def speed(steps: int) -> Grid:
             checks = f"{1e6 * checks_cost(sizes):.0f}" if name.startswith("badmm") else ""
             rows.append(["-".join(map(str, sizes)), str(batch), name, f"{1e3 * median:.2f}", f"{ratio:.2f}", checks])
     titles = ["perceptron", "batch", "optimizer", "ms per training step", "of AdamW's", "µs of it in checks"]
-    return Grid("What a training step costs", titles, rows)
+    return TextTable("What a training step costs", titles, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write where asked."""
+    """Measure and print the tables; write them into the page `--into`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ivon_guide",
         description=__doc__,

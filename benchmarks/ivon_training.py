@@ -1,14 +1,14 @@
-"""IVON beside Adam on a small network: accuracy and NLL, tuned alike.
+"""Accuracy and NLL of IVON, Adam and AdamW on a small network with equal tuning budgets.
 
     python -m benchmarks.ivon_training [--seeds 5] [--out docs/ivon-training.md]
 
-A perceptron 64-64-10 (ReLU) on scikit-learn's 1797 digits, minibatches of 64, 30 epochs, step sizes that fall to 0 by
-a cosine. The points are cut into as many parts as there are seeds: seed s tests on part s, which nothing else sees,
-and draws its start, its minibatches and its normals from s. Settings are chosen anew for every seed, on a quarter of
-the points it trains on and after training on the rest, by the NLL of the prediction; then it trains on all of them.
-Adam and AdamW predict at the parameters they end at, IVON with the mean probability of 32 samples of its posterior.
-Each has a grid of twelve points over two settings: the step size, and Adam's β₂, AdamW's weight decay, or IVON's, which
-is its prior's precision over the number of points.
+A perceptron 64-64-10 (ReLU) trains on scikit-learn's 1797 digits for 30 epochs in minibatches of 64 with a cosine step
+size. The points are cut into as many parts as there are seeds. Seed s tests on part s, which is used for nothing else,
+and start, minibatches and normals are drawn from s. Settings are chosen per seed by the NLL of the prediction on a
+quarter of the training points after training on the rest; then the network trains on all of them. Adam and AdamW
+predict at their final parameters, IVON with the mean probability of 32 samples of its posterior. Each optimizer has a
+grid of twelve points over the step size and a second setting: Adam's β₂, AdamW's weight decay, or IVON's weight decay,
+which is the prior's precision over the number of points.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from badmm.experiments.predictive import class_scores
 from badmm.experiments.store import write_atomic
-from badmm.experiments.summary import Grid, interval, spread
+from badmm.experiments.summary import TextTable, interval, spread
 from badmm.ivon import IVON
 from benchmarks.machine import describe
 
@@ -191,7 +191,7 @@ def differences(runs: Mapping[str, Sequence[Run]], other: str, score: str) -> li
 SCORES = {"accuracy, %": ("accuracy", 100.0, 2), "NLL, nats a point": ("nll", 1.0, 4), "ECE": ("ece", 1.0, 4)}
 
 
-def summary(runs: Mapping[str, Sequence[Run]]) -> Grid:
+def summary(runs: Mapping[str, Sequence[Run]]) -> TextTable:
     """Scores over the seeds, and IVON's paired differences to the others."""
     rows = [
         [name, *(spread([scale * at[key] for at in own], n) for key, scale, n in SCORES.values())]
@@ -203,7 +203,7 @@ def summary(runs: Mapping[str, Sequence[Run]]) -> Grid:
             mean, low, high = (scale * value for value in interval(differences(runs, other, key)))
             cells.append(f"{mean:+.{n}f} [{low:+.{n}f}, {high:+.{n}f}]")
         rows.append([f"IVON less {other}, paired", *cells])
-    return Grid("On the test parts", ["optimizer", *SCORES], rows)
+    return TextTable("On the test parts", ["optimizer", *SCORES], rows)
 
 
 def verdict(runs: Mapping[str, Sequence[Run]], other: str) -> str:
@@ -213,25 +213,25 @@ def verdict(runs: Mapping[str, Sequence[Run]], other: str) -> str:
     return f"- IVON's NLL is {abs(mean):.4f} {side} than that of {other}; the seeds {separate} them."
 
 
-def every_seed(runs: Mapping[str, Sequence[Run]]) -> Grid:
-    """What was chosen and what came of it."""
+def every_seed(runs: Mapping[str, Sequence[Run]]) -> TextTable:
+    """Return the chosen settings and the scores of every seed."""
     rows = [
         [f"{name}, seed {seed}", f"{run.chosen[0]:g}", f"{CONTENDERS[name].other} {run.chosen[1]:g}"]
         + [f"{scale * run.scores[key]:.{n}f}" for key, scale, n in SCORES.values()]
         for name, own in runs.items()
         for seed, run in enumerate(own)
     ]
-    return Grid("Every seed, with the settings chosen for it", ["run", "step size", "other", *SCORES], rows)
+    return TextTable("Every seed, with the settings chosen for it", ["run", "step size", "other", *SCORES], rows)
 
 
-def whole_grid(name: str, own: Sequence[Run]) -> Grid:
+def whole_grid(name: str, own: Sequence[Run]) -> TextTable:
     """The validation NLL that the choice was made by."""
     made = CONTENDERS[name]
     rows = [
         [f"{step:g}", *(spread([run.validation[step, value] for run in own], 3) for value in made.values)]
         for step in made.steps
     ]
-    return Grid(
+    return TextTable(
         f"{name}: NLL on the validation parts",
         ["step size", *(f"{made.other} {value:g}" for value in made.values)],
         rows,
@@ -239,7 +239,7 @@ def whole_grid(name: str, own: Sequence[Run]) -> Grid:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print the page, write it where asked."""
+    """Measure and print the page; write it to `--out`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ivon_training",
         description=__doc__,

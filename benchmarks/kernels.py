@@ -1,13 +1,13 @@
-"""Bandwidth and cost of the CPU kernels, as ratios against the machine's limits in the same run.
+"""Bandwidth and time of the CPU kernels relative to the machine's limits in the same run.
 
     python -m benchmarks.kernels [--coordinates 10000000] [--repeats 7] [--out docs/performance.md]
 
 Bytes: every array an elementwise kernel reads counts once; every array it writes counts twice (write-allocate: the
-line is fetched before it is written). Two ceilings, both Numba loops in place, in the same run, on the same threads:
-the one-array loop a[i] = a[i] * s over a buffer of four arrays, and the same-reads loop that updates one array from
-as many as the kernel reads a slot, such as a[i] = (b[i] - c[i]) * s + a[i]. The first fetches one line for each it
-writes back; a kernel that reads three arrays into a fourth fetches four, and where fetches and not bytes limit a core
-it cannot reach the first loop's bandwidth. The second loop has the kernel's reads and none of its checks.
+line is fetched before it is written). There are two ceilings, both Numba loops in place in the same run on the same
+threads: the one-array loop a[i] = a[i] * s over a buffer of four arrays, and the same-reads loop that updates one array
+from as many as the kernel reads per slot, such as a[i] = (b[i] - c[i]) * s + a[i]. The first fetches one line per line
+that it writes back. A kernel that reads three arrays into a fourth fetches four, so it cannot reach the first loop's
+bandwidth if fetches limit a core, not bytes. The second loop has the kernel's reads and none of its checks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine's own limits, measured in the run they are compared in, and what the machine is."""
+"""Limits of the machine, measured in the run that uses them, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _read(a: Array) -> Any:
 
 
 def times(call: Callable[[], Any], repeats: int = 7) -> list[float]:
-    """Seconds of several calls, after one that is not counted."""
+    """Return the seconds of several calls, after one that is not counted."""
     call()
     seconds = []
     for _ in range(repeats):
@@ -57,7 +57,7 @@ def times(call: Callable[[], Any], repeats: int = 7) -> list[float]:
 
 
 def best(call: Callable[[], Any], repeats: int = 7) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
+    """Return the seconds of the fastest of several calls, after one that is not counted."""
     return min(times(call, repeats))
 
 

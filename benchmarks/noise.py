@@ -28,12 +28,11 @@ from badmm.experiments import store
 from badmm.methods import NETWORKS
 from badmm.networks import noise
 from badmm.networks.losses import CROSS_ENTROPY
-from badmm.networks.models import Network
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_round as rounds
 
 
-class SmallConvNet(Network):
+class SmallConvNet(nn.Module):
     """conv 16, pool, conv 32, pool, dense 128, dense 64, dense 10; ReLU, 3×3, for 8×8 images."""
 
     def __init__(self) -> None:
@@ -41,8 +40,8 @@ class SmallConvNet(Network):
         self.conv1, self.conv2 = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 32, 3, padding=1)
         self.dense1, self.dense2, self.head = nn.Linear(128, 128), nn.Linear(128, 64), nn.Linear(64, 10)
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 1, 8, 8) to outputs (N, 10)."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         out: Tensor = self.head(F.relu(self.dense2(F.relu(self.dense1(x.flatten(1))))))
@@ -51,7 +50,7 @@ class SmallConvNet(Network):
 
 @dataclass(frozen=True)
 class Setting:
-    """A row: method, its options, the step size, rounds to play."""
+    """A row: method, its options, step size, number of rounds."""
 
     method: str
     lr: float
@@ -144,10 +143,10 @@ def play(setting: Setting, seed: int) -> Course:
         with torch.no_grad():
             right = own.stack.outputs(mean, x).argmax(dim=1) == y
         course.accuracy.append(100.0 * float(right.float().mean()))
-        course.loss.append(outcome.loss)
+        course.loss.append(outcome.mean("loss"))
         course.unbounded += outcome.events.get("cavities_unbounded", 0)
         ratios = {} if deviation is None else noise.against_weights(own.stack, mean, deviation)
-        worst = noise.loudest(ratios)
+        worst = noise.largest_noise(ratios)
         course.noise.append(float("nan") if worst is None else worst[1])
     course.seconds = time.perf_counter() - started
     return course

@@ -1,7 +1,7 @@
-"""python -m benchmarks.rounds: count every variant's communication rounds on every problem (writes docs/rounds.md).
+"""python -m benchmarks.rounds: count the communication rounds of every variant on every problem.
 
 Runs are deterministic, so there are no seeds to average over. `--quick` runs every fifth problem, `--problems` those
-whose names contain a text. The page is written for the whole suite, or where `--out` says.
+whose names contain a text. A run of the whole suite writes docs/rounds.md, a partial one the path of `--out`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,25 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 from benchmarks.machine import write  # noqa: E402
 from validation.oracles.textbook import CLASSIC_LIMIT, PENALTY_GRID  # noqa: E402
-from validation.problems import Problem, problem, problems, stress_problems  # noqa: E402
-from validation.runs.rounds import CAP, FAMILIES, LEVELS, LIMITS, VARIANTS, Outcome, meets, run, run_classic  # noqa: E402
+from validation.problems import SuiteProblem, problem, problems, stress_problems  # noqa: E402
+from validation.runs.rounds import (  # noqa: E402
+    CAP,
+    FAMILIES,
+    LEVELS,
+    LIMITS,
+    VARIANTS,
+    SuiteOutcome,
+    run,
+    run_classic,
+    within_limits,
+)
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rounds.md"
 CLASSIC = "classic ADMM"
 Task = tuple[str, str]
 
 
-def work(task: Task) -> list[Outcome]:
+def work(task: Task) -> list[SuiteOutcome]:
     """All variants of one family on one problem, or classic ADMM."""
     name, family = task
     chosen = problem(name)
@@ -37,12 +47,12 @@ def work(task: Task) -> list[Outcome]:
     return [run(chosen, family, variant) for variant in VARIANTS]
 
 
-def measure(chosen: Sequence[Problem], jobs: int) -> list[Outcome]:
-    """Outcomes of every variant on the problems, `jobs` processes at a time; says on stderr how far it is."""
+def measure(chosen: Sequence[SuiteProblem], jobs: int) -> list[SuiteOutcome]:
+    """Return the outcomes of every variant on the problems from `jobs` processes, with progress on standard error."""
     size = {p.name: p.num_clients * p.dim for p in chosen}
     tasks = [(p.name, family) for p in chosen for family in (*FAMILIES, CLASSIC)]
     tasks.sort(key=lambda task: -size[task[0]])
-    outcomes: list[Outcome] = []
+    outcomes: list[SuiteOutcome] = []
     with get_context("spawn").Pool(jobs) as pool:
         for number, found in enumerate(pool.imap_unordered(work, tasks), start=1):
             outcomes += found
@@ -51,7 +61,7 @@ def measure(chosen: Sequence[Problem], jobs: int) -> list[Outcome]:
     return outcomes
 
 
-def cell(outcome: Outcome) -> str:
+def cell(outcome: SuiteOutcome) -> str:
     """Rounds to both levels; a run that broke off says so, † marks a violated existence condition."""
     counts = " / ".join("–" if count is None else str(count) for count in outcome.rounds)
     if outcome.failure:
@@ -70,7 +80,7 @@ def span(counts: Iterable[int | None]) -> str:
     return f"{len(reached)} in {min(reached)}–{max(reached)}" if reached else "0"
 
 
-def summary_row(title: str, outcomes: Sequence[Outcome]) -> str:
+def summary_row(title: str, outcomes: Sequence[SuiteOutcome]) -> str:
     """One line of a summary table."""
     lost = sum(bool(outcome.failure) for outcome in outcomes)
     violated = sum(outcome.margin <= 0 for outcome in outcomes)
@@ -78,12 +88,12 @@ def summary_row(title: str, outcomes: Sequence[Outcome]) -> str:
     return f"| {title} | {levels} | {lost} | {violated} |"
 
 
-def family_section(family: str, names: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
+def family_section(family: str, names: Sequence[str], outcomes: Sequence[SuiteOutcome]) -> list[str]:
     """Summary and the table of every problem of one family, classic ADMM beside it."""
     by = {(o.problem, o.variant): o for o in outcomes if o.family in (family, "isotropic_gaussian")}
     titles = [variant.title for variant in VARIANTS]
     level, limit = LIMITS[family]
-    met = sum(meets(by[name, titles[0]]) for name in names)
+    met = sum(within_limits(by[name, titles[0]]) for name in names)
     lines = [
         f"### {family}",
         "",
@@ -105,8 +115,8 @@ def family_section(family: str, names: Sequence[str], outcomes: Sequence[Outcome
     return [*lines, ""]
 
 
-def problem_table(chosen: Sequence[Problem]) -> list[str]:
-    """What the problems are."""
+def problem_table(chosen: Sequence[SuiteProblem]) -> list[str]:
+    """Return the table of the problems."""
     lines = ["| problem | K | rows per client | d | prior precision | |", "| --- | --- | --- | --- | --- | --- |"]
     for p in chosen:
         sizes = [len(y) for y in p.y]
@@ -136,7 +146,7 @@ Softmax uses the delta method (expectations at the mean) in every family.
 """
 
 
-def document(chosen: Sequence[Problem], beyond: Sequence[Problem], outcomes: Sequence[Outcome]) -> str:
+def document(chosen: Sequence[SuiteProblem], beyond: Sequence[SuiteProblem], outcomes: Sequence[SuiteOutcome]) -> str:
     """The whole page."""
     lines = [HEAD, "## The suite", ""]
     for family in FAMILIES:
@@ -150,7 +160,7 @@ def document(chosen: Sequence[Problem], beyond: Sequence[Problem], outcomes: Seq
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run, print the page, write it; 1 where the defaults miss a target on the suite."""
+    """Run, print and write the page; return 1 if the defaults miss a limit on the suite."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rounds", description=__doc__)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--problems", metavar="TEXT", default="", help="only problems whose names contain TEXT")
@@ -175,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(target, text)
     names = {p.name for p in suite}
     judged = [o for o in outcomes if o.variant == VARIANTS[0].title and o.problem in names]
-    missed = [f"{o.problem} {o.family}" for o in judged if not meets(o)]
+    missed = [f"{o.problem} {o.family}" for o in judged if not within_limits(o)]
     if missed:
         print("missed: " + ", ".join(missed), file=sys.stderr)
     return int(bool(missed))

@@ -1,9 +1,9 @@
-"""python -m benchmarks.solve: `badmm.solve` on logistic regression beside federated IRLS in NumPy, in the same run.
+"""python -m benchmarks.solve: time of `badmm.solve` on logistic regression relative to federated IRLS in NumPy.
 
-Full Gaussian, tol 1e-8, the defaults otherwise. Federated IRLS is Newton's method on the posterior mode: every round
-each client sends its gradient and XᵀWX, the server solves. It gives a Laplace approximation, `solve` the variational
-posterior; what is compared is what one costs in units of the other. Wall seconds depend on what else the machine does:
-CPU seconds of this process are printed beside them.
+`solve` runs with the full Gaussian, tol 1e-8 and otherwise the defaults. Federated IRLS is Newton's method for the
+posterior mode: in every round each client sends its gradient and XᵀWX, and the server solves. It gives a Laplace
+approximation, `solve` the variational posterior; only their times are compared. Wall seconds depend on the load of the
+machine, so the CPU seconds of the process are printed beside them.
 """
 
 from __future__ import annotations

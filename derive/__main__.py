@@ -2,6 +2,8 @@
 
 python -m derive [FAMILY ...]            prove, then write kernels/ (only the named families' files, if any are named)
 python -m derive --check                 fail, with a diff, if anything generated is stale, edited, missing or orphaned
+python -m derive FILE.py --out DIR        a family or likelihood of your own: prove it, write kernels into DIR
+python -m derive likelihoods/NAME ...    the same for likelihoods, which may bear a family's name
 python -m derive FAMILY --show STAGE     print a stage: family, calculus, ir, source, claims
 python -m derive --report PATH           also write the derivation as Markdown with LaTeX
 python -m derive --out DIR               write below DIR instead of the repository
@@ -10,37 +12,61 @@ python -m derive --out DIR               write below DIR instead of the reposito
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import generate, paths
+from . import generate, own, paths
 from .calculus.family import Family, FamilyError
+from .calculus.likelihood import Likelihood
 from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
 from .claims.lowered import unclaimed
 from .families import load_family
-from .ir.nodes import MatrixMap, Optimizer
+from .ir.nodes import Kernel, MatrixMap, Optimizer
 from .ir.show import show
+from .likelihoods import load_likelihood
 from .lower.families import build_module
+from .lower.likelihoods import build_loss
 from .report import document
 
+MANY = 50  # claims that are worth a process per core
+_copied: list[Claim] = []
 STAGES = ("family", "calculus", "ir", "source", "claims")
 
 
 def prove(claims: Iterable[Claim]) -> list[Verdict]:
-    """Check claims, with progress on a terminal."""
-    verdicts = []
+    """Check claims, with progress on a terminal; on all cores where this process has one thread and can be copied."""
+    listed, verdicts = list(claims), []
     live = sys.stderr.isatty()
-    for claim in claims:
+    for claim, verdict in zip(listed, _verdicts(listed), strict=True):
         if live:
-            print(f"\r\033[Kproving {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
-        verdicts.append(check(claim))
+            print(f"\r\033[Kproved {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
+        verdicts.append(verdict)
     if live:
         print("\r\033[K", end="", file=sys.stderr)
     return verdicts
+
+
+def _verdicts(claims: list[Claim]) -> Iterator[Verdict]:
+    alone = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
+    if not alone or len(claims) < MANY:
+        yield from map(check, claims)
+        return
+    # a copy has the claims, which no message could carry; what comes back is the outcome
+    _copied[:] = claims
+    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
+        for claim, outcome in zip(claims, pool.imap(_outcome, range(len(claims))), strict=True):
+            yield Verdict(claim, *outcome)
+
+
+def _outcome(number: int) -> tuple[bool, str]:
+    verdict = check(_copied[number])
+    return verdict.holds, verdict.method
 
 
 def print_stage(stage: str, name: str) -> None:
@@ -53,6 +79,8 @@ def print_stage(stage: str, name: str) -> None:
             print(f"{'ok  ' if v.holds else 'FAIL'} {v.claim.family}: {v.claim.name}: {v.method}")
     elif name in generate.OPTIMIZERS:
         _print_sweeps(generate.OPTIMIZERS[name]())
+    elif name.startswith(generate.PREFIX):
+        _print_loss(stage, load_likelihood(name.removeprefix(generate.PREFIX)))
     else:
         _print_family(stage, load_family(name))
 
@@ -94,19 +122,37 @@ def _print_sweeps(optimizer: Optimizer) -> None:
         print("\n".join(f"  => {r.name} = {show(r.value)}" for r in sweep.results) + "\n")
 
 
+def _print_loss(stage: str, likelihood: Likelihood) -> None:
+    """Print what a likelihood states, what is derived from it, or its kernels' IR."""
+    if stage == "family":
+        for field in ("title", "citation", "predictor", "responses", "parameters", "loss"):
+            print(f"{field}: {getattr(likelihood, field)}")
+    elif stage == "calculus":
+        from .report import likelihood_section
+
+        print("\n".join(likelihood_section(likelihood)))
+    else:
+        for kernel in build_loss(likelihood).kernels:
+            _print_map(kernel)
+
+
 def _print_ir(family: Family) -> None:
     module = build_module(family)
     for function in module.functions:
         print(f"function {function.name}({', '.join(function.params)})")
         print("\n".join(show(s, "  ") for s in function.body) + "\n")
     for kernel in module.kernels:
-        print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
-        if not isinstance(kernel, MatrixMap):
-            for name, value in kernel.uniforms:
-                print(f"  uniform {name} = {show(value)}")
-        for statement in kernel.body:
-            print(show(statement, "  "))
-        print(f"  => {', '.join(show(r) for r in kernel.results)}\n")
+        _print_map(kernel)
+
+
+def _print_map(kernel: Kernel) -> None:
+    print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
+    if not isinstance(kernel, MatrixMap):
+        for name, value in kernel.uniforms:
+            print(f"  uniform {name} = {show(value)}")
+    for statement in kernel.body:
+        print(show(statement, "  "))
+    print(f"  => {', '.join(show(r) for r in kernel.results)}\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -141,6 +187,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if any(name.endswith(".py") for name in args.families):
+        return _derive_own(args)
     known = generate.known()
     unknown = [n for n in args.families if n not in known]
     if unknown:
@@ -160,6 +208,29 @@ def _run(args: argparse.Namespace) -> int:
         print("--out: expected a folder to write below, as an installation has no checkout, got none", file=sys.stderr)
         return 2
     return _derive(names, args.out or paths.ROOT, args.report)
+
+
+def _derive_own(args: argparse.Namespace) -> int:
+    """Prove a user's own family or likelihood and write its kernels."""
+    if len(args.families) != 1 or args.out is None or args.check or args.show or args.report:
+        print("FILE.py: expected one file and --out DIR, and nothing else", file=sys.stderr)
+        return 2
+    start = time.perf_counter()
+    stated = own.load(Path(args.families[0]))
+    try:
+        verdicts = prove(own.claims(stated))
+        files = {} if any(not v.holds for v in verdicts) else own.files(stated)
+    except Exception as error:
+        raise own.explained(stated, error) from error
+    missed = [v for v in verdicts if not v.holds]
+    if missed:
+        first = missed[0]
+        print(f"{args.families[0]}: {first.claim.name}: {first.method}", file=sys.stderr)
+        return 2
+    for name in generate.write(files, args.out):
+        print(args.out / name)
+    print(f"{len(verdicts)} claims proved, {len(files)} files current ({time.perf_counter() - start:.1f} s)")
+    return 0
 
 
 def _check(names: list[str] | None, out: Path | None) -> int:
@@ -183,7 +254,8 @@ def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
     start = time.perf_counter()
     claims = list(every_claim(names))
     modules, optimizers = generate.build(names)
-    orphans = unclaimed([*modules.values(), *optimizers.values()], claims)
+    losses = generate.build_losses(names)
+    orphans = unclaimed([*modules.values(), *losses.values(), *optimizers.values()], claims)
     for kernel in orphans:
         print(f"FAIL {kernel}: expected a claim with this kernel as its target, got none", file=sys.stderr)
     if orphans:

@@ -16,13 +16,18 @@ from .emit.cupy import family as emit_gpu
 from .emit.cupy import optimizer as emit_gpu_sweep
 from .emit.fortran import interface as emit_fortran
 from .emit.numba import family as emit_numba
+from .emit.numba import likelihood as emit_numba_loss
 from .emit.numba import optimizer as emit_numba_sweep
 from .emit.python import scalars as emit_scalars
+from .emit.python.family import python_tuple
 from .emit.torch import optimizer as emit_torch
 from .families import family_names, load_families
+from .ir.likelihoods import LossModule
 from .ir.nodes import Module, Optimizer
+from .likelihoods import likelihood_names, load_likelihood
 from .lower import ivon as ivon_kernels
 from .lower.families import build_module
+from .lower.likelihoods import build_loss
 from .lower.scalars import scalar_functions
 from .paths import ROOT as ROOT
 
@@ -46,15 +51,41 @@ TARGETS = (
     Target("kernels/badmm_kernels/gpu/{}.py", emit_gpu.emit, emit_gpu_sweep.emit),
     Target("kernels/badmm_kernels/torch/{}.py", None, emit_torch.emit),
 )
+LOSS_TARGETS: tuple[tuple[str, Callable[[LossModule], str]], ...] = (
+    ("kernels/badmm_kernels/cpu/likelihoods/{}.py", emit_numba_loss.emit),
+    ("kernels/badmm_kernels/include/badmm/likelihoods/{}.h", emit_c.emit_loss),
+    ("kernels/badmm_kernels/gpu/likelihoods/{}.cu", emit_cuda.emit_loss),
+    ("kernels/badmm_kernels/gpu/likelihoods/{}.py", emit_gpu.emit_loss),
+)
+PREFIX = "likelihoods/"  # before a likelihood's name where it stands beside families
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {"ivon": ivon_kernels.optimizer}
 
 
-def registry(families: Mapping[str, Module], optimizers: Mapping[str, Optimizer]) -> str:
-    """kernels/badmm_kernels/registry.py: the families and optimizers for which kernels exist."""
-    listed = "\n".join(f'    "{n}",' for n in families)
+def registry(modules: Mapping[str, Module | LossModule], optimizers: Mapping[str, Optimizer]) -> str:
+    """kernels/badmm_kernels/registry.py: the families, likelihoods and optimizers for which kernels exist."""
+    families = "\n".join(f'    "{n}",' for n, m in modules.items() if isinstance(m, Module))
+    losses = "\n".join(_likelihood_row(m) for m in modules.values() if isinstance(m, LossModule))
     steps = "".join(f'"{n}",' for n in optimizers)
-    head = f'"""The families and the optimizers for which kernels exist.\n\n{MARK}. Do not edit.\n"""'
-    return f"{head}\n\nFAMILIES: tuple[str, ...] = (\n{listed}\n)\nOPTIMIZERS: tuple[str, ...] = ({steps})\n"
+    return f'''"""The families, the likelihoods and the optimizers for which kernels exist.
+
+{MARK}. Do not edit.
+"""
+
+FAMILIES: tuple[str, ...] = (
+{families}
+)
+Pairs = tuple[tuple[str, str], ...]
+LIKELIHOODS: dict[str, tuple[Pairs, Pairs]] = {{
+{losses}
+}}
+"""By name: the responses with their supports, and the parameters with their meanings."""
+OPTIMIZERS: tuple[str, ...] = ({steps})
+'''
+
+
+def _likelihood_row(loss: LossModule) -> str:
+    responses, parameters = python_tuple(loss.responses), python_tuple(loss.parameters)
+    return f'    "{loss.name}": (\n        {responses},\n        {parameters},\n    ),'
 
 
 def scalars(*_everything: object) -> str:
@@ -63,7 +94,7 @@ def scalars(*_everything: object) -> str:
 
 
 # files that speak of all families and optimizers: path → text from both by name
-SHARED: dict[str, Callable[[Mapping[str, Module], Mapping[str, Optimizer]], str]] = {
+SHARED: dict[str, Callable[[Mapping[str, Module | LossModule], Mapping[str, Optimizer]], str]] = {
     "kernels/badmm_kernels/registry.py": registry,
     "kernels/badmm_kernels/scalars.py": scalars,
     **emit_c.SHARED,
@@ -72,26 +103,35 @@ SHARED: dict[str, Callable[[Mapping[str, Module], Mapping[str, Optimizer]], str]
 
 
 def known() -> list[str]:
-    """The names of all families and optimizers; no family file is read."""
-    return [*family_names(), *OPTIMIZERS]
+    """The names of all families, optimizers and, after `likelihoods/`, likelihoods; no file is read."""
+    return [*family_names(), *OPTIMIZERS, *(PREFIX + n for n in likelihood_names())]
 
 
 def build(names: Iterable[str] | None = None) -> tuple[dict[str, Module], dict[str, Optimizer]]:
     """The IR of the named families and optimizers (default all); no other family's file is read."""
     wanted = known() if names is None else list(names)
-    families = load_families(n for n in wanted if n not in OPTIMIZERS)
+    families = load_families(n for n in wanted if n not in OPTIMIZERS and not n.startswith(PREFIX))
     modules = {name: build_module(family) for name, family in families.items()}
     return modules, {name: OPTIMIZERS[name]() for name in wanted if name in OPTIMIZERS}
+
+
+def build_losses(names: Iterable[str] | None = None) -> dict[str, LossModule]:
+    """The IR of the named likelihoods (default all), by the name that headers and claims call them."""
+    wanted = known() if names is None else list(names)
+    losses = [build_loss(load_likelihood(n.removeprefix(PREFIX))) for n in wanted if n.startswith(PREFIX)]
+    return {loss.family: loss for loss in losses}
 
 
 def expected(names: Iterable[str] | None = None) -> dict[str, str]:
     """Path below the root → text, of every generated file (of some families and optimizers only, where named)."""
     names = None if names is None else list(names)
     modules, optimizers = build(names)
+    losses = build_losses(names)
     files = {t.path.format(n): t.emit(m) for t in TARGETS if t.emit for n, m in modules.items()}
     files |= {t.path.format(n): t.emit_optimizer(o) for t in TARGETS if t.emit_optimizer for n, o in optimizers.items()}
+    files |= {path.format(loss.name): emit(loss) for path, emit in LOSS_TARGETS for loss in losses.values()}
     if names is None:
-        files |= {path: text(modules, optimizers) for path, text in SHARED.items()}
+        files |= {path: text({**modules, **losses}, optimizers) for path, text in SHARED.items()}
     return files
 
 
@@ -120,7 +160,12 @@ def remove_orphans(files: dict[str, str], root: Path) -> list[str]:
 
 def orphans(files: dict[str, str], root: Path) -> list[str]:
     """Files below the root that carry the mark of a generated file but belong to no family."""
-    folders = sorted({str(PurePosixPath(path).parent) for path in (*SHARED, *(t.path for t in TARGETS))})
+    folders = sorted(
+        {
+            str(PurePosixPath(path).parent)
+            for path in (*SHARED, *(t.path for t in TARGETS), *(p for p, _ in LOSS_TARGETS))
+        }
+    )
     found = []
     for folder in folders:
         for path in sorted(p for p in (root / folder).glob("*.*") if p.is_file()):

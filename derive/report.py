@@ -11,10 +11,13 @@ from sympy.printing.latex import LatexPrinter
 from .calculus import stable
 from .calculus.elementwise import Calculus, ScalarRoot, calculus
 from .calculus.family import Family
+from .calculus.likelihood import Likelihood
+from .calculus.losses import loss_of
 from .calculus.matrix import MatrixCalculus
-from .calculus.special import FUNCTION_NAMES, ratio_divergence
+from .calculus.special import FUNCTION_NAMES, Tailed, ratio_divergence
 from .claims.claim import Verdict
 from .families import load_families
+from .likelihoods import load_likelihoods
 
 NAMES = {
     "x_minus_log1p": r"\phi",
@@ -31,7 +34,10 @@ class _Printer(LatexPrinter):
     """LaTeX with the names of special.py's functions."""
 
     def _print_Function(self, expr: Any, exp: Any = None) -> str:
-        name = NAMES.get(FUNCTION_NAMES.get(expr.func, ""))
+        if isinstance(expr, Tailed):
+            name: str | None = rf"\mathrm{{{type(expr).__name__}}}".replace("_", r"\_")
+        else:
+            name = NAMES.get(FUNCTION_NAMES.get(expr.func, ""))
         if name is None:
             return str(super()._print_Function(expr, exp))
         shown = expr.args[:1] if isinstance(expr, ratio_divergence) else expr.args  # φ(x), its ratio being 1 + x
@@ -52,6 +58,25 @@ def latex(expr: Any) -> str:
 def formula(label: str, expr: Any) -> str:
     """A labelled display formula."""
     return f"{label}\n\n$${expr if isinstance(expr, str) else latex(expr)}$$\n"
+
+
+def likelihood_section(likelihood: Likelihood) -> list[str]:
+    """What a likelihood states, then what follows from it."""
+    loss = loss_of(likelihood)
+    lines = [f"## {likelihood.title} (`likelihoods/{likelihood.name}`)\n", f"Source: {likelihood.citation}.\n"]
+    lines += ["### Stated\n", formula("Loss f(a)", likelihood.loss), "### Derived\n"]
+    lines += [
+        formula(f"{label}, as computed", loss.restored(loss.stable(k))) for k, label in enumerate(("f", "f′", "f″"))
+    ]
+    lines += [formula("Limits of f″ at −∞ and ∞, the least over labels", loss.growth)]
+    lines += [formula("E[f] in closed form, a ~ N(center, spread²)", loss.closed_expectations[0])]
+    for p in loss.profiles:
+        place, distance = p.singularity
+        lines += [formula("and by the trapezoidal rule, of the function of one number", p.shape)]
+        lines += [f"with coefficient ${latex(loss.restored(p.coefficient))}$ at "
+                  f"${latex(loss.restored(p.scale * loss.a + p.shift))}$; its nearest singularities are "
+                  f"{place} ± {distance} i.\n"]  # fmt: skip
+    return lines
 
 
 def family_section(family: Family) -> list[str]:
@@ -132,6 +157,10 @@ def document(verdicts: list[Verdict]) -> str:
         own = [v for v in verdicts if v.claim.family == name]
         if own:
             lines += [*family_section(family), "### Proved\n", *claims_table(own)]
+    for name, likelihood in load_likelihoods().items():
+        own = [v for v in verdicts if v.claim.family == f"{name}_loss"]
+        if own:
+            lines += [*likelihood_section(likelihood), "### Proved\n", *claims_table(own)]
     titles = {
         "round": "## One round of Bayesian ADMM",
         "ivon": "## The IVON client",

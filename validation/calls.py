@@ -1,4 +1,4 @@
-"""A kernel call as a record, so that one check can run it, slice it, stack it, alias it or hand it to an oracle."""
+"""Kernel calls as records, which checks can run, slice, stack, alias or pass to an oracle."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One call ``function(*args, **kwargs)``; arguments are arrays, tuples of arrays (one a slot), floats, None."""
+    """One call ``function(*args, **kwargs)``; arguments are arrays, tuples of arrays (one per slot), floats, None."""
 
     function: str
     args: tuple[Any, ...]
     label: str = "generic"
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    results: int = 1  # how many parameters it returns, a tuple each where more than one
+    results: int = 1  # number of returned parameters; several are a tuple of tuples
 
     def arrays(self) -> list[Array]:
-        """Every array of the call in order, tuples opened."""
+        """Return all arrays of the call in order, including those in tuples."""
         found: list[Array] = []
         for argument in self.args:
             if isinstance(argument, tuple):
@@ -33,15 +33,15 @@ class Call:
         return found
 
     def scalars(self) -> list[float]:
-        """The Python numbers of the call in order (keywords excluded)."""
+        """Return the Python numbers of the call in order, without keywords."""
         return [argument for argument in self.args if isinstance(argument, (int, float))]
 
     def slot(self, index: int) -> list[Array]:
-        """The array of slot ``index`` from every tuple argument."""
+        """Return the array of slot `index` of every tuple argument."""
         return [argument[index] for argument in self.args if isinstance(argument, tuple)]
 
     def mapped(self, change: Callable[[Array], Array]) -> Call:
-        """The same call with ``change`` applied to every array."""
+        """Return the call with `change` applied to every array."""
 
         def apply(argument: Any) -> Any:
             if isinstance(argument, tuple):
@@ -52,7 +52,7 @@ class Call:
 
 
 def invoke(namespace: Any, call: Call, out: tuple[Array, ...] | None = None, **extra: Any) -> Any:
-    """Run the call on a kernel namespace; several parameters come (and are given as ``out``) as one row of slots."""
+    """Run the call on a kernel namespace; several returned parameters, and those of `out`, are one flat tuple."""
     keywords = dict(call.kwargs, **extra)
     groups = call.results
     if out is not None:

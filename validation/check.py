@@ -1,4 +1,4 @@
-"""One verdict of the validation: a measured error beside the tolerance that it had to meet."""
+"""One check of the validation: a measured error and its tolerance."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SAMPLE_LIMIT = 4096
 
 @dataclass(frozen=True)
 class Check:
-    """A named error measure, its tolerance and whether it was met.
+    """A named error, its tolerance, and whether the error is within it.
 
-    ``group`` says what kind of evidence it is ("ulp", "autograd", "one round", ...) and is a heading of the report.
-    ``value`` and ``tolerance`` are in the unit that ``detail`` states. ``samples`` (one error a test point) feed the
-    report's histograms and ``curve`` (one error a round) its convergence plots; both may be empty.
+    group: kind of evidence ("ulp", "autograd", "one round", ...), a heading of the report. value, tolerance: in the
+    unit that `detail` states. samples: one error per test point, for the report's histograms. curve: one error per
+    round, for its convergence plots. Both may be empty.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Check:
 
     @property
     def kernel(self) -> str:
-        """The kernel that is judged: the first word of the name."""
+        """The kernel that is checked: the first word of the name."""
         return re.split(r"\W", self.name, maxsplit=1)[0]
 
     def as_dict(self) -> dict[str, object]:
-        """The record as JSON-ready values; an error that is not finite becomes text, as JSON has no word for it."""
+        """Return the record as JSON-ready values; errors that are not finite become text, which JSON requires."""
         record = asdict(self)
         del record["samples"]
         record["curve"] = [number if math.isfinite(number) else repr(number) for number in self.curve]
@@ -57,7 +57,7 @@ def check(
     samples: Iterable[float] = (),
     curve: Iterable[float] = (),
 ) -> Check:
-    """A `Check` that passes if ``value <= tolerance``; a NaN or infinite value never passes."""
+    """Return a `Check` that passes if `value <= tolerance`; a NaN or infinite value never passes."""
     value = float(value)
     tolerance = float(tolerance)
     passed = math.isfinite(value) and value <= tolerance
@@ -66,12 +66,12 @@ def check(
 
 
 def failed(name: str, group: str, family: str, dtype: str, reason: str) -> Check:
-    """A `Check` that could not be carried out, which counts as a miss."""
+    """Return the failed `Check` of a measurement that could not be made."""
     return Check(name, group, family, dtype, math.inf, 0.0, False, reason)
 
 
 def thin(samples: list[float]) -> tuple[float, ...]:
-    """At most `SAMPLE_LIMIT` of the samples, the largest among them, evenly spaced by rank."""
+    """Return at most `SAMPLE_LIMIT` samples, evenly spaced by rank, with the largest among them."""
     if len(samples) <= SAMPLE_LIMIT:
         return tuple(samples)
     ranked = sorted(samples, reverse=True)

@@ -1,4 +1,4 @@
-"""A GPU namespace for checks that were written for NumPy: arrays go to the device and back, errors come at once."""
+"""A GPU namespace for checks that are written for NumPy: it copies arrays to the device and back and raises at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from badmm_kernels.gpu.device import current
 WRITTEN = ("out", "noise", "next_noise")  # keywords whose arrays a function may write
 
 
-class OnDevice:
-    """A family's GPU functions with NumPy arrays in and out; a domain error is raised by the call that met it."""
+class HostArrayNamespace:
+    """A family's GPU functions on NumPy arrays; every call waits and raises its own domain error."""
 
     def __init__(self, namespace: Any) -> None:
         self.namespace = namespace
@@ -26,7 +26,7 @@ class OnDevice:
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             device = current()
-            there: dict[int, Any] = {}  # one array stays one: an output may be an input's memory
+            there: dict[int, Any] = {}  # by id, so that an output that is an input is one array on the device, too
 
             def send(value: Any) -> Any:
                 if isinstance(value, (tuple, list)):

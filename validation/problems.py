@@ -1,9 +1,9 @@
-"""The suite: federated logistic, Poisson and softmax regressions, from easy to hostile, on scikit-learn's data.
+"""The suite of problems: federated logistic, Poisson and softmax regressions on scikit-learn's data, easy to hostile.
 
 Every problem is deterministic and small (d ≤ 90), so that its solution can be computed centrally to the last digits and
-every method can be run on it. Names read kind/data/split-clients, for example ``logistic/cancer/label-20``. Besides
-iid shares there are clients that differ in their labels (Dirichlet(0.3) shares, or sorted until most hold one class)
-and in their features (cut along the first principal component), and a few that are hostile on purpose.
+every method can run on it. Names are kind/data/split-clients, for example ``logistic/cancer/label-20``. Clients have
+iid shares, differ in their labels (Dirichlet(0.3) shares, or sorted until most hold one class), or differ in their
+features (cut along the first principal component); a few problems are hostile on purpose.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Kind = Literal["logistic", "poisson", "softmax"]
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Clients' rows X[k] (n_k, p) and targets y[k] (n_k,), and a prior N(0, I/prior_precision).
+class SuiteProblem:
+    """Rows X[k] (n_k, p) and targets y[k] (n_k,) per client, and a prior N(0, I/prior_precision).
 
-    ``kind`` says the loss: log(1 + eᵃ) − y a (logistic, y ∈ {0, 1}), eᵃ − y a (Poisson, y a count), both at a = Xθ, or
+    kind: the loss, log(1 + eᵃ) − y a (logistic, y ∈ {0, 1}) or eᵃ − y a (Poisson, y a count) at a = Xθ, or
     −log softmax(XΘ)_y with θ = Θ (p, num_classes) flattened row-major.
     """
 
@@ -42,20 +42,20 @@ class Problem:
 
     @property
     def num_clients(self) -> int:
-        """K."""
+        """Number of clients K."""
         return len(self.X)
 
     @property
     def dim(self) -> int:
-        """d, the length of θ."""
+        """Length d of θ."""
         return self.X[0].shape[1] * self.num_classes
 
     def pooled(self) -> tuple[Array, NDArray[Any]]:
-        """All rows in one place, client after client."""
+        """Return the rows and targets of all clients, concatenated."""
         return np.concatenate(self.X), np.concatenate(self.y)
 
     def clients(self) -> list[Any]:
-        """One likelihood of `badmm.likelihoods` a client."""
+        """Return one likelihood of `badmm.likelihoods` per client."""
         from badmm import likelihoods
 
         if self.kind == "softmax":
@@ -64,7 +64,7 @@ class Problem:
         return [make(X, y) for X, y in zip(self.X, self.y, strict=True)]
 
     def prior(self, family: str) -> Any:
-        """The prior as a member of the family."""
+        """Return the prior as a member of the family."""
         from badmm.families.distributions import Gaussian
 
         shape: dict[str, Any] = {
@@ -75,24 +75,24 @@ class Problem:
         return Gaussian(np.zeros(self.dim), self.prior_precision * shape[family])
 
     def expectation(self, family: str) -> Literal["auto", "delta"]:
-        """How E_q is taken: at the mean under the isotropic family (a MAP estimate), else by the loss's own rule."""
+        """Return the rule for E_q: "delta" under the isotropic family (a MAP estimate), else "auto"."""
         return "delta" if family == "isotropic_gaussian" else "auto"
 
 
 def _problem(
     name: str, kind: Kind, X: Array, y: NDArray[Any], rows: Rows, precision: float, classes: int = 1, note: str = ""
-) -> Problem:
+) -> SuiteProblem:
     parts = tuple(np.ascontiguousarray(X[part]) for part in rows)
-    return Problem(name, kind, parts, tuple(y[part] for part in rows), precision, classes, note)
+    return SuiteProblem(name, kind, parts, tuple(y[part] for part in rows), precision, classes, note)
 
 
 def split_sorted(y: NDArray[Any], clients: int) -> list[NDArray[np.intp]]:
-    """Rows in order of their target, cut into equal runs: most clients hold one class only."""
+    """Split rows sorted by target into equal parts, so that most clients hold one class."""
     return list(np.array_split(np.argsort(y, kind="stable"), clients))
 
 
 def split_sizes(count: int, sizes: Sequence[int], seed: int) -> list[NDArray[np.intp]]:
-    """Clients of the given sizes, drawn at random without replacement; the sizes may leave rows over."""
+    """Split rows at random into clients of the given sizes; rows may remain unused."""
     if sum(sizes) > count:
         raise ValueError(f"sizes: expected a sum of at most the number of rows {count}, got {sum(sizes)}")
     order = np.random.default_rng(seed).permutation(count)
@@ -113,7 +113,7 @@ def _digits(components: int, rows: int) -> tuple[Array, NDArray[Any]]:
     return prepared[:rows], loaded.y[:rows]
 
 
-def _cancer_problems() -> list[Problem]:
+def _cancer_problems() -> list[SuiteProblem]:
     X, y = _standardized("breast_cancer")
     found = []
     for split in data.SPLITS:
@@ -123,7 +123,7 @@ def _cancer_problems() -> list[Problem]:
     return found
 
 
-def _hostile_problems() -> list[Problem]:
+def _hostile_problems() -> list[SuiteProblem]:
     X, y = _standardized("breast_cancer")
     rng = np.random.default_rng(7)
     tiny = [int(size) for size in rng.integers(1, 6, size=30)]
@@ -131,7 +131,7 @@ def _hostile_problems() -> list[Problem]:
     separable = (X[:, 1:6] @ np.array([3.0, -2.0, 1.0, 2.0, 1.0]) > 0.5).astype(int)
     digit_X, digit_y = _digits(8, 600)
 
-    def cancer(name: str, rows: Rows, note: str) -> Problem:
+    def cancer(name: str, rows: Rows, note: str) -> SuiteProblem:
         return _problem(f"logistic/cancer/{name}", "logistic", X, y, rows, 1.0, note=note)
 
     return [
@@ -160,18 +160,24 @@ def _hostile_problems() -> list[Problem]:
     ]
 
 
-def _poisson_problems() -> list[Problem]:
-    X, _ = _standardized("diabetes")
+def _synthetic_counts(name: str, dataset: str, scale: float) -> list[SuiteProblem]:
+    """Return Poisson regressions on real features; the counts are drawn with coefficients of the given scale."""
+    X, _ = _standardized(dataset)
     rng = np.random.default_rng(11)
-    y = rng.poisson(np.exp(X @ np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.3])))
+    y = rng.poisson(np.exp(X @ np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * scale])))
     found = []
     for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):
-        # as real numbers the counts are dealt out by fifths of their ranks
+        # real-valued targets are split by fifths of their ranks
         rows = data.split(split, X[:, 1:], y.astype(float), clients, seed=clients)
-        found.append(_problem(f"poisson/diabetes/{split}-{clients}", "poisson", X, y, rows, 1.0, note=_SYNTHETIC))
+        found.append(_problem(f"poisson/{name}/{split}-{clients}", "poisson", X, y, rows, 1.0, note=_SYNTHETIC))
+    return found
+
+
+def _poisson_problems() -> list[SuiteProblem]:
+    found = _synthetic_counts("diabetes", "diabetes", 0.3)
 
     images = data.load_dataset("digits").X[:900]
-    # how many of a 4 × 4 block of bits are on, given the other blocks
+    # the target is the number of set pixels in one 4 × 4 block of the original image; the features are the other blocks
     centre, others = images[:, 28].astype(int), np.delete(images, 28, axis=1)
     features = data.prepare(others, tuple("x" * others.shape[1]), components=10)(others)
     for split, clients in (("iid", 10), ("feature", 10)):
@@ -189,23 +195,17 @@ def _poisson_problems() -> list[Problem]:
 
 
 @cache
-def stress_problems() -> tuple[Problem, ...]:
-    """Poisson regression on 30 nearly collinear features under a prior that expects absurd rates.
+def stress_problems() -> tuple[SuiteProblem, ...]:
+    """Return Poisson regressions on 30 nearly collinear features under a prior that allows absurd rates.
 
-    A prior predictor has standard deviations up to 21, so that rates of e²⁰⁰ are expected, and the pooled precision
-    scaled to a unit diagonal has a condition number near 3·10⁴: more than a diagonal family resolves in 40 rounds.
+    The predictor has prior standard deviations up to 21, so that the expected rate reaches e²⁰⁰, and the pooled
+    precision scaled to a unit diagonal has a condition number near 3·10⁴: more than a diagonal family resolves in 40
+    rounds.
     """
-    X, _ = _standardized("breast_cancer")
-    rng = np.random.default_rng(11)
-    y = rng.poisson(np.exp(X @ np.concatenate([[1.0], rng.normal(size=X.shape[1] - 1) * 0.12])))
-    found = []
-    for split, clients in (("iid", 5), ("iid", 20), ("label", 10), ("feature", 10)):
-        rows = data.split(split, X[:, 1:], y.astype(float), clients, seed=clients)
-        found.append(_problem(f"poisson/cancer/{split}-{clients}", "poisson", X, y, rows, 1.0, note=_SYNTHETIC))
-    return tuple(found)
+    return tuple(_synthetic_counts("cancer", "breast_cancer", 0.12))
 
 
-def _softmax_problems() -> list[Problem]:
+def _softmax_problems() -> list[SuiteProblem]:
     X, y = _digits(8, 600)
     found = []
     for split, clients in (("iid", 5), ("iid", 20), ("label", 5), ("label", 20), ("feature", 10)):
@@ -222,9 +222,9 @@ def _softmax_problems() -> list[Problem]:
 
 
 @cache
-def problems() -> tuple[Problem, ...]:
-    """All problems of the suite, always the same."""
-    groups: tuple[Callable[[], list[Problem]], ...] = (
+def problems() -> tuple[SuiteProblem, ...]:
+    """Return all problems of the suite."""
+    groups: tuple[Callable[[], list[SuiteProblem]], ...] = (
         _cancer_problems,
         _poisson_problems,
         _softmax_problems,
@@ -233,9 +233,9 @@ def problems() -> tuple[Problem, ...]:
     return tuple(problem for group in groups for problem in group())
 
 
-def problem(name: str) -> Problem:
-    """The problem of that name, of the suite or beyond; ValueError listing the suite's names for another."""
+def problem(name: str) -> SuiteProblem:
+    """Return the problem of a name, in the suite or among the stress problems; raise ValueError for another name."""
     for candidate in (*problems(), *stress_problems()):
         if candidate.name == name:
             return candidate
-    raise ValueError(f"name: expected one of {', '.join(p.name for p in problems())}, got {name!r}")
+    raise ValueError(f"name: expected one of the names of problems() and stress_problems(), got {name!r}")

@@ -1,7 +1,7 @@
-"""Errors in units in the last place of a formula's largest term.
+"""Errors in units in the last place (ulp) of a formula's largest term.
 
-A sum that cancels has no meaningful ulp of its own, so an oracle gives every result as its list of terms: the exact
-value is their sum and the unit is the spacing of floating-point numbers at the largest of them.
+The ulp of a sum that cancels is not meaningful, so an oracle gives every result as a list of terms: the exact value is
+their sum, and the unit is the spacing of floating-point numbers at the largest term.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Terms = Sequence[Any]  # mpmath numbers
 
 
 def epsilon(dtype: str) -> float:
-    """Spacing of the numbers just above 1."""
+    """Return the spacing of the numbers of a dtype just above 1."""
     return 2.0 ** (1 - UNIT_BITS[dtype])
 
 
 def rounded(value: float, dtype: str) -> Any:
-    """The coefficient ``value`` rounded once to ``dtype``, as an mpmath number: the kernels' convention for scalars."""
+    """Return a coefficient rounded once to `dtype`, as kernels round their scalars, as an mpmath number."""
     return mpmath.mpf(float(np.dtype(dtype).type(value)))
 
 
 def exact(values: Iterable[float]) -> list[Any]:
-    """Binary floating-point numbers as mpmath numbers, without rounding."""
+    """Return floating-point numbers as mpmath numbers, without rounding."""
     return [mpmath.mpf(float(value)) for value in values]
 
 
 def unit(scale: Any, dtype: str) -> Any:
-    """One ulp of ``dtype`` at the magnitude ``scale``."""
+    """Return one ulp of `dtype` at the magnitude `scale`."""
     magnitude = abs(scale)
     exponent = LEAST_EXPONENT[dtype]
     if magnitude != 0:
@@ -45,7 +45,7 @@ def unit(scale: Any, dtype: str) -> Any:
 
 
 def ulp_error(got: float, terms: Terms, dtype: str) -> float:
-    """``|got - sum(terms)|`` in ulps of the largest term; infinite if ``got`` is not finite."""
+    """Return |got − Σ terms| in ulps of the largest term; infinite if `got` is not finite."""
     if not math.isfinite(got):
         return math.inf
     value = mpmath.fsum(terms)
@@ -54,7 +54,7 @@ def ulp_error(got: float, terms: Terms, dtype: str) -> float:
 
 
 def scaled_error(got: float, terms: Terms, floor: float = 0.0) -> float:
-    """``|got - sum(terms)|`` relative to the largest term, or to ``floor`` where that is larger."""
+    """Return |got − Σ terms| relative to max(largest |term|, `floor`); infinite if `got` is not finite."""
     if not math.isfinite(got):
         return math.inf
     value = mpmath.fsum(terms)
@@ -63,8 +63,3 @@ def scaled_error(got: float, terms: Terms, floor: float = 0.0) -> float:
     if difference == 0:
         return 0.0
     return float(difference / scale) if scale != 0 else math.inf
-
-
-def relative_error(got: float, value: Any) -> float:
-    """``|got - value| / |value|`` for an mpmath ``value``; 0 when both are zero."""
-    return scaled_error(got, [value])

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from badmm.networks.models import draw_masks
 from badmm.networks.stacked import Stacked
 from badmm.streams import Purpose, generator, torch_generator
 
 _BLOCK = 256
 """Points at a time where a whole data set passes through the network."""
+_EXAMPLES = 4
+"""Points that a network's traits are found with."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,25 @@ class LocalSettings:
 
 @dataclass(frozen=True)
 class ClientData:
-    """Points of all clients: inputs (N, ...) as levels 0..`levels` or as floats (levels 1), targets (N,), and the row
-    indices of each client. Inputs are gathered and scaled a batch at a time.
+    """Points of all clients: inputs (N, ...) as levels 0..`levels` or as floats (levels 1), targets (N, ...), and the
+    row indices of each client. Inputs are gathered and scaled a batch at a time; with `levels` None (tokens) they stay
+    as they are.
     """
 
     inputs: Tensor
     targets: Tensor
     rows: tuple[Tensor, ...]
-    levels: int = 1
+    levels: int | None = 1
 
     def points(self, index: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inputs and targets at row indices of any shape; the inputs are best written into `out` where given."""
         flat = index.reshape(-1)
         rows = self.inputs.index_select(0, flat).view(*index.shape, *self.inputs.shape[1:])  # whole rows at a time
-        x = rows.to(dtype) if out is None else out.copy_(rows)
-        if self.levels != 1:
+        kept = rows.dtype if self.levels is None else dtype
+        x = rows.to(kept) if out is None else out.copy_(rows)
+        if self.levels is not None and self.levels != 1:
             x /= self.levels
-        return x, self.targets.index_select(0, flat).view(index.shape)
+        return x, self.targets.index_select(0, flat).view(*index.shape, *self.targets.shape[1:])
 
 
 @dataclass
@@ -89,6 +92,20 @@ class Federation:
             raise ValueError(f"rows: expected at least one client and one point each, got sizes {self.counts}")
         self.sizes = torch.tensor(self.counts, dtype=dtype, device=self.device)
         self.weights = self.sizes * (len(self.counts) / self.sizes.sum())
+        self.example = self._example()
+        self.draws = stack.traits(self.example).draws
+        self.initial_buffers = stack.initial_buffers(self.example, dtype)
+
+    def _example(self) -> Tensor:
+        """Inputs of one client, the largest whose rows can be read: the others fail in their rounds, by name."""
+        by_size = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
+        for client in by_size:
+            try:
+                return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
+            except Exception:
+                if client == by_size[-1]:
+                    raise
+        raise AssertionError("a federation has a client")
 
     @property
     def num_clients(self) -> int:
@@ -120,13 +137,17 @@ class Federation:
 
 @dataclass(frozen=True)
 class Task:
-    """One round's work of the clients `members` (by falling number of steps); every tensor it makes has k rows."""
+    """One round's work of the clients `members` (by falling number of steps); every tensor it makes has k rows.
+
+    `buffers` (k, B) are those that training changes; None for a network without.
+    """
 
     federation: Federation
     members: list[int]
     round: int
     lr: float
     tally: Tally = field(default_factory=Tally)
+    buffers: Tensor | None = None
 
     @property
     def index(self) -> Tensor:
@@ -153,6 +174,12 @@ class Task:
         seed, device = self.federation.seed, self.federation.device
         return [torch_generator(seed, purpose, self.round, client, device=device) for client in self.members]
 
+    def streams(self) -> list[np.random.Generator]:
+        """Of each member, the seeds of its steps' random numbers; none where the network draws none."""
+        seed = self.federation.seed
+        members = self.members if self.federation.draws else []
+        return [generator(seed, Purpose.DROPOUT, self.round, client) for client in members]
+
     def batches(self) -> tuple[Tensor, Tensor]:
         """Row indices and weights of every minibatch, (T, k, B) each; a padded place has weight 0.
 
@@ -178,27 +205,16 @@ class Task:
             weights[: len(parts), place, :size] = share.view(-1, size).repeat(settings.epochs, 1)
         return index.to(federation.device), weights.to(federation.device)
 
-    def masks(self, generators: Sequence[torch.Generator], width: int) -> list[Tensor]:
-        """Dropout masks of one step for the first members, (len(generators), width, ...) a layer."""
-        network, dtype = self.federation.stack.network, self.federation.dtype
-        if not network.dropout:
-            return []
-        # a client draws for its own batch, whatever the width it is padded or cut to beside others
-        drawn = [
-            draw_masks(network, self.federation.batch(client), generator, dtype)
-            for client, generator in zip(self.members, generators, strict=False)
-        ]
-        return [torch.stack([_padded(mask, width) for mask in layer]) for layer in zip(*drawn, strict=True)]
-
     def full_gradient(self, flat: Tensor) -> Tensor:
-        """∇f_k, the gradients of the members' mean losses over all their points, at rows (k, P); no dropout."""
+        """∇f_k, the gradients of the members' mean losses over all their points, at rows (k, P), in evaluation mode."""
         federation, total, part = self.federation, torch.zeros_like(flat), torch.empty_like(flat)
         for place, client in enumerate(self.members):
             row, out = flat[place : place + 1], part[place : place + 1]
+            buffers = None if self.buffers is None else self.buffers[place : place + 1]
             for rows in federation.data.rows[client].split(_BLOCK):
                 x, y = federation.data.points(rows.unsqueeze(0), federation.dtype)
-                weights = torch.full(y.shape, 1.0 / federation.counts[client], dtype=x.dtype, device=x.device)
-                federation.stack.gradient(row, x, y, weights, out)
+                weights = torch.full(y.shape[:2], 1.0 / federation.counts[client], dtype=flat.dtype, device=x.device)
+                federation.stack.gradient(row, x, y, weights, out, buffers)
                 total[place] += out[0]
             self.tally.gradients += federation.counts[client]
         return total
@@ -208,15 +224,10 @@ class Task:
         federation, rows = self.federation, torch.empty_like(flat)
         for place, client in enumerate(self.members):
             rows[place] = 0
+            buffers = None if self.buffers is None else self.buffers[place]
             for part in federation.data.rows[client].split(_BLOCK):
-                x, _ = federation.data.points(part, federation.dtype)
-                rows[place] += federation.stack.curvature(flat[place], x)
-            with torch.no_grad():
-                columns = federation.stack.outputs(flat[place], x[:1]).shape[-1]
+                x, y = federation.data.points(part, federation.dtype)
+                rows[place] += federation.stack.curvature(flat[place], x, y, buffers)
+            columns = federation.stack.outputs(flat[place], x[:1], buffers).numel()
             self.tally.gradients += federation.counts[client] * columns
         return rows
-
-
-def _padded(mask: Tensor, width: int) -> Tensor:
-    missing = width - len(mask)
-    return torch.cat([mask, mask.new_zeros(missing, *mask.shape[1:])]) if missing > 0 else mask[:width]

@@ -12,7 +12,6 @@ from torch import Tensor
 from badmm.clients.federation import LocalSettings, Task
 from badmm.clients.penalty import Penalty
 from badmm.networks.stacked import Gradient
-from badmm.streams import Purpose
 
 
 class LocalSolver(ABC):
@@ -97,7 +96,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     """Run every member's local steps; returns the mean loss of its minibatches (k,), before each step."""
     federation = task.federation
     index, weights = task.batches()
-    generators = task.generators(Purpose.DROPOUT)
+    streams = task.streams()
     losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
     steps = task.steps
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
@@ -105,6 +104,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
         inputs: dict[int, Tensor] = {}
         bound: dict[int, tuple[int, Gradient]] = {}
         total, slope = losses[:active], solver.gradient[:active]
+        buffers = None if task.buffers is None else task.buffers[:active]
         parts = (whole[first:last, :active].unbind() for whole in (index, weights))
         for width, rows, weight in zip(widths[first:last], *parts, strict=True):
             if width < rows.shape[1]:
@@ -113,13 +113,13 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
             x = inputs.setdefault(width, read)
             if x is not read:
                 x.copy_(read)
-            masks = task.masks(generators[:active], width)
             for _ in range(solver.samples):
                 theta = solver.point(active)
                 place = theta.data_ptr()
                 if width not in bound or bound[width][0] != place:
-                    bound[width] = place, federation.stack.bind(theta, x, slope)
-                total += bound[width][1](y, weight, masks)
+                    bound[width] = place, federation.stack.bind(theta, x, slope, buffers)
+                seeds = [int(stream.integers(2**63)) for stream in streams[:active]]
+                total += bound[width][1](y, weight, seeds)
                 solver.observe(active)
             solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs

@@ -66,22 +66,29 @@ def load(source: str, root: str | Path | None = None) -> ImageSet:
     return images
 
 
-def subset(images: ImageSet, fraction: float, seed: int) -> ImageSet:
-    """A random `fraction` of the training images (rounded, at least one), without replacement."""
-    count = len(images.train_labels)
+def part(count: int, fraction: float, seed: int) -> NDArray[np.intp]:
+    """A random `fraction` of 0..count−1 (rounded, at least one), without replacement, sorted."""
     if fraction == 1.0:
-        return images
-    rows = np.sort(generator(seed, Purpose.HOLD_OUT, 0).permutation(count)[: max(1, round(count * fraction))])
-    return _with_training(images, rows)
+        return np.arange(count)
+    return np.sort(generator(seed, Purpose.HOLD_OUT, 0).permutation(count)[: max(1, round(count * fraction))])
+
+
+def parted(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """0..count−1 without a random `fraction`, and that fraction, sorted."""
+    cut = round(count * fraction)
+    order = generator(seed, Purpose.HOLD_OUT, 1).permutation(count)
+    return np.sort(order[cut:]), np.sort(order[:cut])
+
+
+def subset(images: ImageSet, fraction: float, seed: int) -> ImageSet:
+    """A random `fraction` of the training images; see `part`."""
+    return images if fraction == 1.0 else _with_training(images, part(len(images.train_labels), fraction, seed))
 
 
 def hold_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, readers.Bytes, Labels]:
     """(the set without them, images, labels): a random `fraction` of the training images, kept for validation."""
-    count = len(images.train_labels)
-    cut = round(count * fraction)
-    order = generator(seed, Purpose.HOLD_OUT, 1).permutation(count)
-    held = np.sort(order[:cut])
-    return _with_training(images, np.sort(order[cut:])), images.train_images[held], images.train_labels[held]
+    kept, held = parted(len(images.train_labels), fraction, seed)
+    return _with_training(images, kept), images.train_images[held], images.train_labels[held]
 
 
 def _with_training(images: ImageSet, rows: NDArray[np.intp]) -> ImageSet:

@@ -1,1 +1,1 @@
-"""`python -m badmm demo`: which method to pick, measured on real data that ship with scikit-learn."""
+"""`badmm demo`: a comparison of methods on real data that ship with scikit-learn."""

@@ -1,4 +1,4 @@
-"""The demo from start to end: play every split, print tables and a verdict, write pictures and figures."""
+"""The command of the demo: run all splits, print tables and a verdict, write results and plots."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from badmm.demo import pictures, report
 from badmm.demo.contest import PENALTIES
 from badmm.demo.ellipses import pair_of
-from badmm.demo.outcome import Outcome, play
+from badmm.demo.outcome import SplitOutcome, run_all
 from badmm.demo.problems import CLIENTS, COMPONENTS, TEST_FRACTION, TITLES
 from badmm.experiments import store
 
 SEEDS = (0, 1, 2)
 ROUNDS, QUICK_ROUNDS = 200, 50
 ELLIPSES = ("diabetes", "breast_cancer")
-"""The problems whose exact posterior can be drawn."""
+"""Problems whose exact posterior can be plotted."""
 OVERVIEW = "breast_cancer"
 
 
@@ -32,8 +32,8 @@ def main(
     only: Sequence[str] | None = None,
     picture: Path | None = None,
     console: Console | None = None,
-) -> dict[str, list[Outcome]]:
-    """Run the demo and write results.json and pictures into `out`; ValueError for an unknown problem or a bad seed."""
+) -> dict[str, list[SplitOutcome]]:
+    """Run the demo; write results.json and plots into `out`. Raises ValueError for an unknown problem or bad seeds."""
     console = console or Console()
     names = list(only or TITLES)
     for name in names:
@@ -44,29 +44,31 @@ def main(
         raise ValueError(f"seeds: expected one or more integers of at least 0, got {list(chosen)}")
     rounds = QUICK_ROUNDS if quick else ROUNDS
     started = time.monotonic()
-    results = _play_all(names, chosen, rounds, console)
+    results = _run_all(names, chosen, rounds, console)
     _print(results, rounds, chosen, console)
     written = _write(results, out, picture)
     console.print(f"\n{time.monotonic() - started:.0f} s. Written: {', '.join(str(path) for path in written)}")
     return results
 
 
-def _play_all(names: Sequence[str], seeds: Sequence[int], rounds: int, console: Console) -> dict[str, list[Outcome]]:
+def _run_all(
+    names: Sequence[str], seeds: Sequence[int], rounds: int, console: Console
+) -> dict[str, list[SplitOutcome]]:
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
-        outcomes = play(names, seeds, rounds, lambda done, count: progress.update(task, completed=done, total=count))
+        outcomes = run_all(names, seeds, rounds, lambda done, count: progress.update(task, completed=done, total=count))
     return {name: [outcome for outcome in outcomes if outcome.problem.name == name] for name in names}
 
 
-def _print(results: dict[str, list[Outcome]], rounds: int, seeds: Sequence[int], console: Console) -> None:
+def _print(results: dict[str, list[SplitOutcome]], rounds: int, seeds: Sequence[int], console: Console) -> None:
     penalties = ", ".join(f"{rho:g}" for rho in PENALTIES)
     console.print(
         f"\nReal data over {CLIENTS} clients with unequal label shares and sizes; {TEST_FRACTION:.0%} of the rows held "
         f"out; digits as {COMPONENTS} principal components. Split seeds {', '.join(map(str, seeds))}: mean ± standard "
-        "deviation. Distance: largest relative error of a natural parameter against the same family's solution with "
-        f"all data in one place. Bytes: float64, up and down, all clients. At most {rounds} rounds. Classic ADMM's "
-        f"penalty (ρ times the prior's precision) is the best on the first split of ρ = {penalties}.\n"
+        "deviation. Distance: largest relative error of a natural parameter, relative to the same family's solution on "
+        f"the pooled data. Bytes: float64, up and down, all clients. At most {rounds} rounds. Classic ADMM's penalty "
+        f"(ρ times the prior's precision) is the best of ρ = {penalties} on the first split.\n"
     )
     for outcomes in results.values():
         console.print(report.convergence_table(outcomes, rounds))
@@ -77,7 +79,7 @@ def _print(results: dict[str, list[Outcome]], rounds: int, seeds: Sequence[int],
     console.print(report.verdict(list(results.values()), rounds))
 
 
-def _write(results: dict[str, list[Outcome]], out: Path, picture: Path | None) -> list[Path]:
+def _write(results: dict[str, list[SplitOutcome]], out: Path, picture: Path | None) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     records = [record for outcomes in results.values() for record in report.as_dict(outcomes)]
     store.write_atomic(out / "results.json", json.dumps(records).encode())

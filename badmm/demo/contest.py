@@ -1,4 +1,4 @@
-"""The contenders, and one run of one of them: distance to the central solution by round, and the bytes sent by then."""
+"""The contenders, and the run of one of them: distance to the central solution and bytes sent by round."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 import badmm
 from badmm.checks import Array
-from badmm.demo.problems import Problem
+from badmm.demo.problems import DemoProblem
 from badmm.experiments.plots import style as plots
 
 PENALTIES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-1.0, 2.01, 0.5))
-"""The grid for classic ADMM's penalty ρs, in units of the prior's precision s."""
+"""Grid of classic ADMM's penalty ρs in units of the prior's precision s."""
 
 TARGETS = (1e-3, 1e-8)
 STALL = 60
-"""A contender that has not come closer by a tenth in this many rounds is stopped, and the table says so."""
+"""A contender whose distance does not decrease by a tenth in this many rounds is stopped, which the table reports."""
 CENTRAL_TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the table: what `badmm.solve` is called with, and how it is drawn."""
+    """One row of the table: the arguments of `badmm.solve` and the style of the curve."""
 
     label: str
     family: str
@@ -35,11 +35,11 @@ class Contender:
 
     @property
     def tuned(self) -> bool:
-        """Whether its penalty is searched for (classic ADMM) rather than left to the solver."""
+        """Whether the penalty is tuned (classic ADMM), not chosen by the solver."""
         return self.label == CLASSIC
 
     def with_penalty(self, rho: float | None) -> Contender:
-        """The same contender with an explicit penalty and the paper's α = 1/(1+ρK) for K clients."""
+        """Return the contender with a penalty, which implies the paper's α = 1/(1+ρK) for K clients."""
         return replace(self, rho=rho)
 
 
@@ -58,9 +58,9 @@ CONTENDERS = (
 
 @dataclass
 class Trace:
-    """Distance to the central solution after every round, the bytes sent by then, and the last posterior.
+    """Distance to the central solution and bytes sent after every round, and the last posterior.
 
-    `start` is the distance of the prior, where every contender begins.
+    start: distance of the prior, at which every contender starts.
     """
 
     distance: list[float] = field(default_factory=list)
@@ -71,27 +71,27 @@ class Trace:
     rho: float | None = None
 
     def rounds_to(self, target: float) -> int | None:
-        """The first round at or below `target` (relative), None where none came that close."""
+        """Return the first round with a relative distance of at most `target`, or None."""
         reached = np.flatnonzero(np.array(self.distance) <= target)
         return int(reached[0]) + 1 if reached.size else None
 
     def bytes_to(self, target: float) -> int | None:
-        """Bytes up and down, all clients together, by that round."""
+        """Return the bytes of all clients, up and down, until that round."""
         rounds = self.rounds_to(target)
         return None if rounds is None else self.bytes_sent[rounds - 1]
 
 
-class _Enough(Exception):
-    """Ends `badmm.solve` from a callback."""
+class _StopRun(Exception):
+    """Raised by a callback to end `badmm.solve`."""
 
 
 def distance(natural: tuple[Array, ...], central: tuple[Array, ...]) -> float:
-    """max over slots of ‖λ − λ*‖ / ‖λ*‖ (2-norm over all entries of the slot)."""
+    """Return the largest ‖λ − λ*‖ / ‖λ*‖ over slots (2-norm over all entries of the slot)."""
     return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(natural, central, strict=True))
 
 
-def central_solution(problem: Problem, family: str) -> badmm.Result:
-    """The same family's solution with all the data in one place: one client, ρ = α = γ = 1."""
+def central_solution(problem: DemoProblem, family: str) -> badmm.Result:
+    """Return the family's solution on the pooled data: one client, ρ = α = γ = 1."""
     return badmm.solve(
         [problem.central],
         family=family,
@@ -106,8 +106,8 @@ def central_solution(problem: Problem, family: str) -> badmm.Result:
     )
 
 
-def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], rounds: int, seed: int) -> Trace:
-    """Run a contender until it is within the tightest target, fails, or has used its rounds."""
+def compete(problem: DemoProblem, contender: Contender, central: tuple[Array, ...], rounds: int, seed: int) -> Trace:
+    """Run a contender until it reaches the smallest target, fails, or has used its rounds."""
     trace = Trace(rho=contender.rho)
 
     def watch(state: Any) -> None:
@@ -115,10 +115,10 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
         trace.bytes_sent.append(state.record.bytes_up + state.record.bytes_down)
         trace.posterior = state.posterior
         if trace.distance[-1] <= min(TARGETS):
-            raise _Enough
+            raise _StopRun
         if len(trace.distance) > STALL and min(trace.distance[-STALL:]) > 0.9 * min(trace.distance[:-STALL]):
-            trace.failure = f"not a tenth closer in {STALL} rounds (round {len(trace.distance)})"
-            raise _Enough
+            trace.failure = f"distance not reduced by a tenth in {STALL} rounds (round {len(trace.distance)})"
+            raise _StopRun
 
     steps: dict[str, Any] = {}
     if contender.rho is not None:
@@ -137,7 +137,7 @@ def compete(problem: Problem, contender: Contender, central: tuple[Array, ...], 
             callbacks=(watch,),
             **steps,
         )
-    except _Enough:
+    except _StopRun:
         pass
     except (ValueError, ArithmeticError, RuntimeError, np.linalg.LinAlgError) as error:
         trace.failure = str(error)

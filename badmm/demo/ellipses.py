@@ -1,4 +1,4 @@
-"""Two coordinates of the posterior as every family sees them, beside the exact posterior."""
+"""Two coordinates of the exact posterior and of every family's approximation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from badmm.checks import Array
 from badmm.demo import exact
-from badmm.demo.problems import Problem
+from badmm.demo.problems import DemoProblem
 from badmm.experiments.plots import style as plots
 
 Moments = tuple[Array, Array]
@@ -20,8 +20,8 @@ DRAWS = 20_000
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Moments of two coordinates: of the exact posterior and of each family's, with draws where those were needed."""
+class CoordinatePair:
+    """Moments of two coordinates under the exact posterior and each family's; draws if the exact one was sampled."""
 
     title: str
     names: tuple[str, str]
@@ -30,8 +30,8 @@ class Pair:
     draws: Array | None = None
 
 
-def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
-    """The two most correlated coordinates of the full posterior, as each of `posteriors` (by short name) has them."""
+def pair_of(problem: DemoProblem, posteriors: Mapping[str, Any], seed: int) -> CoordinatePair:
+    """Return the two most correlated coordinates of the full posterior in all `posteriors`, by short family name."""
     full = posteriors["full"]
     chosen = list(plots.most_correlated(full.covariance))
     moments = {
@@ -43,11 +43,11 @@ def pair_of(problem: Problem, posteriors: Mapping[str, Any], seed: int) -> Pair:
     if problem.noise_variance is not None:
         mean, matrix = exact.linear_posterior(X, y, problem.noise_variance, precision)
         truth = (mean[chosen], np.asarray(np.linalg.inv(matrix), dtype=np.float64)[np.ix_(chosen, chosen)])
-        return Pair(f"{problem.title}: exact in closed form", names, truth, moments)
+        return CoordinatePair(f"{problem.title}: exact in closed form", names, truth, moments)
     draws = exact.sample(exact.logistic_log_posterior(X, y, precision), full.mean, full.precision, DRAWS, seed)[
         :, chosen
     ]
-    return Pair(
+    return CoordinatePair(
         f"{problem.title}: exact by {DRAWS:,} draws",
         names,
         (draws.mean(axis=0), np.asarray(np.cov(draws.T), dtype=np.float64)),

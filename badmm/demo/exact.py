@@ -1,8 +1,8 @@
-"""The exact posterior to draw the approximations against: closed form for linear regression, sampled for logistic.
+"""The exact posterior: closed form for linear regression, sampled for logistic regression.
 
-Sampling is elliptical slice sampling (Murray, Adams, MacKay, AISTATS 2010) with a Gaussian close to the posterior in
-the place of the prior (Nishihara, Murray, Adams, JMLR 2014): every step is accepted, nothing is tuned, the exact
-posterior is left invariant whatever that Gaussian is.
+Sampling is elliptical slice sampling (Murray, Adams, MacKay, AISTATS 2010) with a Gaussian close to the posterior
+instead of the prior (Nishihara, Murray, Adams, JMLR 2014). It leaves the exact posterior invariant whatever that
+Gaussian is, accepts every step, and has no parameter to tune.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from badmm.checks import Array
 
 
 def linear_posterior(X: Array, y: Array, noise_variance: float, prior_precision: float) -> tuple[Array, Array]:
-    """Mean (d,) and precision (d, d) of the posterior of linear regression under N(0, I/prior_precision)."""
+    """Return mean (d,) and precision (d, d) of the posterior of linear regression under N(0, I/prior_precision)."""
     precision = X.T @ X / noise_variance + prior_precision * np.eye(X.shape[1])
     return np.asarray(np.linalg.solve(precision, X.T @ y / noise_variance)), np.asarray(precision, dtype=float)
 
 
 def logistic_log_posterior(X: Array, y: Array, prior_precision: float) -> Callable[[Array], float]:
-    """log p(θ | X, y) up to a constant, for labels y in {0, 1} and the prior N(0, I/prior_precision)."""
+    """Return θ ↦ log p(θ | X, y), up to a constant, for labels y in {0, 1} and prior N(0, I/prior_precision)."""
 
     def log_posterior(theta: Array) -> float:
         z = X @ theta
@@ -32,7 +32,7 @@ def logistic_log_posterior(X: Array, y: Array, prior_precision: float) -> Callab
 
 
 def sample(log_posterior: Callable[[Array], float], mean: Array, precision: Array, count: int, seed: int) -> Array:
-    """`count` draws (count, d) by elliptical slice sampling; the ellipses come from N(mean, precision⁻¹)."""
+    """Return draws (count, d) by elliptical slice sampling with ellipses from N(mean, precision⁻¹)."""
     rng = np.random.default_rng(seed)
     factor = cholesky(precision, lower=True)
 

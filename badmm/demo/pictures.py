@@ -1,4 +1,4 @@
-"""The demo's pictures: convergence by round and by bytes, posterior ellipses, and both in one overview."""
+"""Plots of the demo: convergence by round and by bytes, posterior ellipses, and an overview of both."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from badmm.demo.contest import CONTENDERS, TARGETS, Trace
-from badmm.demo.ellipses import Pair
+from badmm.demo.ellipses import CoordinatePair
 from badmm.experiments.plots import style as plots
 
 Traces = Mapping[str, Trace]
-"""One trace for each contender's label."""
+"""Traces by the contenders' labels."""
 FLOOR = 1e-10
-"""Distances below are drawn here: they are within every target."""
+"""Smaller distances, which are below every target, are drawn at this value."""
 
 
 def convergence(traces: Mapping[str, Traces], titles: Mapping[str, str]) -> Figure:
-    """A column for each problem; distance to the central solution by round (top) and by megabytes (bottom)."""
+    """Plot the distance to the central solution by round (top) and by megabytes (bottom), one column per problem."""
     drawn, axes = plots.figure(len(traces), 2, width=4.4, height=3.5)
     for column, (name, problem) in enumerate(traces.items()):
         top, bottom = axes[column], axes[len(traces) + column]
@@ -37,7 +37,7 @@ def convergence(traces: Mapping[str, Traces], titles: Mapping[str, str]) -> Figu
 
 
 def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
-    """All contenders on one problem, from the prior on, with the two targets as thin lines."""
+    """Draw all contenders on one problem, from the prior on, with the targets as thin lines."""
     first = 1.0
     for contender in CONTENDERS:
         trace = problem.get(contender.label)
@@ -47,7 +47,7 @@ def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
             [[0.0], np.array(trace.bytes_sent) / 1e6 if by_bytes else 1.0 + np.arange(len(trace.distance))]
         )
         first = min(first, x[1])
-        # PVI and Bayesian ADMM often coincide, so that one is drawn wider underneath the other
+        # PVI and Bayesian ADMM often coincide, so PVI is drawn wider underneath
         wide = contender.method == "pvi"
         axis.plot(
             x,
@@ -64,7 +64,7 @@ def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
         )
     for target in TARGETS:
         axis.axhline(target, color="0.5", lw=0.8, ls=":")
-    # linear up to the first round, so that the start at 0 has a place; logarithmic from there on
+    # linear up to the first round, so that the start at 0 is visible, then logarithmic
     axis.set_xscale("symlog", linthresh=first, linscale=0.5)
     axis.set_xlim(0, None)
     axis.set(yscale="log", ylim=(FLOOR / 3, 30))
@@ -72,7 +72,7 @@ def draw_traces(axis: Axes, problem: Traces, by_bytes: bool = False) -> None:
     axis.set_xlabel("megabytes sent, up and down, all clients" if by_bytes else "round")
 
 
-def ellipses(pairs: Sequence[Pair]) -> Figure:
+def ellipses(pairs: Sequence[CoordinatePair]) -> Figure:
     """A panel for each pair of coordinates: exact posterior, full, diagonal, isotropic."""
     drawn, axes = plots.figure(len(pairs), 1, width=4.9, height=4.4)
     for axis, pair in zip(axes, pairs, strict=True):
@@ -82,7 +82,7 @@ def ellipses(pairs: Sequence[Pair]) -> Figure:
     return drawn
 
 
-def draw_pair(axis: Axes, pair: Pair) -> None:
+def draw_pair(axis: Axes, pair: CoordinatePair) -> None:
     """The 95% regions of one pair of coordinates."""
     if pair.draws is not None:
         axis.plot(*pair.draws.T, ".", color="0.75", ms=1.5, alpha=0.6, rasterized=True, zorder=1)
@@ -99,7 +99,7 @@ def draw_pair(axis: Axes, pair: Pair) -> None:
     axis.set_title(pair.title, fontsize=11)
 
 
-def overview(traces: Traces, title: str, pair: Pair) -> Figure:
+def overview(traces: Traces, title: str, pair: CoordinatePair) -> Figure:
     """One problem by round and by bytes, and one pair of coordinates: the picture for a first look."""
     drawn, axes = plots.figure(3, 1, width=4.5, height=4.0)
     draw_traces(axes[0], traces)

@@ -1,4 +1,4 @@
-"""The demo's three problems on real data: prepared, held out, and dealt unevenly to ten clients."""
+"""The demo's three problems on real data, with held-out rows and unequal shares of ten clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from badmm.likelihoods import Expectation
 CLIENTS = 10
 TEST_FRACTION = 0.2
 COMPONENTS = 10
-"""Principal components of the digits, so that the full family's (110 × 110) matrices stay affordable."""
+"""Principal components of the digits, which keep the full family's matrices at 110 × 110."""
 
 TITLES = {
     "diabetes": "diabetes (linear)",
@@ -32,8 +32,8 @@ Pittau and Su (Annals of Applied Statistics, 2008) recommend; diabetes is in uni
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One split of one data set: the clients' likelihoods, the same data in one place, and held-out rows."""
+class DemoProblem:
+    """One split of one data set: the clients' likelihoods, the likelihood of the pooled data, and held-out rows."""
 
     name: str
     title: str
@@ -60,16 +60,16 @@ class Problem:
         return badmm.Gaussian(np.zeros(self.dimension), self.prior_precision)
 
     def prior_natural(self, family: str) -> tuple[Array, ...]:
-        """λ_0 of the prior in a family, where every contender starts."""
+        """Return the prior's natural parameter λ_0 in a family, at which every contender starts."""
         return registry.bind(family, self.prior).prior_natural
 
     def expectation(self, family: str) -> Expectation:
-        """How E_q is taken: at the mean (delta) for classic ADMM and for softmax, else the solver's choice."""
+        """Return the rule for E_q: "delta" for classic ADMM and for softmax, else the solver's default."""
         classic = "precision" in registry.fixed(family)
         return "delta" if classic or self.name == "digits" else "auto"
 
     def scores(self, posterior: Any, *, averaged: bool) -> Scores:
-        """Held-out scores of the prediction averaged over the posterior, or plugged in at its mean."""
+        """Return the held-out scores of the prediction averaged over the posterior, or plugged in at its mean."""
         X, y = self.test_X, self.test_y
         if self.noise_variance is not None:
             return predictive.linear_scores(X, y, posterior, self.noise_variance, averaged=averaged)
@@ -80,11 +80,11 @@ class Problem:
         return predictive.class_scores(probability, y)
 
 
-def make(name: str, seed: int) -> Problem:
-    """The problem `name` (a key of `TITLES`) with held-out rows and clients drawn by `seed`.
+def make(name: str, seed: int) -> DemoProblem:
+    """Return the problem `name` (a key of `TITLES`) with held-out rows and clients drawn by `seed`.
 
-    Labels are dealt out unevenly (`data.split`, kind "label"); for linear regression fifths of the target are. The
-    noise variance of the regression is the residual variance of least squares on the training rows.
+    Clients have unequal shares of labels (`data.split`, kind "label"), or of fifths of the target for linear
+    regression. The noise variance of the regression is the residual variance of least squares on the training rows.
     """
     loaded = data.load_dataset(name)
     training, test = data.hold_out(len(loaded.y), TEST_FRACTION, seed)
@@ -104,7 +104,7 @@ def make(name: str, seed: int) -> Problem:
             return badmm.likelihoods.LogisticRegression(X[rows], y[rows])
         return badmm.likelihoods.SoftmaxRegression(X[rows], y[rows], loaded.num_classes)
 
-    return Problem(
+    return DemoProblem(
         name=name,
         title=TITLES[name],
         clients=[likelihood(rows) for rows in data.split("label", X[:, 1:], y, CLIENTS, seed)],

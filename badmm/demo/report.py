@@ -1,4 +1,4 @@
-"""The demo's tables and verdict, computed from outcomes; `as_dict` holds the same for a JSON file."""
+"""Tables and verdict of the demo; `as_dict` has the same results for a JSON file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from badmm.demo.contest import CONTENDERS, TARGETS, Contender
-from badmm.demo.outcome import FAMILIES, Outcome, spread
+from badmm.demo.outcome import FAMILIES, SplitOutcome, spread
 from badmm.experiments.predictive import Scores
 
 WAYS = ("averaged", "plug-in")
 NOTES = (
-    "(1/3): got there on one split of three. The posteriors are those that classic ADMM (isotropic, with the prior's "
-    "precision) and Bayesian ADMM (diagonal, full) deliver. ECE: expected calibration error; for regression the mean "
-    "error of interval coverage."
+    "(1/3): reached on one split of three. The posteriors are those of classic ADMM (isotropic, with the prior's "
+    "precision) and of Bayesian ADMM (diagonal, full). ECE: expected calibration error; for regression the mean error "
+    "of interval coverage."
 )
 
 
-def convergence_table(outcomes: Sequence[Outcome], rounds: int) -> Table:
-    """Rounds and megabytes to every target for every contender on one problem, mean ± sd over the splits."""
+def convergence_table(outcomes: Sequence[SplitOutcome], rounds: int) -> Table:
+    """Return rounds and megabytes to every target per contender on one problem, mean ± sd over the splits."""
     problem = outcomes[0].problem
     table = Table(
         title=f"{problem.title}: {len(problem.clients)} clients, θ in R^{problem.dimension}", title_justify="left"
@@ -50,8 +50,8 @@ def convergence_table(outcomes: Sequence[Outcome], rounds: int) -> Table:
     return table
 
 
-def score_table(outcomes: Sequence[Outcome]) -> Table:
-    """Held-out scores of every family's posterior, averaged over it and plugged in at its mean."""
+def score_table(outcomes: Sequence[SplitOutcome]) -> Table:
+    """Return held-out scores of every family's posterior, averaged over it and plugged in at its mean."""
     problem = outcomes[0].problem
     quality = "RMSE" if problem.noise_variance is not None else "accuracy"
     table = Table(title=f"{problem.title}: predictions on {len(problem.test_y)} held-out rows", title_justify="left")
@@ -65,24 +65,24 @@ def score_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
-def verdict(results: Sequence[Sequence[Outcome]], rounds: int) -> Group:
-    """What to pick, every figure from the outcomes, losers named."""
+def verdict(results: Sequence[Sequence[SplitOutcome]], rounds: int) -> Group:
+    """Return the best contenders by rounds and bytes, the contenders that miss the smallest target, and calibration."""
     tight, loose = min(TARGETS), max(TARGETS)
     lines = []
-    for what, unit in (("rounds", "Rounds"), ("bytes", "Bytes")):
+    for what in ("rounds", "bytes"):
         for target in (loose, tight):
             winners = [_winner(outcomes, what, target, rounds) for outcomes in results]
-            lines.append(f"{unit} are dear, {_short(target)} wanted: {'; '.join(winners)}.")
+            lines.append(f"Fewest {what} to {_short(target)}: {'; '.join(winners)}.")
     for outcomes in results:
         lost = [c.label for c in CONTENDERS if _mean(outcomes, c, "rounds", tight) == math.inf]
         if lost:
-            lines.append(f"{_name(outcomes)}: not within {_short(tight)} after {rounds} rounds: {'; '.join(lost)}.")
+            lines.append(f"{_name(outcomes)}: not at {_short(tight)} after {rounds} rounds: {'; '.join(lost)}.")
     lines += [f"{_name(outcomes)}: {_calibration_line(outcomes)}" for outcomes in results]
     return Group(*(Text(f"- {line}") for line in lines))
 
 
-def as_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Every trace and score, for a JSON file."""
+def as_dict(outcomes: Sequence[SplitOutcome]) -> list[dict[str, Any]]:
+    """Return all traces and scores, for a JSON file."""
     return [
         {
             "problem": outcome.problem.name,
@@ -102,12 +102,12 @@ def as_dict(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def _name(outcomes: Sequence[Outcome]) -> str:
+def _name(outcomes: Sequence[SplitOutcome]) -> str:
     return outcomes[0].problem.name.replace("_", " ")
 
 
-def _winner(outcomes: Sequence[Outcome], what: str, target: float, rounds: int) -> str:
-    """The contender with the smallest mean, and every other one with the same."""
+def _winner(outcomes: Sequence[SplitOutcome], what: str, target: float, rounds: int) -> str:
+    """Return the contenders with the smallest mean."""
     means = {contender: _mean(outcomes, contender, what, target) for contender in CONTENDERS}
     smallest = min(means.values())
     if smallest == math.inf:
@@ -118,19 +118,19 @@ def _winner(outcomes: Sequence[Outcome], what: str, target: float, rounds: int) 
     return f"{_name(outcomes)}: {labels} ({_cell(outcomes, first[0], what, target, rounds)}{unit})"
 
 
-def _values(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float) -> list[float | None]:
+def _values(outcomes: Sequence[SplitOutcome], contender: Contender, what: str, target: float) -> list[float | None]:
     traces = [outcome.traces[contender.label] for outcome in outcomes]
     if what == "rounds":
         return [trace.rounds_to(target) for trace in traces]
     return [None if (count := trace.bytes_to(target)) is None else count / 1e6 for trace in traces]
 
 
-def _mean(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float) -> float:
+def _mean(outcomes: Sequence[SplitOutcome], contender: Contender, what: str, target: float) -> float:
     mean, _, missing = spread(_values(outcomes, contender, what, target))
     return math.inf if missing else mean
 
 
-def _cell(outcomes: Sequence[Outcome], contender: Contender, what: str, target: float, rounds: int) -> str:
+def _cell(outcomes: Sequence[SplitOutcome], contender: Contender, what: str, target: float, rounds: int) -> str:
     values = _values(outcomes, contender, what, target)
     mean, deviation, missing = spread(values)
     if missing == len(values):
@@ -149,8 +149,8 @@ def _short(target: float) -> str:
     return f"{target:.0e}".replace("e-0", "e-")
 
 
-def _remarks(outcomes: Sequence[Outcome]) -> str:
-    """The penalties that were tuned, and what stopped before its rounds were used."""
+def _remarks(outcomes: Sequence[SplitOutcome]) -> str:
+    """Return the tuned penalties, and the contenders that stopped early with reasons."""
     remarks = []
     for contender in CONTENDERS:
         traces = [outcome.traces[contender.label] for outcome in outcomes]
@@ -171,7 +171,7 @@ def _score_cells(scores: Sequence[Scores]) -> list[str]:
     return cells
 
 
-def _calibration_line(outcomes: Sequence[Outcome]) -> str:
+def _calibration_line(outcomes: Sequence[SplitOutcome]) -> str:
     mean = {
         key: spread([outcome.scores[key].nll for outcome in outcomes])[0]
         for key in ((family, way) for family in FAMILIES.values() for way in WAYS)

@@ -1,4 +1,4 @@
-"""TensorBoard event files of a run, beside its history; needs the extra `tensorboard`."""
+"""TensorBoard event files in the folder of a run; requires the extra `tensorboard`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = "tensorboard"
 
 
 def check() -> None:
-    """ConfigError unless the package can be imported."""
+    """Raise ConfigError unless the package tensorboard can be imported."""
     try:
         import tensorboard  # noqa: F401
     except ModuleNotFoundError as error:
@@ -21,7 +21,7 @@ def check() -> None:
 
 
 class Events:
-    """Writes every number of a round's record as a scalar; a resumed run hides what lies after its checkpoint."""
+    """Writer of the numbers of every round's record; a resumed run hides the rounds after its checkpoint."""
 
     def __init__(self, folder: Path, done: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -29,20 +29,21 @@ class Events:
         self.writer = SummaryWriter(str(folder / FOLDER), purge_step=done + 1)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """One round, on disk when this returns."""
+        """Write the record of one round to disk."""
         for name, value in scalars(record).items():
             self.writer.add_scalar(name, value, record["round"])
         self.writer.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self.writer.close()
 
 
 def scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record by TensorBoard's tags: scores, averaged scores, noise, cost, clients left out."""
     groups: dict[str, Mapping[str, Any]] = {
-        "scores": {name: record[name] for name in ("accuracy", "nll", "ece", "worst_client")},
+        "scores": {name: record[name] for name in ("accuracy", "nll", "ece", "worst_client") if name in record},
+        "metrics": record.get("metrics", {}),
         "averaged": record["averaged"] or {},
         "cost": {name: record[name] for name in ("bytes_up", "bytes_down", "flops", "seconds")},
         "noise": record["noise"],

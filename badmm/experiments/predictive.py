@@ -1,9 +1,9 @@
-"""Predictions from a Gaussian posterior, averaged over it or plugged in at its mean, and scores for them.
+"""Predictions from a Gaussian posterior, averaged over it or plugged in at its mean, and their scores.
 
 Averaging over q(θ) integrates the prediction: exactly for linear regression, by quadrature on the predictor
 z = xᵀθ ~ N(xᵀm, xᵀS⁻¹x) for logistic regression, by seeded draws of θ for softmax regression. The plug-in prediction
-uses θ = m alone. Scores: accuracy or root mean squared error, negative log-likelihood a point (nats), and the
-expected calibration error (Guo et al., ICML 2017, section 2: equal-width bins of the top probability).
+uses θ = m. Scores are accuracy or root mean squared error, negative log-likelihood per point (nats), and the expected
+calibration error (Guo et al., ICML 2017, section 2: equal-width bins of the top probability).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 from scipy.stats import norm
 
+import badmm_kernels
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
-from badmm.likelihoods.expectations import softplus_moments
 
 _FLOOR = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores on held-out data: `accuracy` (classification) or `rmse` (regression), `nll` in nats a point, `ece`.
+    """Scores on held-out data: `accuracy` (classification) or `rmse` (regression), `nll` in nats per point, `ece`.
 
     For regression `ece` is the mean absolute difference between nominal and actual coverage of central intervals.
     """
@@ -36,18 +36,17 @@ class Scores:
     rmse: float | None = None
 
     def as_dict(self) -> dict[str, float]:
-        """The scores that apply, by name."""
+        """Return the applicable scores by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def linear_scores(X: Array, y: Array, posterior: Gaussian, noise_variance: float, *, averaged: bool = True) -> Scores:
-    """Scores of N(xᵀm, xᵀS⁻¹x + σ²) on X (n, d), y (n,); not averaged: of N(xᵀm, σ²)."""
+    """Score N(xᵀm, xᵀS⁻¹x + σ²), or N(xᵀm, σ²) if not `averaged`, on X (n, d) and y (n,)."""
     spread = posterior.predictor_variance(X) if averaged else 0.0
     scale = np.sqrt(spread + np.full(len(y), noise_variance))
     residual = y - X @ posterior.mean
-    tail = 2 * norm.sf(
-        np.abs(residual) / scale
-    )  # a point lies in the central interval of level p iff its tail is > 1 - p
+    # a point is in the central interval of level p iff its tail probability exceeds 1 − p
+    tail = 2 * norm.sf(np.abs(residual) / scale)
     levels = np.linspace(0.05, 0.95, 19)
     coverage = np.mean(tail[:, None] > 1 - levels, axis=0)
     return Scores(
@@ -58,19 +57,21 @@ def linear_scores(X: Array, y: Array, posterior: Gaussian, noise_variance: float
 
 
 def logistic_probability(X: Array, posterior: Gaussian, *, averaged: bool = True) -> Array:
-    """p(y = 1 | x) (n,) for every row of X: E[σ(z)], or σ(xᵀm) where not averaged."""
+    """Return p(y = 1 | x) (n,) for every row of X: E[σ(z)], or σ(xᵀm) if not `averaged`."""
     center = X @ posterior.mean
     if not averaged:
         return expit(center)
-    return softplus_moments(center, posterior.predictor_variance(X)).slope
+    # of a label 0 the loss is log(1 + eᵃ), and its derivative σ(a)
+    logistic = badmm_kernels.load_likelihood("logistic")
+    return np.asarray(logistic.expected_loss(center, posterior.predictor_variance(X), np.zeros(len(X)))[1])
 
 
 def softmax_probability(
     X: Array, posterior: Gaussian, num_classes: int, *, averaged: bool = True, draws: int = 512, seed: int = 0
 ) -> Array:
-    """Class probabilities (n, C) for θ (d·C,) flattened row-major from (features, classes).
+    """Return class probabilities (n, C) for θ (d·C,) flattened row-major from (features, classes).
 
-    The average of softmax(xᵀΘ) over `draws` seeded draws of θ, or the value at the mean where not averaged.
+    They are the average of softmax(xᵀΘ) over `draws` seeded draws of θ, or its value at the mean if not `averaged`.
     """
     shape = (X.shape[1], num_classes)
     if not averaged:
@@ -82,7 +83,7 @@ def softmax_probability(
 
 
 def class_scores(probability: Array, labels: NDArray[np.integer[Any]], bins: int = 10) -> Scores:
-    """Scores of class probabilities (n, C), or (n,) for p(y = 1), against labels (n,) in 0..C−1."""
+    """Score class probabilities (n, C), or (n,) for p(y = 1), against labels (n,) in 0..C−1."""
     if probability.ndim == 1:
         probability = np.stack([1 - probability, probability], axis=1)
     confidence, predicted = probability.max(axis=1), probability.argmax(axis=1)

@@ -1,4 +1,4 @@
-"""A progress line for runs: rounds played, the last one in a few words, and the time left."""
+"""A progress line for runs: finished rounds, the last round in a few words, and the remaining time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 
 class RoundsProgress:
-    """Shown in a terminal while rounds are played; a log file gets the lines of `say` only."""
+    """Progress bar in a terminal; a log file gets the lines of `print` only."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.most = console, total
@@ -36,16 +36,16 @@ class RoundsProgress:
         self.bar.stop()
 
     def skip(self, rounds: int) -> None:
-        """Leave out rounds that an earlier run has played; they do not count towards the speed."""
+        """Subtract the rounds of an earlier run, which must not count towards the speed."""
         self.most -= rounds
         self.bar.update(self.task, total=self.most, most=self.most)
 
-    def update(self, what: str, ahead: int | None = None) -> None:
-        """Show one more round; `ahead` rounds probably follow (None: as many as are left)."""
+    def update(self, what: str, remaining: int | None = None) -> None:
+        """Count one more round; `remaining` is the expected number of further rounds, None for the largest number."""
         done = self.bar.tasks[0].completed + 1
-        total = self.most if ahead is None else min(self.most, done + ahead)
+        total = self.most if remaining is None else min(self.most, done + remaining)
         self.bar.update(self.task, advance=1, total=total, what=what)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print a line above the bar."""
         self.console.print(text)

@@ -1,6 +1,6 @@
-"""What a finished federated run leaves beside its folders: summary.json, summary.md and pictures; a table to look at.
+"""The report of a federated run: summary.json, summary.md, plots, and a table on the terminal.
 
-Everything is made from the folders' histories and summaries, so that a resumed run reports what an unbroken one does.
+It is computed from the folders' histories and summaries, so a resumed run reports the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ TABLES, CURVES, RELIABILITY, EFFECT = "summary.md", "curves.png", "reliability.p
 
 
 def folder(out: Path, label: str, seed: int) -> Path:
-    """Where a method's run with a seed lies."""
+    """Return the folder of a method's run with a seed."""
     return out / label / f"seed-{seed}"
 
 
 def histories(config: NetworkConfig, out: Path) -> Runs:
-    """The history of every method and seed."""
+    """Return the histories by method and seed."""
     return {
         label: {seed: store.History(folder(out, label, seed) / HISTORY).read() for seed in config.run.seeds}
         for label in config.methods
@@ -37,12 +37,12 @@ def histories(config: NetworkConfig, out: Path) -> Runs:
 
 
 def write(config: NetworkConfig, out: Path, summaries: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Write the summary and the pictures into `out`, and print what is most asked for."""
+    """Write the summary and the plots into `out`, and print the main tables."""
     store.write_atomic(out / SUMMARY, json.dumps(list(summaries), indent=1).encode())
     runs = histories(config, out)
     reference = config.report.reference or next(iter(config.methods))
     if not any(history for own in runs.values() for history in own.values()):
-        return  # no run has ended its first round
+        return  # no run has finished its first round
     failures = [entry for entry in summaries if "failure" in entry]
     summary = summarise(config.name, runs, config.report.rounds, reference, config.data.evaluate, failures)
     store.write_atomic(out / TABLES, summary.markdown().encode())
@@ -56,14 +56,14 @@ def write(config: NetworkConfig, out: Path, summaries: Sequence[Mapping[str, Any
     after = f"{title}, round {config.run.rounds}"
     if diagrams:
         store.save_figure(out / RELIABILITY, pictures.reliability(diagrams, after))
-    drawn = pictures.effect(_swept(config, runs), ACCURACY.name, True, after)
+    drawn = pictures.effect(_points(config, runs), ACCURACY.name, True, after)
     if drawn is not None:
         store.save_figure(out / EFFECT, drawn)
     summary.print(console)
 
 
-def _swept(config: NetworkConfig, runs: Runs) -> dict[str, list[pictures.Point]]:
-    """The methods that are there under several labels, as points of a sweep."""
+def _points(config: NetworkConfig, runs: Runs) -> dict[str, list[pictures.Point]]:
+    """Return the labels of every method as points with their settings and scores."""
     groups: dict[str, list[pictures.Point]] = {}
     for label, table in config.methods.items():
         last = [ACCURACY.at(history, config.run.rounds) for history in runs[label].values()]

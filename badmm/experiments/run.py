@@ -1,7 +1,7 @@
-"""`badmm run`: run what a configuration describes, in a folder that holds all of it (`badmm.experiments.store`).
+"""`badmm run`: run a configuration in a folder (`badmm.experiments.store`).
 
-A convex problem has one folder; a network run has `OUT/LABEL/seed-N` for every method and seed, and its summary and
-pictures in `OUT`. A run that was stopped at any moment and resumed ends with the same bits as one that was not.
+A convex problem has one folder. A network run has `OUT/LABEL/seed-N` per method and seed, and its summary and plots in
+`OUT`. A run that is stopped at any moment and resumed ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def console_for(quiet: bool) -> Console:
-    """A console that prints text as it is: names of files may hold what rich takes for markup."""
+    """Return a console that prints text unchanged: file names may contain rich's markup."""
     return Console(quiet=quiet, markup=False, emoji=False, highlight=False)
 
 
@@ -45,11 +45,12 @@ def from_file(
     quiet: bool = False,
     engine: Mapping[str, Any] | None = None,
 ) -> None:
-    """Read a configuration and run it in `out` (default `runs/NAME`), a network run with some of its `methods` only
-    where they are given. `engine`: the options of `badmm run` that choose a transport (`badmm.experiments.engines`).
+    """Read a configuration and run it in `out` (default `runs/NAME`).
 
-    Raises ValueError (`ConfigError` for what the file says) before anything is written, and UnfinishedRunError, with
-    everything written, for a run that did not converge or could not go on.
+    methods: labels of a network run's methods to run; None runs all. engine: the options of `badmm run` that choose a
+    transport (`badmm.experiments.engines`). Raises ValueError (`ConfigError` for the contents
+    of the file) before anything is written, and UnfinishedRunError, after everything is written, for a run that did not
+    converge or failed.
     """
     config = configuration.load(path, overrides)
     options = dict(engine or {})
@@ -75,8 +76,8 @@ def _play(
         if not result.converged and config.run.tol > 0:
             gap = result.history[-1].gap if result.history else float("inf")
             raise UnfinishedRunError(
-                f"not converged after {result.rounds} rounds: gap {gap:.2e}, run.tol {config.run.tol:.2e}; results are "
-                f"in {out}, and --resume goes on with a larger run.rounds"
+                f"not converged after {result.rounds} rounds: expected a gap of at most run.tol {config.run.tol:.2e}, "
+                f"got {gap:.2e}; --resume with a larger run.rounds continues the run in {out}"
             )
     else:
         run_networks(_networks(config, methods), out, resume=resume, console=console, engine=engine)
@@ -97,10 +98,10 @@ def run(
     console: Console | None = None,
     engine: Engine | None = None,
 ) -> Result:
-    """Solve a convex problem in the folder `out`; with `resume` from the checkpoint that is there."""
+    """Solve a convex problem in the folder `out`, with `resume` from its checkpoint."""
     console, engine = console or console_for(quiet=True), engine or Engine()
     task, out = SolverJob(config, engine), engine.folder(out)
-    rows = task.problem.rows  # what does not fit is told before the folder is made
+    rows = task.problem.rows  # raises errors of the data before the folder is created
     console.print(f"{config.name}: {rows}")
     with locked(out):
         folder = RunFolder(out)
@@ -112,12 +113,12 @@ def run(
         job.check(task, folder, resume=resume)
         with RoundsProgress(console, config.run.rounds) as progress:
             result: Result = job.execute(task, folder, progress)
-    _tell(task, result, console)
+    _print_result(task, result, console)
     console.print(f"written to {out}")
     return result
 
 
-def _tell(task: SolverJob, result: Result, console: Console) -> None:
+def _print_result(task: SolverJob, result: Result, console: Console) -> None:
     ended = "converged" if result.converged else "NOT CONVERGED" if task.config.run.tol > 0 else "ended"
     console.print(f"{ended} after {result.rounds} rounds, gap {result.history[-1].gap:.2e}: {result.reason}")
     for way, scores in task.problem.scores(result.posterior).items():
@@ -135,23 +136,23 @@ def run_networks(
     console: Console | None = None,
     engine: Engine | None = None,
 ) -> list[dict[str, Any]]:
-    """Run every method with every seed and report; returns and writes a summary of each.
+    """Run every method with every seed and write the report; return the summary of each run.
 
-    A run that cannot go on (no client is left, or the server's update leaves the domain) keeps its checkpoint and does
-    not end the others: UnfinishedRunError once these are reported.
+    A run that fails (no client is left, or the server's update leaves the domain) keeps its checkpoint and does not end
+    the others; UnfinishedRunError is raised after the report.
     """
     from badmm.experiments import report
-    from badmm.experiments.jobs.sweep import Sweep
+    from badmm.experiments.jobs.sweep import NetworkRuns
 
     console, engine = console or console_for(quiet=True), engine or Engine()
-    sweep, out = Sweep(config, engine), engine.folder(out)
+    runs, out = NetworkRuns(config, engine), engine.folder(out)
     with locked(out):
-        summaries = sweep.play(out, resume=resume, console=console)
+        summaries = runs.run(out, resume=resume, console=console)
         if engine.first:
             report.write(config, out, summaries, console)
     console.print(f"written to {out}")
     failed = [entry for entry in summaries if "failure" in entry]
     if failed:
         first = f"{failed[0]['label']}, seed {failed[0]['seed']}: {failed[0]['failure']}"
-        raise UnfinishedRunError(f"{len(failed)} of {len(summaries)} runs could not go on; {first}")
+        raise UnfinishedRunError(f"{len(failed)} of {len(summaries)} runs failed; {first}")
     return summaries

@@ -1,9 +1,9 @@
-"""Settings for every method by the same budget: a grid each, chosen on validation images, the whole grid reported.
+"""`badmm tune`: choose every method's settings from a grid, on validation images, with equal budgets.
 
-The budget of a method is its grid points × rounds × seeds; unequal ones are refused unless the file allows them. Test
-images are never scored: a part of the training images is kept from the clients and chosen on. Every point is a run of
-its own in `OUT/points`, resumed like any other. `OUT` then has `tuning.json` and `tuning.md` (every point),
-`effect.png`, and `tuned.toml`: the file that was given, with the settings chosen.
+The budget of a method is grid points × rounds × seeds; unequal budgets are refused unless the configuration allows
+them. Test images are never scored: a part of the training images is withheld from the clients for validation. Every
+point is a run in `OUT/points`, which can be resumed. `OUT` has `tuning.json` and `tuning.md` with all points,
+`effect.png`, and `tuned.toml`, the configuration with the chosen settings.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from badmm.experiments import report, store
 from badmm.experiments import run as running
 from badmm.experiments.config import ConfigError, networks, toml
 from badmm.experiments.config.networks import Local, MethodTable, NetworkConfig, Report, Tune, method_table
-from badmm.experiments.jobs.sweep import Sweep
+from badmm.experiments.jobs.sweep import NetworkRuns
 from badmm.experiments.plots import networks as pictures
 from badmm.experiments.store.folder import locked
-from badmm.experiments.summary import ACCURACY, NLL, PREDICTION_NLL, Grid, Score, spread
+from badmm.experiments.summary import ACCURACY, NLL, PREDICTION_NLL, Score, TextTable, spread
 
 SCORES: dict[str, tuple[Score, bool]] = {
     "accuracy": (ACCURACY, True),
     "nll": (NLL, False),
     "prediction_nll": (PREDICTION_NLL, False),
 }
-"""What `tune.score` names, and whether more is better."""
+"""Scores by the values of `tune.score`, and whether larger is better."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point of a method's grid: the dotted settings that were varied, the whole table, and what came of it.
+    """One point of a method's grid: the varied settings by dotted name, the whole table, and the scores.
 
-    `scores` has one a seed, None for a seed whose run could not go on (`failures` says why) or ended without a number.
+    scores: one per seed, None for a seed whose run failed (reason in `failures`) or whose score is not finite.
     """
 
     settings: Mapping[str, Any]
@@ -49,12 +49,12 @@ class Trial:
 
     @property
     def mean(self) -> float:
-        """Over the seeds; NaN where any has no score."""
+        """Mean over the seeds; NaN if a seed has no score."""
         return float("nan") if None in self.scores else float(np.mean([s for s in self.scores if s is not None]))
 
 
 Trials = Mapping[str, Sequence[Trial]]
-"""The grid of every method's label."""
+"""The grids by the methods' labels."""
 
 
 def from_file(
@@ -66,12 +66,11 @@ def from_file(
     quiet: bool = False,
     then_run: bool = False,
 ) -> NetworkConfig:
-    """Tune the methods of a file in `out` (default `runs/NAME-tuning`); returns the configuration chosen.
+    """Tune the methods of a configuration in `out` (default `runs/NAME-tuning`); return the tuned configuration.
 
-    With `then_run` what was chosen is run in `out/tuned` as `tuned.toml` says, with the seeds of `run`.
-
-    ConfigError before anything is written for a file without `tune`, for settings that a method does not take and for
-    unequal budgets; UnfinishedRunError, with the grid written, where no point of a method ended with a finite score.
+    then_run: also run `tuned.toml` in `out/tuned`, with the seeds of its section `run`. Raises ConfigError, before
+    anything is written, for a file without `tune`, for settings that a method does not have, and for unequal budgets.
+    Raises UnfinishedRunError, after the grid is written, if no point of a method has a finite score.
     """
     config = networks.load(path, overrides)
     if config.tune is None:
@@ -82,9 +81,9 @@ def from_file(
     out = out or Path("runs") / f"{config.name}-tuning"
     console = running.console_for(quiet)
     console.print(f"{config.name}: {_budget(config.tune, trials, plan)}")
-    sweep = Sweep(plan)
+    runs = NetworkRuns(plan)
     with locked(out):
-        summaries = sweep.play(out / "points", resume=resume, console=console)
+        summaries = runs.run(out / "points", resume=resume, console=console)
         trials = _scored(config.tune, trials, plan, out, summaries)
         chosen = _write_grid(config, config.tune, plan, trials, out)
         tuned = _write_tuned(config, f"Chosen by `badmm tune`: {_note(config.tune, plan, trials)}", trials, chosen, out)
@@ -96,7 +95,7 @@ def from_file(
 
 
 def grids(config: NetworkConfig, tune: Tune) -> dict[str, list[Trial]]:
-    """All combinations of the values of every method's grid; a method without one has one point, its own settings."""
+    """Return all combinations of the values of every method's grid; a method without a grid has one point."""
     found: dict[str, list[Trial]] = {}
     for label, table in config.methods.items():
         axes = toml.flat(tune.grid.get(label, {}))
@@ -112,14 +111,15 @@ def grids(config: NetworkConfig, tune: Tune) -> dict[str, list[Trial]]:
 
 
 def best(trials: Sequence[Trial], larger_is_better: bool) -> int | None:
-    """The index of the best mean, the first of equal ones; None where no point has one."""
+    """Return the index of the best mean, the first of equal ones; None if no point has a finite mean."""
     known = [index for index, trial in enumerate(trials) if np.isfinite(trial.mean)]
     sign = -1.0 if larger_is_better else 1.0
     return min(known, key=lambda index: sign * trials[index].mean, default=None)
 
 
-def at_edge(trials: Sequence[Trial], chosen: int) -> list[str]:
-    """The varied numbers whose chosen value is the smallest or largest tried: the best may lie outside the grid."""
+def boundary_settings(trials: Sequence[Trial], chosen: int) -> list[str]:
+    """Return the varied numbers whose chosen value is the smallest or largest of the grid, so that a better one may lie
+    outside it."""
     found = []
     for key, value in trials[chosen].settings.items():
         tried = {trial.settings[key] for trial in trials if pictures.is_number(trial.settings[key])}
@@ -143,7 +143,7 @@ def _check_budgets(tune: Tune, trials: Trials) -> None:
     sizes = {label: len(points) for label, points in trials.items()}
     if len(set(sizes.values())) > 1 and not tune.unequal:
         got = ", ".join(f"{label} {size}" for label, size in sizes.items())
-        raise ConfigError(f"tune.grid: expected as many points for every method (or tune.unequal = true), got {got}")
+        raise ConfigError(f"tune.grid: expected equal numbers of points (or tune.unequal = true), got {got}")
 
 
 def _name(label: str, index: int) -> str:
@@ -151,7 +151,7 @@ def _name(label: str, index: int) -> str:
 
 
 def _plan(config: NetworkConfig, tune: Tune, trials: Trials) -> NetworkConfig:
-    """Every point as a method of one federated run, scored on validation images."""
+    """Return the configuration of a run whose methods are the points, scored on validation images."""
     kept = {"evaluate": "validation", "validation_fraction": tune.validation_fraction}
     count = tune.rounds or config.run.rounds
     if config.run.horizon is not None and config.run.horizon < count:
@@ -167,7 +167,7 @@ def _plan(config: NetworkConfig, tune: Tune, trials: Trials) -> NetworkConfig:
 def _scored(
     tune: Tune, trials: Trials, plan: NetworkConfig, out: Path, summaries: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Trial]]:
-    """The trials with their scores after the last round."""
+    """Return the trials with their scores after the last round."""
     score, _ = SCORES[tune.score]
     failures = {(entry["label"], entry["seed"]): entry["failure"] for entry in summaries if "failure" in entry}
     runs = report.histories(plan, out / "points")
@@ -184,7 +184,7 @@ def _scored(
 
 
 def _write_grid(config: NetworkConfig, tune: Tune, plan: NetworkConfig, trials: Trials, out: Path) -> dict[str, int]:
-    """Write every point and the picture; the index chosen for each method, UnfinishedRunError where there is none."""
+    """Write all points and the plot; return the chosen index per method, or raise UnfinishedRunError without one."""
     score, larger = SCORES[tune.score]
     chosen = {label: best(points, larger) for label, points in trials.items()}
     store.write_atomic(out / "tuning.json", json.dumps(_as_dict(tune, plan, trials, chosen), indent=1).encode())
@@ -205,10 +205,10 @@ def _write_grid(config: NetworkConfig, tune: Tune, plan: NetworkConfig, trials: 
 def _write_tuned(
     config: NetworkConfig, comment: str, trials: Trials, chosen: Mapping[str, int], out: Path
 ) -> NetworkConfig:
-    """Write and return the configuration with the settings chosen."""
+    """Write and return the configuration with the chosen settings."""
     tables = {label: trials[label][index].table for label, index in chosen.items()}
     tuned = config.model_copy(update={"methods": tables, "tune": None})
-    # a file to keep and to share: where the data lie is said on the command line
+    # a file to share: the folder of the data is an argument of the command line
     portable = tuned.model_copy(update={"data": tuned.data.model_copy(update={"root": None})})
     store.write_atomic(out / "tuned.toml", (f"# {comment}\n" + portable.dump()).encode())
     return tuned
@@ -220,9 +220,9 @@ def _numbers(trial: Trial) -> list[float]:
 
 def _budget(tune: Tune, trials: Trials, plan: NetworkConfig) -> str:
     sizes = sorted({len(points) for points in trials.values()})
-    many = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} (unequal budgets, as the file allows)"
+    many = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} (unequal budgets)"
     seeds = ", ".join(map(str, plan.run.seeds))
-    return f"{many} points a method × {plan.run.rounds} rounds × {len(plan.run.seeds)} seeds ({seeds})"
+    return f"{many} points per method × {plan.run.rounds} rounds × {len(plan.run.seeds)} seeds ({seeds})"
 
 
 def _note(tune: Tune, plan: NetworkConfig, trials: Trials) -> str:
@@ -230,36 +230,36 @@ def _note(tune: Tune, plan: NetworkConfig, trials: Trials) -> str:
     name, _, _ = score.name.partition(",")  # without the unit
     return (
         f"{'highest' if larger else 'lowest'} {name}, mean over seeds, on a {tune.validation_fraction:g} part of the "
-        f"training images kept from the clients; {_budget(tune, trials, plan)}."
+        f"training images withheld from the clients; {_budget(tune, trials, plan)}."
     )
 
 
-def _grid(label: str, trials: Sequence[Trial], chosen: int | None, score: Score) -> Grid:
-    """Every point of a method."""
+def _grid(label: str, trials: Sequence[Trial], chosen: int | None, score: Score) -> TextTable:
+    """Return the table of a method's points."""
     keys = list(trials[0].settings)
-    edge = at_edge(trials, chosen) if chosen is not None else []
+    edge = boundary_settings(trials, chosen) if chosen is not None else []
     mark = "chosen" + (f", at the grid's edge in {', '.join(edge)}" if edge else "")
     rows = []
     for index, trial in enumerate(trials):
         lost = "; ".join(f"seed {seed}: {why}" for seed, why in (trial.failures or {}).items())
         cells = [str(trial.settings[key]) for key in keys] or ["as in the file"]
         rows.append([*cells, spread(trial.scores, score.decimals), mark if index == chosen else lost])
-    return Grid(label, [*(keys or ["settings"]), f"validation {score.name}", ""], rows)
+    return TextTable(label, [*(keys or ["settings"]), f"validation {score.name}", ""], rows)
 
 
-def _overview(trials: Trials, chosen: Mapping[str, int], score: Score) -> Grid:
-    """What was chosen for every method."""
+def _overview(trials: Trials, chosen: Mapping[str, int], score: Score) -> TextTable:
+    """Return the table of the chosen settings."""
     rows = []
     for label, index in chosen.items():
         trial = trials[label][index]
         settings = ", ".join(f"{key} = {value}" for key, value in trial.settings.items()) or "as in the file"
-        edge = ", ".join(at_edge(trials[label], index)) or "-"
+        edge = ", ".join(boundary_settings(trials[label], index)) or "-"
         rows.append([label, settings, spread(trial.scores, score.decimals), edge])
-    return Grid("Chosen", ["method", "settings", f"validation {score.name}", "at the grid's edge"], rows)
+    return TextTable("Chosen", ["method", "settings", f"validation {score.name}", "at the grid's edge"], rows)
 
 
 def _as_dict(tune: Tune, plan: NetworkConfig, trials: Trials, chosen: Mapping[str, int | None]) -> dict[str, Any]:
-    """Every point with its scores, for a JSON file."""
+    """Return all points with their scores, for a JSON file."""
     score, larger = SCORES[tune.score]
     budget = {label: len(points) * plan.run.rounds * len(plan.run.seeds) for label, points in trials.items()}
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, cached_property, partial
 from inspect import Parameter, Signature
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -153,16 +154,18 @@ def class_name(family: str) -> str:
     return "".join(part.capitalize() for part in family.split("_"))
 
 
+def distribution_class(family: str | ModuleType) -> type[Factorised]:
+    """The class of a factorising family's distributions, from its name, its file of kernels or their namespace."""
+    return _class_of(badmm_kernels.load(family))
+
+
 @cache
-def distribution_class(family: str) -> type[Factorised]:
-    """The class of a factorising family's distributions."""
-    ns = badmm_kernels.load(family)
+def _class_of(ns: ModuleType) -> type[Factorised]:
     arguments = ", ".join(ns.STANDARD)
-    text = (
-        f"{class_name(family)}({arguments}): independent coordinates θ of the {family} family.\n\n{Factorised.__doc__}"
-    )
+    name = class_name(ns.NAME)
+    text = f"{name}({arguments}): independent coordinates θ of the {ns.NAME} family.\n\n{Factorised.__doc__}"
     body = {"ns": ns, "__doc__": text, "__module__": "badmm", "__signature__": _signature(ns)}
-    return type(class_name(family), (Factorised,), body)
+    return type(name, (Factorised,), body)
 
 
 def _signature(ns: Any) -> Signature:

@@ -24,7 +24,7 @@ class FactorisingFamily(Family):
 
     def adopt(self, prior: Distribution) -> Distribution:
         """The prior itself, where it is of the family's class."""
-        wanted = distribution_class(self.name)
+        wanted = distribution_class(self.ns)
         if not isinstance(prior, wanted):
             expected = f"badmm.{class_name(self.name)} for family {self.name!r}"
             raise ValueError(f"prior: expected {expected}, got {type(prior).__name__}")
@@ -37,7 +37,7 @@ class FactorisingFamily(Family):
 
     def posterior(self, natural: Natural) -> Distribution:
         """The distribution with natural parameter λ; raises `ValueError` outside the domain."""
-        return distribution_class(self.name).of(*arrays(self.ns.standard_from_natural(*natural)))
+        return distribution_class(self.ns).of(*arrays(self.ns.standard_from_natural(*natural)))
 
     def in_domain(self, natural: Natural) -> bool:
         """Whether every slot is finite and in its domain."""

@@ -31,6 +31,8 @@ def names() -> tuple[str, ...]:
 
 
 def _namespace(name: str) -> Any:
+    if name.endswith(".py"):
+        return badmm_kernels.load(name)
     if name not in names():
         raise ValueError(f"family: expected one of {', '.join(names())}, got {name!r}")
     return badmm_kernels.load(name)
@@ -40,7 +42,7 @@ def _namespace(name: str) -> Any:
 def structure(name: str) -> type[Family]:
     """The structure of a family; raises `ValueError` for an unknown name."""
     ns = _namespace(name)
-    if find_spec(f"badmm.families.{name}") is not None:
+    if name in names() and find_spec(f"badmm.families.{name}") is not None:
         found: type[Family] = import_module(f"badmm.families.{name}").STRUCTURE
         return found
     coupled = [slot for slot, domain in zip(ns.NATURAL, ns.NATURAL_DOMAINS, strict=True) if domain == "spd"]

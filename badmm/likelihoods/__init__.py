@@ -1,22 +1,42 @@
 """Losses ℓ_k(θ) of clients, and the protocol that any other client meets (see `badmm.likelihoods.base`)."""
 
 from badmm.likelihoods.base import EXPECTATIONS, Expectation, GaussianLikelihood
-from badmm.likelihoods.glm import GeneralizedLinear, LogisticRegression, PoissonRegression
+from badmm.likelihoods.glm import (
+    CloglogRegression,
+    ExponentialSurvival,
+    GammaRegression,
+    HuberRegression,
+    LogisticRegression,
+    NegativeBinomialRegression,
+    PoissonRegression,
+    ProbitRegression,
+    StudentTRegression,
+    WeibullSurvival,
+    regression,
+)
 from badmm.likelihoods.quadratic import LinearRegression, Quadratic
 from badmm.likelihoods.rates import ConjugateRate, ExponentialRate, PoissonRate
 from badmm.likelihoods.softmax import SoftmaxRegression
 
 __all__ = [
     "EXPECTATIONS",
+    "CloglogRegression",
     "ConjugateRate",
     "Expectation",
     "ExponentialRate",
+    "ExponentialSurvival",
+    "GammaRegression",
     "GaussianLikelihood",
-    "GeneralizedLinear",
+    "HuberRegression",
     "LinearRegression",
     "LogisticRegression",
+    "NegativeBinomialRegression",
     "PoissonRate",
     "PoissonRegression",
+    "ProbitRegression",
     "Quadratic",
     "SoftmaxRegression",
+    "StudentTRegression",
+    "WeibullSurvival",
+    "regression",
 ]

@@ -32,3 +32,5 @@ EXACT: dict[str, type[ExactMethod]] = {m.name: m for m in METHODS if issubclass(
 """Those of `badmm.solve`."""
 NETWORKS: dict[str, type[Method]] = {m.name: m for m in METHODS if issubclass(m, Method)}
 """Those of stacks of networks."""
+
+__all__ = ["EXACT", "METHODS", "NETWORKS", "ExactMethod", "Method", *sorted({method.__name__ for method in METHODS})]

@@ -1,18 +1,13 @@
-"""The networks of the experiments, as plain torch modules that also run stacked along a client axis (`stacked`).
-
-`forward(x, masks)` takes one dropout mask a dropout layer, scaled by 1/(1 − rate), so that every client can have its
-own stream under `torch.func.vmap`; without masks there is no dropout, which is evaluation.
-"""
+"""The networks of the experiments, as plain torch modules; any other module serves as well (`stacked`)."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from badmm.networks import dense
@@ -20,63 +15,9 @@ from badmm.networks.dense import ACTIVATIONS
 from badmm.streams import Purpose, sequence
 
 Shape = tuple[int, ...]
-Head = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Of outputs (k, N, classes) one number for every network (k,), and the slope of their sum in the outputs."""
 
 
-class Network(nn.Module):
-    """A classifier or regressor: inputs (N, channels, height, width) or (N, d) to outputs (N, classes)."""
-
-    dropout: tuple[tuple[float, Shape], ...] = ()
-    """Rate and shape (without the batch axis) of every dropout layer."""
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        """A stacked pass goes with the forward pass beside it, and a gradient with the stacked pass: a class that
-        overrides only the earlier one has the general later ones.
-        """
-        super().__init_subclass__(**keywords)
-        names = ("forward", "stacked", "stacked_gradient")
-        places = [next(n for n, base in enumerate(cls.__mro__) if name in vars(base)) for name in names]
-        for number, name in enumerate(names[1:], 1):
-            if min(places[:number]) < places[number]:
-                setattr(cls, name, getattr(Network, name))
-
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """Outputs (N, classes); `masks` as `draw_masks` gives them, none for evaluation."""
-        raise NotImplementedError
-
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """Outputs (k, N, classes) of k networks with named parameters (k, *shape), inputs and masks (k, N, ...)."""
-
-        def call(own: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor]) -> Tensor:
-            out: Tensor = functional_call(self, dict(own), (x, masks))
-            return out
-
-        return vmap(call)(dict(parameters), x, tuple(masks))
-
-    def stacked_gradient(
-        self, parameters: Mapping[str, Tensor], x: Tensor, slopes: Mapping[str, Tensor]
-    ) -> Callable[[Sequence[Tensor], Head], Tensor]:
-        """A function of masks and head that returns the head's numbers and writes their gradients into `slopes`.
-
-        Parameters and slopes are named (k, *shape), inputs (k, N, ...); the function reads them as they are when it is
-        called, so that one serves all steps that use the same memory.
-        """
-
-        def gradient(masks: Sequence[Tensor], head: Head) -> Tensor:
-            leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-            with torch.enable_grad():
-                outputs = self.stacked(leaves, x, masks)
-            values, slope = head(outputs.detach())
-            found = torch.autograd.grad(outputs, list(leaves.values()), slope)
-            for name, own in zip(leaves, found, strict=True):
-                slopes[name].copy_(own)
-            return values
-
-        return gradient
-
-
-class MLP(Network):
+class MLP(nn.Module):
     """Dense layers with an activation between them; inputs are flattened. `sizes` = (inputs, hidden..., classes)."""
 
     def __init__(self, sizes: Sequence[int], activation: str = "sigmoid", bias: bool = True) -> None:
@@ -88,70 +29,42 @@ class MLP(Network):
         self.layers = nn.ModuleList(nn.Linear(a, b, bias=bias) for a, b in itertools.pairwise(sizes))
         self.activation = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (N, ...) to outputs (N, classes)."""
         x = x.flatten(1)
         for layer in self.layers[:-1]:
             x = self.activation.value(layer(x))
         out: Tensor = self.layers[-1](x)
         return out
 
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.stacked`."""
-        if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parameters.values())):
-            return super().stacked(parameters, x, masks)
-        return dense.Chain(x.flatten(2), self._chain(parameters), self.activation).forward()
-
-    def stacked_gradient(
-        self, parameters: Mapping[str, Tensor], x: Tensor, slopes: Mapping[str, Tensor]
-    ) -> Callable[[Sequence[Tensor], Head], Tensor]:
-        """See `Network.stacked_gradient`; without autograd. RuntimeError for parameters beside the layers'."""
-        unused = [name for name in slopes if not name.startswith("layers.")]
-        if unused:
-            raise RuntimeError(
-                f"parameters: expected those of the layers, got {', '.join(unused)}, which no layer uses"
-            )
-        x = x.view(*x.shape[:2], -1)
-        chain = dense.Chain(x, self._chain(parameters), self.activation, self._chain(slopes))
-
-        def gradient(masks: Sequence[Tensor], head: Head) -> Tensor:
-            values, slope = head(chain.forward())
-            chain.backward(slope)
-            return values
-
-        return gradient
-
-    def _chain(self, parameters: Mapping[str, Tensor]) -> list[dense.Layer]:
+    def chain(self, parameters: Mapping[str, Tensor]) -> list[dense.Layer]:
+        """The layers of k networks from their named parameters (k, *shape), for `dense.Chain`."""
         names = [f"layers.{place}" for place in range(len(self.layers))]
         return [(parameters[f"{name}.weight"], parameters.get(f"{name}.bias")) for name in names]
 
 
-class CifarNet(Network):
+class CifarNet(nn.Module):
     """The network of Zenke, Poole, Ganguli (ICML 2017, section 5.3) for 32×32 images; ReLU.
 
     conv 32 (padded), conv 32, pool, dropout ¼, conv 64 (padded), conv 64, pool, dropout ¼, dense 512, dropout ½, dense.
     """
-
-    dropout = ((0.25, (32, 15, 15)), (0.25, (64, 6, 6)), (0.5, (512,)))
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()
         self.conv1, self.conv2 = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3)
         self.conv3, self.conv4 = nn.Conv2d(32, 64, 3, padding=1), nn.Conv2d(64, 64, 3)
         self.dense, self.head = nn.Linear(64 * 6 * 6, 512), nn.Linear(512, classes)
+        self.drop, self.drop_dense = nn.Dropout(0.25), nn.Dropout(0.5)
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
-        x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
-        x = x * masks[0] if masks else x
-        x = F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(x)))), 2)
-        x = x * masks[1] if masks else x
-        x = F.relu(self.dense(x.flatten(1)))
-        out: Tensor = self.head(x * masks[2] if masks else x)
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) to outputs (N, classes)."""
+        x = self.drop(F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2))
+        x = self.drop(F.max_pool2d(F.relu(self.conv4(F.relu(self.conv3(x)))), 2))
+        out: Tensor = self.head(self.drop_dense(F.relu(self.dense(x.flatten(1)))))
         return out
 
 
-class AcarNet(Network):
+class AcarNet(nn.Module):
     """The CNN of FedDyn (Acar et al., ICLR 2021, appendix) for 32×32 images; ReLU.
 
     conv 64 5×5, pool, conv 64 5×5, pool, dense 384, dense 192, dense.
@@ -162,8 +75,8 @@ class AcarNet(Network):
         self.conv1, self.conv2 = nn.Conv2d(3, 64, 5), nn.Conv2d(64, 64, 5)
         self.dense1, self.dense2, self.head = nn.Linear(64 * 25, 384), nn.Linear(384, 192), nn.Linear(192, classes)
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) to outputs (N, classes)."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         out: Tensor = self.head(F.relu(self.dense2(F.relu(self.dense1(x.flatten(1))))))
@@ -187,7 +100,7 @@ class _Block(nn.Module):
         return F.relu(x + y)
 
 
-class ResNet20(Network):
+class ResNet20(nn.Module):
     """ResNet-20 for 32×32 images (He et al., CVPR 2016, section 4.2, option A) with GroupNorm for BatchNorm."""
 
     def __init__(self, classes: int = 100, groups: int = 2) -> None:
@@ -197,8 +110,8 @@ class ResNet20(Network):
         self.blocks = nn.Sequential(*(_Block(a, b, groups) for a, b in itertools.pairwise(widths)))
         self.head = nn.Linear(64, classes)
 
-    def forward(self, x: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """See `Network.forward`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) to outputs (N, classes)."""
         x = self.blocks(F.relu(self.norm(self.stem(x))))
         out: Tensor = self.head(x.mean(dim=(2, 3)))
         return out
@@ -211,13 +124,21 @@ class Linear(MLP):
         super().__init__((inputs, outputs), bias=False)
 
 
-CONVOLUTIONAL: dict[str, Callable[[int], Network]] = {"cifarnet": CifarNet, "acarnet": AcarNet, "resnet20": ResNet20}
+CONVOLUTIONAL: dict[str, Callable[[int], nn.Module]] = {"cifarnet": CifarNet, "acarnet": AcarNet, "resnet20": ResNet20}
 NAMES = ("mlp", "linear", *CONVOLUTIONAL)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's random state on the stream of a network's initialisation; as it was before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(sequence(seed, Purpose.INITIAL).generate_state(1)[0]))
+        yield
 
 
 def build(
     name: str, shape: Shape, classes: int, seed: int, *, hidden: Sequence[int] = (200, 100), activation: str = "sigmoid"
-) -> Network:
+) -> nn.Module:
     """A network for inputs of `shape` (channels, height, width), initialised by torch's rules from `seed`.
 
     torch's global random state is left as it was. ValueError for an unknown name or a shape the network cannot take.
@@ -229,19 +150,9 @@ def build(
     inputs = 1
     for length in shape:
         inputs *= length
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(sequence(seed, Purpose.INITIAL).generate_state(1)[0]))
+    with seeded(seed):
         if name == "mlp":
             return MLP((inputs, *hidden, classes), activation)
         if name == "linear":
             return Linear(inputs, classes)
         return CONVOLUTIONAL[name](classes)
-
-
-def draw_masks(network: Network, batch: int, generator: torch.Generator, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """A mask (batch, *shape) for every dropout layer: 0 with its rate, else 1/(1 − rate)."""
-    masks = []
-    for rate, shape in network.dropout:
-        keep = torch.empty((batch, *shape), dtype=dtype, device=generator.device)
-        masks.append(keep.bernoulli_(1 - rate, generator=generator).div_(1 - rate))
-    return tuple(masks)

@@ -29,15 +29,15 @@ def against_weights(stack: Stacked, mean: Tensor, deviation: Tensor) -> dict[str
     return ratios
 
 
-def loudest(noise: Mapping[str, float | None]) -> tuple[str, float] | None:
-    """The layer with the most noise, and how much; None where there is no posterior."""
+def largest_noise(noise: Mapping[str, float | None]) -> tuple[str, float] | None:
+    """Return the layer with the largest noise and its noise; None without a posterior."""
     ratios = {name: float("inf") if ratio is None else ratio for name, ratio in noise.items()}
     return max(ratios.items(), key=lambda item: item[1]) if ratios else None
 
 
 def warning(record: Mapping[str, Any]) -> str | None:
     """Why a round's record may show no learning: the layer and its noise; None where the noise is no more than LOUD."""
-    worst = loudest(record["noise"])
+    worst = largest_noise(record["noise"])
     if worst is None or worst[1] <= LOUD:
         return None
     return (

@@ -56,6 +56,8 @@ class Server(Protocol):
 
     needs_everyone: bool
     """Whether a round is lost with one client of those asked; else the others go on without it."""
+    events: Any
+    """What the last update had to do to stay in the domain."""
 
     def step(self) -> tuple[Numbers, Mapping[str, Any]]:
         """The numbers and arrays that clients need for their step."""
@@ -69,17 +71,32 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Played:
-    """One round: its number from 1 on, who was asked, the reduced reply, and its seconds."""
+    """One round: its number from 1 on, who was asked, the reduced reply, the server's events, and what it cost.
+
+    The bytes are those of all messages and replies of the loop so far: down to who was asked, up from who was used.
+    """
 
     round: int
     asked: list[int]
     reply: Reply
+    events: Any
+    bytes_up: int
+    bytes_down: int
     seconds: float
 
     @property
     def used(self) -> list[int]:
         """Who is in the reply's sums."""
         return [client for client in self.asked if client not in self.reply.failures]
+
+    @property
+    def excluded(self) -> dict[int, str]:
+        """Who was left out, and why."""
+        return dict(sorted(self.reply.failures.items()))
+
+    def mean(self, name: str) -> float:
+        """A number's mean over the clients that were used."""
+        return self.reply.totals[name] / self.reply.clients
 
 
 def participants(num_clients: int, index: int, fraction: float, seed: int) -> list[int]:
@@ -97,8 +114,7 @@ def participants(num_clients: int, index: int, fraction: float, seed: int) -> li
 class Loop:
     """Rounds of a server with K clients, of which a `fraction` is asked in each; `index` counts those played.
 
-    `identity` is what all processes must agree on. `bytes_down` and `bytes_up` are those of all messages and replies
-    so far, one of each per client.
+    `identity` is what all processes must agree on.
     """
 
     def __init__(
@@ -129,7 +145,8 @@ class Loop:
         self.server.update(reply)
         self.index += 1
         self.server.measure(self.ask)
-        return Played(self.index, asked, reply, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Played(self.index, asked, reply, self.server.events, self.bytes_up, self.bytes_down, seconds)
 
     def ask(
         self,

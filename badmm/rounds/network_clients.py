@@ -14,6 +14,7 @@ from torch import Tensor
 import badmm_kernels
 from badmm.checks import ClientError
 from badmm.clients.federation import Federation, Task
+from badmm.rounds import network_buffers as buffers
 from badmm.rounds.loop import Deadline
 from badmm.rounds.network_method import Method, Reply, State, Tensors
 from badmm.rounds.workers import Workers
@@ -86,7 +87,10 @@ class NetworkClients:
             sent = {name: torch.stack([rows[k] for k in used]) for name, rows in gathered.rows.items()}
             size = sum(rows[0].nbytes for rows in sent.values())
             members = torch.tensor(used, device=federation.device)
+            running = sent.pop(buffers.NAME, None)
             sums = self.method.reduce(state, federation, members, sent)
+            if running is not None:
+                sums[buffers.NAME] = buffers.reduce(federation, members, running)
         return messages.Reply(
             message.round,
             message.digest,

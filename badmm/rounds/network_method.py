@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from badmm.checks import Array
+from badmm.rounds import network_buffers as buffers
 from badmm.rounds.history import flat, grouped
 
 if TYPE_CHECKING:
@@ -111,12 +112,16 @@ class Method(ABC):
         """
 
     def client(self, state: State, task: Task) -> Reply:
-        """One round of the task's clients."""
+        """One round of the task's clients; buffers go with what they send, and with what they keep where local."""
         from badmm.clients.training import train
 
+        task = replace(task, buffers=buffers.of_task(state.server, state.clients, task))
         solver = self.solver(state, task)
         losses = train(task, solver)
         sent, kept = self.reply(state, task, solver)
+        if task.buffers is not None:
+            sent = {**sent, buffers.NAME: task.buffers}
+            kept = {**kept, buffers.NAME: task.buffers} if buffers.NAME in state.clients else kept
         return Reply(sent, kept, losses)
 
     def acceptable(self, reply: Reply) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written to a temporary name in the same folder, flushed to the disk, and renamed."""
+"""Atomic writes: a file is written to a temporary name in the same folder, flushed to disk, and renamed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` under a temporary name and rename it to `path`; on failure nothing is left.
+    """Write `content` to a temporary name and rename it to `path`; on failure the temporary file is removed.
 
-    The file gets the permissions that the process's umask allows.
+    The file has the permissions of the process's umask.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -28,7 +28,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename survives a power cut, on systems that can."""
+    """Flush a folder's entries to disk, where the system can, so that a rename survives a power cut."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -45,6 +45,6 @@ def remove_torn(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as hexadecimal text."""
+    """Return the SHA-256 of a file as hexadecimal text."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Named arrays as safetensors, sealed: the metadata hold the SHA-256 of the whole file with the seal set to zeros.
+"""Named arrays as sealed safetensors: the metadata hold the SHA-256 of the whole file with zeros in its place.
 
-The seal covers every bit, the header's too. The metadata are written in sorted order, so that equal arrays give equal
-bytes (the library writes them in the order of a hash map). Nothing is ever unpickled.
+The seal covers every bit, including the header. The metadata are written in sorted order, so that equal arrays give
+equal bytes; the library itself writes them in the order of a hash map. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _METADATA = "__metadata__"
 
 
 def sealed_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
-    """Arrays (scalars as shape (1,)) and text metadata as a sealed safetensors file."""
+    """Return arrays (scalars as shape (1,)) and text metadata as the bytes of a sealed safetensors file."""
     whole = {name: np.ascontiguousarray(np.atleast_1d(value)) for name, value in tensors.items()}
     content = serialize(whole)
     size = int.from_bytes(content[:8], "little")
@@ -39,12 +39,12 @@ def sealed_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> b
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    """Write arrays, bit for bit, and text metadata as one sealed safetensors file."""
+    """Write arrays and text metadata as a sealed safetensors file."""
     write_atomic(path, sealed_bytes(tensors, metadata))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """Read what `save_tensors` wrote; ValueError that names the file for anything else, one flipped bit included."""
+    """Read a file of `save_tensors`; raise ValueError with the file's name if it is foreign or a bit has changed."""
     check_seal(path)
     try:
         with safe_open(path, framework="numpy") as stored:
@@ -57,7 +57,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 
 def check_seal(path: Path) -> None:
-    """Raise ValueError unless the file is as `save_tensors` wrote it."""
+    """Raise ValueError unless the file is unchanged since `save_tensors`."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     try:
@@ -75,6 +75,6 @@ def check_seal(path: Path) -> None:
 
 
 def _with_seal(content: bytes, old: str, new: str) -> bytes:
-    """The file with another seal; the first place where the seal's key stands is in the metadata."""
+    """Return the file with another seal; the first occurrence of the seal's key is in the metadata."""
     before, after = (f'"{SEAL}":"{seal}"'.encode() for seal in (old, new))
     return content.replace(before, after, 1)

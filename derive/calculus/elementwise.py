@@ -14,7 +14,7 @@ from functools import cache, cached_property
 import sympy as sp
 
 from . import stable
-from .family import Coordinates, Family
+from .family import Coordinates, Family, FamilyError
 
 Slots = tuple[sp.Matrix, ...]
 Entry = tuple[int, int, int]
@@ -112,8 +112,23 @@ class Calculus:
         flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
         target = fresh(self.at.natural, "_")
         equations = [self.at.natural_of_standard[k][i, j] - target[k][i, j] for k, i, j in entries(target)]
-        (solution,) = sp.solve(equations, flat, dict=True)
+        solution = self._one_solution(equations, flat, "standard_of_natural")
         return substitute(tuple(m.subs(solution) for m in self.at.standard), target, self.at.natural)
+
+    def _one_solution(self, equations: list[sp.Expr], unknowns: list[sp.Symbol], name: str) -> dict[sp.Symbol, sp.Expr]:
+        """The one solution that SymPy finds; FamilyError names the map and its equations where there is not one."""
+        try:
+            found = sp.solve(equations, unknowns, dict=True)
+        except NotImplementedError:
+            found = []
+        if len(found) != 1:
+            raise FamilyError(
+                f"{self.family.name}.{name}: expected one solution of {', '.join(map(str, equations))} = 0 for "
+                f"{', '.join(map(str, unknowns))}, SymPy finds {len(found)}: add a rule to Calculus of "
+                "derive/calculus/elementwise.py"
+            )
+        solution: dict[sp.Symbol, sp.Expr] = found[0]
+        return solution
 
     @cached_property
     def natural_of_expectation(self) -> Slots | ScalarRoot:
@@ -124,15 +139,22 @@ class Calculus:
         equations = [self.expectation_of_standard[k][i, j] - given[k][i, j] for k, i, j in entries(given)]
         transcendental = any(e.has(sp.polygamma, sp.log, sp.loggamma) for e in equations)
         if not transcendental:
-            (solution,) = sp.solve(equations, flat, dict=True)
+            solution = self._one_solution(equations, flat, "natural_of_expectation")
             standard = tuple(m.subs(solution) for m in self.at.standard)
             return tuple(
                 m.applyfunc(sp.factor) for m in substitute(self.at.natural_of_standard, self.at.standard, standard)
             )
         algebraic = [e for e in equations if not e.has(sp.polygamma, sp.log, sp.loggamma)]
         unknown, eliminated = flat[0], flat[1:]
-        (others,) = sp.solve(algebraic, eliminated, dict=True)
-        (left,) = [e for e in equations if e not in algebraic]
+        left, *coupled = [e for e in equations if e not in algebraic]
+        if coupled:
+            unknowns = ", ".join(map(str, flat))
+            raise FamilyError(
+                f"{self.family.name}.natural_of_expectation: expected one equation in one unknown once the algebraic "
+                f"ones are solved, got {1 + len(coupled)} coupled in {unknowns}: {left} = 0, ...: Newton for several "
+                "unknowns belongs in derive/lower/newton.py"
+            )
+        others = self._one_solution(algebraic, eliminated, "natural_of_expectation")
         residual = left.subs(others)
         signs = {e: -sp.Symbol(f"minus_{e}", positive=True) for e in residual.free_symbols if e.is_negative}
         back = {-v: -k for k, v in signs.items()}

@@ -76,6 +76,13 @@ class Family:
     module: str = ""
 
     def __post_init__(self) -> None:
+        if not self.citation.strip():
+            raise FamilyError(f"{self.name}.citation: expected where the family is taken from, got none")
+        for kind in ("natural", "standard", "expectation"):
+            names = [slot.name for slot in getattr(self, kind)]
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise FamilyError(f"{self.name}.{kind}: expected names that differ, got {twice[0]!r} twice")
         slots = len(self.natural)
         for field in ("statistics", "natural_of_standard", "expectation"):
             if len(getattr(self, field)) != slots:

@@ -9,6 +9,7 @@ fractions and are kept as one fraction, so that a call divides once however far 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import sympy as sp
@@ -22,10 +23,24 @@ GAUSS_NODES = 12
 NEAR = 0.4  # below it the series of φ is summed
 
 
+class Tailed(sp.Function):
+    """A function of `calculus/tails.py`: its name is that of the lowered function, `definition` what it stands for."""
+
+    nargs = 1
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        """The function in elementary ones, however they cancel."""
+        raise NotImplementedError
+
+
 class log1p(sp.Function):
     """log(1 + x), accurate near 0."""
 
     nargs = 1
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return 1 / (1 + self.args[0])
 
 
 class x_minus_log1p(sp.Function):
@@ -85,13 +100,24 @@ FUNCTION_NAMES: dict[Any, str] = {
 }
 
 
+def definition(function: Any) -> Callable[..., sp.Expr] | None:
+    """What a function of this module or of `tails` stands for; None for SymPy's own."""
+    return function.definition if issubclass(function, Tailed) else DEFINITIONS.get(function)
+
+
+def _defined(call: sp.Function) -> sp.Expr:
+    found = definition(call.func)
+    assert found is not None
+    return found(*call.args)
+
+
 def define(expr: sp.Expr) -> sp.Expr:
     """The expression with every function of this module replaced by its definition."""
     while True:
-        found = sorted((f for f in expr.atoms(sp.Function) if f.func in DEFINITIONS), key=sp.default_sort_key)
+        found = sorted((f for f in expr.atoms(sp.Function) if definition(f.func)), key=sp.default_sort_key)
         if not found:
             return expr
-        expr = expr.xreplace({f: DEFINITIONS[f.func](*f.args) for f in found})
+        expr = expr.xreplace({f: _defined(f) for f in found})
 
 
 def by_stirling(expr: sp.Expr) -> sp.Expr:
@@ -325,6 +351,7 @@ def stirling_bregman_function() -> Function:
     )
 
 
+@cache
 def library() -> dict[str, Function]:
     """Every special function, callees before callers."""
     functions = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..families import family_names, load_families
-from . import admm, families, ivon, lowered, matrix, special
+from ..likelihoods import likelihood_names, load_likelihoods
+from . import admm, families, ivon, likelihoods, lowered, matrix, special
 from .claim import Claim
 
 
@@ -19,7 +20,12 @@ def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
         if family.is_matrix:
             yield from matrix.claims(family)
         yield from lowered.claims(family)
+    losses = [n for n in likelihood_names() if wanted is None or f"likelihoods/{n}" in wanted]
+    for likelihood in load_likelihoods(losses).values():
+        yield from likelihoods.claims(likelihood)
     yield from admm.claims()
     if wanted is None or "ivon" in wanted:
         yield from ivon.claims()
     yield from special.claims()
+    if wanted is None or losses:
+        yield from special.tail_claims()

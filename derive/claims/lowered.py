@@ -14,6 +14,7 @@ import sympy as sp
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Family
 from ..ir.evaluate import Evaluator
+from ..ir.likelihoods import LossModule
 from ..ir.nodes import Kernel, MatrixMap, Module, Optimizer
 from ..lower.admm import expected_results as round_results
 from ..lower.families import build_module
@@ -114,14 +115,14 @@ def claims(family: Family) -> Iterator[Claim]:
         )
 
 
-def kernel_names(module: Module | Optimizer) -> list[str]:
+def kernel_names(module: Module | LossModule | Optimizer) -> list[str]:
     """The names, with their module's, of everything that is generated to be called."""
-    if isinstance(module, Module):
+    if isinstance(module, Module | LossModule):
         return [f"{module.family}.{k.name}" for k in module.kernels]
     return [f"{module.name}.{n}" for n in (module.generator.name, *(s.name for s in module.sweeps))]
 
 
-def unclaimed(modules: Iterable[Module | Optimizer], proved: Iterable[Claim]) -> list[str]:
+def unclaimed(modules: Iterable[Module | LossModule | Optimizer], proved: Iterable[Claim]) -> list[str]:
     """The kernels that are no claim's target."""
     targets = {target for claim in proved for target in claim.targets}
     return [name for module in modules for name in kernel_names(module) if name not in targets]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import mpmath as mp
 import sympy as sp
 
-from ..calculus import special
+from ..calculus import special, tails
 from ..ir.evaluate import Evaluator
 from .claim import DIGITS, Claim, ClaimError, numeric, zero
 from .lowered import TRUNCATION
 
 x = sp.Symbol("x", positive=True)
+LITERALS = mp.mpf(10) ** -14  # relative: literals are float64
+POSITIVE_ONLY = ("log_one_minus_exp", "bernoulli", "bernoulli_slope")
 CROSSING_ZERO = ("lgamma", "digamma", "stirling_remainder")
 
 
@@ -79,6 +82,52 @@ def series(name: str) -> str:
             if miss > TRUNCATION:
                 raise ClaimError(f"{name} misses its definition by {mp.nstr(miss, 5)} at {mp.nstr(args[0], 8)}")
     return f"mpmath, {2 * DIGITS} digits, relative 1e-14, arguments 1e-4 to 1e8"
+
+
+def tails_series(function: Any) -> str:
+    """A function of losses, run as lowered, equals its definition on both tails; a relative error."""
+    evaluator, name = Evaluator(tuple(tails.library().values())), function.__name__
+    points = [s * mp.mpf(10) ** (mp.mpf(k) / 2) for k in range(-12, 4) for s in (1, -1)]
+    if name in POSITIVE_ONLY:
+        points = [abs(p) for p in points[::2]]
+    plain = sp.lambdify(sp.Symbol("v"), function.definition(sp.Symbol("v")), "mpmath")
+    with mp.workdps(20 * DIGITS):
+        for p in points:
+            expected = plain(p)
+            if expected == 0:  # below the last of the digits
+                continue
+            with mp.workdps(DIGITS):
+                miss = abs(evaluator.call(name, [p]) / expected - 1)
+                if miss > LITERALS * max(1, p**2):
+                    raise ClaimError(f"{name} misses its definition by {mp.nstr(miss, 5)} at {mp.nstr(p, 8)}")
+    return f"mpmath, {20 * DIGITS} digits, relative 1e-14 (times x^2 where it falls as exp(-x^2/2)), |x| to 30"
+
+
+def tails_derivatives() -> str:
+    """Every derivative that `tails` states is the derivative of the definition."""
+    u = sp.Symbol("u", positive=True)
+    for function in special.Tailed.__subclasses__():
+        try:
+            stated = function(u).diff(u)
+        except sp.ArgumentIndexError:
+            continue
+        if stated.has(sp.Derivative):
+            continue
+        gap = special.define(stated) - sp.diff(function.definition(u), u)
+        for point in (sp.Rational(1, 7), sp.Rational(3, 2), sp.Integer(4)):
+            if abs(sp.N(gap.subs(u, point), DIGITS)) > sp.Float(10) ** -40:
+                raise ClaimError(f"{function.__name__}: its stated derivative is another's, at {point}")
+    return f"{DIGITS} digits at 3 points"
+
+
+def tail_claims() -> Iterator[Claim]:
+    """Claims about the functions of losses."""
+    source = "derive/calculus/tails.py"
+    statement = r"\text{the stated derivatives are those of the definitions}"
+    yield Claim("derivatives of losses' functions", "special", statement, tails_derivatives, source)
+    for function in special.Tailed.__subclasses__():
+        shown = rf"\text{{{function.__name__}: the lowered algorithm equals its definition}}".replace("_", r"\_")
+        yield Claim(f"lowered {function.__name__}", "special", shown, partial(tails_series, function), source)
 
 
 def claims() -> Iterator[Claim]:

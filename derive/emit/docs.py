@@ -28,6 +28,9 @@ PURPOSE = {
     "primal_residual": "Primal residual λ_k − λ_g of a client.",
     "dual_residual": "Dual residual λ_g − λ_0 + Σ_k η_k of the server.",
     "server_update": "Server line λ_g ← α λ_0 + Σ_k c_k.",
+    "loss": "f, f′ and f″ at a predictor, without the loss's constant.",
+    "constant": "What of f does not depend on the predictor.",
+    "expected_loss": "E[f], E[f′] and E[f″] for a predictor a ~ N(center, variance), without the loss's constant.",
     "round_update": "Dual line and the updated dual's term c_k of the server line, in one pass over memory.",
 }
 HOST_TEXT = ["Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten."]
@@ -53,7 +56,7 @@ _POSITIVE_TEXT = {"damping": "damping: dual damping γ > 0, in units of λ over 
 def scalar_text(scalar: ir.Scalar) -> str:
     """What a public scalar means, with its domain."""
     found = _POSITIVE_TEXT.get(scalar.argument) if scalar.domain == "positive" else None
-    return found or _SCALAR_TEXT[scalar.argument]
+    return found or _SCALAR_TEXT.get(scalar.argument, f"{scalar.argument}: {scalar.domain}, of every row.")
 
 
 def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .nodes import Expr, Let, Op, Stmt, Var
+from .nodes import COMPARISONS, INTEGER_OPS, REAL_OPS, Expr, Int, Kind, Let, Lit, Op, Stmt, Var
 
 
 def replaced(node: Expr, table: Mapping[str, Expr]) -> Expr:
@@ -37,3 +37,20 @@ def operations(node: Expr | Stmt) -> Iterator[str]:
             yield from operations(arg)
     elif isinstance(node, Let):
         yield from operations(node.value)
+
+
+def kind(node: Expr, names: Mapping[str, Kind]) -> Kind:
+    """The kind of an expression; variables missing from `names` are real."""
+    if isinstance(node, Var):
+        return names.get(node.name, "real")
+    if isinstance(node, Int):
+        return node.kind
+    if isinstance(node, Lit) or node.op in REAL_OPS:
+        return "real"
+    if node.op in COMPARISONS:
+        return "truth"
+    if node.op == "select":
+        return kind(node.args[1], names)
+    if node.op in INTEGER_OPS:
+        return kind(node.args[0], names)
+    return "bits" if node.op in ("low", "bits") else "real"

@@ -1,12 +1,12 @@
 """The one intermediate representation: small expression trees, straight-line statements, a few kinds of kernel.
 
 Scalar code: `Let`, `If`, `Loop`, `Return` over `Var`, `Lit`, `Int`, `Op`. Operations are + − × ÷, negation, an explicit
-`fma`, square root, exp, log, log1p, comparisons, `select` (both values are computed, so that it vectorises) and calls
-of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and integers are bit-identical
-wherever they are compiled. Matrix code uses the same nodes with the operations of `MATRIX_OPS`.
+`fma`, square root, exp, expm1, log, log1p, erf, erfc, comparisons, `select` (both values are computed, so that it
+vectorises) and calls of other `Function`s; contraction is otherwise off, so kernels of + − × ÷ √ fma select and
+integers are bit-identical wherever they are compiled. Matrix code uses the same nodes with `MATRIX_OPS`.
 
-Values are of four kinds (`kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64 bits)
-and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
+Values are of four kinds (`names.kind` infers them): reals in the kernel's own precision, truths, `word`s (unsigned, 64
+bits) and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by literals smaller than the width.
     select(truth, a, b)      a or b of one kind
     iadd isub imul iand ixor ishl ishr    on two words or two bits
     low(word)                the bits at its lower end
@@ -16,14 +16,14 @@ and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are by li
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 INTEGER_OPS = ("iadd", "isub", "imul", "iand", "ixor", "ishl", "ishr")
 CAST_OPS = ("low", "real", "bits", "from_bits")
 COMPARISONS = ("lt", "le", "ge")
-REAL_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "log", "log1p", "abs")
+REAL_OPS = ("add", "sub", "mul", "div", "neg", "fma", "sqrt", "exp", "expm1", "log", "log1p", "erf", "erfc", "abs")
 SCALAR_OPS = (*REAL_OPS, *COMPARISONS, "select", "call", *INTEGER_OPS, *CAST_OPS)
 MATRIX_OPS = (
     "cholesky",
@@ -329,6 +329,11 @@ class Module:
     facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
 
     @property
+    def header(self) -> str:
+        """The file of the C header, below badmm/ and without its ending."""
+        return self.family
+
+    @property
     def origin(self) -> str:
         """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
         return f"families/{self.family}.py (sha256 {self.digest})"
@@ -350,23 +355,6 @@ class Optimizer:
     def origin(self) -> str:
         """What a generated file says it is made from."""
         return f"{', '.join(self.files)} (sha256 {self.digest})"
-
-
-def kind(node: Expr, names: Mapping[str, Kind]) -> Kind:
-    """The kind of an expression; variables missing from `names` are real."""
-    if isinstance(node, Var):
-        return names.get(node.name, "real")
-    if isinstance(node, Int):
-        return node.kind
-    if isinstance(node, Lit) or node.op in REAL_OPS:
-        return "real"
-    if node.op in COMPARISONS:
-        return "truth"
-    if node.op == "select":
-        return kind(node.args[1], names)
-    if node.op in INTEGER_OPS:
-        return kind(node.args[0], names)
-    return "bits" if node.op in ("low", "bits") else "real"
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:

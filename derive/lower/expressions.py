@@ -7,13 +7,40 @@ sort keys, never from hashing.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sympy as sp
 
 from ..calculus import special
 from ..ir.nodes import Expr, Let, Lit, Op, Var
 
 Quotients = dict[sp.Symbol, tuple[sp.Expr, sp.Expr]]
-_UNARY = {sp.log: "log", sp.exp: "exp", special.log1p: "log1p"}
+_UNARY = {sp.log: "log", sp.exp: "exp", special.log1p: "log1p", sp.Abs: "abs", sp.erf: "erf", sp.erfc: "erfc"}
+
+
+class within(sp.Function):
+    """inside where magnitude ≤ bound, else outside: a selection that common subexpressions may be taken from."""
+
+    nargs = 4
+
+
+def selections(expr: sp.Expr) -> sp.Expr:
+    """An expression with its piecewise terms as selections."""
+
+    def chosen(*cases: tuple[sp.Expr, Any]) -> sp.Expr:
+        *first, (value, _) = cases
+        for inside, condition in reversed(first):
+            if not isinstance(condition, sp.LessThan | sp.GreaterThan):
+                raise LoweringError(f"no lowering for the condition {condition}: add it to derive/lower/expressions.py")
+            sides = (condition.lts, condition.gts)
+            value = within(*sides, inside, value)
+        return value
+
+    return expr.replace(sp.Piecewise, chosen)
+
+
+class LoweringError(NotImplementedError):
+    """An expression that no rule lowers; the message names the expression and where the rule belongs."""
 
 
 def literal(value: sp.Expr | float) -> Lit:
@@ -65,7 +92,16 @@ class Lowering:
             return Op("call", (self.expr(e.args[1]),), ("digamma", "trigamma")[int(e.args[0])])
         if e.func in special.FUNCTION_NAMES:
             return Op("call", tuple(self.expr(a) for a in e.args), special.FUNCTION_NAMES[e.func])
-        raise NotImplementedError(f"no lowering for {e.func.__name__}: {e}")
+        if issubclass(e.func, special.Tailed):
+            return Op("call", (self.expr(e.args[0]),), e.func.__name__)
+        if e.func is within:
+            magnitude, bound, inside, outside = (self.expr(part) for part in e.args)
+            return Op("select", (Op("le", (magnitude, bound)), inside, outside))
+        if e.func is sp.sign:
+            return Op("select", (Op("lt", (self.expr(e.args[0]), Lit("0.0"))), Lit("-1.0"), Lit("1.0")))
+        raise LoweringError(
+            f"no lowering for the function {e.func.__name__} in {e}: add its operation to derive/lower/expressions.py"
+        )
 
     def _pow(self, e: sp.Pow) -> Expr:
         base, power = e.as_base_exp()
@@ -77,11 +113,13 @@ class Lowering:
             for _ in range(int(power) - 1):
                 out = Op("mul", (out, factor))
             return out
-        if power == sp.Rational(1, 2):
-            return Op("sqrt", (self.expr(base),))
+        if power.is_Rational and power > 0 and power.q == 2:
+            root: Expr = Op("sqrt", (self.expr(base),))
+            whole = power - sp.S.Half
+            return root if whole == 0 else Op("mul", (self.expr(base**whole), root))
         if power.is_negative:
             return Op("div", (Lit("1.0"), self.expr(base ** (-power))))
-        raise NotImplementedError(f"no lowering for the power {e}")
+        raise LoweringError(f"no lowering for the power {e}: add its exponent to Lowering._pow")
 
     def _mul(self, e: sp.Mul) -> Expr:
         squared = self._squared_quotient(e)
@@ -196,6 +234,7 @@ def lower(
     lone differences of products, `quotients` are earlier values v = n/d whose squares are corrected by their
     residual."""
     lowering = Lowering(prefix, accurate=accurate, quotients=quotients)
+    exprs = [selections(e) for e in exprs]
     if share:
         names = (sp.Symbol(f"{prefix}_{i}", real=True) for i in range(1000))
         replacements, exprs = sp.cse(exprs, symbols=names, order="canonical")

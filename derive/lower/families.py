@@ -78,7 +78,7 @@ class Builder:
         self.family = family
         self.calculus: Calculus = calculus(family)
         self.fixed = tuple(Scalar(s.name, str(s.symbol), s.domain) for s in family.fixed)
-        self.functions: dict[str, Function] = special.library()
+        self.functions: dict[str, Function] = dict(special.library())
 
     def map(
         self,

@@ -1,4 +1,4 @@
-"""Turn the site's LaTeX into MathML while it is built, so that pages show formulas without a script or the network."""
+"""A MkDocs hook that converts LaTeX to MathML, so that pages show formulas without a script or the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>
 
 
 def mathml(match: re.Match[str]) -> str:
-    """One formula that arithmatex has marked; raises what the converter raises where it cannot read it."""
+    """Convert one formula that arithmatex has marked; errors of the converter are not caught."""
     tag, kind, latex = match.groups()
     found = convert(html.unescape(latex).strip(), display="block" if kind == "[" else "inline")
     # the converter keeps the backslash of \_ inside \text{}
@@ -20,5 +20,5 @@ def mathml(match: re.Match[str]) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """MkDocs calls this with a page's HTML."""
+    """Convert the formulas of a page's HTML; MkDocs calls this function."""
     return FORMULA.sub(mathml, content)

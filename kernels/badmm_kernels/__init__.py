@@ -10,31 +10,82 @@ Importing this package loads NumPy alone; Numba (and SciPy, for the full Gaussia
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from contextlib import AbstractContextManager
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 
-from badmm_kernels.registry import FAMILIES, OPTIMIZERS
+from badmm_kernels.registry import FAMILIES, LIKELIHOODS, OPTIMIZERS
 
 __version__ = "0.1.0"
 
-__all__ = ["FAMILIES", "OPTIMIZERS", "get_num_threads", "load", "set_num_threads", "single_threaded", "synchronize"]
+__all__ = [
+    "FAMILIES",
+    "LIKELIHOODS",
+    "OPTIMIZERS",
+    "get_num_threads",
+    "load",
+    "load_likelihood",
+    "set_num_threads",
+    "single_threaded",
+    "synchronize",
+]
 
 
-def load(family: str, device: str = "cpu") -> ModuleType:
+def load(family: str | Path | ModuleType, device: str = "cpu") -> ModuleType:
     """Return the namespace of the kernels of one family or optimizer.
 
-    family: one of `badmm_kernels.FAMILIES` or `badmm_kernels.OPTIMIZERS`. device: "cpu" or "gpu". Raises ValueError for
-    an unknown family or device, and RuntimeError if the GPU cannot be used: no CuPy, no driver, no GPU.
+    family: one of `badmm_kernels.FAMILIES` or `badmm_kernels.OPTIMIZERS`, or the file of kernels that `badmm derive
+    FILE.py --out DIR` has written, as a path that ends in .py or imported. device: "cpu" or "gpu". Raises ValueError
+    for an unknown family or device, and RuntimeError if the GPU cannot be used: no CuPy, no driver, no GPU.
     """
+    if isinstance(family, ModuleType):
+        return family
+    if str(family).endswith(".py"):
+        return _from_file(Path(family).resolve())
     if family not in FAMILIES + OPTIMIZERS:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES + OPTIMIZERS)}, got {family!r}")
+    return _module(str(family), device)
+
+
+@cache
+def _from_file(path: Path) -> ModuleType:
+    """A file of kernels outside the package."""
+    if not path.is_file():
+        raise ValueError(f"family: expected a file of kernels, found none at {path}")
+    spec = importlib.util.spec_from_file_location(f"badmm_kernels_of_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def load_likelihood(name: str | Path | ModuleType, device: str = "cpu") -> ModuleType:
+    """The namespace of a likelihood's kernels: `loss`, `expected_loss`, `constant` and `growth`.
+
+    name: one of `badmm_kernels.LIKELIHOODS`, or a file of kernels as for `load`. device: "cpu" or "gpu". Raises as
+    `load` does.
+    """
+    if isinstance(name, ModuleType):
+        return name
+    if str(name).endswith(".py"):
+        return _from_file(Path(name).resolve())
+    if name not in LIKELIHOODS:
+        raise ValueError(f"name: expected one of {', '.join(LIKELIHOODS)}, got {name!r}")
+    return _module(f"likelihoods.{name}", device)
+
+
+def _module(path: str, device: str) -> ModuleType:
     if device not in ("cpu", "gpu"):
         raise ValueError(f"device: expected 'cpu' or 'gpu', got {device!r}")
     if device == "gpu":
         from badmm_kernels.gpu.device import current
 
         current()
-    return importlib.import_module(f"badmm_kernels.{device}.{family}")
+    return importlib.import_module(f"badmm_kernels.{device}.{path}")
 
 
 def synchronize(device: int | None = None) -> None:

@@ -14,6 +14,7 @@ from derive.__main__ import main
 from derive.claims.claim import Claim, ClaimError
 from derive.claims.lowered import kernel_names
 from derive.families import family_names, load_families
+from derive.ir.likelihoods import LossModule
 from derive.ir.nodes import Module, Optimizer
 
 FAMILIES = family_names()
@@ -40,7 +41,8 @@ def test_a_failing_claim_stops_the_writing(
         raise ClaimError("planted")
 
     families, optimizers = generate.build()
-    modules: list[Module | Optimizer] = [*families.values(), *optimizers.values()]
+    losses = generate.build_losses().values()
+    modules: list[Module | LossModule | Optimizer] = [*families.values(), *losses, *optimizers.values()]
     targets = tuple(n for m in modules for n in kernel_names(m))
     planted = Claim("planted", "round", "0=1", false, targets=targets)
     monkeypatch.setattr("derive.__main__.every_claim", lambda names: [planted])

@@ -121,7 +121,7 @@ class TestNothingIsOverlooked:
         namespace = ModuleType("likelihoods")
         kind = type("ProbitRegression", (badmm.likelihoods.LogisticRegression,), {})
         vars(namespace).update(ProbitRegression=kind, NOT_A_CLASS=3, __all__=["ProbitRegression", "NOT_A_CLASS"])
-        (result,) = suite.run(suite.likelihood_jobs(namespace))
+        (result,) = suite.run(suite.likelihood_sections(namespace))
         (item,) = result.checks
         assert not item.passed
         assert item.name == "likelihood ProbitRegression: no oracle"
@@ -168,7 +168,7 @@ class TestNothingIsOverlooked:
         few |= {"layout": None, "domain": None, "device functions": {"count": 3}, "special functions": {"count": 8}}
         few |= {"maps": {"sizes": (1, 2)}, "optimizer": {"count": 8, "large": False}}
         found = []
-        for job in suite.jobs(command.kernels_load, [name]):
+        for job in suite.kernel_sections(command.kernels_load, [name]):
             options = few.get(job.name, {})
             if options is None or "agreement" in job.name:
                 continue

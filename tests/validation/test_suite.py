@@ -2,8 +2,8 @@
 
 import pytest
 
-from validation.problems import Problem, problem, problems, stress_problems
-from validation.runs.rounds import VARIANTS, Variant, meets, run
+from validation.problems import SuiteProblem, problem, problems, stress_problems
+from validation.runs.rounds import VARIANTS, SolverSettings, run, within_limits
 
 DEFAULTS = VARIANTS[0]
 CASES = [pytest.param(p, id=p.name) for p in problems()]
@@ -14,30 +14,30 @@ def test_the_first_variant_is_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_full_family_reaches_the_solution(case: Problem) -> None:
+def test_full_family_reaches_the_solution(case: SuiteProblem) -> None:
     outcome = run(case, "full_gaussian", DEFAULTS, cap=25)
     assert outcome.failure == ""
     assert outcome.margin > 0
     assert outcome.rounds[1] is not None, f"distance {outcome.distances[-1]:.2e} after 25 rounds"
-    assert meets(outcome)
+    assert within_limits(outcome)
 
 
 @pytest.mark.parametrize("case", [pytest.param(p, id=p.name) for p in stress_problems()])
-def test_full_family_withstands_the_stress_problems(case: Problem) -> None:
-    assert meets(run(case, "full_gaussian", DEFAULTS, cap=25))
+def test_full_family_withstands_the_stress_problems(case: SuiteProblem) -> None:
+    assert within_limits(run(case, "full_gaussian", DEFAULTS, cap=25))
 
 
 def test_the_theorems_step_sizes_lose_a_client() -> None:
     """What the defaults are there to avoid: the condition is violated, seen in the margin, and the run breaks off."""
-    outcome = run(problems()[0], "full_gaussian", Variant("", theorem=True, damping=1.0), cap=25)
+    outcome = run(problems()[0], "full_gaussian", SolverSettings("", theorem=True, damping=1.0), cap=25)
     assert outcome.margin < 0
     assert "lost in round 2" in outcome.failure
-    assert not meets(outcome)
+    assert not within_limits(outcome)
 
 
 def test_singular_trial_points_are_no_errors() -> None:
     """A client without a solution is searched to the edge of the domain, and reported as lost."""
-    outcome = run(problem("poisson/cancer/label-10"), "full_gaussian", Variant("", theorem=True, damping=1.0))
+    outcome = run(problem("poisson/cancer/label-10"), "full_gaussian", SolverSettings("", theorem=True, damping=1.0))
     assert outcome.margin < 0
     assert "lost in round" in outcome.failure
 
@@ -46,4 +46,4 @@ def test_a_capped_run_misses() -> None:
     outcome = run(problems()[0], "full_gaussian", DEFAULTS, cap=2)
     assert outcome.rounds == (None, None)
     assert len(outcome.distances) == 2
-    assert not meets(outcome)
+    assert not within_limits(outcome)

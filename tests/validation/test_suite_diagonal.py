@@ -2,14 +2,14 @@
 
 import pytest
 
-from validation.problems import Problem, problems
-from validation.runs.rounds import VARIANTS, meets, run
+from validation.problems import SuiteProblem, problems
+from validation.runs.rounds import VARIANTS, run, within_limits
 
 
 @pytest.mark.parametrize("problem", [pytest.param(p, id=p.name) for p in problems()])
-def test_diagonal_family_reaches_the_solution(problem: Problem) -> None:
+def test_diagonal_family_reaches_the_solution(problem: SuiteProblem) -> None:
     outcome = run(problem, "diagonal_gaussian", VARIANTS[0], cap=40)
     assert outcome.failure == ""
     assert outcome.margin > 0
     assert outcome.rounds[0] is not None, f"distance {outcome.distances[-1]:.2e} after 40 rounds"
-    assert meets(outcome)
+    assert within_limits(outcome)

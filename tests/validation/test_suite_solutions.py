@@ -12,8 +12,8 @@ from badmm import Gaussian
 from badmm.families.registry import bind
 from benchmarks.rounds import cell, document, span
 from validation.oracles.central import FAMILIES, anderson, central, distance, sigmoid_expectations, solve_central
-from validation.problems import Problem, problem, problems, split_sizes, split_sorted, stress_problems
-from validation.runs.rounds import VARIANTS, Outcome
+from validation.problems import SuiteProblem, problem, problems, split_sizes, split_sorted, stress_problems
+from validation.runs.rounds import VARIANTS, SuiteOutcome
 
 SMALL = ("logistic/cancer/tiny-30", "logistic/separable/feature-10", "poisson/situps/sorted-5", "softmax/wine/label-10")
 
@@ -29,7 +29,7 @@ def test_there_are_enough_problems_of_every_kind() -> None:
 
 
 @pytest.mark.parametrize("case", [pytest.param(p, id=p.name) for p in (*problems(), *stress_problems())])
-def test_clients_hold_what_the_problem_says(case: Problem) -> None:
+def test_clients_hold_what_the_problem_says(case: SuiteProblem) -> None:
     clients = case.clients()
     assert len(clients) == case.num_clients
     assert all(client.dim == case.dim for client in clients)
@@ -66,7 +66,7 @@ def test_splits() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match=r"name: expected one of logistic/.*, got 'iris'"):
+    with pytest.raises(ValueError, match=r"name: expected one of the names of problems.*, got 'iris'"):
         problem("iris")
     with pytest.raises(ValueError, match=r"family: expected one of .*, got 'gamma'"):
         solve_central(problems()[0], "gamma")
@@ -93,7 +93,7 @@ def test_solutions_are_stationary(family: str) -> None:
         assert central(case.name, family).residual <= 1e-12, case.name
 
 
-def expected_loss(case: Problem, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+def expected_loss(case: SuiteProblem, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """E[ℓ] of the pooled data, the logistic loss by a trapezoid over 2001 nodes."""
     X, y = (torch.from_numpy(np.asarray(part, dtype=float)) for part in case.pooled())
     center = X @ mean
@@ -163,15 +163,15 @@ def test_anderson_finds_a_fixed_point_and_says_when_it_does_not() -> None:
 
 
 def test_the_document_shows_losses_and_violations() -> None:
-    lost = Outcome("p", "full_gaussian", "v", (None, None), (3.0,), -0.1, "client 2 lost in round 2")
+    lost = SuiteOutcome("p", "full_gaussian", "v", (None, None), (3.0,), -0.1, "client 2 lost in round 2")
     assert cell(lost) == "client 2 lost in round 2 †"
-    assert cell(Outcome("p", "full_gaussian", "v", (3, None), (3.0,), 0.5)) == "3 / –"
+    assert cell(SuiteOutcome("p", "full_gaussian", "v", (3, None), (3.0,), 0.5)) == "3 / –"
     assert span([3, None, 7]) == "2 in 3–7"
     assert span([None]) == "0"
     case = problems()[0]
-    outcomes = [Outcome(case.name, "isotropic_gaussian", "classic ADMM", (5, 9), penalties=(1.0, 2.0))]
+    outcomes = [SuiteOutcome(case.name, "isotropic_gaussian", "classic ADMM", (5, 9), penalties=(1.0, 2.0))]
     for family in ("full_gaussian", "diagonal_gaussian"):
-        outcomes += [Outcome(case.name, family, v.title, (4, 8), (1.0,), 0.5) for v in VARIANTS]
+        outcomes += [SuiteOutcome(case.name, family, v.title, (4, 8), (1.0,), 0.5) for v in VARIANTS]
     page = document([case], [], outcomes)
     assert f"| {case.name} | 4 / 8 |" in page
     assert "| 5 / 9 | 1 / 2 |" in page

@@ -206,10 +206,10 @@ class TestChecksCanFail:
 class TestCommand:
     @pytest.fixture
     def light(self, monkeypatch):
-        """The real jobs of the lightest modules, so that the command is quick."""
+        """The real sections of the lightest modules, so that the command is quick."""
         chosen = ("rounds", "autograd", "domain")
-        everything = suite.jobs
-        monkeypatch.setattr(command, "jobs", lambda *a: [job for job in everything(*a) if job.name in chosen])
+        everything = suite.kernel_sections
+        monkeypatch.setattr(command, "kernel_sections", lambda *a: [s for s in everything(*a) if s.name in chosen])
         monkeypatch.setattr(command, "without_oracle", lambda *a: [])
 
     def test_it_passes_and_writes_json_and_a_page(self, light, tmp_path, capsys):
@@ -268,7 +268,7 @@ class TestCommand:
 
     def test_the_solver_parts_are_those_of_the_families(self):
         def names(*families):
-            return [job.name for job in command.solver_jobs(families)]
+            return [section.name for section in command.solver_sections(families)]
 
         assert names("full_gaussian") == ["family rounds", "one round"]
         assert names("gamma") == ["one round"]

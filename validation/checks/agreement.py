@@ -1,10 +1,9 @@
-"""Families where they must agree: full with a diagonal precision = diagonal; diagonal with equal entries = isotropic.
+"""Agreement of families: full with a diagonal precision = diagonal; diagonal with equal entries = isotropic.
 
-The full Gaussian comes by a Cholesky factorisation and the diagonal one by division, so they agree to 8 units of
-relative spacing of the largest entry; reductions, in float64 on both sides, to 1e-13; the ADMM lines, which are the
-same arithmetic, exactly. The isotropic family has another base measure, N(theta; 0, 1/s), so its log-partition
-differs from the diagonal's by log(s)/2 a coordinate, and its natural gradient is the diagonal's seen along the fixed
-precision: g = dL/dmu_1 - m dL/dmu_2.
+The full Gaussian uses a Cholesky factor and the diagonal one divides, so they agree to 8 units of relative spacing of
+the largest entry. Reductions, in float64 in both families, agree to 1e-13; the ADMM lines, which are the same
+arithmetic, exactly. The isotropic family has the base measure N(theta; 0, 1/s), so its log-partition differs from the
+diagonal one by log(s)/2 per coordinate, and its natural gradient is g = dL/dmu_1 - m dL/dmu_2 of the diagonal one.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ Slots = tuple[Array, ...]
 
 
 def matrix(diagonal: Array) -> Array:
-    """The diagonal matrix, or a stack of them."""
+    """Return the diagonal matrix of a vector, or a stack of them."""
     return np.ascontiguousarray(diagonal[..., None] * np.eye(diagonal.shape[-1], dtype=diagonal.dtype))
 
 
 def embedded(slots: Slots) -> Slots:
-    """A diagonal family's (vector, vector) as the full family's (vector, diagonal matrix)."""
+    """Return a diagonal family's (vector, vector) as the full family's (vector, diagonal matrix)."""
     return slots[0], matrix(slots[1])
 
 
-def units_apart(left: Slots, right: Slots, dtype: str) -> float:
-    """Largest difference, in relative spacings of the slot's largest entry."""
+def spacings(left: Slots, right: Slots, dtype: str) -> float:
+    """Return the largest difference in relative spacings of the slot's largest entry."""
     worst = 0.0
     for a, b in zip(left, right, strict=True):
         if a.shape != b.shape or not np.all(np.isfinite(a)):
@@ -73,25 +72,25 @@ def full_map_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...])
     wide_natural = full.natural_from_standard(*embedded(standard))
     full_gradient = full.natural_gradient(standard[0], hessian[0], matrix(hessian[1]))
     return {
-        "natural_from_standard": units_apart(wide_natural, embedded(natural), dtype),
-        "standard_from_natural": units_apart(
+        "natural_from_standard": spacings(wide_natural, embedded(natural), dtype),
+        "standard_from_natural": spacings(
             full.standard_from_natural(*embedded(natural)), embedded(diagonal.standard_from_natural(*natural)), dtype
         ),
-        "expectation_from_natural": units_apart(got_mu, (mu[0], second), dtype),
-        "natural_from_expectation": units_apart(full.natural_from_expectation(mu[0], second), embedded(back), dtype)
+        "expectation_from_natural": spacings(got_mu, (mu[0], second), dtype),
+        "natural_from_expectation": spacings(full.natural_from_expectation(mu[0], second), embedded(back), dtype)
         / condition_of_inverse(mu),
-        "natural_gradient": units_apart(full_gradient, embedded(gradient), dtype),
+        "natural_gradient": spacings(full_gradient, embedded(gradient), dtype),
     }
 
 
 def condition_of_inverse(mu: Slots) -> float:
-    """How much rounding the second moments is amplified where the squared mean exceeds the variance."""
+    """Return the amplification of the rounding errors of second moments: 1 + 2 mean² / variance, the largest."""
     square = mu[0].astype("float64") ** 2
     return float(np.max(1.0 + 2.0 * square / (-2.0 * mu[1] - square)))
 
 
 def line_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...]) -> dict[str, float]:
-    """Differences of the ADMM lines: the same arithmetic in every entry, and zero off the diagonal."""
+    """Return the differences of the ADMM lines, which are the same arithmetic and zero off the diagonal."""
     prior = diagonal.natural_from_standard(*pair(dtype, 4))
     client = diagonal.natural_from_standard(*pair(dtype, 5, rows))
     dual, gradient = pair(dtype, 6, rows), pair(dtype, 7, rows)
@@ -111,7 +110,7 @@ def line_values(full: Any, diagonal: Any, dtype: str, rows: tuple[int, ...]) -> 
         results["server_total"] = [(e_client, e_dual, 0.4), (client, dual, 0.4)]
     values = {}
     for function, (wide, narrow) in results.items():
-        values[function] = units_apart(
+        values[function] = spacings(
             getattr(full, function)(*wide), embedded(getattr(diagonal, function)(*narrow)), dtype
         )
     return values
@@ -181,14 +180,14 @@ def isotropic_values(diagonal: Any, isotropic: Any, dtype: str, fixed: float) ->
             diagonal.client_map(natural, (other, entries), (mean, entries), 0.3),
         ),
     }
-    values = {name: units_apart(got[:1], wanted[:1], dtype) for name, (got, wanted) in first.items()}
+    values = {name: spacings(got[:1], wanted[:1], dtype) for name, (got, wanted) in first.items()}
     back = isotropic.natural_from_expectation(mu[0], **keyword)
-    values["natural_from_expectation"] = units_apart(back, natural[:1], dtype)
+    values["natural_from_expectation"] = spacings(back, natural[:1], dtype)
     return values
 
 
 def isotropic_reductions(diagonal: Any, isotropic: Any, dtype: str, fixed: float) -> dict[str, float]:
-    """Relative differences of the reductions, the base measure accounted for."""
+    """Return the relative differences of the reductions, corrected for the base measure."""
     naturals = [diagonal.natural_from_standard(pair(dtype, salt)[0], np.full(SIZE, fixed, dtype)) for salt in (10, 11)]
     q, p = naturals
     keyword = {"precision": fixed}

@@ -1,9 +1,9 @@
 """Kernels against float64 automatic differentiation and torch's own distributions.
 
-The natural gradient dL/dmu of a loss with closed expectations must equal autograd of L through mu, and F times it must
-equal autograd of L through lambda; expectation parameters must equal autograd of the log-partition; entropy and KL must
-equal torch.distributions'. Tolerances are relative to the largest entry: 1e-13 in float64 (what autograd and torch's
-special functions are good for at these points), 5e-6 in float32, whose inputs and outputs are rounded.
+The natural gradient dL/dmu of a loss with closed-form expectations equals autograd of L through mu, and F times it
+equals autograd of L through lambda. Expectation parameters equal autograd of the log-partition; entropy and KL equal
+those of torch.distributions. Tolerances are relative to the largest entry: 1e-13 in float64, the accuracy of autograd
+and of torch's special functions at these points, and 5e-6 in float32, whose inputs and outputs are rounded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIZE = 6
 
 
 def sample(family: Family, dtype: str, salt: int = 0) -> tuple[Array, ...]:
-    """A natural parameter with moderate numbers (autograd is the oracle here, not the subject)."""
+    """Return a natural parameter of moderate size, at which autograd is accurate."""
     return cast(family.moderate(generator("autograd", family.name, salt), SIZE), dtype)
 
 
@@ -41,7 +41,7 @@ def difference(got: tuple[Array, ...], expected: tuple[Array, ...]) -> float:
 
 
 def gradient_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
-    """dL/dmu through mu where the loss is a function of it, and F dL/dmu = dL/dlambda for every family."""
+    """Check dL/dmu through mu if the loss is a function of mu, and F dL/dmu = dL/dlambda for every family."""
     natural = cast(sample(family, dtype), "float64")
     got = namespace.natural_gradient(*cast(family.gradient_arguments(natural), dtype))
     wide = tuple(np.asarray(slot, dtype=np.float64) for slot in got)
@@ -68,12 +68,12 @@ def map_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
 
 
 def scalar_of(value: Any) -> tuple[Array, ...]:
-    """A number as a one-slot result."""
+    """Return a number as a result with one slot."""
     return (np.atleast_1d(np.asarray(value, dtype=np.float64)),)
 
 
 def reduction_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
-    """Log-partition, entropy and KL against torch; they are float64 on exact inputs, whatever the arrays' type."""
+    """Check log-partition, entropy and KL against torch; they are float64 on exact inputs, whatever the dtype."""
     q, p, kwargs = sample(family, dtype), sample(family, dtype, salt=1), family.fixed
     partition = family.log_partition_tensor(oracle.tensors(q)).item()
     expected = {"log_partition: torch": (namespace.log_partition(*q, **kwargs), partition)}
@@ -96,7 +96,7 @@ def named(name: str, family: Family, dtype: str, value: float, arrays_of: str = 
 
 
 def checks(namespace: Any, family: str, dtype: str) -> list[Check]:
-    """Every autograd check of one family and one type; none where the family's oracle states no tensors."""
+    """Return all autograd checks of one family and dtype; none if the family's oracle has no tensor form."""
     found = lookup.family(family)
     if not found.differentiable:
         return []

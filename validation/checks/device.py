@@ -1,7 +1,7 @@
-"""The scalar functions that kernels export for a user's own compiled code.
+"""Checks of the scalar functions that kernels export for a user's own compiled code.
 
-``<function>_f32`` and ``<function>_f64`` compute one coordinate; called one by one they must give the array kernel's
-numbers bit for bit. The value of a check is the number of coordinates that differ; its tolerance is 0.
+``<function>_f32`` and ``<function>_f64`` compute one coordinate and equal the array kernel bit for bit. The value of a
+check is the number of coordinates that differ; its tolerance is 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GROUP = "device functions"
 
 
 def scalar_results(function: Callable[..., Any], columns: list[Array], scalars: list[Any], slots: int) -> list[Array]:
-    """The scalar function at every coordinate, a column a slot."""
+    """Evaluate the scalar function at every coordinate; return one column per slot."""
     shape, rows = columns[0].shape, []
     for point in zip(*(column.ravel() for column in columns), strict=True):
         value = function(*point, *scalars)
@@ -55,7 +55,7 @@ def device_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def calls(family: str, dtype: str, count: int) -> Iterator[Call]:
-    """One call of every function that has a scalar form."""
+    """Yield one call of every function that has a scalar form."""
     if lookup.family(family).structure == "coordinates":
         yield from sample_calls(family, dtype, count)
         return
@@ -67,5 +67,5 @@ def calls(family: str, dtype: str, count: int) -> Iterator[Call]:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 40) -> list[Check]:
-    """Every scalar function of one family and type."""
+    """Check all scalar functions of one family and dtype."""
     return [device_check(namespace, family, dtype, call) for call in calls(family, dtype, count)]

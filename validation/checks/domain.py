@@ -1,7 +1,7 @@
-"""Values outside the domain are refused, by the index of the first one, and never turn into a silent NaN.
+"""Checks that a value outside its domain raises ValueError with the index of the first one, and no silent NaN.
 
-A check plants one bad number in otherwise good arguments and counts the calls that did not raise ValueError naming its
-index; the tolerance is 0. Positive slots get 0, a negative number, NaN and infinity; real slots NaN and infinity.
+A check plants one bad number in valid arguments and counts the calls that raise no ValueError with its index; the
+tolerance is 0. Positive slots get 0, a negative number, NaN and infinity; real slots get NaN and infinity.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NOT_POSITIVE = (0.0, -0.5, np.nan, np.inf)
 
 @dataclass(frozen=True)
 class Fault:
-    """A bad value for one array of a call: which array, which value."""
+    """A bad value for one array of a call."""
 
     array: int
     value: float
 
 
 def planted(call: Call, fault: Fault) -> Call:
-    """The call with the fault at index `PLACE` of one of its arrays."""
+    """Return the call with the fault at index `PLACE` of one of its arrays."""
     copies = [array.copy() for array in call.arrays()]
     copies[fault.array][PLACE] = fault.value
     remaining = iter(copies)
@@ -43,31 +43,31 @@ def planted(call: Call, fault: Fault) -> Call:
 
 
 def complaint(namespace: Any, call: Call, index: str) -> str:
-    """What went wrong with a refusal, or nothing."""
+    """Return how a call fails to raise ValueError with the given index, or an empty string."""
     try:
         invoke(namespace, call)
     except ValueError as error:
         return "" if index in str(error) else f"does not name {index}: {error}"
-    except Exception as error:  # any other type is the finding
+    except Exception as error:  # any other type is a failure of the check
         return f"{type(error).__name__}: {error}"
     return "was accepted"
 
 
 def faults_of(domains: Sequence[str], first: int = 0) -> Iterator[Fault]:
-    """Every bad value for the slots of one parameter, which start at array ``first``."""
+    """Yield the bad values for the slots of one parameter, which start at array `first`."""
     for slot, domain in enumerate(domains):
         for value in NOT_POSITIVE if domain == "positive" else NOT_FINITE:
             yield Fault(first + slot, value)
 
 
 def good(family: str, domains: Sequence[str], dtype: str, salt: int = 0) -> Slots:
-    """A parameter inside the domain, standard or natural."""
+    """Return a standard or natural parameter inside the domain."""
     rng = generator("domain", family, dtype, salt)
     return tuple(rng.uniform(0.5, 2.0, SIZE).astype(dtype) for _ in domains)
 
 
 def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
-    """Calls inside the domain and the faults to plant in them."""
+    """Yield calls inside the domain and the faults to plant in them."""
     oracle = coordinates(family)
     kwargs, faults = oracle.fixed, list(faults_of(oracle.domains))
     natural, other = (good(family, oracle.domains, dtype, salt) for salt in range(2))
@@ -77,7 +77,7 @@ def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
         yield Call(function, natural, kwargs=kwargs), faults
     both = faults + list(faults_of(oracle.domains, len(natural)))
     yield Call("kl", (natural, other), kwargs=kwargs), both
-    # the metric need not depend on a slot of the whole line
+    # the metric may be independent of a slot whose domain is the whole line
     half_lines = [fault for fault in faults if oracle.domains[fault.array] == "positive"]
     yield Call("whiten", (natural, other), kwargs=kwargs), half_lines
     theta = good(family, ("positive",), dtype, 2)
@@ -88,7 +88,7 @@ def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
 
 
 def elementwise(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
-    """Faults in the arrays of an elementwise family."""
+    """Check the faults in the arrays of an elementwise family."""
     for call, faults in cases(family, dtype):
         found = []
         for fault in faults:
@@ -100,7 +100,7 @@ def elementwise(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 
 def full_cases(dtype: str) -> Iterator[tuple[str, Call, str]]:
-    """Stacks of three matrices whose second is outside the domain, and what the refusal must name."""
+    """Yield stacks of three matrices, the second outside the domain, and the index that the error must name."""
     xi, matrix = full_gaussian.natural(5, 10.0, dtype, "domain")
     matrices = np.stack([matrix] * 3)
     vectors = np.stack([xi] * 3)
@@ -121,7 +121,7 @@ def full_cases(dtype: str) -> Iterator[tuple[str, Call, str]]:
 
 
 def full(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
-    """Matrices outside the domain, by function."""
+    """Check matrices outside the domain, function by function."""
     found: dict[str, list[str]] = {}
     for label, call, index in full_cases(dtype):
         wrong = complaint(namespace, call, index)
@@ -132,5 +132,5 @@ def full(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 
 def checks(namespace: Any, family: str, dtype: str) -> list[Check]:
-    """Every domain check of one family and one type."""
+    """Return all domain checks of one family and dtype."""
     return list((elementwise if lookup.family(family).structure == "coordinates" else full)(namespace, family, dtype))

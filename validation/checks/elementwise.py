@@ -1,14 +1,13 @@
 """Accuracy of the elementwise kernels against mpmath, coordinate by coordinate.
 
-Without a transcendental function: 2 ulp of the largest term, in float32 and in float64 (`validation.oracles.lines`
-and the family state the terms); 4 where two lines are fused, the second of which starts from the first's rounded
-result. With one: relative to the largest term, or to 1 where that is larger (a digamma has a zero), at most the
-tolerance that the family's oracle states in float64; 2 ulp of the largest term in float32, whose kernels compute in
-float64.
+Formulas without a transcendental function: 2 ulp of the largest term in either dtype (`validation.oracles.lines` and
+the family state the terms), and 4 ulp for two fused lines, because the second starts from the rounded result of the
+first. Formulas with one: in float64 the tolerance of the family's oracle, relative to the larger of the largest term
+and 1 (a digamma has a zero); in float32, whose kernels compute in float64, 2 ulp of the largest term.
 
-An inverse map without a closed form may be ill-conditioned, so it is measured as a backward error: to first order the
-smallest delta for which the result is the exact image of ``mu (1 + delta)``: 1e-13 in float64, and in float32, where
-the results are rounded, 2 units of relative spacing.
+An inverse map without a closed form may be ill-conditioned, so its error is a backward error: to first order, the
+smallest delta for which the result is the exact inverse of ``mu (1 + delta)``. It is at most 1e-13 in float64, and 2
+units of relative spacing in float32, whose results are rounded.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ INVERSE_TOLERANCE = 1e-13
 
 
 def coordinates(name: str) -> Coordinates:
-    """The oracle of a factorising family."""
+    """Return the oracle of a factorising family."""
     found = lookup.family(name)
     assert isinstance(found, Coordinates), f"{name}: expected a factorising family's oracle"
     return found
 
 
 def results_match(call: Call, slots: tuple[Any, ...], expected: list[Any], dtype: str) -> str:
-    """What is wrong with the form of a result, or nothing: one array a slot, of the inputs' type and shape."""
+    """Return how a result differs from one array per slot of the inputs' dtype and shape, or an empty string."""
     if not isinstance(slots, tuple) or len(slots) != len(expected):
         return f"{call.function} returned {type(slots).__name__}, expected a tuple of {len(expected)} arrays"
     for slot, template in zip(slots, expected, strict=True):
@@ -49,7 +48,7 @@ def results_match(call: Call, slots: tuple[Any, ...], expected: list[Any], dtype
 
 
 def slot_errors(got: Any, terms: list[Terms], dtype: str, scaled: bool) -> list[float]:
-    """The error of every coordinate of one slot, in ulps of the largest term or (``scaled``) relative to it."""
+    """Return the errors of one slot's coordinates in ulps of the largest term, or relative to it (`scaled`)."""
     values = got.ravel().tolist()
     if scaled:
         return [scaled_error(value, term, floor=1.0) for value, term in zip(values, terms, strict=True)]
@@ -57,7 +56,7 @@ def slot_errors(got: Any, terms: list[Terms], dtype: str, scaled: bool) -> list[
 
 
 def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """One ADMM line at one set of points."""
+    """Check one ADMM line at one set of points."""
     slots = invoke(namespace, call)
     formulas = lines.LINES[call.function].formulas
     templates = next(argument for argument in call.args if isinstance(argument, tuple))
@@ -65,7 +64,7 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     if complaint:
         return failed(f"{call.function}: {call.label}", "ulp", family, dtype, complaint)
     errors: list[float] = []
-    sums = len(formulas)  # a sum of three terms rounds twice, the second time perhaps two binades above the largest
+    sums = len(formulas)  # a sum of three terms rounds twice, the second time up to two binades above the largest term
     for number, got in enumerate(slots):
         result, slot = divmod(number, len(templates))
         columns = [exact(array.ravel().tolist()) for array in call.slot(slot)]
@@ -85,7 +84,7 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """One parameter map, or the natural gradient, at one set of points."""
+    """Check one parameter map, or the natural gradient, at one set of points."""
     name = f"{call.function}: {call.label}"
     slots = invoke(namespace, call)
     oracle = coordinates(family)
@@ -108,7 +107,8 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def backward_error(family: Coordinates, natural: Sequence[float], mu: Sequence[float]) -> float:
-    """The smallest relative change of mu that makes the result exact, to first order; infinite outside the domain."""
+    """Return, to first order, the smallest relative change of mu that makes the result exact; infinite outside the
+    domain."""
     inside = all(math.isfinite(x) and (x > 0 or d == "real") for x, d in zip(natural, family.domains, strict=True))
     if not inside:
         return math.inf
@@ -119,7 +119,7 @@ def backward_error(family: Coordinates, natural: Sequence[float], mu: Sequence[f
 
 
 def inverse_check(namespace: Any, name: str, dtype: str, count: int = 1500) -> Check:
-    """natural_from_expectation of a family that has no closed form for it."""
+    """Check `natural_from_expectation` of a family that has no closed form of it."""
     family = coordinates(name)
     tolerance = INVERSE_TOLERANCE if dtype == "float64" else 2.0 * epsilon(dtype)
     with mpmath.workdps(DIGITS):
@@ -132,7 +132,7 @@ def inverse_check(namespace: Any, name: str, dtype: str, count: int = 1500) -> C
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, map_count: int = 8001) -> list[Check]:
-    """Every elementwise kernel of one elementwise family and one type; maps, which round more often, at more points."""
+    """Check all elementwise kernels of one family and dtype; maps, which round more often, at more points."""
     oracle = coordinates(family)
     with mpmath.workdps(DIGITS):
         found = [linear_check(namespace, family, dtype, call) for call in lines.calls(oracle, dtype, count)]

@@ -1,8 +1,8 @@
-"""The full Gaussian: the elementwise lines in ulps, products entry by entry, solves and inverses by their residual.
+"""Accuracy of the full Gaussian: ADMM lines in ulps, products entry by entry, solves and inverses by their residual.
 
-Tolerances, with d the dimension and eps the spacing of the type at 1: 2 ulp of the largest term for the ADMM lines;
-d eps (at least 4 eps) for a product relative to the sum of its terms' magnitudes and for the residual of a solve or an
-inverse relative to the norms of its factors; exact symmetry for every matrix that is returned.
+Tolerances, with d the dimension and eps the spacing of the dtype at 1: 2 ulp of the largest term for the ADMM lines;
+d eps (at least 4 eps) for a product, relative to the sum of its terms' magnitudes, and for the residual of a solve or
+inverse, relative to the norms of its factors. Returned matrices are exactly symmetric.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def bound(size: int) -> float:
 
 
 def linear_calls(size: int, dtype: str) -> Iterator[Call]:
-    """The ADMM lines on vectors and symmetric matrices, at ordinary and cancelling points."""
+    """Yield the ADMM lines on vectors and symmetric matrices, at ordinary and cancelling points."""
     rng = generator("full linear", size, dtype)
 
     def dual() -> tuple[Array, Array]:
@@ -56,7 +56,7 @@ def linear_calls(size: int, dtype: str) -> Iterator[Call]:
 
 
 def linear_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Check]:
-    """The ADMM lines against mpmath, and the fused ones against the two calls that they stand for."""
+    """Check the ADMM lines against mpmath, and the fused ones against the two calls that they replace."""
     with mpmath.workdps(DIGITS):
         for size in sizes:
             for call in linear_calls(size, dtype):
@@ -66,7 +66,7 @@ def linear_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterato
 
 
 def asymmetry(matrix: Array) -> float:
-    """How many pairs of entries differ across the diagonal."""
+    """Return the number of entries that differ from their mirror entry."""
     return float(np.sum(matrix != np.swapaxes(matrix, -1, -2)))
 
 
@@ -84,7 +84,7 @@ def standard_errors(namespace: Any, size: int, condition: float, dtype: str) -> 
 
 
 def expectation_errors(namespace: Any, size: int, condition: float, dtype: str) -> dict[str, float]:
-    """Errors of the two maps between natural and expectation parameters, in units of eps; asymmetry counts fully."""
+    """Errors of the two maps between natural and expectation parameters in units of eps, plus the asymmetry."""
     xi, matrix = oracle.natural(size, condition, dtype)
     mean, second = namespace.expectation_from_natural(xi, matrix)
     back_xi, back = namespace.natural_from_expectation(mean, second)
@@ -98,7 +98,7 @@ def expectation_errors(namespace: Any, size: int, condition: float, dtype: str) 
 
 
 def gradient_errors(namespace: Any, size: int, condition: float, dtype: str) -> dict[str, float]:
-    """Errors of the natural gradient, the cancelling point g = H m included."""
+    """Errors of the natural gradient at a random point and at g = H m, which cancels, in units of eps."""
     rng = generator("full gradient", size, condition, dtype)
     mean, hessian = rng.normal(size=size).astype(dtype), oracle.symmetric(rng, size, dtype)
     balanced = (hessian.astype("float64") @ mean).astype(dtype)
@@ -111,7 +111,7 @@ def gradient_errors(namespace: Any, size: int, condition: float, dtype: str) -> 
 
 
 def residual_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Check]:
-    """Every map, by size; the worst condition number counts."""
+    """Check all maps by size, at the worst condition number."""
     measures: tuple[Callable[[Any, int, float, str], dict[str, float]], ...]
     measures = (standard_errors, expectation_errors, gradient_errors)
     for size in sizes:
@@ -126,7 +126,7 @@ def residual_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Itera
 
 
 def map_calls(size: int, dtype: str) -> list[Call]:
-    """One call of every array-valued map."""
+    """Return one call of every array-valued map."""
     rng = generator("full maps", size, dtype)
     xi, matrix = oracle.natural(size, 10.0, dtype)
     mean = rng.normal(size=size).astype(dtype)
@@ -143,7 +143,7 @@ def map_calls(size: int, dtype: str) -> list[Call]:
 
 
 def stacked(calls: list[Call]) -> Call:
-    """Calls of the same function and scalars as one call with a leading client axis."""
+    """Return calls of one function with equal scalars as one call with a leading client axis."""
 
     def join(position: int) -> Any:
         given = [call.args[position] for call in calls]
@@ -155,7 +155,7 @@ def stacked(calls: list[Call]) -> Call:
 
 
 def layout_checks(namespace: Any, dtype: str) -> Iterator[Check]:
-    """A stack over clients equals the loop over clients, `out=` receives the result, inputs stay as they were."""
+    """Check that a stack over clients equals a loop, `out=` receives the result, and inputs are unchanged."""
     size = 7
     variants = [map_calls(size, dtype) + list(linear_calls(size, dtype)) for _ in range(3)]
     for number, variant in enumerate(variants):
@@ -178,7 +178,7 @@ def layout_checks(namespace: Any, dtype: str) -> Iterator[Check]:
 
 
 def checks(namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZES) -> list[Check]:
-    """Every map and ADMM line of the full Gaussian in one type."""
+    """Return all checks of maps and ADMM lines of the full Gaussian in one dtype."""
     assert family == FAMILY
     small = tuple(size for size in SMALL if size <= max(sizes))
     return [

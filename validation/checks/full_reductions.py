@@ -1,10 +1,10 @@
 """Log-partition, entropy and KL of the full Gaussian against mpmath at 50 digits, and against torch at larger sizes.
 
-Log-partition and entropy: 1e-13 relative to the larger term, times the condition number over 1000 where that is more
-(the quadratic form is as ill-conditioned as its matrix). KL is relative to its value, condition 1 and 1e4: 1e-6 where
-it is about 1e-12, 1e-8 at 1e-8, from 1e-4 on 1e-10 times the same factor, 1e-13 between precisions that differ by a
-factor up to e, and 1e-12 between precisions many decades apart. Reductions are float64 on the exact inputs, so the
-array type does not change the tolerance.
+Log-partition and entropy: 1e-13 relative to the larger term, times condition number / 1000 if that exceeds 1, because
+the quadratic form is as ill-conditioned as its matrix. KL, relative to its value: 1e-6 if it is about 1e-12, 1e-8 at
+1e-8, 1e-10 times the same factor from 1e-4, 1e-13 between precisions that differ by a factor up to e, and 1e-12 between
+precisions that differ by many decades. Reductions are float64 on exact inputs, so tolerances do not depend on the
+dtype of the arrays.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Pair = tuple[Array, Array]
 
 
 def stack(naturals: list[Pair]) -> Pair:
-    """Naturals of one size with a leading axis."""
+    """Stack natural parameters of one size along a leading axis."""
     return np.stack([xi for xi, _ in naturals]), np.stack([matrix for _, matrix in naturals])
 
 
 def row_errors(got: Any, values: list[Any], scales: list[Any]) -> list[float]:
-    """Error of every matrix's value relative to its scale; infinite for a result of the wrong form."""
+    """Return the error of every value relative to its scale; infinite for a result of the wrong shape or dtype."""
     numbers = np.asarray(got)
     if numbers.shape != (len(values),) or numbers.dtype != np.float64 or not np.all(np.isfinite(numbers)):
         return [float("inf")]
@@ -47,12 +47,12 @@ def row_errors(got: Any, values: list[Any], scales: list[Any]) -> list[float]:
 
 
 def conditioned(tolerance: float, condition: float) -> float:
-    """The tolerance times the condition number over 1000 where that is more than 1."""
+    """Return the tolerance times condition number / 1000, if that factor exceeds 1."""
     return tolerance * max(1.0, condition / 1000.0)
 
 
 def sum_checks(namespace: Any, dtype: str, function: str, sizes: tuple[int, ...]) -> Iterator[Check]:
-    """log_partition or entropy: a value a matrix, and their sum."""
+    """Check `log_partition` or `entropy`: one value per matrix, and the sum."""
     formula = oracle.log_partition if function == "log_partition" else oracle.entropy
     for condition in CONDITIONS:
         errors = []
@@ -72,7 +72,7 @@ def sum_checks(namespace: Any, dtype: str, function: str, sizes: tuple[int, ...]
 
 
 def near(size: int, condition: float, target: float, ratio: float, dtype: str, index: int) -> tuple[Pair, Pair]:
-    """A pair whose KL is about ``target``: a step of sqrt(target) in the geometry of the first."""
+    """Return a pair whose KL is about `target`: they differ by sqrt(target) in the metric of the first."""
     rng = generator("full near", size, condition, target, ratio, dtype, index)
     matrix = oracle.spd(rng, size, condition, "float64")
     factor = np.linalg.cholesky(matrix)
@@ -99,7 +99,7 @@ def kl_checks(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Iterator[Ch
 
 
 def far_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
-    """Pairs that have nothing to do with each other: precisions up to 20 decades apart, in either direction."""
+    """Check unrelated pairs whose precisions differ by up to 20 decades in either direction."""
     errors: list[float] = []
     for size in sizes:
         for index, decades in enumerate((0.0, 4.0, -4.0, 10.0, -10.0)):
@@ -112,7 +112,7 @@ def far_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
 
 
 def moderate_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
-    """Pairs whose precisions differ by factors up to e: where series end and logarithms begin."""
+    """Check pairs whose precisions differ by factors up to e, around the change from series to logarithms."""
     errors: list[float] = []
     for size in sizes:
         for step in range(1, 21):
@@ -129,7 +129,7 @@ def moderate_check(namespace: Any, dtype: str, sizes: tuple[int, ...]) -> Check:
 def kl_errors(
     namespace: Any, dtype: str, sizes: tuple[int, ...], target: float, condition: float, ratio: float
 ) -> list[float]:
-    """Relative errors of KL of single matrices, of stacks, and of a stack's sum."""
+    """Return relative errors of the KL of single matrices, of stacks, and of the sum over a stack."""
     errors: list[float] = []
     for size in sizes:
         pairs = [near(size, condition, target, ratio, dtype, index) for index in range(2)]
@@ -142,7 +142,7 @@ def kl_errors(
 
 
 def sign_check(namespace: Any, dtype: str) -> Check:
-    """KL is 0 between equal arguments and not negative between neighbours."""
+    """Check that KL is 0 between equal arguments and not negative between neighbours."""
     lowest = []
     for size in SIZES:
         for condition in (1.0, 1e4):
@@ -153,7 +153,7 @@ def sign_check(namespace: Any, dtype: str) -> Check:
 
 
 def torch_checks(namespace: Any, dtype: str) -> Iterator[Check]:
-    """Sizes beyond the reach of mpmath, against torch.distributions and torch's log-determinant."""
+    """Check sizes that are too large for mpmath against torch.distributions and torch's log-determinant."""
     import torch
 
     for size in LARGE:
@@ -170,7 +170,7 @@ def torch_checks(namespace: Any, dtype: str) -> Iterator[Check]:
 
 
 def checks(namespace: Any, family: str, dtype: str, sizes: tuple[int, ...] = SIZES, large: bool = True) -> list[Check]:
-    """Every reduction check of the full Gaussian in one type."""
+    """Return all reduction checks of the full Gaussian in one dtype."""
     assert family == FAMILY
     with mpmath.workdps(DIGITS):
         found = list(sum_checks(namespace, dtype, "log_partition", sizes))

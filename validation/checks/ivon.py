@@ -1,8 +1,9 @@
-"""The IVON kernels: the generator's known answers, the accuracy of every sweep in ulps against mpmath, and what must
-not depend on layout, rows, threads, or on whether normals are stored or drawn again.
+"""Checks of the IVON kernels: the generator's known answers, accuracy of every sweep against mpmath, and independence
+of layout, rows, threads, and of whether normals are stored or drawn again.
 
-Accuracy: at most `NORMAL_ULPS` for a normal, of the exact Box-Muller of its words, and `ULPS` of the largest term for
-the sweeps. Everything else is an equality bit for bit: the value of a check is the number of coordinates that differ.
+Accuracy: at most `NORMAL_ULPS` for a normal, relative to the exact Box-Muller transform of its words, and `ULPS` of the
+largest term for a sweep. All other checks are equalities bit for bit: their value is the number of coordinates that
+differ.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .layout import different
 FAMILY = "ivon"
 NORMAL_ULPS = 4.0
 ULPS = 4.0
-LARGE = 300_001  # odd, and above the size from which kernels run in parallel
+LARGE = 300_001  # odd, and above the size at which kernels start to run in parallel
 SIZES = (1, 2, 31, 33, 127, 129, 255, 257, 1023)
 ADDRESSES = ((0, 0), (2**64 - 1, 2**64 - 1), (0x0123456789ABCDEF, 7), (42, 2**40 + 1))
 HYPER = {"ess": 3e3, "lr": 0.03, "beta1": 0.9, "beta2": 0.97, "debias": 0.4}
@@ -30,7 +31,7 @@ DIFFER = "coordinates that differ"
 
 
 def bitwise(name: str, dtype: str, left: Iterable[Array], right: Iterable[Array]) -> Check:
-    """The two results are the same numbers."""
+    """Check that two results are equal bit for bit."""
     return check(name, "layout", FAMILY, dtype, different(tuple(left), tuple(right)), 0.0, DIFFER)
 
 
@@ -58,13 +59,13 @@ def state(p: Mapping[str, Array]) -> tuple[Any, ...]:
 
 
 def known_answers() -> Check:
-    """The plain generator that the normals are compared with gives the published words."""
+    """Check that the oracle's generator returns the published words."""
     wrong = sum(oracle.philox(counter, key) != words for counter, key, words in oracle.KNOWN_ANSWERS)
     return check("Philox 4x32-10: known answers", "normals", FAMILY, "-", wrong, 0.0, "blocks that differ")
 
 
 def normal_check(namespace: Any, dtype: str, count: int) -> Check:
-    """Normals at addresses with extreme seeds and steps, at coordinates on both sides of tiles."""
+    """Check normals at extreme seeds and steps, at coordinates on both sides of tile boundaries."""
     errors = []
     for seed, step in ADDRESSES:
         drawn = namespace.noise(seed, step, out=np.empty(count, dtype))
@@ -75,7 +76,7 @@ def normal_check(namespace: Any, dtype: str, count: int) -> Check:
 
 
 def normal_layout(namespace: Any, dtype: str) -> Iterator[Check]:
-    """A normal depends on its address alone."""
+    """Check that a normal depends on seed, step and coordinate alone."""
     whole = namespace.noise(5, 9, out=np.empty(LARGE, dtype))
     parts = [namespace.noise(5, 9, out=np.empty(n, dtype)) for n in SIZES]
     yield bitwise("noise: odd sizes", dtype, parts, [whole[:n] for n in SIZES])
@@ -106,7 +107,7 @@ def sweep_results(namespace: Any, p: Mapping[str, Array], hyper: Mapping[str, An
 
 
 def expected_terms(name: str, x: Mapping[str, Any], c: Mapping[str, Any]) -> list[list[Any]]:
-    """The terms of every result of a sweep at one point."""
+    """Return the terms of every result of a sweep at one point."""
     if name == "sample":
         return [[x["m"], c["inverse"] * x["eps"] / mpmath.sqrt(x["s"])]]
     if name == "accumulate":
@@ -151,7 +152,7 @@ def accuracy_checks(namespace: Any, dtype: str, count: int) -> Iterator[Check]:
 
 
 def drawn_checks(namespace: Any, dtype: str) -> Iterator[Check]:
-    """Stored and regenerated normals, the fused pass and its parts, in place and not: one result."""
+    """Check that stored and redrawn normals, the fused pass and its parts, in place and not, give equal results."""
     p = points(dtype, (LARGE,), "drawn")
     m, s, v, cavity = state(p)
     old, new = (namespace.noise(3, t, out=np.empty(LARGE, dtype)) for t in (10, 11))
@@ -177,7 +178,7 @@ def drawn_checks(namespace: Any, dtype: str) -> Iterator[Check]:
 
 
 class use_threads:
-    """A number of threads for a block."""
+    """Context in which kernels use a given number of threads."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -195,7 +196,7 @@ class use_threads:
 
 
 def size_checks(namespace: Any, dtype: str, sizes: Sequence[int] = SIZES) -> Iterator[Check]:
-    """The first coordinates of a sweep do not depend on how many follow."""
+    """Check that the first coordinates of a sweep do not depend on how many follow."""
     p = points(dtype, (max(sizes),), "sizes")
     whole = sweep_results(namespace, p, HYPER)
     small = {n: sweep_results(namespace, {k: a[:n].copy() for k, a in p.items()}, HYPER) for n in sizes}
@@ -205,7 +206,8 @@ def size_checks(namespace: Any, dtype: str, sizes: Sequence[int] = SIZES) -> Ite
 
 
 def row_checks(namespace: Any, dtype: str, width: int) -> Iterator[Check]:
-    """Clients as rows, each with its own scalars, seed and steps, equal clients alone; shared arrays are repeated."""
+    """Check that clients as rows, with scalars, seed and steps per row, equal single clients, and that shared arrays
+    equal repeated ones."""
     clients = 3
     p = points(dtype, (clients, width), "rows")
     scalars = {k: np.array([x, x * 0.9, x * 0.5]) for k, x in {**HYPER, "clip": 0.7}.items()}
@@ -239,7 +241,7 @@ def row_checks(namespace: Any, dtype: str, width: int) -> Iterator[Check]:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, large: bool = True) -> list[Check]:
-    """Every check of the IVON kernels in one type; `large` includes those at sizes that run in parallel."""
+    """Return all checks of the IVON kernels in one dtype; `large` includes those at sizes that run in parallel."""
     with mpmath.workdps(DIGITS):
         found = [
             known_answers(),

@@ -1,7 +1,7 @@
-"""What must not depend on how arrays are laid out: size, thread count, client axis, `out=`, aliasing.
+"""Checks that results do not depend on size, thread count, client axis, `out=` or aliasing.
 
-An elementwise kernel does the same arithmetic at every coordinate, so all of these are equalities bit for bit; the
-value of a check is the number of coordinates that differ and its tolerance is 0.
+An elementwise kernel does the same arithmetic at every coordinate, so these are equalities bit for bit. The value of a
+check is the number of coordinates that differ; its tolerance is 0.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .elementwise import coordinates
 
 GROUP = "layout"
 ODD_SIZES = (1, 2, 3, 7, 31, 33, 255, 1023)
-LARGE = 300_001  # odd, and above the size from which kernels run in parallel
+LARGE = 300_001  # odd, and above the size at which kernels start to run in parallel
 CLIENTS = 3
 DETAIL = "coordinates that differ"
 
 
 def different(left: tuple[Array, ...], right: tuple[Array, ...]) -> float:
-    """How many coordinates differ in their bits' meaning; infinite if the shapes or types do."""
+    """Return the number of unequal coordinates; infinite if shapes or dtypes differ."""
     if len(left) != len(right):
         return float("inf")
     count = 0
@@ -38,30 +38,30 @@ def different(left: tuple[Array, ...], right: tuple[Array, ...]) -> float:
 
 
 def joined(parts: list[tuple[Array, ...]]) -> tuple[Array, ...]:
-    """Slots of several calls joined along the last axis."""
+    """Concatenate the slots of several results along the last axis."""
     return tuple(np.concatenate(slots, axis=-1) for slots in zip(*parts, strict=True))
 
 
 def sample_calls(family: str, dtype: str, count: int) -> list[Call]:
-    """One ordinary call of every array-valued elementwise kernel, at ``count`` coordinates."""
+    """Return one ordinary call of every array-valued elementwise kernel, at `count` coordinates."""
     chosen: dict[str, Call] = {}
     oracle = coordinates(family)
     for call in lines.calls(oracle, dtype, count) + oracle.calls(dtype, count):
         chosen.setdefault(call.function, call)
     if not oracle.has_inverse:
-        mu = oracle.inverse_points(dtype, count + 40)  # a few may lie outside the domain once rounded
+        mu = oracle.inverse_points(dtype, count + 40)  # rounding may move a few outside the domain
         mu = tuple(np.ascontiguousarray(slot[:count]) for slot in mu)
         chosen["natural_from_expectation"] = Call("natural_from_expectation", mu, kwargs=oracle.fixed)
     return list(chosen.values())
 
 
 def window(call: Call, start: int, stop: int) -> Call:
-    """The call on coordinates ``start:stop`` of every array."""
+    """Return the call on coordinates `start:stop` of every array."""
     return call.mapped(lambda array: np.ascontiguousarray(array[..., start:stop]))
 
 
 def size_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """Sizes around a vector register's: the first n coordinates of a call equal the call on the first n coordinates."""
+    """Check at sizes around that of a vector register that the first n coordinates do not depend on the others."""
     whole = invoke(namespace, call)
     bad = 0.0
     for size in ODD_SIZES:
@@ -71,7 +71,7 @@ def size_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def large_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """A call large enough to run in parallel equals the same coordinates in small serial calls."""
+    """Check that a call large enough to run in parallel equals small serial calls."""
     count = call.arrays()[0].size
     repeats = LARGE // count + 1
     large = call.mapped(lambda array: np.ascontiguousarray(np.tile(array, repeats)[:LARGE]))
@@ -88,18 +88,18 @@ def large_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def stacked(array: Array) -> Array:
-    """The array as CLIENTS rows, a remainder dropped."""
+    """Return the array as CLIENTS rows without the remainder."""
     width = array.shape[-1] // CLIENTS
     return np.ascontiguousarray(array[: CLIENTS * width].reshape(CLIENTS, width))
 
 
 def client_row(array: Array, client: int) -> Array:
-    """One client's row, as an array of its own."""
+    """Return a copy of one client's row."""
     return np.asarray(array[client].copy())
 
 
 def client_axis_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """A leading client axis equals a loop over clients."""
+    """Check that a leading client axis equals a loop over clients."""
     stack = call.mapped(stacked)
     rows = [invoke(namespace, stack.mapped(partial(client_row, client=k))) for k in range(CLIENTS)]
     loop = tuple(np.stack(slots) for slots in zip(*rows, strict=True))
@@ -115,7 +115,7 @@ def client_axis_check(namespace: Any, family: str, dtype: str, call: Call) -> Ch
 
 
 def broadcast_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
-    """The server's natural parameter, which has no client axis, is shared by every client."""
+    """Check that a natural parameter without client axis is shared by all clients."""
     rng, oracle = generator("broadcast", family, dtype), coordinates(family)
     shared = oracle.natural_points(rng, count, 2.0, dtype)
     wide = count * CLIENTS
@@ -135,7 +135,7 @@ def broadcast_checks(namespace: Any, family: str, dtype: str, count: int) -> Ite
 
 
 def out_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """`out=` receives the result, is what is returned, and no input changes."""
+    """Check that `out=` receives the result and is returned, and that no input changes."""
     name = f"{call.function}: out="
     expected = invoke(namespace, call)
     out = tuple(np.full_like(slot, 0.125) for slot in expected)
@@ -148,7 +148,7 @@ def out_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def fused_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """`round_update` gives, bit for bit, the dual of `dual_update` and then its `server_contribution`."""
+    """Check that `round_update` equals `dual_update` followed by `server_contribution` bit for bit."""
     dual, server, client, rho, damping, alpha, clients = call.args
     new = namespace.dual_update(dual, server, client, rho, damping)
     expected = (*new, *namespace.server_contribution(client, new, alpha, clients))
@@ -157,12 +157,12 @@ def fused_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterator[Check]:
-    """`out=` may be an input of the same slot, for every tuple argument of an ADMM line and every map's input."""
+    """Check that `out=` may be an input of the same slot: every tuple argument of an ADMM line, the inputs of a map."""
     expected = invoke(namespace, call)
     positions = [index for index, argument in enumerate(call.args) if isinstance(argument, tuple)]
     for position in positions or [0]:
         fresh = call.mapped(lambda array: array.copy())
-        # the last inputs: those that a natural gradient's results are computed from
+        # the last inputs, from which the results of a natural gradient are computed
         out = fresh.args[position] if positions else tuple(fresh.arrays()[-len(expected) :])
         out += tuple(np.empty_like(slot) for slot in expected[len(out) :])
         invoke(namespace, fresh, out=out)
@@ -171,7 +171,7 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
 
 
 def server_total_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
-    """The sum over clients: odd sizes and tiles change nothing."""
+    """Check that the sum over clients does not depend on odd sizes or tiles."""
     rng, oracle = generator("total", family, dtype), coordinates(family)
     clients = 5
     client = tuple(slot.reshape(clients, count) for slot in oracle.natural_points(rng, clients * count, 2.0, dtype))
@@ -189,7 +189,7 @@ def server_total_checks(namespace: Any, family: str, dtype: str, count: int) -> 
 
 
 def strided_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
-    """A non-contiguous input is either refused by name or gives the same numbers; it is never misread."""
+    """Check that a non-contiguous input is refused by name or gives equal numbers."""
     name = f"{call.function}: strided input"
     expected = invoke(namespace, call)
     strided = call.mapped(lambda array: np.repeat(array, 2)[::2])
@@ -202,7 +202,7 @@ def strided_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 1025) -> list[Check]:
-    """Every layout check of one elementwise family and one type."""
+    """Return all layout checks of one elementwise family and dtype."""
     found: list[Check] = []
     for call in sample_calls(family, dtype, count):
         found.append(size_check(namespace, family, dtype, call))

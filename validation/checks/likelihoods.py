@@ -1,7 +1,7 @@
-"""Every likelihood's expectations against what its oracle's loss implies (`validation.oracles.likelihood`).
+"""Checks of the likelihoods' expectations against the losses of their oracles (`validation.oracles.likelihood`).
 
-Under a full, a diagonal and an isotropic Gaussian: E l, E grad l and E Hessian l relative to the size of their terms,
-1e-11; under a gamma: E l and the natural gradient, 1e-12 of the larger of 1 and the value.
+Under full, diagonal and isotropic Gaussians: E l, E grad l and E Hessian l to 1e-11 of the size of their terms. Under a
+gamma: E l and the natural gradient to 1e-12 of the larger of 1 and the value.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DETAIL = "relative to the size of the terms"
 
 
 def posteriors(dimension: int) -> Iterator[tuple[str, Array, Array, Array]]:
-    """(kind, mean, precision as the kind takes it, covariance): a matrix, a vector, a number."""
+    """Yield (kind, mean, precision, covariance) with a precision matrix, vector and number."""
     rng = generator("likelihood posteriors", dimension)
     factor, mean = rng.normal(size=(dimension, dimension)), rng.normal(size=dimension)
     matrix, vector = factor @ factor.T + np.eye(dimension), rng.uniform(0.5, 3.0, dimension)
@@ -35,7 +35,7 @@ def posteriors(dimension: int) -> Iterator[tuple[str, Array, Array, Array]]:
 
 
 def differences(got: tuple[Any, Any, Any], expected: Moments) -> list[float]:
-    """Errors of (E l, E grad l, E Hessian l) by the size of their terms; infinite for a result of another shape."""
+    """Return the errors of (E l, E grad l, E Hessian l) relative to their terms; infinite for a wrong shape."""
     value, gradient, hessian = got
     wanted = expected.hessian if hessian is None or np.ndim(hessian) == 2 else np.diag(expected.hessian)
     pairs: list[tuple[Any, Any]] = [(value, expected.value), (gradient, expected.gradient)]
@@ -48,7 +48,7 @@ def differences(got: tuple[Any, Any, Any], expected: Moments) -> list[float]:
 
 
 def gaussian_checks(name: str, case: GaussianCase) -> Iterator[Check]:
-    """The expectations, by posterior; the whole Hessian where a client offers it; the delta method."""
+    """Check the expectations per posterior, the whole Hessian of clients that have it, and the delta method."""
     for kind, mean, precision, covariance in posteriors(case.dimension):
         posterior = badmm.Gaussian(mean, precision)
         expected = case.moments(mean, covariance, False)
@@ -64,7 +64,7 @@ def gaussian_checks(name: str, case: GaussianCase) -> Iterator[Check]:
 
 
 def rate_checks(name: str, case: Rate) -> Iterator[Check]:
-    """E l and the natural gradient under gammas."""
+    """Check E l and the natural gradient under gammas."""
     rng, count = generator("likelihood rates", name), len(case.losses)
     shape, rate = rng.uniform(0.6, 9.0, count), rng.uniform(0.4, 3.0, count)
     values, gradients = zip(*case.moments(shape, rate), strict=True)
@@ -84,7 +84,7 @@ def rate_checks(name: str, case: Rate) -> Iterator[Check]:
 
 
 def checks(name: str, cases: Callable[[], Iterable[Any]]) -> list[Check]:
-    """Every case of one likelihood."""
+    """Return the checks of all cases of one likelihood."""
     found: list[Check] = []
     for case in cases():
         found += rate_checks(name, case) if isinstance(case, Rate) else gaussian_checks(name, case)

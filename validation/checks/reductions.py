@@ -1,10 +1,10 @@
-"""Reductions of the elementwise families: log-partition, entropy and KL, in both axes.
+"""Checks of the reductions of elementwise families along both axes: log-partition, entropy, KL.
 
-Reductions accumulate in float64 whatever the arrays' type, so one tolerance serves both: a row of 25 coordinates to
-2e-14 of the sum of its coordinates' largest terms, a sum over everything to 1e-13 (the entropy of a gamma, whose
-terms cancel at a large shape, relative to its value or 1, whichever is larger). KL is relative to its value: 1e-6
-where it is about 1e-12, 1e-10 where it is 1e-4 or more, 1e-13 between parameters moderately or many decades apart; it
-is 0 between equal arguments and never negative.
+Reductions accumulate in float64 whatever the dtype of the arrays, so tolerances do not depend on it. Log-partition and
+entropy: 2e-14 of the sum of the coordinates' largest terms for a row of 25 coordinates, 1e-13 for a sum over everything
+(the entropy of a gamma, whose terms cancel at a large shape, relative to the larger of its value and 1). KL, relative
+to its value: 1e-6 if it is about 1e-12, 1e-10 if it is at least 1e-4, 1e-13 between parameters that differ moderately
+or by many decades. KL is 0 between equal arguments and never negative.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..ulps import DIGITS, exact
 from .elementwise import coordinates
 
 WIDTH = 25
-LARGE_ROWS = 12_001  # of WIDTH coordinates: above the size from which kernels run in parallel
+LARGE_ROWS = 12_001  # of WIDTH coordinates: above the size at which kernels start to run in parallel
 ROW_TOLERANCE = 2e-14
 TOTAL_TOLERANCE = 1e-13
 KL_TOLERANCES = {1e-12: 1e-6, 1e-8: 1e-8, 1e-4: 1e-10, 1.0: 1e-10, 1e4: 1e-10}
@@ -35,7 +35,7 @@ MODERATE_TOLERANCE = 1e-13
 
 
 def keywords(family: str) -> dict[str, float]:
-    """The fixed numbers of a family, keywords of its functions."""
+    """Return the fixed numbers of a family, which are keywords of its functions."""
     return lookup.family(family).fixed
 
 
@@ -45,8 +45,8 @@ def rows(family: str, dtype: str, count: int) -> Slots:
 
 
 def near(family: str, dtype: str, target: float, ratio: float, count: int) -> Pair:
-    """Pairs whose KL is about ``target``: steps of sqrt(target) in standard deviations; a Gaussian's mean is ``ratio``
-    of them."""
+    """Return pairs whose KL is about `target`: they differ by sqrt(target) standard deviations, and the mean of a
+    Gaussian is `ratio` standard deviations."""
     rng, oracle = generator("near", family, dtype, target, ratio), coordinates(family)
     size = (len(oracle.domains), count, WIDTH)
     step = rng.choice((-1.0, 1.0), size) * rng.uniform(0.5, 1.0, size) * np.sqrt(target)
@@ -56,7 +56,7 @@ def near(family: str, dtype: str, target: float, ratio: float, count: int) -> Pa
 
 
 def moderate(family: str, dtype: str, size: float) -> Pair:
-    """Pairs about ``size`` standard deviations, or factors of exp(size), apart: where series end, logarithms begin."""
+    """Return pairs that differ by about `size` standard deviations or factors exp(size), where series end."""
     rng, oracle = generator("moderate", family, dtype, size), coordinates(family)
     shape = (len(oracle.domains), 1, WIDTH)
     step = size * rng.uniform(0.8, 1.2, shape) * rng.choice((-1.0, 1.0), shape)
@@ -64,7 +64,7 @@ def moderate(family: str, dtype: str, size: float) -> Pair:
 
 
 def terms_of_rows(formula: Callable[[Any], Any], natural: Slots, floor: float) -> tuple[list[Any], list[Any]]:
-    """Exact value and scale (the sum of the coordinates' largest terms, or ``floor`` a coordinate) of every row."""
+    """Return the exact value and the scale of every row: Σ over coordinates of the largest term, at least `floor`."""
     values, scales = [], []
     for row in zip(*natural, strict=True):
         points = zip(*(exact(slot.tolist()) for slot in row), strict=True)
@@ -75,7 +75,7 @@ def terms_of_rows(formula: Callable[[Any], Any], natural: Slots, floor: float) -
 
 
 def errors_of(got: Array, values: list[Any], scales: list[Any]) -> list[float]:
-    """``|got - value| / scale`` for every row; infinite where the result has the wrong shape or is not a number."""
+    """Return |got − value| / scale of every row; infinite for a wrong shape or dtype and for NaN."""
     numbers = np.asarray(got)
     if numbers.shape != (len(values),) or numbers.dtype != np.float64 or not np.all(np.isfinite(numbers)):
         return [float("inf")]
@@ -84,7 +84,7 @@ def errors_of(got: Array, values: list[Any], scales: list[Any]) -> list[float]:
 
 
 def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: int) -> Iterator[Check]:
-    """log_partition or entropy, a value a row and summed over everything."""
+    """Check `log_partition` or `entropy`: one value per row, and the sum over everything."""
     oracle = coordinates(family)
     natural, kwargs = rows(family, dtype, count), oracle.fixed
     formula = oracle.entropy if function == "entropy" else oracle.log_partition
@@ -92,7 +92,9 @@ def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: in
     reduce = getattr(namespace, function)
     errors = errors_of(reduce(*natural, axis=-1, **kwargs), values, scales)
     detail = "relative to the coordinates' largest terms"
-    yield check(f"{function}: a value a row", "reduction", family, dtype, max(errors), ROW_TOLERANCE, detail, errors)
+    yield check(
+        f"{function}: one value per row", "reduction", family, dtype, max(errors), ROW_TOLERANCE, detail, errors
+    )
     total = np.array([reduce(*natural, **kwargs)], dtype=np.float64)
     error = errors_of(total, [mpmath.fsum(values)], [mpmath.fsum(scales)])[0]
     yield check(f"{function}: summed", "reduction", family, dtype, error, TOTAL_TOLERANCE, detail)
@@ -109,18 +111,18 @@ def kl_errors(namespace: Any, family: str, pair: Pair) -> tuple[list[float], flo
     try:
         errors = errors_of(namespace.kl(pair.q, pair.p, axis=-1, **kwargs), values, values)
         total = np.array([namespace.kl(pair.q, pair.p, **kwargs)], dtype=np.float64)
-    except ValueError:  # a KL that is finite was refused: as wrong as it can be, and no reason to skip other pairs
+    except ValueError:  # a finite KL was refused: an infinite error, and the other pairs are still checked
         return [math.inf], math.inf
     return errors, errors_of(total, [mpmath.fsum(values)], [mpmath.fsum(values)])[0]
 
 
 def coordinate_pair(pair: Pair) -> Pair:
-    """The same pairs with one coordinate a row, so that no coordinate hides behind a larger one."""
+    """Return the pairs with one coordinate per row, so that no coordinate is hidden by a larger one."""
     return Pair(tuple(s.reshape(-1, 1) for s in pair.q), tuple(s.reshape(-1, 1) for s in pair.p), pair.label)
 
 
 def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[Check]:
-    """KL from 1e-12 to 1e4, coordinate by coordinate and summed."""
+    """Check KL from 1e-12 to 1e4, coordinate by coordinate and summed."""
     oracle = coordinates(family)
     for target, tolerance in KL_TOLERANCES.items():
         for ratio in oracle.ratios:
@@ -141,7 +143,7 @@ def kl_checks(namespace: Any, family: str, dtype: str, count: int) -> Iterator[C
 
 
 def sign_check(namespace: Any, family: str, dtype: str, count: int) -> Check:
-    """KL between equal arguments is 0 and between neighbours, a few ulps apart, is not negative."""
+    """Check that KL is 0 between equal arguments and not negative between arguments that differ by a few ulps."""
     rng = generator("sign", family, dtype, count)
     kwargs = keywords(family)
     p = tuple(slot.reshape(-1, 1) for slot in rows(family, dtype, count))
@@ -155,7 +157,7 @@ def sign_check(namespace: Any, family: str, dtype: str, count: int) -> Check:
 
 
 def large_check(namespace: Any, family: str, dtype: str) -> Check:
-    """The sum over an array above the parallel size equals the exactly rounded sum of its coordinates' values."""
+    """Check that a parallel sum equals the exactly rounded sum of the coordinates' values."""
     natural, kwargs = rows(family, dtype, LARGE_ROWS), keywords(family)
     flat = tuple(slot.ravel() for slot in natural)
     other = tuple(np.ascontiguousarray(np.roll(slot, 1)) for slot in flat)
@@ -172,7 +174,7 @@ def large_check(namespace: Any, family: str, dtype: str) -> Check:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 8, large: bool = True) -> list[Check]:
-    """Every reduction check of one elementwise family and one type."""
+    """Return all reduction checks of one elementwise family and dtype."""
     with mpmath.workdps(DIGITS):
         found = list(sum_checks(namespace, family, dtype, "log_partition", count))
         found += sum_checks(namespace, family, dtype, "entropy", count)

@@ -1,13 +1,13 @@
-"""A whole round put together from the kernels alone, and the sum over clients.
+"""Checks of a whole round of kernels, and of the sum over clients.
 
 With losses linear in mu (gradients G_k) one round of the four lines has a closed form: the client lands on lambda_g +
 (eta_k - G_k)/rho, the dual on G_k at damping 1, and the server at
 
     lambda_g - lambda* = (rho K - gamma)/(rho K + 1) * sum_k (G_k - eta_k),     alpha = 1/(1 + rho K),
 
-from a start with lambda_g = lambda_0 - sum_k eta_k (one-round theorem). The sum over clients is checked on its own
-against mpmath, in ulps of the sum of its terms' magnitudes: max(2, sqrt(K)) in float64, whose rounding errors add up
-like a random walk, and 2 in float32, whose accumulators are float64.
+from a start with lambda_g = lambda_0 - sum_k eta_k (one-round theorem). The sum over clients is compared with mpmath in
+ulps of the sum of its terms' magnitudes: max(2, sqrt(K)) in float64, whose rounding errors grow like a random walk, and
+2 in float32, whose accumulators are float64.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Slots = tuple[Array, ...]
 
 
 def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int) -> Check:
-    """server_total against mpmath."""
+    """Check `server_total` against mpmath."""
     rng = generator("total", family, dtype, clients)
     oracle = lookup.family(family)
     client = oracle.naturals(rng, size, clients, dtype)
@@ -49,7 +49,7 @@ def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int
 
 
 def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype: str) -> float:
-    """Error of one coordinate of the sum over clients."""
+    """Return the error of one coordinate of the sum over clients."""
     if not math.isfinite(value):
         return math.inf
     mean = rounded((1.0 - alpha) / len(naturals), dtype)
@@ -59,7 +59,7 @@ def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype
 
 
 def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Check:
-    """server_total equals the sum of server_contribution over clients, in spacings of the sum of magnitudes."""
+    """Check that `server_total` equals the sum of `server_contribution` over clients."""
     rng, clients = generator("contribution", family, dtype), 6
     oracle = lookup.family(family)
     client = oracle.naturals(rng, size, clients, dtype)
@@ -76,7 +76,7 @@ def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Ch
 
 
 def round_values(namespace: Any, family: str, dtype: str, clients: int, rho: float, damping: float) -> dict[str, float]:
-    """One round with linear losses: errors of client, dual and server against the closed form, in relative spacings."""
+    """Return errors of client, dual and server after one round with linear losses, in relative spacings."""
     rng, size, oracle = generator("round", family, dtype, clients, rho, damping), 4, lookup.family(family)
     gradient = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, size, clients))
     dual = tuple((0.25 * slot).astype(dtype) for slot in gradient)
@@ -106,7 +106,7 @@ def gap(got: Array, wanted: Array, scale: Array) -> float:
 
 
 def round_checks(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
-    """Every setting of penalty and damping, with and without clients that are many."""
+    """Check one round at every penalty and damping, with 1 and with 7 clients."""
     for rho, damping in SETTINGS:
         worst: dict[str, list[float]] = {}
         for clients in (1, 7):
@@ -119,7 +119,7 @@ def round_checks(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 
 def path_checks(namespace: Any, family: str, dtype: str, rounds: int = 12, clients: int = 4) -> Iterator[Check]:
-    """Twelve rounds at damping 1: the first leaves the theorem's error, each later one 1 - alpha of it."""
+    """Check twelve rounds at damping 1: the first leaves the theorem's error, later ones multiply it by 1 - alpha."""
     rng, oracle = generator("path", family, dtype), lookup.family(family)
     gradient = tuple(slot.astype(dtype) for slot in oracle.gradients(rng, 4, clients))
     prior = tuple(slot.astype(dtype) for slot in oracle.prior(rng, 4))
@@ -142,7 +142,7 @@ def path_checks(namespace: Any, family: str, dtype: str, rounds: int = 12, clien
 
 
 def checks(namespace: Any, family: str, dtype: str, size: int = 9) -> list[Check]:
-    """Sum over clients and whole rounds of one family and type."""
+    """Return the checks of sums over clients and whole rounds of one family and dtype."""
     with mpmath.workdps(DIGITS):
         found = [total_check(namespace, family, dtype, clients, size) for clients in CLIENTS]
     found.append(contribution_check(namespace, family, dtype, size))

@@ -1,4 +1,4 @@
-"""The special functions that a family's kernels export, against mpmath (`validation.oracles.special`)."""
+"""Checks of the special functions that a family's kernels export, against mpmath (`validation.oracles.special`)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..ulps import DIGITS, scaled_error
 
 
 def exported(namespace: Any) -> dict[str, Callable[..., float]]:
-    """The special functions of a namespace."""
+    """Return the special functions of a namespace by name."""
     return {name: getattr(namespace, name) for name in SPECIAL if hasattr(namespace, name)}
 
 
 def scalar_checks(functions: Mapping[str, Callable[..., float]], family: str, count: int) -> Iterator[Check]:
-    """Every function in every region; `functions` maps names to functions of float64 numbers."""
+    """Check functions of float64 numbers in all regions of their oracle."""
     for name, function in functions.items():
         special = SPECIAL[name]
         for region, points in special.regions(count).items():
@@ -32,7 +32,7 @@ def scalar_checks(functions: Mapping[str, Callable[..., float]], family: str, co
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 1500) -> list[Check]:
-    """Every special function that a family exports; they are functions of float64 numbers, whatever the type."""
+    """Return the checks of a family's special functions, which are float64 whatever the dtype."""
     if dtype != "float64":
         return []
     with mpmath.workdps(DIGITS):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ..problems import Problem, problem
+from ..problems import SuiteProblem, problem
 
 Array = NDArray[np.float64]
 FAMILIES = ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian")
@@ -77,7 +77,7 @@ def sigmoid_expectations(center: Array, variance: Array) -> tuple[Array, Array]:
 class _Objective:
     """g (d,) and H (d, d) of the pooled loss at a mean and precision."""
 
-    def __init__(self, problem: Problem, family: str, temperature: float) -> None:
+    def __init__(self, problem: SuiteProblem, family: str, temperature: float) -> None:
         self.X, self.y = problem.pooled()
         self.problem, self.family, self.temperature = problem, family, temperature
         self.at_mean = family == "isotropic_gaussian" or problem.kind == "softmax"
@@ -181,7 +181,7 @@ def anderson(step: Callable[[Array], Array], x: Array, tolerance: float, memory:
     raise RuntimeError(f"the fixed point was not reached to {tolerance:.0e} within 200 steps")
 
 
-def solve_central(problem: Problem, family: str, temperature: float = 1.0) -> Solution:
+def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0) -> Solution:
     """The minimiser of the pooled problem within the family; raises ValueError for an unknown family."""
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")

@@ -7,6 +7,7 @@ gamma, grad_lambda E l = Cov(T, l) and F = Cov(T, T).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -41,17 +42,33 @@ class GaussianCase(Protocol):
         """The expectations; `delta`: the loss and its derivatives at the mean."""
 
 
-def normal_moments(f: Callable[[Any], Any], center: float, variance: float) -> tuple[float, float, float]:
+def normal_moments(
+    f: Callable[[Any], Any], center: float, variance: float, strip: float = math.pi
+) -> tuple[float, float, float]:
     """E f, E f', E f'' under N(center, variance), from f alone: the trapezoidal rule, whose error for a function that
-    is analytic within pi of the real line is exp(-2 pi^2 / (step sd)), here below 1e-17."""
+    is analytic within `strip` of the real line is exp(-2 pi strip / (step sd)), here below 1e-17."""
     sd = mpmath.sqrt(variance)
-    step = min(mpmath.mpf(1) / 8, mpmath.mpf(1) / 2 / sd)
+    step = min(mpmath.mpf(1) / 8, mpmath.mpf(strip) / (2 * mpmath.pi) / sd)
     last = int((12 + sd) / step)
     nodes = [step * k for k in range(-last, last + 1)]
     weighted = [f(center + sd * z) * mpmath.npdf(z) * step for z in nodes]
     first = mpmath.fsum(w * z for w, z in zip(weighted, nodes, strict=True))
     second = mpmath.fsum(w * (z * z - 1) for w, z in zip(weighted, nodes, strict=True))
     return float(mpmath.fsum(weighted)), float(first / sd), float(second / variance)
+
+
+def piecewise_moments(
+    f: Callable[[Any], Any], center: float, variance: float, kinks: Sequence[float]
+) -> tuple[float, float, float]:
+    """The same for a function that is smooth between kinks: tanh-sinh quadrature piece by piece."""
+    sd = mpmath.sqrt(variance)
+    ends = sorted({-13, -6, -3, 0, 3, 6, 13, *((k - center) / sd for k in kinks if abs(k - center) < 13 * sd)})
+
+    def expect(weight: Callable[[Any], Any]) -> Any:
+        return mpmath.quad(lambda z: weight(z) * f(center + sd * z) * mpmath.npdf(z), ends)
+
+    first, second = expect(lambda z: z), expect(lambda z: z * z - 1)
+    return float(expect(lambda z: 1)), float(first / sd), float(second / variance)
 
 
 def derivatives(f: Callable[[Any], Any], center: float) -> tuple[float, float, float]:
@@ -61,17 +78,26 @@ def derivatives(f: Callable[[Any], Any], center: float) -> tuple[float, float, f
 
 @dataclass(frozen=True)
 class Predictor:
-    """l(theta) = sum_i f(a_i; i), a = X theta: one function of one number per row."""
+    """l(theta) = sum_i f(a_i; i), a = X theta: one function of one number per row, analytic within `strip` of the real
+    line, or smooth between the kinks of its row."""
 
     label: str
     client: Any
     design: Array
     f: Callable[[Any, int], Any]
+    strip: float = math.pi
+    kinks: Callable[[int], Sequence[float]] = lambda i: ()
 
     @property
     def dimension(self) -> int:
         """d."""
         return int(self.design.shape[1])
+
+    def _expected(self, i: int, center: float, variance: float) -> tuple[float, float, float]:
+        kinks = self.kinks(i)
+        if kinks:
+            return piecewise_moments(lambda a: self.f(a, i), center, variance, kinks)
+        return normal_moments(lambda a: self.f(a, i), center, variance, self.strip)
 
     def moments(self, mean: Array, covariance: Array, delta: bool) -> Moments:
         """Row by row."""
@@ -79,7 +105,7 @@ class Predictor:
         with mpmath.workdps(QUADRATURE_DIGITS):
             for i, x in enumerate(X):
                 f, center, variance = (lambda a, i=i: self.f(a, i)), float(x @ mean), float(x @ covariance @ x)
-                rows.append(derivatives(f, center) if delta else normal_moments(f, center, variance))
+                rows.append(derivatives(f, center) if delta else self._expected(i, center, variance))
         value, slope, curvature = np.array(rows).T
         size = np.abs(X)
         gradients, hessians = size.T @ np.abs(slope), (size.T * np.abs(curvature)) @ size

@@ -35,7 +35,7 @@ def family(name: str) -> Family:
 
 def file_of(class_name: str) -> str:
     """The file name that a class stands for: LinearRegression becomes linear_regression."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", class_name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
 
 
 def structured(structure: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ..problems import Problem
+from ..problems import SuiteProblem
 
 Array = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ class GroupedLosses:
         return slope, H
 
 
-def losses_of(problem: Problem) -> Losses:
+def losses_of(problem: SuiteProblem) -> Losses:
     """The clients' losses of a problem of the suite."""
     # sizes within a factor of two share a batch
     scale = np.array([int(np.log2(len(y))) for y in problem.y])
@@ -148,7 +148,7 @@ def losses_of(problem: Problem) -> Losses:
     return GroupedLosses(tuple(groups))
 
 
-def _losses(problem: Problem, padded: _Padded) -> Losses:
+def _losses(problem: SuiteProblem, padded: _Padded) -> Losses:
     if problem.kind == "logistic":
         return LogisticLosses(padded)
     return PoissonLosses(padded) if problem.kind == "poisson" else SoftmaxLosses(padded, problem.num_classes)
@@ -256,7 +256,7 @@ class Tuned:
 class _Contest:
     """The best penalty so far for each level, on one problem with minimiser `mode`."""
 
-    problem: Problem
+    problem: SuiteProblem
     mode: Array
     levels: tuple[float, ...]
     limit: int
@@ -287,7 +287,7 @@ class _Contest:
 
 
 def tune(
-    problem: Problem,
+    problem: SuiteProblem,
     mode: Array,
     levels: tuple[float, ...] = (1e-3, 1e-8),
     grid: Sequence[float] = PENALTY_GRID,

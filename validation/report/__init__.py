@@ -1,1 +1,1 @@
-"""What a validation shows: the terminal's table, JSON, a page with plots."""
+"""Reports of a validation: a table on the terminal, JSON, an HTML page with plots."""

@@ -1,4 +1,4 @@
-"""The report's plots, each a PNG in memory."""
+"""Plots of the report, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def png(figure: Any) -> bytes:
 
 
 def families_of(checks: Sequence[Check]) -> list[str]:
-    """The families present, the known ones first and in their usual order."""
+    """Return the families of the checks; those of `COLOURS` come first, in its order."""
     present = {item.family for item in checks}
     return [name for name in COLOURS if name in present] + sorted(present - COLOURS.keys())
 
 
 def label(family: str) -> str:
-    """A family's name for people."""
+    """Return a family's name with spaces."""
     return family.replace("_", " ")
 
 
 def error_over_tolerance(checks: Sequence[Check]) -> bytes:
-    """Every check as a dot at its error over its tolerance, a row for each group; left of the line is a pass."""
+    """Plot every check at its error over its tolerance, one row per group; checks left of the line at 1 pass."""
     groups = sorted({item.group for item in checks}, reverse=True)
     families = families_of(checks)
     with plt.rc_context(STYLE):
@@ -88,7 +88,7 @@ def error_over_tolerance(checks: Sequence[Check]) -> bytes:
 
 
 def histograms(checks: Sequence[Check], group: str, unit: str) -> bytes | None:
-    """Errors of every test point of a group, a panel for each family and type, the tolerance marked."""
+    """Plot histograms of the errors of a group's test points, one panel per family and dtype, with the tolerance."""
     sampled = [item for item in checks if item.group == group and item.samples and item.tolerance > 0]
     keys = sorted(
         {(item.family, item.dtype) for item in sampled}, key=lambda key: (list(COLOURS).index(key[0]), key[1])
@@ -116,7 +116,7 @@ def histograms(checks: Sequence[Check], group: str, unit: str) -> bytes | None:
 
 
 def convergence(checks: Sequence[Check]) -> bytes | None:
-    """Error by round of every check that has a curve, a panel for each group."""
+    """Plot the error by round of every check with a curve, one panel per group."""
     curved = [item for item in checks if len(item.curve) > 1]
     groups = sorted({item.group for item in curved})
     if not groups:

@@ -1,4 +1,4 @@
-"""JSON and a self-contained HTML page: everything that was checked, how large the errors were, and in what setting."""
+"""Reports as JSON and as a self-contained HTML page: all checks, their errors, and the environment."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ summary { cursor: pointer; font-weight: 600; } summary span { color: var(--soft)
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, then in its place."""
+    """Write a file atomically: to a temporary name in the same folder, which is then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
@@ -58,7 +58,7 @@ def write(path: Path, text: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine, for whoever reads the figures later."""
+    """Return the versions of Python and packages, and the machine."""
     found = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     for package in PACKAGES:
         try:
@@ -69,7 +69,7 @@ def environment() -> dict[str, str]:
 
 
 def as_json(checks: Sequence[Check], seconds: float, notes: Sequence[str]) -> str:
-    """The run as JSON text."""
+    """Return the run as JSON text."""
     record = {
         "passed": all(item.passed for item in checks),
         "checks": [item.as_dict() for item in checks],
@@ -82,24 +82,24 @@ def as_json(checks: Sequence[Check], seconds: float, notes: Sequence[str]) -> st
 
 
 def image(data: bytes | None, text: str) -> str:
-    """A PNG inside the page."""
+    """Return an `img` element with embedded PNG data."""
     if data is None:
         return ""
     return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 
 def tile(value: str, caption: str, kind: str = "") -> str:
-    """One of the figures at the head of the page."""
+    """Return one of the figures at the top of the page."""
     return f'<div class="tile {kind}"><b>{html.escape(value)}</b><span>{html.escape(caption)}</span></div>'
 
 
 def verdict(passed: bool) -> str:
-    """A check's result as coloured text."""
+    """Return "pass" or "MISS" as coloured text."""
     return '<span class="pass">pass</span>' if passed else '<span class="fail">MISS</span>'
 
 
 def rows_of(checks: Sequence[Check]) -> str:
-    """Checks as table rows, the closest to their tolerance first."""
+    """Return checks as table rows, in descending order of error over tolerance."""
     lines = []
     for item in sorted(checks, key=closeness, reverse=True):
         lines.append(
@@ -118,7 +118,7 @@ HEAD = (
 
 
 def details(checks: Sequence[Check]) -> str:
-    """Every check, folded by family and group."""
+    """Return tables of all checks, folded by family and group."""
     parts = []
     for family in figures.families_of(checks):
         mine = [item for item in checks if item.family == family]
@@ -135,7 +135,7 @@ def details(checks: Sequence[Check]) -> str:
 
 
 def overview(checks: Sequence[Check]) -> str:
-    """The table of the terminal: one row a family, type and group."""
+    """Return the table of the terminal: one row per family, dtype and group."""
     lines = [
         '<tr><th>family</th><th>type</th><th>evidence</th><th class="n">checks</th><th class="n">worst error</th>'
         '<th class="n">tolerance</th><th></th></tr>'
@@ -151,7 +151,7 @@ def overview(checks: Sequence[Check]) -> str:
 
 
 def plots(checks: Sequence[Check]) -> str:
-    """The figures with a sentence each."""
+    """Return the plots, each with a sentence."""
     parts = [
         "<h2>Error over tolerance</h2>",
         image(figures.error_over_tolerance(checks), "every check at its error over its tolerance"),
@@ -170,14 +170,14 @@ def plots(checks: Sequence[Check]) -> str:
     if rounds:
         parts += [
             "<h2>Convergence</h2>",
-            '<p class="note">Error by round, one line a problem.</p>',
+            '<p class="note">Error by round, one line per problem.</p>',
             image(rounds, "error by round"),
         ]
     return "".join(parts)
 
 
 def as_html(checks: Sequence[Check], seconds: float, notes: Sequence[str]) -> str:
-    """The run as one page without outside references."""
+    """Return the run as one HTML page without external references."""
     missed = sum(not item.passed for item in checks)
     points = sum(max(len(item.samples), 1) for item in checks)
     worst = max((closeness(item) for item in checks), default=0.0)

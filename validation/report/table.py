@@ -1,4 +1,4 @@
-"""The terminal's view of a run: one line a group while it runs, then a table, then every miss in full."""
+"""Report on the terminal: a progress line during the run, then a table, then one line per missed check."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from ..check import Check
-from ..suite import Job, JobResult
+from ..suite import Section, SectionResult
 
-PIPE_WIDTH = 140  # columns, where there is no terminal to ask
+PIPE_WIDTH = 140  # columns, if the output is not a terminal
 HEADERS = ("family", "type", "group", "checks", "worst error", "tolerance", "error/tol.", "result")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One family, type and group: how many checks, and the one that came closest to its tolerance."""
+    """One family, dtype and group: numbers of checks and misses, and the check of the largest error over tolerance."""
 
     family: str
     dtype: str
@@ -27,7 +27,7 @@ class Row:
     worst: Check
 
     def cells(self) -> tuple[str, ...]:
-        """The row as text."""
+        """Return the row as text."""
         verdict = "pass" if self.misses == 0 else f"{self.misses} MISSED"
         worst = self.worst
         numbers = f"{worst.value:.3g}", f"{worst.tolerance:.3g}", f"{closeness(worst):.3g}"
@@ -35,14 +35,14 @@ class Row:
 
 
 def closeness(check: Check) -> float:
-    """The error as a fraction of its tolerance; misses sort above everything that passed."""
+    """Return error / tolerance; a miss of tolerance 0 is infinite, so that misses sort above passes."""
     if check.tolerance > 0.0:
         return check.value / check.tolerance
     return 0.0 if check.passed else float("inf")
 
 
 def summary(checks: Iterable[Check]) -> list[Row]:
-    """Checks by family, type and group, in the order in which they first appear."""
+    """Return one row per family, dtype and group, sorted by name."""
     groups: dict[tuple[str, str, str], list[Check]] = {}
     for item in checks:
         groups.setdefault((item.family, item.dtype, item.group), []).append(item)
@@ -53,7 +53,7 @@ def summary(checks: Iterable[Check]) -> list[Row]:
 
 
 def plain(rows: Sequence[Row], stream: TextIO) -> None:
-    """The table in aligned columns."""
+    """Print the table in aligned columns."""
     lines = [HEADERS, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADERS))]
     for line in lines:
@@ -61,7 +61,7 @@ def plain(rows: Sequence[Row], stream: TextIO) -> None:
 
 
 def coloured(rows: Sequence[Row], stream: TextIO) -> bool:
-    """The table by rich, if it is installed; says whether it was."""
+    """Print the table with rich; return False if rich is not installed."""
     try:
         from rich.console import Console
         from rich.table import Table
@@ -80,7 +80,7 @@ def coloured(rows: Sequence[Row], stream: TextIO) -> bool:
 
 
 def show(checks: Sequence[Check], seconds: float, stream: TextIO | None = None) -> None:
-    """The table, the misses and the count."""
+    """Print the table, the missed checks and the counts."""
     out = stream or sys.stdout
     rows = summary(checks)
     if not coloured(rows, out):
@@ -94,7 +94,7 @@ def show(checks: Sequence[Check], seconds: float, stream: TextIO | None = None) 
 
 @contextmanager
 def progress(total: int, stream: TextIO | None = None) -> Iterator[ProgressLine]:
-    """A line that is rewritten on a terminal and not written at all elsewhere."""
+    """Yield a progress line, which is written only to a terminal."""
     line = ProgressLine(total, stream or sys.stderr)
     try:
         yield line
@@ -103,28 +103,28 @@ def progress(total: int, stream: TextIO | None = None) -> Iterator[ProgressLine]
 
 
 class ProgressLine:
-    """Counts jobs; on a terminal it shows the one that runs and what has missed so far."""
+    """Counter of sections; on a terminal it shows the running section and the number of missed checks."""
 
     def __init__(self, total: int, stream: TextIO) -> None:
         self.total, self.stream = total, stream
         self.done, self.missed = 0, 0
         self.live = stream.isatty()
 
-    def starts(self, job: Job) -> None:
-        """A job begins."""
+    def start(self, section: Section) -> None:
+        """Show a section that starts."""
         if self.live:
-            text = f"[{self.done + 1}/{self.total}] {job.family} {job.dtype} {job.name}"
+            text = f"[{self.done + 1}/{self.total}] {section.family} {section.dtype} {section.name}"
             text += f"  ({self.missed} missed)" if self.missed else ""
             self.stream.write(f"\r\x1b[K{text[:118]}")
             self.stream.flush()
 
-    def ends(self, result: JobResult) -> None:
-        """A job is done."""
+    def finish(self, result: SectionResult) -> None:
+        """Count a finished section."""
         self.done += 1
         self.missed += sum(not item.passed for item in result.checks)
 
     def close(self) -> None:
-        """Leave the terminal's line empty."""
+        """Clear the terminal's line."""
         if self.live:
             self.stream.write("\r\x1b[K")
             self.stream.flush()

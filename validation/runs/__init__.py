@@ -1,1 +1,1 @@
-"""Checks on whole runs of the solver."""
+"""Checks of whole runs of the solver."""

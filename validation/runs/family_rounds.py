@@ -1,9 +1,8 @@
-"""Whole runs of the solver where two families must take the same steps.
+"""Agreement of full and diagonal Gaussians in whole runs of the solver.
 
-On losses that separate over coordinates the full Gaussian's precision stays diagonal, so the full and the diagonal
-family must agree round by round, in the server's natural parameter: on quadratics with diagonal Hessians to 1e-13 of
-the largest entry, on logistic and Poisson regression with one feature a row to 1e-11 (each client is solved to
-1e-12).
+With losses that separate over coordinates the precision of the full Gaussian stays diagonal, so both families agree
+round by round in the server's natural parameter: to 1e-13 of the largest entry on quadratics with diagonal Hessians, to
+1e-11 on logistic and Poisson regression with one feature per row (each client is solved to 1e-12).
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Slots = tuple[Array, ...]
 
 
 def one_hot(rng: np.random.Generator, rows: int) -> Array:
-    """A design matrix with one nonzero feature a row, every feature present."""
+    """Return a design matrix with one nonzero feature per row in which every feature occurs."""
     columns = np.concatenate([np.arange(DIMENSION), rng.integers(0, DIMENSION, rows - DIMENSION)])
     design = np.zeros((rows, DIMENSION))
     design[np.arange(rows), columns] = rng.uniform(0.5, 1.5, rows) * rng.choice((-1.0, 1.0), rows)
@@ -37,7 +36,7 @@ def one_hot(rng: np.random.Generator, rows: int) -> Array:
 
 
 def problems() -> dict[str, tuple[list[Any], float]]:
-    """Clients with separable losses, and the tolerance of the families' agreement."""
+    """Return clients with separable losses, and the tolerance of the agreement, by name."""
     from badmm import likelihoods
 
     rng = generator("family rounds")
@@ -50,13 +49,13 @@ def problems() -> dict[str, tuple[list[Any], float]]:
         poisson.append(likelihoods.PoissonRegression(0.5 * design, rng.integers(0, 4, 20)))
     return {
         "quadratics with diagonal Hessians": (quadratic, 1e-13),
-        "logistic regression, one feature a row": (logistic, 1e-11),
-        "Poisson regression, one feature a row": (poisson, 1e-11),
+        "logistic regression, one feature per row": (logistic, 1e-11),
+        "Poisson regression, one feature per row": (poisson, 1e-11),
     }
 
 
 def path(family: str, clients: Sequence[Any], settings: dict[str, Any]) -> list[Slots]:
-    """The server's natural parameter after every round."""
+    """Return the server's natural parameter after every round."""
     import badmm
 
     precision = np.eye(DIMENSION) if family == "full_gaussian" else np.ones(DIMENSION)
@@ -67,18 +66,18 @@ def path(family: str, clients: Sequence[Any], settings: dict[str, Any]) -> list[
     return found
 
 
-def apart(full: Slots, diagonal: Slots) -> float:
-    """Largest difference relative to the slot's largest entry; what is off the diagonal counts as a difference."""
+def difference(full: Slots, diagonal: Slots) -> float:
+    """Return the largest difference, off-diagonal entries included, relative to the slot's largest entry."""
     pairs = ((full[0], diagonal[0]), (full[1], np.diag(diagonal[1])))
     return max(float(np.max(np.abs(a - b)) / np.max(np.abs(b))) for a, b in pairs)
 
 
 def checks() -> Iterator[Check]:
-    """The full against the diagonal family, problem by problem and setting by setting."""
+    """Yield one check per problem and setting."""
     for name, (clients, tolerance) in problems().items():
         for settings in SETTINGS:
             full, diagonal = (path(family, clients, settings) for family in ("full_gaussian", "diagonal_gaussian"))
-            curve = [apart(a, b) for a, b in zip(full, diagonal, strict=True)]
+            curve = [difference(a, b) for a, b in zip(full, diagonal, strict=True)]
             value = max(curve) if len(curve) == ROUNDS else math.inf
             label = f"rounds of {name}: as diagonal_gaussian at rho {settings['rho']}, alpha {settings['alpha']}"
             yield check(label, GROUP, "full_gaussian", "float64", value, tolerance, "relative, worst round")

@@ -1,11 +1,11 @@
-"""The one-round theorem on whole runs of `badmm.solve`: losses linear in μ, from the prior and from elsewhere.
+"""The one-round theorem in whole runs of `badmm.solve` with losses linear in μ, from the prior and from other starts.
 
 With G_k = ∇L_k constant, e = λ_g − λ*, λ* = λ_0 − Σ G_k, and D = Σ (η_k − G_k), a round at α = 1/(1 + ρK) gives
 
     λ_k⁺ = λ_g + (η_k − G_k)/ρ      η_k⁺ = (1 − γ) η_k + γ G_k      e⁺ = (1 − α) e + αγ D      D⁺ = (1 − γ) D
 
-and from e = −D (the prior with zero duals) e⁺ = (ρK − γ)/(ρK + 1) Σ (G_k − η_k): zero at γ = 1 iff ρ = 1/K. At
-α = γ = 1 e⁺ = 0 from every start and at every ρ.
+and from e = −D (the prior with zero duals) e⁺ = (ρK − γ)/(ρK + 1) Σ (G_k − η_k), which is zero at γ = 1 iff ρ = 1/K.
+At α = γ = 1 e⁺ = 0 from every start and at every ρ.
 
 Backward error of a Gaussian (m, S) against ξ* = ξ_0 + Σ b_k and S* = S_0 + Σ H_k, which are summed here in extended
 precision: the largest of ‖S* m − ξ*‖/(‖S*‖‖m‖ + ‖ξ*‖) in 2-norms, ‖S − S*‖_F/‖S*‖_F and ‖ξ − ξ*‖/(‖S*‖‖m‖ + ‖ξ*‖).
@@ -60,15 +60,15 @@ class LinearProblem:
         )
 
     def solve(self, **settings: Any) -> Any:
-        """`badmm.solve`, never stopping before the number of rounds asked for."""
+        """Run `badmm.solve` with `tol=0`, so that it does not stop before the last round."""
         return badmm.solve(self.clients, family=self.family, prior=self.prior, **{"tol": 0.0, **settings})
 
 
 def quadratic_problem(seed: int) -> LinearProblem:
-    """Random quadratics: K in 1..50, d in 1..200 (most of them small), condition of S* from 1 to 1e7.
+    """Return random quadratics: K in 1..50, d in 1..200 (mostly small), condition number of S* from 1 to 1e7.
 
-    Client k has Hessian X_kᵀX_k, rank-deficient where it has fewer rows than columns, and a linear term of its own.
-    The first problems of a sequence of seeds take the corners (K, d) = (50, 200), (1, 200), (50, 1), (1, 1).
+    Client k has a linear term and the Hessian X_kᵀX_k, which is rank-deficient if X_k has fewer rows than columns.
+    Seeds 0 to 3 take the corners (K, d) = (50, 200), (1, 200), (50, 1), (1, 1).
     """
     rng = np.random.default_rng([20260, seed])
     corners = {0: (50, 200), 1: (1, 200), 2: (50, 1), 3: (1, 1)}
@@ -85,7 +85,7 @@ def quadratic_problem(seed: int) -> LinearProblem:
         hessians.append(0.5 * (H + H.T))
         linear.append(X.T @ rng.normal(2.0, 1.0, size=rows) / rows)
     values = np.linalg.eigvalsh(np.sum(hessians, axis=0))
-    # the prior precision that gives S* this condition, where the data alone are not better conditioned already
+    # the prior precision that gives S* this condition number, unless the data alone are better conditioned
     wanted = (values[-1] - condition * values[0]) / (condition - 1.0)
     precision = np.eye(dim) * max(wanted, 1e-3 * values[-1] / condition)
     mean = rng.normal(size=dim)
@@ -103,7 +103,7 @@ def gaussian_problem(
 
 
 def diabetes_problem() -> LinearProblem:
-    """The demo's linear regression: least squares with real data, ten clients with uneven shares of the target."""
+    """Return the demo's linear regression: least squares on real data, ten clients with uneven shares of the target."""
     from badmm.demo.problems import make
 
     demo = make("diabetes", seed=0)
@@ -119,7 +119,7 @@ def diabetes_problem() -> LinearProblem:
 
 
 def gamma_problem(kind: str, seed: int) -> LinearProblem:
-    """Conjugate clients of `size` rates: counts with exposures (kind "counts") or waiting times ("intervals")."""
+    """Return conjugate clients with up to 19 rates: counts with exposures ("counts") or waiting times ("intervals")."""
     rng = np.random.default_rng([77, seed])
     size, num_clients = int(rng.integers(1, 20)), int(rng.integers(1, 51))
     rate = rng.gamma(2.0, 2.0, size=size)
@@ -141,7 +141,7 @@ def gamma_problem(kind: str, seed: int) -> LinearProblem:
 
 
 def backward_error(problem: LinearProblem, result: Any) -> float:
-    """The backward error that the module defines, of a result's posterior and natural parameters."""
+    """Return the backward error, defined in the module's docstring, of a result's posterior and natural parameters."""
     target = problem.solution
     if problem.family == "gamma":
         got = (result.posterior.shape, result.posterior.rate)
@@ -158,7 +158,7 @@ def backward_error(problem: LinearProblem, result: Any) -> float:
 
 
 def exact_settings(num_clients: int) -> dict[str, dict[str, float]]:
-    """The two ways to ask for one round: the defaults, and the theorem's step sizes by hand."""
+    """Return two settings that are exact in one round: the defaults, and the step sizes of the theorem."""
     rho = 1.0 / num_clients
     return {
         "defaults": {},
@@ -183,7 +183,7 @@ def one_round_checks(count: int = COUNT) -> Iterator[Check]:
 
 
 def small_problems() -> list[LinearProblem]:
-    """A quadratic, least squares and a gamma model, on which every round is followed."""
+    """Return a quadratic, least squares and a gamma model, for the checks of every round."""
     return [quadratic_problem(17), diabetes_problem(), gamma_problem("counts", 3)]
 
 
@@ -193,10 +193,9 @@ def _relative(got: Slots, want: Slots, scale: Slots) -> float:
 
 
 def recursion_error(problem: LinearProblem, rho: float, damping: float, rounds: int = 5) -> tuple[float, float, float]:
-    """How far server, duals and clients of every round are from the closed form above.
+    """Return the largest distances of server, duals and clients from the closed form over the rounds.
 
-    Relative to ‖Σ G_k‖ for the server (its first error), to ‖η_k‖ = ‖G_k‖ over all clients for the duals, and to the
-    clients' own length.
+    They are relative to ‖Σ G_k‖ (the server's first error), to the norm of all G_k = η_k, and to the clients' norm.
     """
     K = problem.num_clients
     alpha = 1.0 / (1.0 + rho * K)
@@ -223,7 +222,7 @@ def recursion_error(problem: LinearProblem, rho: float, damping: float, rounds: 
 
 
 def factor_error(problem: LinearProblem, rho: float, damping: float) -> float:
-    """‖(λ_g¹ − λ*) − (ρK − γ)/(ρK + 1) Σ G_k‖ / ‖Σ G_k‖ after one round from the prior."""
+    """Return ‖(λ_g¹ − λ*) − (ρK − γ)/(ρK + 1) Σ G_k‖ / ‖Σ G_k‖ after one round from the prior."""
     K = problem.num_clients
     result = problem.solve(rho=rho, alpha=1.0 / (1.0 + rho * K), damping=damping, rounds=1)
     total = tuple(slot.sum(axis=0) for slot in problem.gradients)
@@ -233,7 +232,7 @@ def factor_error(problem: LinearProblem, rho: float, damping: float) -> float:
 
 
 def factor_checks() -> Iterator[Check]:
-    """The error factor after one round, and every later round with its duals and clients, at five other (ρ, γ)."""
+    """Check the error factor after one round, and server, duals and clients of five rounds, at the `SETTINGS`."""
     for problem in small_problems():
         K = problem.num_clients
         for rho_K, damping in SETTINGS:
@@ -248,7 +247,7 @@ def factor_checks() -> Iterator[Check]:
 
 
 def any_start_checks() -> Iterator[Check]:
-    """α = γ = 1 is exact in one round from random starts with random duals, at ρ from 0.03 to 30."""
+    """Check that α = γ = 1 is exact in one round from random starts with random duals, at ρ from 0.03 to 30."""
     for problem in small_problems():
         rng = np.random.default_rng(5)
         errors = []
@@ -262,7 +261,7 @@ def any_start_checks() -> Iterator[Check]:
 
 
 def random_start(problem: LinearProblem, rho: float, rng: np.random.Generator) -> tuple[Slots, Slots]:
-    """λ_g in the domain, unrelated to the prior and about as long as λ*, and duals that keep ρ λ_g + η − G there."""
+    """Return a random λ_g in the domain with the norm of λ*, and duals that keep ρ λ_g + η − G in the domain."""
     star = problem.solution
     shape = problem.gradients[0].shape
     if problem.family == "gamma":
@@ -282,9 +281,10 @@ def random_start(problem: LinearProblem, rho: float, rng: np.random.Generator) -
 
 
 def broken_start() -> tuple[float, float, int]:
-    """A start off the prior, λ_g = I while λ_0 = 25 I: ‖λ_g¹ − λ*‖/‖λ*‖ observed, as predicted, rounds to 1e-12.
+    """Start at λ_g = I with λ_0 = 25 I; return observed and predicted ‖λ_g¹ − λ*‖/‖λ*‖, and the rounds to 1e-12.
 
-    At ρ = 1/K and γ = 1 the error after a round is (1 − α)(λ_g⁰ − λ_0), and 1 − α = ½ a round from then on.
+    At ρ = 1/K and γ = 1 the error after the first round is (1 − α)(λ_g⁰ − λ_0), and each round multiplies it by
+    1 − α = ½.
     """
     rng = np.random.default_rng(25)
     num_clients, dim = 10, 6
@@ -305,7 +305,7 @@ def broken_start() -> tuple[float, float, int]:
 
 
 def broken_start_check() -> Check:
-    """The start that breaks the theorem's premise is not exact, and is off by what the recursion says."""
+    """Check that the start outside the theorem's premise is not exact and has the predicted error."""
     observed, predicted, rounds = broken_start()
     value = abs(observed / predicted - 1.0) if rounds > 1 else float("inf")
     detail = f"relative error of the predicted error {predicted:.3g} after one round; {rounds} rounds to 1e-12"
@@ -313,7 +313,7 @@ def broken_start_check() -> Check:
 
 
 def checks(count: int = COUNT) -> Iterator[Check]:
-    """Everything about one round; `count` random quadratics."""
+    """Yield all checks of the theorem; `count` is the number of random quadratics."""
     yield from one_round_checks(count)
     yield from factor_checks()
     yield from any_start_checks()

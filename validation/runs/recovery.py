@@ -1,9 +1,9 @@
-"""Classic consensus ADMM recovered: the isotropic family against the textbook's iteration, iterate for iterate.
+"""Recovery of classic consensus ADMM by the isotropic family, iterate for iterate.
 
-With fixed precision s = the prior's and α = 1/(1 + ρK), the rounds of `badmm.solve` are those of `oracles.textbook`
-with penalty r = ρ s: λ_g = s z, λ_k = s x_k and η_k = −r u_k, the round's global block being the server's of the round
-before. Differences are relative 2-norms in every round: of the server ‖z‖, of all clients together ‖x‖, and of all
-duals together ‖u‖; the largest over the rounds counts.
+With fixed precision s equal to the prior's and α = 1/(1 + ρK), the rounds of `badmm.solve` are those of
+`oracles.textbook` with penalty r = ρ s: λ_g = s z, λ_k = s x_k and η_k = −r u_k; the textbook's global block is the
+server of the previous round. The error is the largest relative 2-norm of a difference over the rounds: of the server
+‖z‖, of all clients ‖x‖, and of all duals ‖u‖.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Differences:
 
     @property
     def parts(self) -> dict[str, tuple[float, ...]]:
-        """By name, one difference a round."""
+        """The differences by name, one per round."""
         return {"server": self.server, "clients": self.clients, "duals": self.duals}
 
 
@@ -54,13 +54,13 @@ def _relative(got: Array, want: Array) -> float:
 def compare(
     clients: list[Any], losses: Losses, prior_mean: Array, precision: float, rho: float, rounds: int, **settings: Any
 ) -> Differences:
-    """Run both for the given rounds and compare every iterate; `settings` are passed on to the solver."""
+    """Run both iterations for the given rounds and compare every iterate; `settings` are those of the solver."""
     K = len(clients)
     states: list[Any] = []
     settings = {"rho": rho, "alpha": 1.0 / (1.0 + rho * K), "damping": 1.0, "rounds": rounds, "tol": 0.0, **settings}
     prior = badmm.Gaussian(prior_mean, precision)
     badmm.solve(clients, family=FAMILY, prior=prior, callbacks=[states.append], **settings)
-    # the solver stops at a residual of exactly 0, from where every round is the same
+    # the solver stops at a residual of exactly 0, after which the iterates do not change
     states += [states[-1]] * (rounds - len(states))
     penalty = rho * precision
     admm = ConsensusADMM(losses, K, prior_mean, precision, penalty)
@@ -77,7 +77,7 @@ def compare(
 
 
 def quadratic_case(seed: int) -> tuple[list[Any], QuadraticLosses, Array, float]:
-    """Clients, the same losses for the textbook, prior mean and precision: K in 1..20, d in 1..30."""
+    """Return clients, their losses in the textbook's form, prior mean and precision, with K in 1..20 and d in 1..30."""
     rng = np.random.default_rng([711, seed])
     num_clients, dim = int(rng.integers(1, 21)), int(rng.integers(1, 31))
     H, b = np.empty((num_clients, dim, dim)), np.empty((num_clients, dim))
@@ -91,13 +91,13 @@ def quadratic_case(seed: int) -> tuple[list[Any], QuadraticLosses, Array, float]
 
 
 def quadratic_differences(seed: int, rho: float, rounds: int = ROUNDS) -> Differences:
-    """Both iterations on random quadratics, the solver's local steps to rounding as the textbook's are."""
+    """Compare both iterations on random quadratics, with local steps exact to rounding."""
     clients, losses, mean, precision = quadratic_case(seed)
     return compare(clients, losses, mean, precision, rho, rounds, client_tol=1e-15)
 
 
 def logistic_differences(name: str, rho: float, rounds: int = ROUNDS) -> Differences:
-    """Both iterations on a logistic problem of the suite, the solver with the delta method."""
+    """Compare both iterations on a logistic problem of the suite, the solver with the delta method."""
     case = problem(name)
     mean = np.zeros(case.dim)
     settings = {"expectation": "delta", "client_tol": 1e-12}
@@ -105,7 +105,7 @@ def logistic_differences(name: str, rho: float, rounds: int = ROUNDS) -> Differe
 
 
 def checks(count: int = 10, rounds: int = ROUNDS) -> Iterator[Check]:
-    """`count` random quadratics and the logistic problems, at every penalty, over the given rounds."""
+    """Yield the checks on `count` random quadratics and on the logistic problems, at every penalty."""
     for rho in PENALTIES:
         cases = [quadratic_differences(seed, rho, rounds) for seed in range(count)]
         for part in ("server", "clients", "duals"):

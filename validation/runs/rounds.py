@@ -1,7 +1,7 @@
-"""How many rounds a way of running `badmm.solve` needs on a problem of the suite, against the central solution.
+"""Rounds that `badmm.solve` needs to reach the central solution of a problem of the suite, by settings.
 
-Distance: the largest over slots of ‖λ_g − λ*‖₂/‖λ*‖₂ (Frobenius for the precision matrix), λ* from
-`oracles.central`. Classic ADMM: the textbook's iteration to the mode, ‖z − m*‖₂/‖m*‖₂, penalty tuned on a grid.
+The distance is the largest ‖λ_g − λ*‖₂/‖λ*‖₂ over slots (Frobenius norm for a precision matrix), with λ* from
+`oracles.central`. For classic ADMM it is ‖z − m*‖₂/‖m*‖₂ to the mode m*, and the penalty is tuned on a grid.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ import badmm
 
 from ..oracles.central import central, distance
 from ..oracles.textbook import tune
-from ..problems import Problem
+from ..problems import SuiteProblem
 
 FAMILIES = ("full_gaussian", "diagonal_gaussian")
 LEVELS = (1e-3, 1e-8)
 LIMITS = {"full_gaussian": (1e-8, 25), "diagonal_gaussian": (1e-3, 40)}
-"""What the defaults must meet on every problem: a distance, within so many rounds."""
+"""Requirement for the defaults on every problem: (distance, number of rounds)."""
 CAP = 45
 """Rounds after which a variant counts as not reaching a level."""
 DIVERGED = 1e6
-"""A distance beyond which a run is given up."""
+"""Distance at which a run is stopped as diverged."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A name for the table and the settings it stands for; step sizes may depend on K."""
+class SolverSettings:
+    """Settings of `badmm.solve` with a title for the table; step sizes may depend on K."""
 
     title: str
     method: str = "bayes_admm"
@@ -35,7 +35,7 @@ class Variant:
     damping: float | None = None
 
     def settings(self, num_clients: int) -> dict[str, Any]:
-        """Keywords of `badmm.solve`."""
+        """Return the keywords of `badmm.solve`."""
         chosen: dict[str, Any] = {"method": self.method}
         if self.theorem:
             chosen |= {"rho": 1.0 / num_clients, "alpha": 0.5}
@@ -45,22 +45,22 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("defaults"),
-    Variant("ρ = 1/K, γ = 1", theorem=True, damping=1.0),
-    Variant("ρ = 1/K, γ = ½", theorem=True, damping=0.5),
-    Variant("PVI, γ = 1", method="pvi", damping=1.0),
-    Variant("PVI, auto γ", method="pvi"),
-    Variant("Bregman", method="bregman_admm"),
+    SolverSettings("defaults"),
+    SolverSettings("ρ = 1/K, γ = 1", theorem=True, damping=1.0),
+    SolverSettings("ρ = 1/K, γ = ½", theorem=True, damping=0.5),
+    SolverSettings("PVI, γ = 1", method="pvi", damping=1.0),
+    SolverSettings("PVI, auto γ", method="pvi"),
+    SolverSettings("Bregman", method="bregman_admm"),
 )
-"""ρ = 1/K comes with α = 1/(1 + ρK) = ½."""
+"""ρ = 1/K implies α = 1/(1 + ρK) = ½."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What happened on one problem: rounds to each of `LEVELS` (None: not reached), and the run's health.
+class SuiteOutcome:
+    """The result on one problem: rounds to each of `LEVELS`, None if a level is not reached.
 
-    `margin` is the least distance to the existence condition over the rounds (negative: violated in some round).
-    `failure` says how the run ended if not by reaching the last level or the cap. `penalties` are classic ADMM's.
+    margin: smallest distance to the existence condition over the rounds; negative if a round violates it. failure:
+    reason of an early end, empty if the run reached the last level or the cap. penalties: those of classic ADMM.
     """
 
     problem: str
@@ -73,12 +73,12 @@ class Outcome:
     penalties: tuple[float | None, ...] = ()
 
 
-class _Enough(Exception):
-    """Ends a run from its callback."""
+class _StopRun(Exception):
+    """Raised by a callback to end a run."""
 
 
-def run(problem: Problem, family: str, variant: Variant, cap: int = CAP) -> Outcome:
-    """Rounds from the prior until the last of `LEVELS`, the cap, divergence or a lost client."""
+def run(problem: SuiteProblem, family: str, variant: SolverSettings, cap: int = CAP) -> SuiteOutcome:
+    """Run the solver from the prior until the last of `LEVELS`, the cap, divergence or a lost client."""
     target = central(problem.name, family)
     distances: list[float] = []
     margins: list[float] = []
@@ -87,7 +87,7 @@ def run(problem: Problem, family: str, variant: Variant, cap: int = CAP) -> Outc
         distances.append(distance(state.natural, target))
         margins.append(state.record.condition_margin)
         if not LEVELS[-1] < distances[-1] < DIVERGED:
-            raise _Enough
+            raise _StopRun
 
     failure = ""
     try:
@@ -101,7 +101,7 @@ def run(problem: Problem, family: str, variant: Variant, cap: int = CAP) -> Outc
             callbacks=[watch],
             **variant.settings(problem.num_clients),
         )
-    except _Enough:
+    except _StopRun:
         if not distances[-1] <= LEVELS[-1]:
             failure = f"diverged by round {len(distances)}"
     except badmm.LostClientError as error:
@@ -110,17 +110,17 @@ def run(problem: Problem, family: str, variant: Variant, cap: int = CAP) -> Outc
     except badmm.ServerDomainError:
         failure = f"server lost in round {len(distances) + 1}"
     reached = tuple(next((i + 1 for i, d in enumerate(distances) if d <= level), None) for level in LEVELS)
-    return Outcome(problem.name, family, variant.title, reached, tuple(distances), min(margins), failure)
+    return SuiteOutcome(problem.name, family, variant.title, reached, tuple(distances), min(margins), failure)
 
 
-def run_classic(problem: Problem) -> Outcome:
-    """Classic consensus ADMM, for each level with the penalty of the grid that needs the fewest rounds."""
+def run_classic(problem: SuiteProblem) -> SuiteOutcome:
+    """Run classic consensus ADMM with the penalty of the grid that needs the fewest rounds for each level."""
     found = tune(problem, central(problem.name, "isotropic_gaussian").mean, LEVELS)
-    return Outcome(problem.name, "isotropic_gaussian", "classic ADMM", found.rounds, penalties=found.penalties)
+    return SuiteOutcome(problem.name, "isotropic_gaussian", "classic ADMM", found.rounds, penalties=found.penalties)
 
 
-def meets(outcome: Outcome) -> bool:
-    """Whether an outcome meets its family's `LIMITS` without leaving the existence condition."""
+def within_limits(outcome: SuiteOutcome) -> bool:
+    """Return whether an outcome is within its family's `LIMITS` and never violates the existence condition."""
     level, limit = LIMITS[outcome.family]
     rounds = outcome.rounds[LEVELS.index(level)]
     return rounds is not None and rounds <= limit and outcome.margin > 0

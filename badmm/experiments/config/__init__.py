@@ -1,6 +1,6 @@
-"""Configurations: TOML files that say what is run, read into one checked model.
+"""Configurations: TOML files, read into one checked model.
 
-A file with a section `model` trains networks (`NetworkConfig`); any other is a convex problem (`SolverConfig`).
+A file with a section `model` trains networks (`NetworkConfig`); any other file is a convex problem (`SolverConfig`).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["ConfigError", "Configuration", "SolverConfig", "load", "read", "vali
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
     """Read a configuration and apply `section.key=value` overrides.
 
-    ConfigError for a file that cannot be read, malformed TOML (with line and column), an unknown or missing key, a
-    value out of its range, and a key that has no effect beside the others.
+    Raises ConfigError for a file that cannot be read, malformed TOML (with line and column), an unknown or missing key,
+    a value out of its range, and a key that has no effect with the other settings.
     """
     path = Path(path)
     return validate(read(path, overrides), str(path), path.parent)
 
 
 def validate(table: Mapping[str, Any], origin: str = "configuration", folder: Path | None = None) -> Configuration:
-    """Check a table; files that it names are relative to `folder`. ConfigError with one line per problem."""
+    """Check a table, whose paths are relative to `folder`; raise ConfigError with one line per problem."""
     folder = Path.cwd() if folder is None else folder
     table = {key: _located(value, folder) for key, value in table.items()}
     if "model" not in table:
         return resolve(check(SolverConfig, table, origin), folder)
-    from badmm.experiments.config import networks  # needs torch, which convex problems do without
+    from badmm.experiments.config import networks  # needs torch, which convex problems do not
 
     return networks.resolve(check(networks.NetworkConfig, table, origin), folder)
 

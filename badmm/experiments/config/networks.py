@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -23,17 +23,23 @@ from badmm.experiments.config import toml
 from badmm.experiments.config.schema import Configuration, Positive, Section, describe, one_of
 from badmm.experiments.config.toml import ConfigError
 from badmm.methods import NETWORKS
+from badmm.networks import factories
+from badmm.networks.losses import LOSSES
 from badmm.rounds.network_method import Method
 
 
 class Data(Section):
-    """Which images, and what part of them."""
+    """Which images, or a user's own data, and what part of them."""
 
     source: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
     root: str | None = None
     """Folder laid out as torchvision does, relative to the configuration; else the variable BADMM_DATA_ROOT."""
+    factory: str | None = None
+    """"package.module:name" for a function that returns (clients, test), in place of a source; see `data.datasets`."""
+    options: dict[str, Any] = {}
+    """The factory's keywords."""
     fraction: float = Field(1.0, gt=0, le=1)
-    """Part of the training images to use, drawn at random."""
+    """Part of the training points to use, drawn at random."""
     validation_fraction: float = Field(0.0, ge=0, lt=1)
     """Part of those to keep from the clients."""
     evaluate: Literal["test", "validation"] = "test"
@@ -68,11 +74,33 @@ SPLIT_KEYS = {
 
 
 class Model(Section):
-    """The network; `hidden` and `activation` are for the MLP."""
+    """The network, by `name` or from a `factory`, and what is trained; `hidden` and `activation` are for the MLP."""
 
-    name: Literal["mlp", "linear", "cifarnet", "acarnet", "resnet20"]
+    name: Literal["mlp", "linear", "cifarnet", "acarnet", "resnet20"] | None = None
     hidden: list[int] = [200, 100]
     activation: Literal["sigmoid", "relu", "tanh"] = "sigmoid"
+    factory: str | None = None
+    """"package.module:name" in place of a name: a function that returns a `torch.nn.Module`."""
+    options: dict[str, Any] = {}
+    """The factory's keywords."""
+    loss: str = "cross_entropy"
+    """"cross_entropy", "squared_error", or "package.module:name": losses (N,) of outputs and targets (N, ...)."""
+    metrics: dict[str, str] = {}
+    """The user's own scores: a name, and "package.module:name" of a function of outputs and targets (N, ...)."""
+    buffers: Literal["refuse", "average", "local"] = "refuse"
+    """What becomes of buffers that training changes (batch normalisation's); see `badmm.networks.traits.Policy`."""
+    autocast: Literal["bfloat16"] | None = None
+    """The type that passes are computed in, parameters stay as they are; none where left out."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Model:
+        if (self.name is None) == (self.factory is None):
+            got = "neither" if self.name is None else f"name = {self.name!r} and factory = {self.factory!r}"
+            raise ValueError(f"name: expected either name or factory, got {got}")
+        if self.loss not in LOSSES and ":" not in self.loss:
+            expected = f'{", ".join(LOSSES)} or "package.module:name"'
+            raise ValueError(f"loss: expected {expected}, got {self.loss!r}")
+        return self
 
 
 class Local(Section):
@@ -205,7 +233,7 @@ class MethodTable(Section):
 
 def _class_of(kind: str) -> type[Method]:
     found = implementation(kind, NETWORKS, Method, "method")  # type: ignore[type-abstract]
-    if not is_dataclass(found):
+    if not hasattr(found, "__dataclass_fields__"):
         raise ValueError(f"method: expected a dataclass, whose fields are the settings, got {found.__name__}")
     return found
 
@@ -215,7 +243,7 @@ def _table_of(kind: str) -> type[MethodTable]:
     """The table of a method: its dataclass's fields, with their types and defaults, checked strictly."""
     hints = get_type_hints(_class_of(kind))
     own: dict[str, Any] = {"method": (Literal[kind], kind)}
-    for field in fields(_class_of(kind)):
+    for field in fields(_class_of(kind)):  # type: ignore[arg-type]
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         own[field.name] = (hints[field.name], ... if default is MISSING else default)
     return create_model(f"{kind}_table", __base__=MethodTable, **own)
@@ -245,7 +273,8 @@ class NetworkConfig(Configuration):
     FREE = frozenset({"run.checkpoint_every", "run.tensorboard", "run.threads", "data.root"})
 
     data: Data = Data()
-    split: Split
+    split: Split | None = None
+    """How one data set is assigned to clients; left out where `data.factory` gives a data set per client."""
     model: Model
     local: Local = Local()
     run: Run = Run()
@@ -268,6 +297,8 @@ class NetworkConfig(Configuration):
 
     @model_validator(mode="after")
     def _labels(self) -> NetworkConfig:
+        if self.split is None and self.data.factory is None:
+            raise ValueError("split: expected a value, got none (the key is required)")
         for label in self.tune.grid if self.tune else ():
             if label not in self.methods:
                 raise ValueError(f"tune.grid.{label}: expected one of {', '.join(self.methods)}, got an unknown method")
@@ -279,11 +310,23 @@ class NetworkConfig(Configuration):
         """What has no effect with this split and network."""
         found: dict[str, str] = {}
         for kind, keys in SPLIT_KEYS.items():
-            if kind != self.split.kind:
+            if self.split is not None and kind != self.split.kind:
                 found |= {f"split.{key}": f"split.kind = {self.split.kind!r}" for key in keys}
         if self.model.name != "mlp":
-            found |= dict.fromkeys(("model.hidden", "model.activation"), f"model.name = {self.model.name!r}")
+            why = "model.factory" if self.model.name is None else f"model.name = {self.model.name!r}"
+            found |= dict.fromkeys(("model.hidden", "model.activation"), why)
+        if self.model.factory is None:
+            found["model.options"] = f"model.name = {self.model.name!r}"
+        if self.data.factory is None:
+            found["data.options"] = f"data.source = {self.data.source!r}"
+        else:
+            found |= dict.fromkeys(("data.source", "data.root"), "data.factory")
         return found
+
+    def own_code(self) -> bool:
+        """Whether the configuration names functions of the user's."""
+        model = self.model
+        return bool(self.data.factory or model.factory or model.metrics or model.loss not in LOSSES)
 
     def may_change(self) -> frozenset[str]:
         """A cosine schedule depends on the horizon, by default the number of rounds."""
@@ -309,7 +352,8 @@ class NetworkConfig(Configuration):
 
 
 def resolve(config: NetworkConfig, folder: Path) -> NetworkConfig:
-    """`config` with the folder of the images made absolute: it is relative to the configuration."""
+    """`config` with the folder of the images made absolute: it is relative to the configuration, as factories are."""
+    factories.search([Path.cwd(), folder.resolve()] if config.own_code() else [])
     if config.data.root is None:
         return config
     root = str((folder / config.data.root).resolve())

@@ -1,4 +1,4 @@
-"""What every configuration shares: sections, errors that name the key, keys that do not apply, a digest."""
+"""Base of all configurations: sections, errors that name the key, keys that do not apply, a digest."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Section(BaseModel):
-    """What every section shares: unknown keys are refused, values are not changed later, `"3"` is no number."""
+    """A section: unknown keys are refused, values are immutable, and `"3"` is not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Configuration(Section):
-    """A whole file."""
+    """A configuration file."""
 
     FREE: ClassVar[frozenset[str]] = frozenset()
-    """Keys that may differ when a run is resumed: those that no result depends on, and those that say when it ends."""
+    """Keys that may differ when a run is resumed: they do not affect results, or set when the run ends."""
 
     name: Name
 
     def inapplicable(self) -> dict[str, str]:
-        """Dotted keys that have no effect beside the other settings, and why; one that is set is refused."""
+        """Return dotted keys without effect under the other settings, with the reason; setting one is an error."""
         return {}
 
     def may_change(self) -> frozenset[str]:
-        """The keys that may differ when this run is resumed."""
+        """Return the keys that may differ when this run is resumed."""
         return self.FREE
 
     @model_validator(mode="after")
@@ -46,11 +46,11 @@ class Configuration(Section):
             for section in sections:
                 model = getattr(model, section, None)
             if isinstance(model, BaseModel) and last in model.model_fields_set and getattr(model, last) is not None:
-                raise ValueError(f"{key}: expected no such key ({why}), got {getattr(model, last)!r}")
+                raise ValueError(f"{key}: expected no such key ({why}), got {_short(getattr(model, last))}")
         return self
 
     def table(self) -> dict[str, Any]:
-        """The resolved configuration, every default that applies written out."""
+        """Return the resolved configuration with all applicable defaults."""
         table = self.model_dump(exclude_none=True)
         for key in self.inapplicable():
             *sections, last = key.split(".")
@@ -61,16 +61,16 @@ class Configuration(Section):
         return table
 
     def dump(self) -> str:
-        """The resolved configuration as TOML that reads back."""
+        """Return the resolved configuration as TOML, which `load` reads back."""
         return toml.write(self.table())
 
     def digest(self) -> str:
-        """SHA-256 of the keys that may not change when the run is resumed."""
+        """Return the SHA-256 of the keys that must not change when the run is resumed."""
         fixed = {key: value for key, value in toml.flat(self.table()).items() if key not in self.may_change()}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
     def differences(self, other: Configuration) -> list[tuple[str, Any, Any]]:
-        """(key, here, there) of the keys that differ and may not, in this run's resumption."""
+        """Return (key, value here, value in `other`) of the keys that differ and must not."""
         return toml.differences(self.table(), other.table(), self.may_change() | other.may_change())
 
 
@@ -79,7 +79,7 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def check(schema: type[Schema], table: Mapping[str, Any], origin: str) -> Schema:
-    """Check a table against a schema; ConfigError with one line per problem."""
+    """Check a table against a schema; raise ConfigError with one line per problem."""
     try:
         return schema.model_validate(dict(table))
     except ValidationError as error:
@@ -88,7 +88,7 @@ def check(schema: type[Schema], table: Mapping[str, Any], origin: str) -> Schema
 
 
 def describe(problem: Mapping[str, Any], schema: type[BaseModel]) -> str:
-    """One pydantic error as `key: expected ..., got ...`."""
+    """Return a pydantic error as `key: expected ..., got ...`."""
     location, model = _located(problem["loc"], schema)
     key = ".".join(location)
     kind, got = problem["type"], problem["input"]
@@ -114,7 +114,7 @@ def describe(problem: Mapping[str, Any], schema: type[BaseModel]) -> str:
 
 
 def one_of(value: str, known: Iterable[str], key: str) -> str:
-    """`value`, where it is one of the known names; ValueError that names the key."""
+    """Return `value` if it is one of the known names, else raise ValueError with the key."""
     names = list(known)
     if value not in names:
         raise ValueError(f"{key}: expected one of {', '.join(names)}, got {value!r}")
@@ -127,7 +127,7 @@ def _short(value: Any) -> str:
 
 
 def _located(location: tuple[Any, ...], schema: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
-    """The keys of an error's location without the tags of unions, and the innermost model that they lead to."""
+    """Return the keys of an error's location without union tags, and the innermost model on that path."""
     keys: list[str] = []
     model, annotation = schema, None
     for part in location:
@@ -138,7 +138,7 @@ def _located(location: tuple[Any, ...], schema: type[BaseModel]) -> tuple[list[s
             members = _models(annotation)
             tagged = [m for m in members if part in _tags(m)]
             if len(members) > 1 and tagged:
-                model, annotation = tagged[0], None  # the tag of a union is no key of the file
+                model, annotation = tagged[0], None  # the tag of a union is not a key of the file
                 continue
             keys.append(str(part))
         members = _models(annotation)
@@ -152,12 +152,12 @@ def _is_table(annotation: Any) -> bool:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation names, in unions, tables and optional fields."""
+    """Return the models of an annotation, including those in unions, tables and optional fields."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:
-    """The values of a model's literal fields: the tags that it is chosen by."""
+    """Return the values of a model's literal fields, which are its tags in a union."""
     return {value for field in model.model_fields.values() for value in get_args(field.annotation)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -18,6 +18,7 @@ from pydantic import (
 
 from badmm.checks import implementation
 from badmm.data.tables import DATASETS
+from badmm.experiments.config.losses import LOSSES, Loss, loss_of
 from badmm.experiments.config.schema import Configuration, Positive, Section, check
 from badmm.families import registry
 from badmm.methods import EXACT
@@ -90,63 +91,6 @@ class Split(Section):
         return self
 
 
-class Loss(Section):
-    """A likelihood: whether its targets are classes, and whether it has features or is a rate alone."""
-
-    classes: ClassVar[bool] = False
-    rate: ClassVar[bool] = False
-    exposed: ClassVar[bool] = False
-    """Whether it takes exposures."""
-
-
-class LinearRegression(Loss):
-    """Least squares; the variance of the noise in squared units of the target."""
-
-    kind: Literal["linear_regression"]
-    noise_variance: Positive = 1.0
-
-
-class LogisticRegression(Loss):
-    """Two classes, 0 and 1."""
-
-    classes = True
-    kind: Literal["logistic_regression"]
-
-
-class SoftmaxRegression(Loss):
-    """Classes 0, 1, ..., C − 1."""
-
-    classes = True
-    kind: Literal["softmax_regression"]
-
-
-class PoissonRegression(Loss):
-    """Counts with features."""
-
-    kind: Literal["poisson_regression"]
-
-
-class PoissonRate(Loss):
-    """Counts of one rate."""
-
-    rate, exposed = True, True
-    kind: Literal["poisson_rate"]
-
-
-class ExponentialRate(Loss):
-    """Intervals of one rate."""
-
-    rate = True
-    kind: Literal["exponential_rate"]
-
-
-LOSSES = (LinearRegression, LogisticRegression, SoftmaxRegression, PoissonRegression, PoissonRate, ExponentialRate)
-Likelihood = Annotated[
-    LinearRegression | LogisticRegression | SoftmaxRegression | PoissonRegression | PoissonRate | ExponentialRate,
-    Field(discriminator="kind"),
-]
-
-
 class Prior(Section):
     """The standard parameters of a family's prior, broadcast over the coordinates."""
 
@@ -196,7 +140,7 @@ class SolverConfig(Configuration):
     family: str
     data: Data
     split: Split
-    likelihood: Likelihood
+    likelihood: SerializeAsAny[Loss]
     prior: SerializeAsAny[Prior] = Field(default_factory=dict, validate_default=True)
     method: Method = Method()
     run: Run = Run()
@@ -208,15 +152,16 @@ class SolverConfig(Configuration):
             raise ValueError(f"one of {', '.join(registry.names())}")
         return value
 
-    @field_validator("likelihood")
+    @field_validator("likelihood", mode="before")
     @classmethod
-    def _likelihood(cls, value: Loss, info: ValidationInfo) -> Loss:
-        family = info.data.get("family")
-        suited = [loss for loss in LOSSES if family is None or loss.rate != registry.takes_expectations(family)]
-        if type(value) not in suited:
-            kinds = ", ".join(loss.model_fields["kind"].annotation.__args__[0] for loss in suited)  # type: ignore[union-attr]
-            raise ValueError(f"kind: expected one of {kinds} (family = {family}), got {value.kind}")  # type: ignore[attr-defined]
-        return value
+    def _likelihood(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict):
+            return value
+        loss, family = loss_of(value), info.data.get("family")
+        if family is not None and loss.rate == registry.takes_expectations(family):
+            suited = [kind for kind, (section, _) in LOSSES.items() if section.rate != loss.rate]
+            raise ValueError(f"kind: expected one of {', '.join(suited)} (family = {family}), got {loss.kind}")
+        return loss
 
     @field_validator("prior", mode="before")
     @classmethod

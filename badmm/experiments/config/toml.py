@@ -1,6 +1,6 @@
-"""TOML tables: read with overrides from the command line, written with every default, compared key by key.
+"""TOML tables: reading with overrides from the command line, writing, and comparison key by key.
 
-`--set section.key=value` overrides a key; the value is read as TOML, and as plain text where that fails
+`--set section.key=value` overrides a key; the value is read as TOML, or as plain text if it is not valid TOML
 (`--set method.rho=auto`).
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the text has one line per problem: `key: expected ..., got ...`."""
+    """A configuration is invalid; the text has one line per problem: `key: expected ..., got ...`."""
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The table of a TOML file with overrides applied, not yet checked against a schema; ConfigError names the file."""
+    """Read a TOML file and apply overrides, without checking a schema; raise ConfigError with the file's name."""
     try:
         table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
@@ -31,12 +31,12 @@ def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def write(table: Mapping[str, Any]) -> str:
-    """A table of numbers, text, lists and tables as TOML that reads back."""
+    """Return a table of numbers, text, lists and tables as TOML text, which `read` reads back."""
     return "\n".join(_lines(table, "")) + "\n"
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A table of tables as one table with dotted keys."""
+    """Return nested tables as one table with dotted keys."""
     leaves: dict[str, Any] = {}
     for key, value in table.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -46,7 +46,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(
     before: Mapping[str, Any], after: Mapping[str, Any], free: Iterable[str] = ()
 ) -> list[tuple[str, Any, Any]]:
-    """(key, old, new) of the keys that differ, dotted, except those in `free`."""
+    """Return (dotted key, old value, new value) of the keys that differ, except those in `free`."""
     old, new = flat(before), flat(after)
     keys = [key for key in {**old, **new} if key not in set(free)]
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
@@ -63,7 +63,7 @@ def _lines(table: Mapping[str, Any], prefix: str) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
-    # JSON's strings and truth values are TOML's, but for the control character DEL, which TOML wants escaped
+    # JSON's strings and truth values are valid TOML, except for the control character DEL, which TOML escapes
     if isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
@@ -81,5 +81,5 @@ def _apply(table: dict[str, Any], override: str) -> None:
     for name in sections:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set: expected a section in {key!r}, got the plain value {name} = {table!r}")
+            raise ConfigError(f"--set: expected a section in {key!r}, got the plain value {name} = {table!r:.80}")
     table[last] = value

@@ -1,4 +1,4 @@
-"""One run in one folder, whatever it is of: checked, locked, resumed, recorded, saved, finished."""
+"""The protocol of a job, and its execution in a folder: check, resume, record, checkpoint, finish."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from badmm.experiments.store.folder import CONFIG, MANIFEST, Checkpoint, Manifes
 
 Record = Mapping[str, Any]
 After = Callable[[Record, Callable[[], Checkpoint]], None]
-"""What a job calls after every round: the round's record, and a function that captures the state."""
+"""A function that a job calls after every round, with the round's record and a function that captures the state."""
 Listener = Callable[[Record], None]
 
 
 class Job(Protocol):
-    """What is run in one folder."""
+    """A run that has one folder."""
 
     @property
     def config(self) -> Configuration:
@@ -26,40 +26,40 @@ class Job(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """What this run is of."""
+        """The description of this run: name, method, seed, digests of data and configuration."""
 
     @property
     def rounds(self) -> int:
-        """The most rounds to be played."""
+        """The largest number of rounds."""
 
     @property
     def checkpoint_every(self) -> int:
         """Rounds between checkpoints; the last round is always saved."""
 
-    def play(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> Any:
-        """Play the rounds that are left and return what `results` and the caller want to know.
+    def run_rounds(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> Any:
+        """Run the remaining rounds and return the outcome, an argument of `results`.
 
         `history` holds the records up to the checkpoint.
         """
 
     def results(self, outcome: Any, history: Sequence[Record]) -> Mapping[str, bytes]:
-        """The files of a run that has ended."""
+        """Return the files of a finished run by name."""
 
     def describe(self, record: Record) -> str:
-        """A round in a few words, for the progress line."""
+        """Describe a round in a few words, for the progress line."""
 
-    def notices(self, record: Record) -> Sequence[str]:
-        """What of a round has to be said, a line each."""
+    def warnings(self, record: Record) -> Sequence[str]:
+        """Return the messages of a round for the user, one line each."""
 
-    def ahead(self, history: Sequence[Record]) -> int | None:
-        """How many rounds probably follow; None where all that are left do."""
+    def remaining_rounds(self, history: Sequence[Record]) -> int | None:
+        """Estimate the number of remaining rounds; None means all up to `rounds`."""
 
     def listeners(self, folder: RunFolder, done: int) -> AbstractContextManager[Sequence[Listener]]:
-        """What else is told of every round after `done`."""
+        """Return a context with functions that are called with the record of every round after `done`."""
 
 
 def check(job: Job, folder: RunFolder, *, resume: bool) -> None:
-    """Raise ConfigError unless the folder is unused, or with `resume` holds this run, undamaged; nothing is written."""
+    """Raise ConfigError unless the folder is unused or, with `resume`, holds this run undamaged. Writes nothing."""
     if not folder.started:
         folder.check_unused()
         return
@@ -74,20 +74,20 @@ def check(job: Job, folder: RunFolder, *, resume: bool) -> None:
         raise ConfigError(f"--resume: expected {key} as in {folder.path / CONFIG} ({old!r}), got {new!r}")
     if manifest.data != job.manifest.data:
         raise ConfigError(
-            f"--resume: expected the data that {folder.path} began with (SHA-256 {manifest.data[:12]}…), got data that "
-            f"differ ({job.manifest.data[:12]}…)"
+            f"--resume: expected the data of {folder.path / MANIFEST} (SHA-256 {manifest.data[:12]}…), got other data "
+            f"({job.manifest.data[:12]}…)"
         )
     checkpoint, mark = folder.checkpoint()
     folder.history.check(mark)
     if checkpoint is not None and checkpoint.round > job.rounds:
         raise ConfigError(
-            f"--resume: expected run.rounds of at least the {checkpoint.round} that {folder.path} has played, got "
+            f"--resume: expected run.rounds of at least {checkpoint.round}, which {folder.path} has finished, got "
             f"{job.rounds}"
         )
 
 
 def execute(job: Job, folder: RunFolder, progress: RoundsProgress) -> Any:
-    """Run a job in a folder that `check` accepted and the caller has locked; returns what `Job.play` does."""
+    """Run a job in a folder that `check` accepted and the caller has locked; return what `Job.run_rounds` returns."""
     checkpoint = folder.begin(job.manifest, job.config.dump())
     done = saved = 0 if checkpoint is None else checkpoint.round
     history: list[Record] = list(folder.history.read())
@@ -105,11 +105,11 @@ def execute(job: Job, folder: RunFolder, progress: RoundsProgress) -> Any:
                 saved = record["round"]
             for listener in listeners:
                 listener(record)
-            progress.update(job.describe(record), job.ahead(history))
-            for line in job.notices(record):
-                progress.say(line)
+            progress.update(job.describe(record), job.remaining_rounds(history))
+            for line in job.warnings(record):
+                progress.print(line)
 
-        outcome = job.play(checkpoint, tuple(history), after)
+        outcome = job.run_rounds(checkpoint, tuple(history), after)
     if capture is not None and saved != history[-1]["round"]:
         folder.save(capture())
     folder.finish(job.manifest, job.results(outcome, folder.history.read()))

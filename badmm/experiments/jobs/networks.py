@@ -1,7 +1,7 @@
-"""One method of a network run with one seed, as a job: its rounds, its state as tensors, its scores.
+"""The job of one method of a network run with one seed: its rounds, its state as tensors, its scores.
 
-All random numbers come from streams by round, so that the state is enough: a run that was killed and resumed ends with
-the same bits as one that was not, on a CPU. (On a GPU torch may choose convolutions that do not repeat their bits.)
+All random numbers come from streams by round, so the state determines the rest: on a CPU, a run that is killed and
+resumed ends with the same bits as one that is not. (On a GPU, torch may choose convolutions whose bits do not repeat.)
 """
 
 from __future__ import annotations
@@ -17,42 +17,45 @@ from typing import Any
 
 import torch
 
-from badmm.experiments import events
+from badmm.experiments import events, posterior
 from badmm.experiments.config.networks import NetworkConfig
 from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
-from badmm.networks.noise import loudest, warning
+from badmm.networks.noise import largest_noise, warning
 from badmm.rounds import network_round as rounds
 from badmm.rounds.network_method import State
-from badmm.transports.sealed import sealed_bytes
 
 _TOTALS = ("bytes_up", "bytes_down", "flops")
-_SCORES = ("accuracy", "nll", "ece", "worst_client", "averaged")
+_SCORES = ("accuracy", "nll", "ece", "worst_client", "metrics", "averaged")
+"""What a record may have; which of them it has depends on the task."""
 
 
 @dataclass(frozen=True)
 class NetworkJob:
-    """A method's label and a seed; `config` is of this run alone, `fingerprint` is the data's."""
+    """A run of a method's label with a seed.
+
+    config: the configuration of this run alone. fingerprint: SHA-256 of the data.
+    """
 
     config: NetworkConfig
     label: str
     experiment: Experiment
     fingerprint: str
     workers: int = 1
-    """Stacks that train at once; no result depends on it."""
+    """Number of stacks that train at the same time; results do not depend on it."""
     engine: Engine = field(default_factory=Engine)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What this run is of."""
+        """The description of this run."""
         config, method = self.config, self.config.methods[self.label].method
         return Manifest(config.name, method, self.experiment.seed, self.fingerprint, config.digest())
 
     @property
     def rounds(self) -> int:
-        """The rounds to be played."""
+        """The number of rounds."""
         return self.config.run.rounds
 
     @property
@@ -60,8 +63,8 @@ class NetworkJob:
         """Rounds between checkpoints."""
         return self.config.run.checkpoint_every
 
-    def play(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> State:
-        """Play the rounds that are left; the state after the last one."""
+    def run_rounds(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> State:
+        """Run the remaining rounds; return the state after the last one."""
         state = (
             self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
         )
@@ -75,14 +78,15 @@ class NetworkJob:
         return state
 
     def _round(self, state: State, totals: dict[str, float]) -> dict[str, Any]:
-        """Play one round, changing `state` and `totals`; its record."""
+        """Run one round, which changes `state` and `totals`; return its record."""
         run, experiment = self.config.run, self.experiment
         started = time.perf_counter()
+        lr = experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds)
         outcome = rounds.play(
             experiment.method,
             experiment.federation,
             state,
-            lr=experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds),
+            lr=lr,
             largest=run.stack,
             fraction=run.participation,
             workers=self.workers,
@@ -91,63 +95,63 @@ class NetworkJob:
         seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up
         totals["bytes_down"] += outcome.bytes_down
-        totals["flops"] += outcome.point_gradients * experiment.point_flops
+        totals["flops"] += outcome.reply.totals["gradients"] * experiment.point_flops
         return {
             "round": state.round,
             "label": self.label,
             "seed": experiment.seed,
             **experiment.scores(state),
-            "loss": outcome.loss,
+            "loss": outcome.mean("loss"),
             **totals,
             "asked": len(outcome.asked),
             "used": len(outcome.used),
-            "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
+            "excluded": {str(client): reason for client, reason in outcome.excluded.items()},
             "events": outcome.events,
             "noise": experiment.noise(state),
-            "lr": outcome.lr,
+            "lr": lr,
             "seconds": seconds,
         }
 
     def results(self, outcome: State, history: Sequence[Record]) -> Mapping[str, bytes]:
-        """The server's tensors and a summary."""
-        server = {name: tensor.cpu().numpy() for name, tensor in outcome.server.items()}
+        """The posterior by parameters' names, and a summary."""
         summary = json.dumps(self.summary(outcome, history), indent=1)
         return {
-            "posterior.safetensors": sealed_bytes(server, {"round": str(outcome.round)}),
+            posterior.FILE: self.experiment.posterior_bytes(outcome),
             "summary.json": summary.encode(),
         }
 
     def summary(self, state: State, history: Sequence[Record]) -> dict[str, Any]:
-        """The last round's scores, the costs, who was left out, what the method did to stay in the domain."""
-        last = history[-1]
+        """Summarise the last round's scores, the costs, and the numbers of excluded clients and of domain events."""
+        last, reliability = history[-1], self.experiment.reliability(state)
         return {
-            **{key: last[key] for key in ("label", "seed", "round", *_SCORES, *_TOTALS)},
+            **{key: last[key] for key in ("label", "seed", "round", *_SCORES, *_TOTALS) if key in last},
             "excluded": sum(len(record["excluded"]) for record in history),
             "events": dict(sum((Counter(record["events"]) for record in history), Counter())),
-            "reliability": self.experiment.reliability(state),
+            **({} if reliability is None else {"reliability": reliability}),
         }
 
     def describe(self, record: Record) -> str:
-        """Whose round it is, and its scores."""
+        """Describe a round by label, seed and scores."""
         lost = f"  {len(record['excluded'])} clients left out" if record["excluded"] else ""
-        scores = f"accuracy {record['accuracy']:.4f}, NLL {record['nll']:.4f}"
-        worst = loudest(record["noise"])
+        own = {"accuracy": record.get("accuracy"), "NLL": record["nll"], **record.get("metrics", {})}
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in own.items() if value is not None)
+        worst = largest_noise(record["noise"])
         noise = f", noise {worst[1]:.2f} of the weights in {worst[0]}" if worst else ""
         return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{noise}{lost}"
 
-    def notices(self, record: Record) -> Sequence[str]:
-        """Clients that were left out, and why; after the first round also a posterior that is too wide to learn."""
+    def warnings(self, record: Record) -> Sequence[str]:
+        """Return excluded clients with reasons; after the first round also a warning of a too wide posterior."""
         where = f"{self.label}, seed {self.experiment.seed}, round {record['round']}"
         lost = [f"{where}: client {client} left out: {reason}" for client, reason in record["excluded"].items()]
         loud = warning(record) if record["round"] == 1 else None
         return lost if loud is None else [*lost, loud]
 
-    def ahead(self, history: Sequence[Record]) -> int | None:
-        """All rounds are played."""
+    def remaining_rounds(self, history: Sequence[Record]) -> int | None:
+        """Return None: all rounds run."""
         return None
 
     def listeners(self, folder: RunFolder, done: int) -> AbstractContextManager[Sequence[Listener]]:
-        """TensorBoard, where it is asked for and rounds are left."""
+        """Return the TensorBoard writer if the configuration wants it and rounds remain."""
         if not self.config.run.tensorboard or done >= self.rounds:
             return nullcontext(())
         return _tensorboard(folder, done)
@@ -163,11 +167,11 @@ def _tensorboard(folder: RunFolder, done: int) -> Iterator[Sequence[Listener]]:
 
 
 def capture(state: State, totals: Mapping[str, float]) -> Checkpoint:
-    """The state's tensors by group and name, and the running totals."""
+    """Return a checkpoint of the state's tensors and the running totals."""
     arrays, metadata = state.to_arrays()
     return Checkpoint(state.round, arrays, {**metadata, "totals": dict(totals)})
 
 
 def restore(checkpoint: Checkpoint, device: torch.device) -> State:
-    """The state that `capture` took, on a device; ValueError for other arrays."""
+    """Return the state of a checkpoint on a device; raise ValueError for other arrays."""
     return State.from_arrays(checkpoint.arrays, checkpoint.round, device)

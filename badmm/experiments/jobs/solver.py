@@ -1,4 +1,4 @@
-"""A convex problem as a job: `badmm.solve` from a checkpoint, its posterior, summary and pictures."""
+"""The job of a convex problem: `badmm.solve`, from a checkpoint if there is one; posterior, summary and plots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from badmm.families.factorised import Factorised
 from badmm.transports.sealed import sealed_bytes
 
 _WINDOW = 8
-"""Rounds over which the gap's rate of decrease is measured."""
+"""Number of rounds from which the gap's rate of decrease is estimated."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class SolverJob:
 
     @cached_property
     def problem(self) -> Problem:
-        """Clients and prior; ValueError for data that cannot be read or do not fit."""
+        """Clients and prior; raises ValueError for data that cannot be read or do not fit."""
         return build(self.config)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What this run is of."""
+        """The description of this run."""
         config = self.config
         return Manifest(config.name, config.method.name, config.run.seed, self.problem.fingerprint, config.digest())
 
     @property
     def rounds(self) -> int:
-        """The most rounds to be played."""
+        """The largest number of rounds."""
         return self.config.run.rounds
 
     @property
@@ -54,8 +54,8 @@ class SolverJob:
         """Rounds between checkpoints."""
         return self.config.run.checkpoint_every
 
-    def play(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> badmm.Result:
-        """Solve, from the checkpoint if there is one."""
+    def run_rounds(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> badmm.Result:
+        """Solve the problem, from the checkpoint if there is one."""
 
         def after_round(state: badmm.SolverState) -> None:
             after(state.record.as_dict(), lambda: _capture(state))
@@ -88,7 +88,7 @@ class SolverJob:
         }
 
     def results(self, outcome: badmm.Result, history: Sequence[Record]) -> Mapping[str, bytes]:
-        """The posterior with its features' names, a summary, pictures of the history and of the posterior."""
+        """Return the posterior with the names of its features, a summary, and plots of history and posterior."""
         config, posterior, problem = self.config, outcome.posterior, self.problem
         summary = {
             "rounds": outcome.rounds,
@@ -112,17 +112,17 @@ class SolverJob:
         return sealed_bytes(outcome.posterior.parameters(), {**metadata, "features": features})
 
     def describe(self, record: Record) -> str:
-        """Gap and objective."""
+        """Describe a round by gap and objective."""
         objective = record["objective"]
         shown = "-" if objective is None or math.isnan(objective) else f"{objective:.8g}"
         return f"gap {record['gap']:.1e}  objective {shown}"
 
-    def notices(self, record: Record) -> Sequence[str]:
-        """Nothing: the history holds a round's events."""
+    def warnings(self, record: Record) -> Sequence[str]:
+        """Return no messages: the history holds a round's events."""
         return ()
 
-    def ahead(self, history: Sequence[Record]) -> int | None:
-        """Rounds to the tolerance at the gap's recent rate."""
+    def remaining_rounds(self, history: Sequence[Record]) -> int | None:
+        """Estimate the rounds to the tolerance from the gap's recent rate of decrease."""
         tol = self.config.run.tol
         gaps = [record["gap"] for record in history[-_WINDOW:] if record["gap"] > 0]
         if len(gaps) < 2 or gaps[-1] >= gaps[0] or tol <= 0:
@@ -131,19 +131,19 @@ class SolverJob:
         return max(0, math.ceil(math.log(gaps[-1] / tol) / rate))
 
     def listeners(self, folder: RunFolder, done: int) -> AbstractContextManager[Sequence[Listener]]:
-        """Nobody else."""
+        """Return no listeners."""
         return nullcontext(())
 
 
 def _capture(state: badmm.SolverState) -> Checkpoint:
-    """The state without its records, which the history holds."""
+    """Return a checkpoint of the state without its records, which the history holds."""
     arrays, metadata = state.to_arrays()
     kept = {key: value for key, value in metadata.items() if key not in ("round", "records")}
     return Checkpoint(state.round, arrays, kept)
 
 
 def _restore(checkpoint: Checkpoint, history: Sequence[Record]) -> badmm.SolverState:
-    # JSON has no NaN: the history holds None
+    # JSON has no NaN, so the history holds None instead
     records = [
         {key: math.nan if value is None else value for key, value in record.items()}
         for record in history

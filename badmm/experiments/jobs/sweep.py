@@ -1,4 +1,4 @@
-"""Every method of a network run with every seed, each a job in a folder of its own."""
+"""The jobs of a network run, one per method and seed, each in its own folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.console import Console
 
 import badmm_kernels
 from badmm.checks import ClientError, ServerDomainError
-from badmm.data import images as data
 from badmm.experiments import events, report
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.networks import NetworkConfig
@@ -25,36 +24,36 @@ from badmm.experiments.progress import RoundsProgress
 from badmm.experiments.store.folder import RunFolder, locked
 
 
-class Sweep:
-    """The jobs of a configuration; ConfigError, before anything is written, for a method that does not start."""
+class NetworkRuns:
+    """The jobs of a configuration; raises ConfigError, before anything is written, for a method that cannot start."""
 
     def __init__(self, config: NetworkConfig, engine: Engine | None = None) -> None:
         if config.run.tensorboard:
             events.check()
         self.config, self.engine = config, engine or Engine()
-        self.images = data.load(config.data.source, config.data.root)
+        self.images = problems.load(config)
         self.fingerprint = problems.fingerprint(self.images)
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
-        # methods share a seed's data; seeds are the outer loop, so that one is enough to keep
+        # methods share the data of a seed; seeds are the outer loop, so a cache of one seed suffices
         self._assigned = lru_cache(maxsize=1)(lambda seed: problems.assign(config, seed, self.images))
-        self._assigned(config.run.seeds[0])  # what does not fit there is no method's fault
+        self._assigned(config.run.seeds[0])  # raises the errors of data and split, which concern no method
         for label in config.methods:
             try:
                 self.job(label, config.run.seeds[0]).experiment.start()
-            except (ValueError, RuntimeError) as error:  # what does not fit, or a device without kernels
+            except (ValueError, RuntimeError) as error:  # settings that do not fit, or a device without kernels
                 raise ConfigError(f"methods.{label}: {error}") from error
 
     def job(self, label: str, seed: int) -> NetworkJob:
-        """The run of a method's label with a seed."""
+        """Return the job of a method's label and a seed."""
         config = self.config.only(label, seed)
         experiment = problems.build(config, label, seed, assigned=self._assigned(seed))
         return NetworkJob(config, label, experiment, self.fingerprint, self.workers, self.engine)
 
-    def play(self, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
-        """Run every job in its folder under `out`, which the caller has locked; a summary of each.
+    def run(self, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
+        """Run every job in its folder under `out`, which the caller has locked; return their summaries.
 
-        Seeds are the outer loop, so that an early look at the results compares all methods on the seeds there are. The
-        summary of a run that cannot go on is label, seed and `failure`.
+        Seeds are the outer loop, so that partial results compare all methods on the finished seeds. The summary of a
+        failed run has label, seed and `failure`.
         """
         config = self.config
         places = [(label, seed) for seed in config.run.seeds for label in config.methods]
@@ -69,14 +68,14 @@ class Sweep:
                         state = job.execute(task, RunFolder(folder), progress)
                     summaries.append(task.summary(state, RunFolder(folder).history.read()))
                 except (ClientError, ServerDomainError) as error:
-                    progress.say(f"{label}, seed {seed}: {error}")
+                    progress.print(f"{label}, seed {seed}: {error}")
                     summaries.append({"label": label, "seed": seed, "failure": str(error)})
         return summaries
 
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Threads of torch and the kernels, with which predictions are scored, while a run lasts."""
+    """Within the context, use `count` threads in torch and in the kernels, which score predictions."""
     before = torch.get_num_threads(), badmm_kernels.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

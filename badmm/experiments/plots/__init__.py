@@ -1,1 +1,1 @@
-"""Pictures: one style, and what is drawn of convex problems and of networks."""
+"""Plots of convex problems and of networks, in one style."""

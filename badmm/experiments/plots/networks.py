@@ -1,7 +1,4 @@
-"""Pictures of a federated run: scores by round and by bytes, reliability, the effect of a setting.
-
-Drawn with the shared style from histories and summaries; nothing is computed from networks here.
-"""
+"""Plots of a federated run from its histories and summaries: scores by round and bytes, reliability, settings."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ from badmm.experiments.summary import ACCURACY, PREDICTION_NLL, Record, Runs, Sc
 COLORS = (plots.BLUE, plots.RED, plots.GREEN, plots.ORANGE, plots.PINK, plots.SKY, plots.BLACK, "0.55")
 MARKERS = "os^Dv<>Pd*"
 MARKS = 8
-"""Markers on a curve."""
+"""Number of markers per curve."""
 
 
 def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """A colour, marker and dash for every label; no two are alike for the first 40."""
+    """Return a colour, marker and dash per label; the first 40 labels get distinct combinations."""
     dashes = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
     return {
         label: {
@@ -37,25 +34,27 @@ def styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def curves(runs: Runs, title: str) -> Figure:
-    """Accuracy at the mean (top) and NLL of the prediction (bottom), by round (left) and by megabytes (right).
+    """Plot accuracy at the mean (top) and NLL of the prediction (bottom) by round (left) and by megabytes (right).
 
-    A line is the mean over seeds, its band ± a standard deviation (n − 1); it ends where the first seed's does.
+    A line is the mean over seeds and its band ± one standard deviation (n − 1); it ends with the shortest history.
     """
-    drawn, axes = plots.figure(2, 2, width=5.2, height=3.7)
-    look = styles(list(runs))
-    scores = ((ACCURACY, "accuracy at the mean, %"), (PREDICTION_NLL, "NLL of the prediction,\nnats a point"))
+    line_styles = styles(list(runs))
+    records = [record for histories in runs.values() for history in histories.values() for record in history]
+    every = ((ACCURACY, "accuracy at the mean, %"), (PREDICTION_NLL, "NLL of the prediction,\nnats per point"))
+    scores = [(score, name) for score, name in every if any(score.read(record) is not None for record in records)]
+    drawn, axes = plots.figure(2, len(scores), width=5.2, height=3.7)
     for row, (score, name) in enumerate(scores):
         for column, by_bytes in enumerate((False, True)):
             axis = axes[2 * row + column]
             for label, histories in runs.items():
-                _curve(axis, list(histories.values()), score, by_bytes, {**look[label], "label": label})
+                _curve(axis, list(histories.values()), score, by_bytes, {**line_styles[label], "label": label})
             axis.set(ylabel=name if column == 0 else "", xlabel="MB, up and down, all clients" if by_bytes else "round")
             if by_bytes:
                 axis.set_xscale("log")
                 _plain_ticks(axis.xaxis)
             else:
                 axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _clear_of_the_start(axes[2:], runs)
+    _clear_of_the_start(axes[-2:], runs)
     _legend(drawn, axes[0], title)
     return drawn
 
@@ -75,7 +74,7 @@ def _curve(
 
 
 def _clear_of_the_start(axes: Sequence[Axes], runs: Runs) -> None:
-    """A logarithmic axis where the first rounds' losses would flatten the others."""
+    """Switch to a logarithmic axis if the losses of the first rounds would flatten the others."""
     values = [_number(PREDICTION_NLL.read(r)) for h in runs.values() for history in h.values() for r in history]
     finite = np.array([value for value in values if np.isfinite(value) and value > 0])
     if finite.size and finite.max() > 5 * finite.min():
@@ -85,7 +84,7 @@ def _clear_of_the_start(axes: Sequence[Axes], runs: Runs) -> None:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """0.1, 0.2, 0.5, 1, ... on a logarithmic axis."""
+    """Set ticks at 0.1, 0.2, 0.5, 1, ... on a logarithmic axis."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -102,7 +101,7 @@ def _legend(drawn: Figure, axis: Axes, title: str) -> None:
 
 
 def pooled(diagrams: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, np.ndarray]:
-    """Diagrams of as many points each as one: bins joined, weighted by their shares."""
+    """Merge diagrams of equal numbers of points: bins are joined, weighted by their shares."""
     bins = sorted({int(index) for diagram in diagrams for index in diagram["bin"]})
     total = {name: np.zeros(len(bins)) for name in ("confidence", "accuracy", "share")}
     for diagram in diagrams:
@@ -116,10 +115,10 @@ def pooled(diagrams: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, np.nd
 
 
 def reliability(diagrams: Mapping[str, Sequence[Mapping[str, Any]]], title: str) -> Figure:
-    """A panel a method: accuracy against confidence in the last round, all seeds' points together.
+    """Plot accuracy against confidence after the last round, one panel per method with the points of all seeds.
 
-    `diagrams` has what `Experiment.reliability` gives, one a seed. The area of a mark grows with its share of the
-    points; the diagonal is perfect calibration. Titles have the expected calibration error of the joined points.
+    diagrams: results of `Experiment.reliability`, one per seed. The area of a mark grows with its share of the points;
+    the diagonal is perfect calibration. Titles have the expected calibration error of the joined points.
     """
     columns = min(len(diagrams), 4)
     drawn, axes = plots.figure(columns, -(-len(diagrams) // columns), width=3.1, height=3.3)
@@ -148,19 +147,19 @@ def reliability(diagrams: Mapping[str, Sequence[Mapping[str, Any]]], title: str)
 
 @dataclass(frozen=True)
 class Point:
-    """One setting tried: its dotted settings and a score a seed."""
+    """One combination of settings, by dotted name, and its scores, one per seed."""
 
     settings: Mapping[str, Any]
     scores: Sequence[float]
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """Mean over the seeds."""
         return float(np.mean(self.scores)) if len(self.scores) else float("nan")
 
 
-def swept(points: Sequence[Point]) -> list[str]:
-    """The settings whose effect the points show: numbers that differ where all other settings are the same."""
+def varied_settings(points: Sequence[Point]) -> list[str]:
+    """Return the numeric settings that differ between points whose other settings are equal."""
     found = []
     for key in dict.fromkeys(key for point in points for key in point.settings):
         values: dict[str, set[float]] = {}
@@ -175,12 +174,12 @@ def swept(points: Sequence[Point]) -> list[str]:
 
 
 def effect(groups: Mapping[str, Sequence[Point]], name: str, larger_is_better: bool, title: str) -> Figure | None:
-    """The score against every swept setting, a panel for each of a group; None where nothing was swept.
+    """Plot the score against every varied setting, one panel per group and setting; return None without such a setting.
 
-    Grey dots are all points; the line joins, for every value, the point that is best over the other settings, with a
-    bar of ± a standard deviation over seeds.
+    Grey dots are all points. The line joins, for every value, the point that is best over the other settings, with a
+    bar of ± one standard deviation over seeds.
     """
-    panels = [(group, points, key) for group, points in groups.items() for key in swept(points)]
+    panels = [(group, points, key) for group, points in groups.items() for key in varied_settings(points)]
     if not panels:
         return None
     columns = min(len(panels), 3)
@@ -208,5 +207,5 @@ def effect(groups: Mapping[str, Sequence[Point]], name: str, larger_is_better: b
 
 
 def is_number(value: Any) -> bool:
-    """A number that is no truth value."""
+    """Return whether a value is a number and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Pictures of a convex problem's run: its history, and its posterior."""
+"""Plots of the history and posterior of a convex problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from badmm.families.factorised import Factorised
 
 
 def history_figure(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Gap, residuals and objective of a run, by round (top) and by bytes sent (bottom)."""
+    """Plot gap, residuals and objective by round (top) and by bytes sent (bottom)."""
     drawn, axes = figure(3, 2)
     rounds = np.array([record["round"] for record in history])
     sent = np.array([record["bytes_up"] + record["bytes_down"] for record in history]) / 1e6
@@ -56,7 +56,7 @@ def history_figure(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
 
 
 def gaussian_figure(mean: Array, covariance: Array, names: Sequence[str], title: str) -> Figure:
-    """Means with two standard deviations, and the 95% ellipse of the two most correlated coordinates (names (d,))."""
+    """Plot means ± two standard deviations, and the 95% ellipse of the two most correlated coordinates (names (d,))."""
     deviation = np.sqrt(np.diag(covariance))
     drawn, axes = figure(2)
     shown = np.arange(min(len(mean), 60))
@@ -79,7 +79,7 @@ def gaussian_figure(mean: Array, covariance: Array, names: Sequence[str], title:
 
 
 def density_figure(posterior: Factorised, prior: Factorised, title: str) -> Figure:
-    """The density of each coordinate (at most eight are drawn), its central 95% interval, and the first one's prior."""
+    """Plot the density and central 95% interval of at most eight coordinates, and the prior of the first."""
     drawn, axes = figure(1, width=6.5)
     axis = axes[0]
     bottom, low, high, top = posterior.quantile([0.0005, 0.025, 0.975, 0.9995])

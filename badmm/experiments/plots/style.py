@@ -1,7 +1,7 @@
-"""The style of all pictures, drawn without a screen and without matplotlib's global state.
+"""The style of all plots, which need neither a screen nor matplotlib's global state.
 
-Colours are Okabe and Ito's, which readers with any common colour vision tell apart; every series has its own marker
-or dash too, so that a picture reads in grey.
+Colours are Okabe and Ito's, which readers with common forms of colour vision deficiency can distinguish; markers and
+dashes distinguish the series in grey.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
 
 
 def figure(columns: int, rows: int = 1, width: float = 4.6, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure with a grid of axes in reading order; sizes in inches for each."""
+    """Return a figure and its grid of axes in reading order; width and height are those of one axes, in inches."""
     drawn = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = drawn.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -38,7 +38,7 @@ def figure(columns: int, rows: int = 1, width: float = 4.6, height: float = 3.6)
 
 
 def ellipse(axis: Axes, mean: Array, covariance: Array, level: float = 0.95, **style: Any) -> None:
-    """The boundary of the region that holds `level` of N(mean (2,), covariance (2, 2))."""
+    """Draw the ellipse that holds probability `level` of N(mean (2,), covariance (2, 2))."""
     angle = np.linspace(0, 2 * np.pi, 200)
     radius = np.sqrt(-2 * np.log(1 - level))  # the chi-squared quantile with two degrees of freedom, square-rooted
     points = mean[:, None] + radius * np.linalg.cholesky(covariance) @ np.stack([np.cos(angle), np.sin(angle)])
@@ -46,7 +46,7 @@ def ellipse(axis: Axes, mean: Array, covariance: Array, level: float = 0.95, **s
 
 
 def most_correlated(covariance: Array) -> tuple[int, int]:
-    """The pair of coordinates with the largest absolute correlation; (0, 1) where none is correlated."""
+    """Return the two coordinates with the largest absolute correlation; (0, 1) if none are correlated."""
     deviation = np.sqrt(np.diag(covariance))
     correlation = np.abs(np.triu(covariance / np.outer(deviation, deviation), 1))
     if not correlation.any():

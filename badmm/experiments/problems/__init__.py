@@ -1,1 +1,1 @@
-"""From a configuration to what is solved or trained: data read, prepared, held out, assigned to clients."""
+"""Problems and networks of a configuration: data are read, prepared, held out and assigned to clients."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badmm import likelihoods
 from badmm.data import files
 from badmm.data import tables as data
 from badmm.experiments import predictive
 from badmm.experiments.config import ConfigError
+from badmm.experiments.config.losses import Loss
 from badmm.experiments.config.solver import SolverConfig
 from badmm.families import registry
 from badmm.families.distributions import Distribution, Gaussian
@@ -79,7 +78,7 @@ class Problem:
 
 
 def _linear(problem: Problem, posterior: Gaussian, averaged: bool) -> predictive.Scores:
-    variance = problem.config.likelihood.noise_variance  # type: ignore[union-attr]
+    variance = problem.config.likelihood.noise_variance  # type: ignore[attr-defined]
     return predictive.linear_scores(problem.test_X, problem.test_y, posterior, variance, averaged=averaged)
 
 
@@ -123,8 +122,7 @@ def build(config: SolverConfig) -> Problem:
             preparation = {name: list(pair) for name, pair in zip(table.names, pairs, strict=True)}
     parts = [training[part] for part in _parts(config, X[training], y[training], groups, training)]
     exposure = table.extra[config.data.exposure] if config.data.exposure is not None else np.ones(len(y))
-    make = functools.partial(_LIKELIHOODS[config.likelihood.kind], loss=config.likelihood, num_classes=num_classes)
-    clients = [make(X=X[rows], y=y[rows], exposure=exposure[rows]) for rows in parts]
+    clients = [_client(config.likelihood, X[rows], y[rows], exposure[rows], num_classes) for rows in parts]
     prior = registry.prior(config.family, config.prior.model_dump(), int(clients[0].dim))
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
@@ -225,11 +223,5 @@ def _parts(
     return data.split(config.split.kind, X, y, config.split.clients, config.split.seed)
 
 
-_LIKELIHOODS: dict[str, Callable[..., Any]] = {
-    "linear_regression": lambda X, y, loss, **_: likelihoods.LinearRegression(X, y, loss.noise_variance),
-    "logistic_regression": lambda X, y, **_: likelihoods.LogisticRegression(X, y),
-    "softmax_regression": lambda X, y, num_classes, **_: likelihoods.SoftmaxRegression(X, y, num_classes),
-    "poisson_regression": lambda X, y, **_: likelihoods.PoissonRegression(X, y),
-    "poisson_rate": lambda y, exposure, **_: likelihoods.PoissonRate(y, exposure),
-    "exponential_rate": lambda y, **_: likelihoods.ExponentialRate(y),
-}
+def _client(loss: Loss, X: Array, y: Array, exposure: Array, num_classes: int) -> Any:
+    return loss.make(X=X, y=y, counts=y, intervals=y, exposure=exposure, num_classes=num_classes)

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: whole files, sealed tensors, a history line by line, and the folder that holds them."""
+"""Files of a run: atomic writes, sealed tensors, a history of one line per round, and the folder that holds them."""
 
 from badmm.experiments.store.figures import save_figure
 from badmm.experiments.store.folder import Checkpoint, RunFolder, locked

@@ -1,14 +1,14 @@
 """The folder of one run: locked while in use, described by a manifest, resumed from a sealed checkpoint.
 
-    manifest.json         what is run: data fingerprint, seed, method, configuration digest, package version; when the
-                          run has ended, the SHA-256 of every file that it left
-    config.toml           the configuration, every default written out
-    history.jsonl         a line per round (times.jsonl: their seconds)
-    state.safetensors     what `--resume` starts from, and the history's length and SHA-256 at that round
+    manifest.json         data fingerprint, seed, method, configuration digest, package version; after the end of the
+                          run also the SHA-256 of every file
+    config.toml           the configuration with all defaults
+    history.jsonl         one line per round (times.jsonl: their seconds)
+    state.safetensors     the checkpoint of `--resume`, with the history's length and SHA-256 at that round
     .lock                 held by the process that uses the folder
 
-A run that is killed at any moment, before the first checkpoint too, is resumed; equal runs leave equal bytes, times
-excepted. A damaged file, and data or a configuration other than the run's, are refused in one line.
+A run that is killed at any moment, even before the first checkpoint, can be resumed. Equal runs write equal bytes,
+except for times. A damaged file, other data and another configuration are refused with a one-line error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from badmm.transports.sealed import Array, load_tensors, save_tensors
 
 MANIFEST, CONFIG, HISTORY, STATE = "manifest.json", "config.toml", "history.jsonl", "state.safetensors"
 FORMAT = 1
-"""The number of this folder's format; another one is refused."""
+"""Version of the folder's format; others are refused."""
 _STATE = "state"
 _SEAL = "sha256"
 _MARK = "history"
@@ -38,9 +38,9 @@ _MARK = "history"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder`, made where it is missing, alone; ValueError where another process does.
+    """Create `folder` if it is missing and lock it; raise ValueError if another process holds the lock.
 
-    The operating system frees the lock of a process that ends, however it ends.
+    The operating system releases the lock of a process that ends or is killed.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ValueError(f"--out: expected a folder that no other run uses, got {folder}, which one uses now") from None
+        raise ValueError(f"--out: expected a folder that no other run uses, got {folder}, which is in use") from None
     try:
         remove_torn(folder)
         yield
@@ -60,28 +60,28 @@ def locked(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run is of; `files` holds the SHA-256 of what it left, empty while it is not finished."""
+    """The description of a run; `files` holds the SHA-256 of its files and is empty until the run is finished."""
 
     name: str
     method: str
     seed: int
     data: str
-    """SHA-256 of the data as they were read."""
+    """SHA-256 of the data."""
     configuration: str
-    """SHA-256 of the configuration's keys that may not change."""
+    """SHA-256 of the keys of the configuration that must not change."""
     version: str = __version__
     format: int = FORMAT
     files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write it into `folder`, sealed like a checkpoint."""
+        """Write the manifest into `folder`, sealed like a checkpoint."""
         table = asdict(self)
         sealed = {**table, _SEAL: _digest(table)}
         write_atomic(folder / MANIFEST, (json.dumps(sealed, indent=1, ensure_ascii=False) + "\n").encode())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read what `write` wrote; ValueError that names the file for anything else."""
+        """Read the manifest of `folder`; raise ValueError with the file's name if it is damaged or foreign."""
         path = folder / MANIFEST
         try:
             table = json.loads(path.read_bytes())
@@ -101,7 +101,7 @@ def _digest(table: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `round` rounds: named arrays, and metadata that JSON can hold."""
+    """The state of a run after `round` rounds: named arrays, and metadata that JSON can represent."""
 
     round: int
     arrays: Mapping[str, Array]
@@ -109,7 +109,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """One run's folder, to be written to inside `locked`."""
+    """The folder of one run; writing requires `locked`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -117,17 +117,17 @@ class RunFolder:
 
     @property
     def started(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether the folder has a manifest."""
         return (self.path / MANIFEST).exists()
 
     def check_unused(self) -> None:
-        """Raise ValueError where files of a run lie without a manifest: another program's, or an older version's."""
+        """Raise ValueError if the folder has files of a run without a manifest, as an older version writes."""
         for name in (HISTORY, STATE, "state.npz"):
             if (self.path / name).exists():
                 raise ValueError(f"--out: expected a folder without results, got {self.path / name} of another version")
 
     def check_files(self) -> Manifest:
-        """The manifest of the run that began here; ValueError that names the file where one is damaged or missing."""
+        """Return the manifest; raise ValueError with the name of a listed file that is damaged or missing."""
         manifest = Manifest.read(self.path)
         for name, digest in manifest.files.items():
             path = self.path / name
@@ -138,7 +138,7 @@ class RunFolder:
         return manifest
 
     def checkpoint(self) -> tuple[Checkpoint | None, Mark | None]:
-        """What was saved last, and the history's mark then; None where nothing was. ValueError for a damaged file."""
+        """Return the last checkpoint and the history's mark, or (None, None); raise ValueError for a damaged file."""
         path = self.path / STATE
         if not path.exists():
             return None, None
@@ -150,9 +150,9 @@ class RunFolder:
             raise ValueError(f"{path}: expected the checkpoint of a run, got another safetensors file") from None
 
     def begin(self, manifest: Manifest, config: str) -> Checkpoint | None:
-        """Open the folder for rounds and return the checkpoint to go on from (None: from the start).
+        """Open the folder for rounds; return the checkpoint from which the run continues, or None.
 
-        The manifest is written without the results of an earlier end, which are stale from here on.
+        The manifest is written without a list of results: those of an earlier end are obsolete.
         """
         checkpoint, mark = self.checkpoint()
         self.history.check(mark)
@@ -162,13 +162,13 @@ class RunFolder:
         return checkpoint
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write what a resumed run starts from."""
+        """Write the checkpoint."""
         state = {"round": checkpoint.round, **checkpoint.metadata}
         metadata = {_STATE: json.dumps(state, sort_keys=True), _MARK: json.dumps(self.history.mark)}
         save_tensors(self.path / STATE, checkpoint.arrays, metadata)
 
     def finish(self, manifest: Manifest, results: Mapping[str, bytes]) -> None:
-        """Write the results of a run that has ended, and the manifest that lists every file."""
+        """Write the results of a finished run, and the manifest with all files."""
         for name, content in results.items():
             write_atomic(self.path / name, content)
         files = {name: sha256(self.path / name) for name in sorted({HISTORY, STATE, *results})}

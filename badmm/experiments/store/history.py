@@ -1,6 +1,6 @@
-"""A run's history: one JSON object per round, one line each, flushed to the disk; the times lie in a file beside it.
+"""The history of a run: one JSON object per round and line, flushed to disk after every round.
 
-`history.jsonl` holds what repeats from run to run, `times.jsonl` the seconds of each round, which do not.
+`history.jsonl` has equal bytes in equal runs; the seconds per round, which differ, are in `times.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SECONDS = "seconds"
 
 
 class Mark(NamedTuple):
-    """A place in a history: its rounds, its bytes and their SHA-256."""
+    """A position in a history: the number of rounds and bytes before it, and their SHA-256."""
 
     rounds: int
     size: int
@@ -28,14 +28,14 @@ class Mark(NamedTuple):
 
 
 class History:
-    """The records of a run's rounds at `path`, and their times in times.jsonl beside it."""
+    """The records of a run's rounds in `path`, and their times in times.jsonl in the same folder."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.times = path, path.with_name("times.jsonl")
         self._digest, self._size, self._rounds = hashlib.sha256(), 0, 0
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one round: a whole line on the disk, or OSError and a history without it."""
+        """Append one round and flush it to disk; on OSError the history does not have the round."""
         kept = {key: value for key, value in record.items() if key != SECONDS}
         line = _line(kept)
         _append(self.path, line)
@@ -46,13 +46,13 @@ class History:
 
     @property
     def mark(self) -> Mark:
-        """Where the history is after the rounds that this object appended or kept."""
+        """The position after the rounds that this object has appended or kept."""
         return Mark(self._rounds, self._size, self._digest.hexdigest())
 
     def read(self) -> list[dict[str, Any]]:
-        """The rounds written so far with their times; a torn last line is left out.
+        """Return the records with their times, without a torn last line.
 
-        ValueError that names file and line for a line that is no record.
+        Raises ValueError with file and line number for a line that is not a record.
         """
         seconds = {record["round"]: record[SECONDS] for record in _records(self.times)}
         return [
@@ -61,19 +61,19 @@ class History:
         ]
 
     def check(self, mark: Mark | None) -> None:
-        """Raise ValueError unless the file begins with what was written up to `mark` (None: nothing)."""
+        """Raise ValueError unless the file begins with the bytes before `mark`; None is the start of the file."""
         size, digest = (mark.size, mark.sha256) if mark else (0, hashlib.sha256().hexdigest())
         content = self.path.read_bytes()[:size] if self.path.exists() else b""
         self._digest = hashlib.sha256(content)
         if len(content) < size or self._digest.hexdigest() != digest:
             raise ValueError(
-                f"{self.path}: expected the {mark.rounds if mark else 0} rounds that the checkpoint was written after, "
-                "got a damaged or another history"
+                f"{self.path}: expected the {mark.rounds if mark else 0} rounds of the checkpoint, got a damaged or "
+                "another history"
             )
         self._rounds, self._size = (mark.rounds, size) if mark else (0, 0)
 
     def cut(self, mark: Mark | None) -> None:
-        """Keep what was written up to `mark` (None: nothing), for a run that continues from there."""
+        """Truncate the history at `mark` (None: at the start), where the run continues."""
         self.check(mark)
         if self.path.exists():
             os.truncate(self.path, self._size)
@@ -83,7 +83,7 @@ class History:
 
 
 def _append(path: Path, line: bytes, *, sync: bool = True) -> None:
-    """Write a whole line at the end, after the last whole one, or nothing."""
+    """Write a whole line after the last whole line, or nothing."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         end = _end_of_lines(handle)
@@ -103,7 +103,7 @@ def _append(path: Path, line: bytes, *, sync: bool = True) -> None:
 
 
 def _end_of_lines(handle: int) -> int:
-    """Where the last whole line ends: a kill or a full disk can leave a torn one behind it."""
+    """Return the end of the last whole line; a kill or a full disk can leave a torn line after it."""
     end = os.lseek(handle, 0, os.SEEK_END)
     while end:
         start = max(0, end - 4096)
@@ -126,7 +126,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             record = None
         if not isinstance(record, dict) or not isinstance(record.get("round"), int):
-            raise ValueError(f"{path}: line {number}: expected the record of a round, got {line[:60]!r}")
+            raise ValueError(f"{path}: line {number}: expected a round's record, got {line[:60]!r}")
         records.append(record)
     return records
 
@@ -136,7 +136,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 
 
 def _without_nan(value: Any) -> Any:
-    """None for NaN, which JSON does not have, in a record and the tables in it."""
+    """Return a record with None for NaN, which JSON cannot represent."""
     if isinstance(value, Mapping):
         return {key: _without_nan(part) for key, part in value.items()}
     return None if isinstance(value, float | np.floating) and value != value else value

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...ir import nodes as ir
-from ..docs import PURPOSE, is_slotwise, scalar_text
+from ...ir.likelihoods import LossModule
+from ..docs import PURPOSE, scalar_text
 
 PRECISIONS = ("f64", "f32")  # in this order: a float form may call the double one
 DOMAIN_TEXT = {"real": "finite", "positive": "positive", "negative": "negative"}
 _SPELLED = {"λ": "lambda", "μ": "mu", "η": "eta", "ρ": "rho", "α": "alpha", "γ": "gamma", "θ": "theta", "τ": "tau"}
+_SPELLED |= {"′": "'", "″": "''", "−": "-", "∞": "infinity", "ν": "nu", "σ": "sigma"}
 _SPELLED |= {"∇": "grad ", "Σ": "sum", "‖": "||", "←": "<-", "−": "-", "ö": "oe", "ü": "ue", "ä": "ae", "₀": "_0"}
 
 
@@ -50,18 +52,19 @@ def parameter_name(operand: ir.Operand) -> str:
     return operand.argument.replace(".", "_")
 
 
-def result_names(kernel: ir.Map, module: ir.Module) -> tuple[str, ...]:
+def result_names(kernel: ir.Map, module: ir.Module | LossModule) -> tuple[str, ...]:
     """What the results of a map with several are called: their slots."""
-    if is_slotwise(kernel):
+    if kernel.result_names:
         names: tuple[str, ...] = kernel.result_names
     else:
+        assert isinstance(module, ir.Module)
         kind = kernel.name.split("_from_")[0] if "_from_" in kernel.name else "natural"
         names = module.slots[kind]
     assert len(names) == len(kernel.results), f"{kernel.name}: {len(kernel.results)} results, names {names}"
     return tuple(f"out_{name}" for name in names)
 
 
-def map_signature(kernel: ir.Map, module: ir.Module, precision: str) -> Signature:
+def map_signature(kernel: ir.Map, module: ir.Module | LossModule, precision: str) -> Signature:
     """A map's: operands, scalars in double, then where to put the results unless there is one."""
     inputs = [Parameter(parameter_name(o), precision) for o in kernel.operands]
     scalars = [Parameter(s.argument, "f64") for s in kernel.scalars]
@@ -71,7 +74,7 @@ def map_signature(kernel: ir.Map, module: ir.Module, precision: str) -> Signatur
     return Signature(name, (*inputs, *scalars, *outputs), precision if single else "")
 
 
-def term_signature(kernel: ir.Reduction | ir.ClientSum, module: ir.Module) -> Signature:
+def term_signature(kernel: ir.Reduction | ir.ClientSum, module: ir.Module | LossModule) -> Signature:
     """A reduction's or a client sum's: one term, everything in double."""
     names = [parameter_name(o) for o in kernel.operands] + [s.argument for s in kernel.scalars]
     return Signature(f"badmm_{module.family}_{kernel.name}_term", tuple(Parameter(n, "f64") for n in names), "f64")
@@ -123,7 +126,9 @@ def outside_signature(precision: str) -> Signature:
     return Signature(f"badmm_outside_{precision}", tuple(Parameter(n, precision) for n in names), "int")
 
 
-def kernel_signatures(module: ir.Module) -> Iterator[tuple[ir.Map | ir.Reduction | ir.ClientSum, list[Signature]]]:
+def kernel_signatures(
+    module: ir.Module | LossModule,
+) -> Iterator[tuple[ir.Map | ir.Reduction | ir.ClientSum, list[Signature]]]:
     """Every kernel that the header has, each with its functions."""
     for kernel in module.kernels:
         if isinstance(kernel, ir.Map):
@@ -132,7 +137,7 @@ def kernel_signatures(module: ir.Module) -> Iterator[tuple[ir.Map | ir.Reduction
             yield kernel, [term_signature(kernel, module)]
 
 
-def functions_of(modules: Mapping[str, ir.Module]) -> list[ir.Function]:
+def functions_of(modules: Mapping[str, ir.Module | LossModule]) -> list[ir.Function]:
     """The scalar functions of all families, callees first; one name means one function."""
     found: dict[str, ir.Function] = {}
     for module in modules.values():

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 
 from ...ir import nodes as ir
+from ...ir.likelihoods import LossModule
 from ..c import interface as ci
 from ..c import optimizer as emit_c_sweep
 
@@ -50,7 +51,7 @@ def remarks(lines: list[str]) -> str:
     return "\n".join(f"  ! {line}" for line in wrapped)
 
 
-def emit(modules: Mapping[str, ir.Module], optimizers: Mapping[str, ir.Optimizer]) -> str:
+def emit(modules: Mapping[str, ir.Module | LossModule], optimizers: Mapping[str, ir.Optimizer]) -> str:
     """kernels/badmm_kernels/include/badmm_kernels.f90."""
     parts = [
         remarks(["The domain test: 1 unless bound < value < infinity."]),

@@ -8,12 +8,21 @@ import textwrap
 from collections.abc import Mapping
 
 from ...ir import nodes as ir
+from ...ir.names import kind
 from ...paths import KERNELS
 from ..python.family import constants, exported, public_function, record, wrapped
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
 INTEGER = {"iadd": "+", "isub": "-", "imul": "*", "iand": "&", "ixor": "^", "ishl": "<<", "ishr": ">>"}
-MATH = ("sqrt", "exp", "log", "log1p")  # of the library; the others are intrinsics or Python's own
+MATH = (
+    "sqrt",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "erf",
+    "erfc",
+)  # of the library; the others are intrinsics or Python's own
 TOGETHER = 5  # clients a pass over the tile of accumulators
 UNSCOPED = 9  # badmm_kernels.cpu.intrinsics.UNSCOPED: the tile of accumulators is read back
 INTRINSICS = KERNELS / "cpu" / "intrinsics.py"
@@ -61,8 +70,8 @@ class Printer:
             if e.op == "low":
                 return f"u32({inner})" if self.single else inner
             return f"f32(i32({inner}))" if self.single else f"f64(i64({inner}))"
-        kind = self._unsigned(ir.kind(e, self.kinds))
-        narrow = kind == "u32"
+        own = self._unsigned(kind(e, self.kinds))
+        narrow = own == "u32"
         left, right = (self.expr(a, "" if narrow and isinstance(a, ir.Var) else e.op) for a in e.args)
         inner = f"{left} {INTEGER[e.op]} {right}"
         return f"u32({inner})" if narrow else f"({inner})" if parent else inner
@@ -72,7 +81,7 @@ class Printer:
         lines: list[str] = []
         for s in body:
             if isinstance(s, ir.Let):
-                self.kinds[s.name] = ir.kind(s.value, self.kinds)
+                self.kinds[s.name] = kind(s.value, self.kinds)
                 lines.append(f"{indent}{s.name} = {self.expr(s.value)}")
             elif isinstance(s, ir.Return):
                 lines.append(f"{indent}return {', '.join(self.expr(v) for v in s.values)}")

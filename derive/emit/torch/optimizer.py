@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 
 from ...ir import nodes as ir
+from ...ir.names import kind
 from ..numba.optimizer import uniforms
 from ..python.family import exported, wrapped
 from ..python.optimizer import noise_function, public_function, record
@@ -48,7 +49,7 @@ class Printer:
         for s in body:
             if not isinstance(s, ir.Let):
                 raise ValueError(f"body: expected straight-line code, got {type(s).__name__}")
-            self.kinds[s.name] = ir.kind(s.value, self.kinds)
+            self.kinds[s.name] = kind(s.value, self.kinds)
             lines.append(f"    {s.name} = {self.expr(s.value)}")
         return lines
 

@@ -49,6 +49,17 @@ def _sum(_typing: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def _total_of(_typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a + b c in any order and rounding: a term of a sum that vectorises."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
+        product = builder.fmul(args[1], args[2], flags=("contract",))
+        return builder.fadd(args[0], product, flags=("reassoc", "nsz", "contract"))
+
+    return a(a, a, a), generate
+
+
+@intrinsic
 def _load(_typing: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         value = builder.load(_element(context, builder, array, *args), align=array.dtype.bitwidth // 8)
@@ -168,6 +179,7 @@ def _python_store(array: Any, index: int, value: Any, _output: int) -> None:
 if config.DISABLE_JIT:
     fma: Any = _python_fma
     add: Any = lambda a, b: a + b  # noqa: E731
+    total_of: Any = lambda a, b, c: a + b * c  # noqa: E731
     load: Any = lambda array, index: array[index]  # noqa: E731
     store: Any = _python_store
     nonfinite: Any = lambda value, outside: outside | int(not isfinite(value))  # noqa: E731
@@ -177,7 +189,7 @@ if config.DISABLE_JIT:
     from_bits: Any = lambda value: value.view(np.float32 if value.itemsize == 4 else np.float64)  # noqa: E731
 else:
     fma, add, load, store, nonfinite, nonpositive = _fma, _sum, _load, _store, _nonfinite, _nonpositive
-    select, bits, from_bits = _select, _bits, _from_bits
+    select, bits, from_bits, total_of = _select, _bits, _from_bits, _total_of
 _kinds: Any = np if config.DISABLE_JIT else types
 f32, f64, i32, i64, u32, u64 = (
     getattr(_kinds, name) for name in ("float32", "float64", "int32", "int64", "uint32", "uint64")

@@ -17,7 +17,15 @@ from numba.core.registry import cpu_target
 
 from badmm_kernels.cpu import threads
 from badmm_kernels.face import arrays as ar
-from badmm_kernels.face.calls import SLOTWISE, ElementwiseCall, MapCall, check_clients, refuse_results, slot_batches
+from badmm_kernels.face.calls import (
+    SLOTWISE,
+    ElementwiseCall,
+    MapCall,
+    MatrixCall,
+    check_clients,
+    refuse_results,
+    slot_batches,
+)
 from badmm_kernels.face.outputs import prepare
 
 cpu_target.target_context.refresh()  # fills Numba's tables now, not during the first call of a kernel
@@ -195,42 +203,33 @@ class ClientSumKernel(_Compiled):
 
 
 @dataclass(frozen=True)
-class MatrixKernel:
+class MatrixKernel(MatrixCall):
     """A function of one vector and matrix in LAPACK calls, looped over the leading axes."""
-
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    one: Callable[..., Any]
-    reduction: bool
 
     def __call__(self, values: Sequence[Any], _scalars: Sequence[Any], option: Any) -> Any:
         """Run the function; `option` is `out` for a map and `axis` for a reduction."""
         from badmm_kernels.cpu import linalg
 
-        names, views = [n for n, _ in self.operands], ar.Views(ar.HOST)
-        member = ar.members(names, [d for _, d in self.operands], values, views)
+        views = ar.Views(ar.HOST)
+        member = self.inputs(values, option, views)
         for (name, domain), array in zip(self.operands, member.arrays, strict=True):
             ar.refuse(name, "real", array)
             if domain in ("spd", "symmetric"):
                 linalg.check_symmetric(name, array)
-        if self.reduction:
-            ar.check_axis(option)
-        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
-        named = list(zip(names, member.arrays, strict=True))
-        outputs = None if self.reduction else prepare(option, shapes, member.dtype, named, [(), ()], views)
-        stacked = [n for n, a, rank in zip(names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
+        outputs = self.outputs(member, option, views)
+        stacked = [n for n, a, rank in zip(self.names, member.arrays, member.ranks, strict=True) if a.ndim > rank]
         results = []
         for index in np.ndindex(member.lead):
             with linalg.member(stacked, index):
                 value = self.one(
                     *[a[index] if a.ndim > own else a for a, own in zip(member.arrays, member.ranks, strict=True)]
                 )
-            if outputs is None:
+            if self.reduction:
                 results.append(value)
                 continue
             for out, part in zip(outputs, value, strict=True):
                 out[index] = part
-        if outputs is not None:
+        if not self.reduction:
             for out in outputs:
                 if not np.isfinite(out).all():
                     raise ValueError(f"{self.name}: the result overflows {out.dtype}")

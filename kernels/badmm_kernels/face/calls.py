@@ -148,6 +148,35 @@ class MapCall(ElementwiseCall):
             return tuple(library.wrap(p, None if out is None else out[g]) for g, p in enumerate(parts))
 
 
+@dataclass(frozen=True)
+class MatrixCall:
+    """A function `one` of vectors and matrices over common leading axes: a map to (vector, matrix), or a reduction."""
+
+    name: str
+    operands: tuple[tuple[str, str], ...]
+    one: Callable[..., Any]
+    reduction: bool
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The operands' argument names."""
+        return [n for n, _ in self.operands]
+
+    def inputs(self, values: Sequence[Any], option: Any, views: ar.Views) -> ar.Members:
+        """Check shapes and dtypes of the operands, and `option` if it is the axis of a reduction."""
+        if self.reduction:
+            ar.check_axis(option)
+        return ar.members(self.names, [domain for _, domain in self.operands], values, views)
+
+    def outputs(self, member: ar.Members, option: Any, views: ar.Views) -> list[Any]:
+        """Return the outputs of a map, new or checked (`option` is `out`); none for a reduction."""
+        if self.reduction:
+            return []
+        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
+        named = list(zip(self.names, member.arrays, strict=True))
+        return prepare(option, shapes, member.dtype, named, [(), ()], views, library=member.library)
+
+
 def refuse_results(call: MapCall, names: Sequence[str], values: Sequence[Any], got: Sequence[Any], at: Any) -> None:
     """Raise ValueError for a point whose inputs are inside their domains and whose results are not."""
     dtype = np.asarray(got[0]).dtype

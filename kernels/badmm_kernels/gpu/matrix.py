@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from badmm_kernels.face import arrays as ar
-from badmm_kernels.face.outputs import prepare
+from badmm_kernels.face.calls import MatrixCall
 from badmm_kernels.gpu import linalg, status
 from badmm_kernels.gpu.device import current
 from badmm_kernels.gpu.launch import EntryPoint, Slot, launch
@@ -115,31 +115,19 @@ class MatrixChecks:
 
 
 @dataclass(frozen=True)
-class MatrixKernel:
+class MatrixKernel(MatrixCall):
     """A function of vectors and matrices in stacked calls of linalg.py."""
-
-    name: str
-    operands: tuple[tuple[str, str], ...]
-    one: Callable[..., Any]
-    reduction: bool
 
     def __call__(self, values: Sequence[Any], _scalars: Sequence[Any], option: Any, stream: Any = None) -> Any:
         """Run the function; `option` is `out` for a map and `axis` for a reduction."""
         device = current()
-        names, views = [n for n, _ in self.operands], ar.Views(device.memory)
-        member = ar.members(names, [d for _, d in self.operands], values, views)
-        if self.reduction:
-            ar.check_axis(option)
-        shapes = [member.lead + (member.dimension,) * rank for rank in (1, 2)]
-        named = list(zip(names, member.arrays, strict=True))
+        views = ar.Views(device.memory)
+        member = self.inputs(values, option, views)
         with device.on(member.libraries, member.arrays, stream):
-            outputs = []
-            if not self.reduction:
-                library = member.library
-                outputs = prepare(option, shapes, member.dtype, named, [(), ()], views, library=library)
+            outputs = self.outputs(member, option, views)
             if math.prod(member.lead) == 0:
                 return self._empty_result(member, outputs, option)
-            checks, results = self._compute(member, names)
+            checks, results = self._compute(member)
             if self.reduction:
                 return self._sums(member, results, option, checks.number)
             for out, part in zip(outputs, results, strict=True):
@@ -148,12 +136,12 @@ class MatrixKernel:
                 checks.result(self.name, out)
             return member.library.wrap(outputs, option)
 
-    def _compute(self, member: ar.Members, names: list[str]) -> tuple[MatrixChecks, Any]:
+    def _compute(self, member: ar.Members) -> tuple[MatrixChecks, Any]:
         """Check the inputs and run the function on flat stacks; a shared input is a stack of one."""
         xp = current().memory.xp
-        ranks = zip(names, member.arrays, member.ranks, strict=True)
+        ranks = zip(self.names, member.arrays, member.ranks, strict=True)
         stacked = frozenset(n for n, a, rank in ranks if a.ndim > rank)
-        checks = MatrixChecks(names, [a.shape for a in member.arrays], member.lead, stacked)
+        checks = MatrixChecks(self.names, [a.shape for a in member.arrays], member.lead, stacked)
         checks.number = status.register(self.name, checks.explain)
         stacks = []
         for k, ((_, domain), array, rank) in enumerate(zip(self.operands, member.arrays, member.ranks, strict=True)):

@@ -102,6 +102,78 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_trigamma
   end interface
+  ! x/(e^x - 1), x >= 0; 1 at 0.
+  interface
+    pure function badmm_bernoulli(x) bind(c, name="badmm_bernoulli") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_bernoulli
+  end interface
+  ! x times the derivative of x/(e^x - 1), x >= 0; Bernoulli numbers below 1.
+  interface
+    pure function badmm_bernoulli_slope(x) bind(c, name="badmm_bernoulli_slope") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_bernoulli_slope
+  end interface
+  ! log(1 - e^-x), x > 0.
+  interface
+    pure function badmm_log_one_minus_exp(x) bind(c, name="badmm_log_one_minus_exp") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_log_one_minus_exp
+  end interface
+  ! log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2.
+  interface
+    pure function badmm_log_event(x) bind(c, name="badmm_log_event") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_log_event
+  end interface
+  ! 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|.
+  interface
+    pure function badmm_logistic(x) bind(c, name="badmm_logistic") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_logistic
+  end interface
+  ! log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
+  interface
+    pure function badmm_softplus(x) bind(c, name="badmm_softplus") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_softplus
+  end interface
+  ! x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x.
+  interface
+    pure function badmm_mills_excess(x) bind(c, name="badmm_mills_excess") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_mills_excess
+  end interface
+  ! phi(x)/Phi(x), the inverse Mills ratio.
+  interface
+    pure function badmm_mills(x) bind(c, name="badmm_mills") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_mills
+  end interface
+  ! log Phi(x): log phi(x) - log(phi(x)/Phi(x)) far below 0, log(1 - Phi(-x)) above.
+  interface
+    pure function badmm_log_normal_cdf(x) bind(c, name="badmm_log_normal_cdf") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_log_normal_cdf
+  end interface
   ! Natural parameters lambda of the standard ones.
   ! Formula: S*m, S
   ! Arguments: mean (finite): m; precision (positive): S.
@@ -2257,6 +2329,951 @@ module badmm_kernels
       real(c_float), intent(out) :: out_contribution
     end subroutine badmm_isotropic_gaussian_round_update_f32
   end interface badmm_isotropic_gaussian_round_update
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -y*log_event(a) + (1 - y)*exp(a), -y*bernoulli(exp(a)) + (1 - y)*exp(a), -y*bernoulli_slope(exp(a)) - (y
+  !     - 1)*exp(a)
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_cloglog_loss_loss
+    pure subroutine badmm_cloglog_loss_loss_f64(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_cloglog_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_cloglog_loss_loss_f64
+    pure subroutine badmm_cloglog_loss_loss_f32(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_cloglog_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_cloglog_loss_loss_f32
+  end interface badmm_cloglog_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: 0
+  ! Arguments: y (finite); weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_cloglog_loss_constant
+    pure function badmm_cloglog_loss_constant_f64(y, weight) bind(c, name="badmm_cloglog_loss_constant_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_cloglog_loss_constant_f64
+    pure function badmm_cloglog_loss_constant_f32(y, weight) bind(c, name="badmm_cloglog_loss_constant_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_cloglog_loss_constant_f32
+  end interface badmm_cloglog_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  ! Source: Trefethen & Weideman, SIAM Review 2014: the trapezoidal rule.
+  interface badmm_cloglog_loss_expected_loss
+    pure subroutine badmm_cloglog_loss_expected_loss_f64(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_cloglog_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_cloglog_loss_expected_loss_f64
+    pure subroutine badmm_cloglog_loss_expected_loss_f32(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_cloglog_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_cloglog_loss_expected_loss_f32
+  end interface badmm_cloglog_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -a*d + t*exp(a), -d + t*exp(a), t*exp(a)
+  ! Arguments: predictor (finite): a_given; time (finite): t; event (finite): d; weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_exponential_survival_loss_loss
+    pure subroutine badmm_exponential_survival_loss_loss_f64(predictor, time, event, weight, offset, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_exponential_survival_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_exponential_survival_loss_loss_f64
+    pure subroutine badmm_exponential_survival_loss_loss_f32(predictor, time, event, weight, offset, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_exponential_survival_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_exponential_survival_loss_loss_f32
+  end interface badmm_exponential_survival_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: 0
+  ! Arguments: time (finite): t; event (finite): d; weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_exponential_survival_loss_constant
+    pure function badmm_exponential_survival_loss_constant_f64(time, event, weight) bind(c, &
+        name="badmm_exponential_survival_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_exponential_survival_loss_constant_f64
+    pure function badmm_exponential_survival_loss_constant_f32(time, event, weight) bind(c, &
+        name="badmm_exponential_survival_loss_constant_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_exponential_survival_loss_constant_f32
+  end interface badmm_exponential_survival_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); time (finite): t; event (finite): d; weight (finite);
+  !     offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_exponential_survival_loss_expected_loss
+    pure subroutine badmm_exponential_survival_loss_expected_loss_f64(center, variance, time, event, weight, offset, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_exponential_survival_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_exponential_survival_loss_expected_loss_f64
+    pure subroutine badmm_exponential_survival_loss_expected_loss_f32(center, variance, time, event, weight, offset, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_exponential_survival_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_exponential_survival_loss_expected_loss_f32
+  end interface badmm_exponential_survival_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: a*k + k*y*exp(-a), -k*y*exp(-a) + k, k*y*exp(-a)
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gamma_loss_loss
+    pure subroutine badmm_gamma_loss_loss_f64(predictor, y, weight, offset, shape, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_gamma_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_gamma_loss_loss_f64
+    pure subroutine badmm_gamma_loss_loss_f32(predictor, y, weight, offset, shape, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_gamma_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_gamma_loss_loss_f32
+  end interface badmm_gamma_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: -k*log(k) - k*log(y) + log(y) + loggamma(k)
+  ! Arguments: y (finite); weight (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gamma_loss_constant
+    pure function badmm_gamma_loss_constant_f64(y, weight, shape) bind(c, name="badmm_gamma_loss_constant_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_gamma_loss_constant_f64
+    pure function badmm_gamma_loss_constant_f32(y, weight, shape) bind(c, name="badmm_gamma_loss_constant_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_gamma_loss_constant_f32
+  end interface badmm_gamma_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gamma_loss_expected_loss
+    pure subroutine badmm_gamma_loss_expected_loss_f64(center, variance, y, weight, offset, shape, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_gamma_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_gamma_loss_expected_loss_f64
+    pure subroutine badmm_gamma_loss_expected_loss_f32(center, variance, y, weight, offset, shape, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_gamma_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_gamma_loss_expected_loss_f32
+  end interface badmm_gamma_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: (-a + y)**2/(2*v), (2*a - 2*y)/(2*v), 1/v
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  !  noise_variance: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gaussian_loss_loss
+    pure subroutine badmm_gaussian_loss_loss_f64(predictor, y, weight, offset, noise_variance, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_gaussian_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: noise_variance
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_gaussian_loss_loss_f64
+    pure subroutine badmm_gaussian_loss_loss_f32(predictor, y, weight, offset, noise_variance, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_gaussian_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: noise_variance
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_gaussian_loss_loss_f32
+  end interface badmm_gaussian_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: log(2*pi*v)/2
+  ! Arguments: y (finite); weight (finite).
+  !  noise_variance: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gaussian_loss_constant
+    pure function badmm_gaussian_loss_constant_f64(y, weight, noise_variance) bind(c, &
+        name="badmm_gaussian_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: noise_variance
+      real(c_double) :: res
+    end function badmm_gaussian_loss_constant_f64
+    pure function badmm_gaussian_loss_constant_f32(y, weight, noise_variance) bind(c, &
+        name="badmm_gaussian_loss_constant_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_double), intent(in), value :: noise_variance
+      real(c_float) :: res
+    end function badmm_gaussian_loss_constant_f32
+  end interface badmm_gaussian_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  !  noise_variance: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_gaussian_loss_expected_loss
+    pure subroutine badmm_gaussian_loss_expected_loss_f64(center, variance, y, weight, offset, noise_variance, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_gaussian_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: noise_variance
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_gaussian_loss_expected_loss_f64
+    pure subroutine badmm_gaussian_loss_expected_loss_f32(center, variance, y, weight, offset, noise_variance, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_gaussian_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: noise_variance
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_gaussian_loss_expected_loss_f32
+  end interface badmm_gaussian_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: Piecewise(((-a + y)**2/(2*s**2), k >= Abs(a - y)/s), (-k**2/2 + k*Abs(a - y)/s, True)), Piecewise(((2*a -
+  !     2*y)/(2*s**2), k >= Abs(a - y)/s), (k*sign(a - y)/s, True)), Piecewise((s**(-2), k >= Abs(a - y)/s), (0,
+  !     True))
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  !  threshold: positive, of every row.
+  !  scale: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_huber_loss_loss
+    pure subroutine badmm_huber_loss_loss_f64(predictor, y, weight, offset, threshold, scale, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_huber_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: threshold
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_huber_loss_loss_f64
+    pure subroutine badmm_huber_loss_loss_f32(predictor, y, weight, offset, threshold, scale, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_huber_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: threshold
+      real(c_double), intent(in), value :: scale
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_huber_loss_loss_f32
+  end interface badmm_huber_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: 0
+  ! Arguments: y (finite); weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_huber_loss_constant
+    pure function badmm_huber_loss_constant_f64(y, weight) bind(c, name="badmm_huber_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_huber_loss_constant_f64
+    pure function badmm_huber_loss_constant_f32(y, weight) bind(c, name="badmm_huber_loss_constant_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_huber_loss_constant_f32
+  end interface badmm_huber_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  !  threshold: positive, of every row.
+  !  scale: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_huber_loss_expected_loss
+    pure subroutine badmm_huber_loss_expected_loss_f64(center, variance, y, weight, offset, threshold, scale, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_huber_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: threshold
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_huber_loss_expected_loss_f64
+    pure subroutine badmm_huber_loss_expected_loss_f32(center, variance, y, weight, offset, threshold, scale, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_huber_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: threshold
+      real(c_double), intent(in), value :: scale
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_huber_loss_expected_loss_f32
+  end interface badmm_huber_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: softplus(a*(1 - 2*y)), (1 - 2*y)*logistic(a*(1 - 2*y)), (1 - 2*y)**2*logistic(-a*(1 - 2*y))*logistic(a*(1
+  !     - 2*y))
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_logistic_loss_loss
+    pure subroutine badmm_logistic_loss_loss_f64(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_logistic_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_logistic_loss_loss_f64
+    pure subroutine badmm_logistic_loss_loss_f32(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_logistic_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_logistic_loss_loss_f32
+  end interface badmm_logistic_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: 0
+  ! Arguments: y (finite); weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_logistic_loss_constant
+    pure function badmm_logistic_loss_constant_f64(y, weight) bind(c, name="badmm_logistic_loss_constant_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_logistic_loss_constant_f64
+    pure function badmm_logistic_loss_constant_f32(y, weight) bind(c, name="badmm_logistic_loss_constant_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_logistic_loss_constant_f32
+  end interface badmm_logistic_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  ! Source: Trefethen & Weideman, SIAM Review 2014: the trapezoidal rule.
+  interface badmm_logistic_loss_expected_loss
+    pure subroutine badmm_logistic_loss_expected_loss_f64(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_logistic_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_logistic_loss_expected_loss_f64
+    pure subroutine badmm_logistic_loss_expected_loss_f32(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_logistic_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_logistic_loss_expected_loss_f32
+  end interface badmm_logistic_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -a*y + (r + y)*softplus(a - log(r)), -y + (r + y)*logistic(a - log(r)), (r + y)*logistic(-a +
+  !     log(r))*logistic(a - log(r))
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  !  dispersion: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_negative_binomial_loss_loss
+    pure subroutine badmm_negative_binomial_loss_loss_f64(predictor, y, weight, offset, dispersion, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_negative_binomial_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: dispersion
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_negative_binomial_loss_loss_f64
+    pure subroutine badmm_negative_binomial_loss_loss_f32(predictor, y, weight, offset, dispersion, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_negative_binomial_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: dispersion
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_negative_binomial_loss_loss_f32
+  end interface badmm_negative_binomial_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: y*log(r) + loggamma(r) - loggamma(r + y) + loggamma(y + 1)
+  ! Arguments: y (finite); weight (finite).
+  !  dispersion: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_negative_binomial_loss_constant
+    pure function badmm_negative_binomial_loss_constant_f64(y, weight, dispersion) bind(c, &
+        name="badmm_negative_binomial_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: dispersion
+      real(c_double) :: res
+    end function badmm_negative_binomial_loss_constant_f64
+    pure function badmm_negative_binomial_loss_constant_f32(y, weight, dispersion) bind(c, &
+        name="badmm_negative_binomial_loss_constant_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_double), intent(in), value :: dispersion
+      real(c_float) :: res
+    end function badmm_negative_binomial_loss_constant_f32
+  end interface badmm_negative_binomial_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  !  dispersion: positive, of every row.
+  ! Source: Trefethen & Weideman, SIAM Review 2014: the trapezoidal rule.
+  interface badmm_negative_binomial_loss_expected_loss
+    pure subroutine badmm_negative_binomial_loss_expected_loss_f64(center, variance, y, weight, offset, dispersion, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_negative_binomial_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: dispersion
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_negative_binomial_loss_expected_loss_f64
+    pure subroutine badmm_negative_binomial_loss_expected_loss_f32(center, variance, y, weight, offset, dispersion, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_negative_binomial_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: dispersion
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_negative_binomial_loss_expected_loss_f32
+  end interface badmm_negative_binomial_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -a*y + exp(a), -y + exp(a), exp(a)
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_poisson_loss_loss
+    pure subroutine badmm_poisson_loss_loss_f64(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_poisson_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_poisson_loss_loss_f64
+    pure subroutine badmm_poisson_loss_loss_f32(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_poisson_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_poisson_loss_loss_f32
+  end interface badmm_poisson_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: loggamma(y + 1)
+  ! Arguments: y (finite); weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_poisson_loss_constant
+    pure function badmm_poisson_loss_constant_f64(y, weight) bind(c, name="badmm_poisson_loss_constant_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_poisson_loss_constant_f64
+    pure function badmm_poisson_loss_constant_f32(y, weight) bind(c, name="badmm_poisson_loss_constant_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_poisson_loss_constant_f32
+  end interface badmm_poisson_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_poisson_loss_expected_loss
+    pure subroutine badmm_poisson_loss_expected_loss_f64(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_poisson_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_poisson_loss_expected_loss_f64
+    pure subroutine badmm_poisson_loss_expected_loss_f32(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_poisson_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_poisson_loss_expected_loss_f32
+  end interface badmm_poisson_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -log_normal_cdf(-a*(1 - 2*y)), (1 - 2*y)*mills(-a*(1 - 2*y)), (1 - 2*y)**2*mills(-a*(1 -
+  !     2*y))*mills_excess(-a*(1 - 2*y))
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_probit_loss_loss
+    pure subroutine badmm_probit_loss_loss_f64(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_probit_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_probit_loss_loss_f64
+    pure subroutine badmm_probit_loss_loss_f32(predictor, y, weight, offset, out_value, out_slope, out_curvature) &
+        bind(c, name="badmm_probit_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_probit_loss_loss_f32
+  end interface badmm_probit_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: 0
+  ! Arguments: y (finite); weight (finite).
+  ! Source: derive/calculus/losses.py.
+  interface badmm_probit_loss_constant
+    pure function badmm_probit_loss_constant_f64(y, weight) bind(c, name="badmm_probit_loss_constant_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double) :: res
+    end function badmm_probit_loss_constant_f64
+    pure function badmm_probit_loss_constant_f32(y, weight) bind(c, name="badmm_probit_loss_constant_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float) :: res
+    end function badmm_probit_loss_constant_f32
+  end interface badmm_probit_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  ! Source: Trefethen & Weideman, SIAM Review 2014: the trapezoidal rule.
+  interface badmm_probit_loss_expected_loss
+    pure subroutine badmm_probit_loss_expected_loss_f64(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_probit_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_probit_loss_expected_loss_f64
+    pure subroutine badmm_probit_loss_expected_loss_f32(center, variance, y, weight, offset, out_value, out_slope, &
+        out_curvature) bind(c, name="badmm_probit_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_probit_loss_expected_loss_f32
+  end interface badmm_probit_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: (nu + 1)*log1p((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2)/2, -(nu + 1)*(-a/(sqrt(nu)*s) +
+  !     y/(sqrt(nu)*s))/(sqrt(nu)*s*((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2 + 1)), (nu + 1)*(-2*(-a/(sqrt(nu)*s) +
+  !     y/(sqrt(nu)*s))**2/((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2 + 1) + 1)/(nu*s**2*((-a/(sqrt(nu)*s) +
+  !     y/(sqrt(nu)*s))**2 + 1))
+  ! Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
+  !  degrees_of_freedom: positive, of every row.
+  !  scale: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_student_t_loss_loss
+    pure subroutine badmm_student_t_loss_loss_f64(predictor, y, weight, offset, degrees_of_freedom, scale, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_student_t_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_student_t_loss_loss_f64
+    pure subroutine badmm_student_t_loss_loss_f32(predictor, y, weight, offset, degrees_of_freedom, scale, &
+        out_value, out_slope, out_curvature) bind(c, name="badmm_student_t_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_student_t_loss_loss_f32
+  end interface badmm_student_t_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: log(pi*nu*s**2)/2 + loggamma(nu/2) - loggamma(nu/2 + 1/2)
+  ! Arguments: y (finite); weight (finite).
+  !  degrees_of_freedom: positive, of every row.
+  !  scale: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_student_t_loss_constant
+    pure function badmm_student_t_loss_constant_f64(y, weight, degrees_of_freedom, scale) bind(c, &
+        name="badmm_student_t_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_double) :: res
+    end function badmm_student_t_loss_constant_f64
+    pure function badmm_student_t_loss_constant_f32(y, weight, degrees_of_freedom, scale) bind(c, &
+        name="badmm_student_t_loss_constant_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_float) :: res
+    end function badmm_student_t_loss_constant_f32
+  end interface badmm_student_t_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); y (finite); weight (finite); offset (finite).
+  !  degrees_of_freedom: positive, of every row.
+  !  scale: positive, of every row.
+  ! Source: Trefethen & Weideman, SIAM Review 2014: the trapezoidal rule.
+  interface badmm_student_t_loss_expected_loss
+    pure subroutine badmm_student_t_loss_expected_loss_f64(center, variance, y, weight, offset, degrees_of_freedom, &
+        scale, out_value, out_slope, out_curvature) bind(c, name="badmm_student_t_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: y
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_student_t_loss_expected_loss_f64
+    pure subroutine badmm_student_t_loss_expected_loss_f32(center, variance, y, weight, offset, degrees_of_freedom, &
+        scale, out_value, out_slope, out_curvature) bind(c, name="badmm_student_t_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: y
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: degrees_of_freedom
+      real(c_double), intent(in), value :: scale
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_student_t_loss_expected_loss_f32
+  end interface badmm_student_t_loss_expected_loss
+  ! f, f' and f'' at a predictor, without the loss's constant.
+  ! Formula: -a*d + exp(a)*exp(k*log(t)), -d + exp(a)*exp(k*log(t)), exp(a)*exp(k*log(t))
+  ! Arguments: predictor (finite): a_given; time (finite): t; event (finite): d; weight (finite); offset (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_weibull_survival_loss_loss
+    pure subroutine badmm_weibull_survival_loss_loss_f64(predictor, time, event, weight, offset, shape, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_weibull_survival_loss_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: predictor
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_weibull_survival_loss_loss_f64
+    pure subroutine badmm_weibull_survival_loss_loss_f32(predictor, time, event, weight, offset, shape, out_value, &
+        out_slope, out_curvature) bind(c, name="badmm_weibull_survival_loss_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: predictor
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_weibull_survival_loss_loss_f32
+  end interface badmm_weibull_survival_loss_loss
+  ! What of f does not depend on the predictor.
+  ! Formula: -d*(k - 1)*log(t) - d*log(k)
+  ! Arguments: time (finite): t; event (finite): d; weight (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_weibull_survival_loss_constant
+    pure function badmm_weibull_survival_loss_constant_f64(time, event, weight, shape) bind(c, &
+        name="badmm_weibull_survival_loss_constant_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_survival_loss_constant_f64
+    pure function badmm_weibull_survival_loss_constant_f32(time, event, weight, shape) bind(c, &
+        name="badmm_weibull_survival_loss_constant_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_survival_loss_constant_f32
+  end interface badmm_weibull_survival_loss_constant
+  ! E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
+  ! Formula: E[f], E[f'], E[f''] for a ~ N(center, variance)
+  ! Arguments: center (finite): center_given; variance (finite); time (finite): t; event (finite): d; weight (finite);
+  !     offset (finite).
+  !  shape: positive, of every row.
+  ! Source: derive/calculus/losses.py.
+  interface badmm_weibull_survival_loss_expected_loss
+    pure subroutine badmm_weibull_survival_loss_expected_loss_f64(center, variance, time, event, weight, offset, &
+        shape, out_value, out_slope, out_curvature) bind(c, name="badmm_weibull_survival_loss_expected_loss_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: center
+      real(c_double), intent(in), value :: variance
+      real(c_double), intent(in), value :: time
+      real(c_double), intent(in), value :: event
+      real(c_double), intent(in), value :: weight
+      real(c_double), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_value
+      real(c_double), intent(out) :: out_slope
+      real(c_double), intent(out) :: out_curvature
+    end subroutine badmm_weibull_survival_loss_expected_loss_f64
+    pure subroutine badmm_weibull_survival_loss_expected_loss_f32(center, variance, time, event, weight, offset, &
+        shape, out_value, out_slope, out_curvature) bind(c, name="badmm_weibull_survival_loss_expected_loss_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: center
+      real(c_float), intent(in), value :: variance
+      real(c_float), intent(in), value :: time
+      real(c_float), intent(in), value :: event
+      real(c_float), intent(in), value :: weight
+      real(c_float), intent(in), value :: offset
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out_value
+      real(c_float), intent(out) :: out_slope
+      real(c_float), intent(out) :: out_curvature
+    end subroutine badmm_weibull_survival_loss_expected_loss_f32
+  end interface badmm_weibull_survival_loss_expected_loss
   ! Standard normals of one block: 4 in float, 2 in double.
   ! Formula: r cos(2 pi v), r sin(2 pi v) with r = sqrt(-2 log u), of uniform u and v.
   ! Arguments: seed, step, block: words of 64 bits; out: where the numbers go.

@@ -9,6 +9,17 @@
 #include "badmm/full_gaussian.h"
 #include "badmm/gamma.h"
 #include "badmm/isotropic_gaussian.h"
+#include "badmm/likelihoods/cloglog.h"
+#include "badmm/likelihoods/exponential_survival.h"
+#include "badmm/likelihoods/gamma.h"
+#include "badmm/likelihoods/gaussian.h"
+#include "badmm/likelihoods/huber.h"
+#include "badmm/likelihoods/logistic.h"
+#include "badmm/likelihoods/negative_binomial.h"
+#include "badmm/likelihoods/poisson.h"
+#include "badmm/likelihoods/probit.h"
+#include "badmm/likelihoods/student_t.h"
+#include "badmm/likelihoods/weibull_survival.h"
 #include "badmm/ivon.h"
 
 #endif /* BADMM_KERNELS_H */

@@ -15,7 +15,7 @@ from badmm.demo.ellipses import pair_of
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[outcome.Outcome]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[outcome.SplitOutcome]]:
     out, text = tmp_path_factory.mktemp("demo") / "deep", StringIO()
     console = Console(file=text, width=100)
     picture = out / "overview.png"
@@ -41,7 +41,7 @@ def test_every_contender_started_at_the_prior_and_none_broke(results) -> None:
     for played in results[2]:
         assert set(played.traces) == {contender.label for contender in contest.CONTENDERS}
         for trace in played.traces.values():
-            assert trace.failure == "" or trace.failure.startswith("not a tenth closer in 60 rounds")
+            assert trace.failure == "" or trace.failure.startswith("distance not reduced by a tenth in 60 rounds")
             assert trace.start > 0
             assert np.all(np.diff(trace.bytes_sent) > 0)
             assert trace.distance[-1] < trace.start
@@ -50,14 +50,14 @@ def test_every_contender_started_at_the_prior_and_none_broke(results) -> None:
 def test_bytes_are_those_of_the_messages(results) -> None:
     played = results[2][0]
     d, clients = played.problem.dimension, len(played.problem.clients)
-    # before the first round λ_g goes down and three numbers come up; a round is a λ and six numbers each way
-    assert played.traces["classic ADMM"].bytes_sent[0] == clients * 8 * (2 * (d + 6) + d + 3)
+    # before the first round λ_g goes down and three numbers come up; a round sends a λ and five numbers down, six up
+    assert played.traces["classic ADMM"].bytes_sent[0] == clients * 8 * ((d + 5) + (d + 6) + (d + 3))
     assert played.traces["PVI, diagonal"].bytes_sent[0] >= 2 * clients * 8 * 2 * d
 
 
 def test_what_is_printed_and_written(results) -> None:
     out, text, played = results
-    for words in ("diabetes (linear)", "rounds to", "classic ADMM: ρ = ", "RMSE", "Verdict", "not within 1e-8"):
+    for words in ("diabetes (linear)", "rounds to", "classic ADMM: ρ = ", "RMSE", "Verdict", "not at 1e-8"):
         assert words in text
     stored = json.loads((out / "results.json").read_text())
     assert [record["seed"] for record in stored] == [0, 1]

@@ -45,7 +45,7 @@ def runs() -> dict[str, dict[int, list[dict[str, Any]]]]:
     }
 
 
-def cells(grid: summary.Grid | None) -> dict[str, list[str]]:
+def cells(grid: summary.TextTable | None) -> dict[str, list[str]]:
     assert grid is not None
     return {row[0]: list(row[1:]) for row in grid.rows}
 
@@ -146,9 +146,9 @@ def test_the_markdown_names_seeds_and_reference(runs: Any) -> None:
 
 
 def test_the_noisiest_layer_is_named_with_its_noise(runs: Any) -> None:
-    """The loudest after round 1 is 0.5 of both layers, after round 2 last.weight with 0.1 against ¼ of first.weight."""
-    assert cells(summary.noisiest(runs)) == {"bregman_admm": ["0.50 ± 0.00", "0.25 ± 0.00", "first.weight"]}
-    assert summary.noisiest({"fedavg": runs["fedavg"]}) is None
+    """It is 0.5 of both layers after round 1; after round 2 last.weight has 0.1 and first.weight ¼."""
+    assert cells(summary.noise_table(runs)) == {"bregman_admm": ["0.50 ± 0.00", "0.25 ± 0.00", "first.weight"]}
+    assert summary.noise_table({"fedavg": runs["fedavg"]}) is None
 
 
 def test_nothing_is_cut_on_eighty_columns(runs: Any) -> None:
@@ -199,8 +199,9 @@ def test_diagrams_of_seeds_are_those_of_all_points_together() -> None:
 
 def test_an_effect_needs_settings_that_differ_alone() -> None:
     both = [pictures.Point({"rho": r, "tau": t, "name": "x"}, [0.5]) for r, t in ((1.0, 0.1), (2.0, 0.2))]
-    assert pictures.swept(both) == []
-    assert pictures.swept([*both, pictures.Point({"rho": 2.0, "tau": 0.1, "name": "x"}, [0.5])]) == ["rho", "tau"]
+    assert pictures.varied_settings(both) == []
+    third = pictures.Point({"rho": 2.0, "tau": 0.1, "name": "x"}, [0.5])
+    assert pictures.varied_settings([*both, third]) == ["rho", "tau"]
     assert pictures.effect({"m": both}, "accuracy", True, "title") is None
 
 

@@ -77,7 +77,7 @@ def test_the_whole_grid_is_tried_with_one_budget(
         assert len(set(means)) > 1
     text = (out / "tuning.md").read_text()
     assert text.count("| chosen") == 2
-    assert "4 points a method × 3 rounds × 2 seeds (3, 4)" in text
+    assert "4 points per method × 3 rounds × 2 seeds (3, 4)" in text
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 * (2 + 4)
     assert (out / "effect.png").read_bytes().startswith(b"\x89PNG")
     assert "Chosen" in capsys.readouterr().out
@@ -162,8 +162,8 @@ def test_the_best_is_the_first_of_equals_and_edges_are_named() -> None:
     assert tune.best(trials, True) == 1
     assert tune.best(trials, False) == 0
     assert tune.best([tune.Trial({}, table, [None, 1.0])], True) is None
-    assert tune.at_edge(trials, 0) == ["rho"]
-    assert tune.at_edge(trials, 1) == []
+    assert tune.boundary_settings(trials, 0) == ["rho"]
+    assert tune.boundary_settings(trials, 1) == []
 
 
 def test_unequal_budgets_are_refused_unless_allowed(
@@ -171,11 +171,11 @@ def test_unequal_budgets_are_refused_unless_allowed(
 ) -> None:
     arguments = ["tune", str(small), "--quiet", "--out", str(tmp_path / "out"), "--set", "tune.grid.fedprox.rho=[1.0]"]
     assert main(arguments) == 2
-    words = "tune.grid: expected as many points for every method (or tune.unequal = true), got fedavg 4, fedprox 2"
+    words = "tune.grid: expected equal numbers of points (or tune.unequal = true), got fedavg 4, fedprox 2"
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--set", "tune.unequal=true"]) == 0
-    assert "2 to 4 (unequal budgets, as the file allows) points" in (tmp_path / "out" / "tuning.md").read_text()
+    assert "2 to 4 (unequal budgets) points" in (tmp_path / "out" / "tuning.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -181,14 +181,14 @@ def test_damaged_files_are_named(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data that"),
-        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data that"),
+        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data of"),
+        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data of"),
         (lambda folder: (folder / "d.csv").write_text((folder / "d.csv").read_text() + "1,1,1\n"), "expected the data"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "seed = 3\n"), "--resume: expected run.seed as in"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "[method]\nrho = 0.5\n"), "expected method.rho as in"),
         (
             lambda folder: (folder / "c.toml").write_text(CONFIG.replace("5\ntol", "3\ntol")),
-            "run.rounds of at least the 5",
+            "run.rounds of at least 5",
         ),
         (
             lambda folder: (folder / "o" / "config.toml").write_text(CONFIG + "seed = 3\n"),
@@ -227,5 +227,5 @@ def test_a_run_that_does_not_converge_says_so(
     assert main([*given, "--set", "run.tol=1e-12", "--set", "run.rounds=1"]) == 3
     printed = capsys.readouterr()
     assert "NOT CONVERGED after 1 rounds" in printed.out
-    assert printed.err.startswith("error: not converged after 1 rounds: gap ")
+    assert printed.err.startswith("error: not converged after 1 rounds: expected a gap of at most run.tol ")
     assert main([*given, "--set", "run.tol=1e-8", "--set", "run.rounds=100", "--resume"]) == 0

@@ -165,13 +165,11 @@ def test_a_history_other_than_the_checkpoints_is_refused(tmp_path: Path, change)
     for number in (1, 2):
         history.append({"round": number, "gap": 0.5})
     history.path.write_bytes(change(history.path.read_bytes()))
-    with pytest.raises(
-        ValueError, match=r"history\.jsonl: expected the 2 rounds that the checkpoint was written after"
-    ):
+    with pytest.raises(ValueError, match=r"history\.jsonl: expected the 2 rounds of the checkpoint"):
         History(history.path).check(history.mark)
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(json.dumps({"round": 1}) + "\n[3]\n" + json.dumps({"round": 2}) + "\n")
-    with pytest.raises(ValueError, match=r"history\.jsonl: line 2: expected the record of a round"):
+    with pytest.raises(ValueError, match=r"history\.jsonl: line 2: expected a round's record"):
         History(tmp_path / "history.jsonl").read()

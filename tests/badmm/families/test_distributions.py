@@ -92,7 +92,7 @@ def test_arguments_are_those_of_the_family() -> None:
     for build, message in (
         (lambda: badmm.Exponential(-1.0), "rate: expected positive, got -1.0"),
         (lambda: badmm.Exponential([1.0, 0.0]), "rate: expected positive, got 0.0 at index 1"),
-        (lambda: badmm.Exponential("x"), "rate: expected real numbers, got text, the first 'x'"),
+        (lambda: badmm.Exponential("x"), "rate: expected real numbers, got text, first 'x'"),
         (lambda: badmm.Exponential(np.inf), "rate: expected finite, got inf"),
         (lambda: badmm.Gamma([1.0, 2.0], [1.0, 2.0, 3.0]), r"rate: expected shape \(2,\) to match the shape param.*"),
     ):

@@ -30,7 +30,7 @@ def test_a_run_is_not_resumed_with_fewer_rounds_than_it_has_played(
     arguments = ["run", str(small), "--quiet", "--out", str(tmp_path / "out"), "--set"]
     assert main([*arguments, "run.rounds=2"]) == 0
     assert main([*arguments, "run.rounds=1", "--seeds", "3,4", "--resume"]) == 2
-    assert "--resume: expected run.rounds of at least the 2 that" in capsys.readouterr().err
+    assert "--resume: expected run.rounds of at least 2, which" in capsys.readouterr().err
     assert not (tmp_path / "out" / "pvi" / "seed-4").exists()
 
 
@@ -75,7 +75,7 @@ def test_a_run_that_cannot_go_on_does_not_end_the_others(
     diverging = ["--set", "local.optimizer=sgd", "--set", "methods.scaffold.local.lr=1e38"]
     assert main(["run", str(small), "--out", str(out), *options, *diverging]) == 3
     error = capsys.readouterr().err
-    assert error.startswith("error: 2 of 4 runs could not go on; scaffold, seed 3: client ")
+    assert error.startswith("error: 2 of 4 runs failed; scaffold, seed 3: client ")
     assert len(error.splitlines()) == 1
     found = json.loads((out / "summary.json").read_text())
     assert [(entry["label"], "failure" in entry) for entry in found] == [("scaffold", True), ("pvi", False)] * 2
@@ -89,7 +89,7 @@ def test_a_run_of_which_nothing_is_left_says_so(
 ) -> None:
     options = ["--set", "local.optimizer=sgd", "--set", "methods.scaffold.local.lr=1e38", "--methods", "scaffold"]
     assert main(["run", str(small), "--out", str(tmp_path / "out"), "--quiet", *options]) == 3
-    assert "error: 1 of 1 runs could not go on; scaffold, seed 3" in capsys.readouterr().err
+    assert "error: 1 of 1 runs failed; scaffold, seed 3" in capsys.readouterr().err
 
 
 def test_a_server_update_that_the_kernels_refuse_ends_its_run(monkeypatch: pytest.MonkeyPatch) -> None:

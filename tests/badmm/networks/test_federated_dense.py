@@ -74,38 +74,29 @@ def test_onednn_is_used_where_torch_has_it(monkeypatch):
 
 
 class General(models.MLP):
-    """An MLP with `Network`'s general passes, which autograd differentiates."""
+    """An MLP with a forward pass of its own, which autograd differentiates."""
 
-    def forward(self, x, masks=()):
-        return super().forward(x, masks)
+    def forward(self, x):
+        return super().forward(x)
 
 
-def test_a_network_of_its_own_has_the_general_passes():
-    assert General.stacked is models.Network.stacked
-    assert General.stacked_gradient is models.Network.stacked_gradient
-    assert models.Linear.stacked_gradient is models.MLP.stacked_gradient
-
-    class Outputs(models.MLP):
-        def stacked(self, parameters, x, masks=()):
-            return super().stacked(parameters, x, masks)
-
-    assert Outputs.stacked_gradient is models.Network.stacked_gradient
-    stack, chain = (Stacked(kind((6, 5, 4)), CROSS_ENTROPY) for kind in (Outputs, models.MLP))
+def test_frozen_layers_are_differentiated_by_autograd_and_stay():
     draw = torch.Generator().manual_seed(4)
-    flat, x, weights = (torch.rand(shape, generator=draw) for shape in ((2, stack.size), (2, 8, 6), (2, 8)))
-    y, found, expected = torch.randint(0, 4, (2, 8), generator=draw), torch.empty_like(flat), torch.empty_like(flat)
-    stack.gradient(flat, x, y, weights, found)
-    chain.gradient(flat, x, y, weights, expected)
-    torch.testing.assert_close(found, expected)
-
-
-def test_a_parameter_that_no_layer_uses_is_an_error():
-    network = models.MLP((3, 2))
-    network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
-    stack = Stacked(network, CROSS_ENTROPY)
-    flat = stack.initial().unsqueeze(0)
-    with pytest.raises(RuntimeError, match="parameters: expected those of the layers, got unused"):
-        stack.gradient(flat, torch.rand(1, 4, 3), torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4), flat.clone())
+    networks = [kind((6, 5, 4)) for kind in (models.MLP, General)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    stacks = [Stacked(network.requires_grad_(True), CROSS_ENTROPY) for network in networks]
+    networks[0].layers[0].requires_grad_(False)
+    frozen = Stacked(networks[0], CROSS_ENTROPY)
+    assert frozen.names == ["layers.1.weight", "layers.1.bias"]
+    x, weights, y = (
+        torch.rand(2, 8, 6, generator=draw),
+        torch.rand(2, 8, generator=draw),
+        torch.arange(16).view(2, 8) % 4,
+    )
+    whole, part = (torch.empty(2, stack.size) for stack in (stacks[1], frozen))
+    stacks[1].gradient(stacks[1].initial().repeat(2, 1), x, y, weights, whole)
+    frozen.gradient(frozen.initial().repeat(2, 1), x, y, weights, part)
+    torch.testing.assert_close(part, whole[:, -frozen.size :])
 
 
 def test_an_mlp_can_be_pickled():
@@ -143,17 +134,6 @@ def test_gradients_may_take_the_parameters_place(kind, least):
     stack.gradient(flat, x, y, weights, out)
     stack.gradient(flat, x, y, weights, flat)
     assert torch.equal(flat, out)
-
-
-def test_an_mlp_runs_stacked_as_by_vmap():
-    network = models.MLP((6, 5, 4, 3), "tanh").double()
-    stack = Stacked(network, CROSS_ENTROPY)
-    draw = torch.Generator().manual_seed(1)
-    flat = torch.randn(4, stack.size, dtype=torch.float64, generator=draw)
-    x = torch.randn(4, 8, 1, 2, 3, dtype=torch.float64, generator=draw)
-    views = stack.views(flat)
-    torch.testing.assert_close(network.stacked(views, x), models.Network.stacked(network, views, x))
-    torch.testing.assert_close(stack.outputs(flat[1], x[1]), network.stacked(views, x)[1])
 
 
 def test_a_client_depends_on_the_others_of_its_stack_by_rounding_only():

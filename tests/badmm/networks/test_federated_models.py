@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from badmm.networks import models
 from badmm.networks.losses import CROSS_ENTROPY, squared_error
 from badmm.networks.stacked import Stacked
-from badmm.streams import Purpose, torch_generator
 from tests.badmm.rounds.federated_problems import outputs
 
 IMAGE = (3, 32, 32)
@@ -55,7 +54,7 @@ def test_starts_are_seeded_and_leave_the_global_state_alone() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "cifarnet", "acarnet", "resnet20"])
 def test_rows_of_a_stack_are_the_single_networks(name: str) -> None:
-    """Values and gradients against plain modules and plain autograd, dropout masks and padding included."""
+    """Values and gradients against plain modules and plain autograd, dropout and padding included."""
     clients, batch = 3, 4
     shape = (1, 5, 5) if name == "mlp" else IMAGE
     networks = [models.build(name, shape, 10, seed, hidden=(7,)).double() for seed in range(clients)]
@@ -65,31 +64,23 @@ def test_rows_of_a_stack_are_the_single_networks(name: str) -> None:
     x = torch.rand(clients, batch, *shape, dtype=torch.float64, generator=generator)
     y = torch.randint(10, (clients, batch), generator=generator)
     weights = torch.tensor([[0.25] * 4, [0.5, 0.5, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3, 0.0]], dtype=torch.float64)
-    masks = [
-        models.draw_masks(network, batch, torch_generator(0, Purpose.DROPOUT, 1, k), torch.float64)
-        for k, network in enumerate(networks)
-    ]
     out = torch.full_like(flat, float("nan"))
-    sums = stack.gradient(flat, x, y, weights, out, [torch.stack(group) for group in zip(*masks, strict=True)])
+    assert stack.traits(x[0]).draws == (name == "cifarnet")
+    state = torch.get_rng_state()
+    sums = stack.bind(flat, x, out)(y, weights, seeds=(5, 6, 7))
+    assert torch.equal(state, torch.get_rng_state())
+    layout = torch.channels_last if stack.traits(x[0]).channels_last else torch.contiguous_format  # masks go by it
     for k, network in enumerate(networks):
+        network = network.to(memory_format=layout)
         some = weights[k] > 0
-        own = [mask[some] for mask in masks[k]]
-        loss = F.cross_entropy(network(x[k][some], own), y[k][some])
+        torch.manual_seed(5 + k)
+        own = x[k][some] if name == "mlp" else x[k][some].contiguous(memory_format=layout)
+        loss = F.cross_entropy(network(own), y[k][some])
         assert float(sums[k]) == pytest.approx(loss.item(), rel=1e-12)
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         expected = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.testing.assert_close(out[k], expected, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(stack.outputs(flat[k], x[k]), network(x[k]), rtol=1e-12, atol=1e-12)
-
-
-def test_masks_have_the_stated_rates_and_scale() -> None:
-    network = models.CifarNet()
-    masks = models.draw_masks(network, 200, torch.Generator().manual_seed(0), torch.float32)
-    for mask, (rate, shape) in zip(masks, network.dropout, strict=True):
-        assert mask.shape == (200, *shape)
-        torch.testing.assert_close(mask.unique(), torch.tensor([0.0, 1 / (1 - rate)]))
-        assert float((mask == 0).float().mean()) == pytest.approx(rate, abs=0.01)
-        assert float(mask.mean()) == pytest.approx(1.0, abs=0.02)
+        torch.testing.assert_close(stack.outputs(flat[k], x[k]), network.eval()(x[k]), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["classes", "regression"])
@@ -107,7 +98,7 @@ def test_curvature_is_the_diagonal_of_the_gauss_newton_matrix(kind: str) -> None
         jacobian = torch.autograd.functional.jacobian(lambda t, p=point: outputs(stack, t, p[None])[0], theta)
         hessian = torch.autograd.functional.hessian(lambda z, t=target: loss.value(z[None], t[None])[0], f.detach())
         expected += torch.diagonal(jacobian.T @ hessian @ jacobian)
-    torch.testing.assert_close(stack.curvature(theta, x, budget=7 * stack.size), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(stack.curvature(theta, x, y, budget=7 * stack.size), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -85,8 +85,8 @@ def test_noise_is_the_median_deviation_over_the_weights() -> None:
     deviation = torch.tensor([1.0, 5.0, 2.0, 5.0, 99.0, 99.0, 1.0, 1.0, 99.0])
     ratios = noise.against_weights(stack, mean, deviation)
     assert ratios == {"layers.0.weight": pytest.approx(2.0 / 2.5), "layers.1.weight": None}
-    assert noise.loudest(ratios) == ("layers.1.weight", math.inf)
-    assert noise.loudest({}) is None
+    assert noise.largest_noise(ratios) == ("layers.1.weight", math.inf)
+    assert noise.largest_noise({}) is None
 
 
 def test_a_loud_layer_is_named() -> None:

@@ -7,13 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
-from badmm.clients.training import PenalizedDescent, Penalty, train
+from badmm.clients.penalty import Penalty
+from badmm.clients.training import PenalizedDescent, train
 from badmm.methods import NETWORKS
 from badmm.networks import models
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_round as rounds
-from badmm.streams import Purpose, generator, torch_generator
+from badmm.streams import Purpose, generator
 from tests.badmm.rounds import federated_problems
 
 SIZES = (5, 23, 16, 16, 1)
@@ -29,10 +30,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Dropped(models.MLP):
     """An MLP with dropout on its inputs."""
 
-    dropout = ((0.5, (6,)),)
-
-    def forward(self, x, masks=()):
-        return super().forward(x * masks[0] if masks else x)
+    def forward(self, x):
+        return super().forward(F.dropout(x, 0.5, self.training))
 
 
 def federation(dtype: torch.dtype = torch.float64, **changes: Any) -> Federation:
@@ -69,16 +68,16 @@ def alone(fed: Federation, client: int) -> torch.Tensor:
     extra = {} if settings.optimizer == "adam" else {"momentum": settings.momentum}
     optimizer = kind(network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, **extra)
     order = generator(fed.seed, Purpose.ORDER, 2, client)
-    noise = torch_generator(fed.seed, Purpose.DROPOUT, 2, client)
+    seeds = generator(fed.seed, Purpose.DROPOUT, 2, client)
     count = fed.counts[client]
     batch = min(settings.batch_size or count, count)
     for _ in range(settings.epochs):
         for part in torch.from_numpy(order.permutation(count)).split(batch):
             rows = fed.data.rows[client][part]
             x, y = fed.data.inputs[rows].double() / 16, fed.data.targets[rows]
-            (mask,) = models.draw_masks(network, batch, noise, torch.float64)
             theta = torch.cat([parameter.reshape(-1) for parameter in network.parameters()])
-            loss = F.cross_entropy(network(x, (mask[: len(rows)],)), y)
+            torch.manual_seed(int(seeds.integers(2**63)))
+            loss = F.cross_entropy(network(x), y)
             loss = loss + 0.05 * (client + 1) * theta.square().sum() - 0.01 * (client + 1) * (start @ theta)
             optimizer.zero_grad()
             loss.backward()
@@ -138,6 +137,7 @@ def test_every_epoch_meets_every_point_once() -> None:
 
 def test_whole_gradients_and_curvatures_are_those_of_all_points() -> None:
     fed = federation()
+    fed.stack.network.eval()
     task = Task(fed, [1, 4], 0, 0.1)
     flat = fed.stack.initial(fed.dtype).repeat(2, 1) * torch.tensor([[1.0], [0.5]], dtype=fed.dtype)
     gradient, curvature = task.full_gradient(flat), task.curvature(flat)
@@ -146,7 +146,7 @@ def test_whole_gradients_and_curvatures_are_those_of_all_points() -> None:
         x, y = fed.data.points(fed.data.rows[client], fed.dtype)
         loss = F.cross_entropy(federated_problems.outputs(fed.stack, theta, x), y)
         torch.testing.assert_close(gradient[place], torch.autograd.grad(loss, theta)[0], rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(curvature[place], fed.stack.curvature(theta.detach(), x), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(curvature[place], fed.stack.curvature(theta.detach(), x, y), rtol=1e-10, atol=1e-12)
     assert task.tally.gradients == (23 + 1) * (1 + 4)
 
 
@@ -186,36 +186,6 @@ def test_workers_change_no_bit(name):
     for other in states[1:]:
         for mine, theirs in ((states[0].server, other.server), (states[0].clients, other.clients)):
             assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-
-
-def test_a_parameter_that_the_loss_does_not_reach_is_an_error():
-    network = models.MLP((3, 2))
-    network.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
-
-    class Plain(models.MLP):
-        def forward(self, x, masks=()):
-            return super().forward(x, masks)
-
-    network.__class__ = Plain
-    stack = Stacked(network, CROSS_ENTROPY)
-    flat = stack.initial().unsqueeze(0)
-    with pytest.raises(RuntimeError, match="not have been used"):
-        stack.gradient(flat, torch.rand(1, 4, 3), torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4), flat.clone())
-
-
-def test_a_stacked_pass_holds_for_the_forward_pass_beside_it():
-    class Scaled(models.Network):
-        def forward(self, x, masks=()):
-            return 2 * super().forward(x, masks)
-
-    class Mixed(Scaled, models.MLP):
-        pass
-
-    network = Mixed((3, 2))
-    stack = Stacked(network, CROSS_ENTROPY)
-    x = torch.rand(4, 3)
-    torch.testing.assert_close(stack.outputs(stack.initial(), x), network(x))
-    assert models.Linear.stacked is models.MLP.stacked
 
 
 def test_a_stack_is_dealt_evenly_and_by_falling_steps():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from badmm.demo.problems import Problem
+from badmm.demo.problems import DemoProblem
 
 PROBLEMS = [
     (name, family)
@@ -15,7 +15,7 @@ ROUNDS = 4
 """Rounds of each problem: enough for mixing to begin; every one of them is compared bit for bit anyway."""
 
 
-def solve_arguments(problem: Problem, family: str) -> dict[str, Any]:
+def solve_arguments(problem: DemoProblem, family: str) -> dict[str, Any]:
     return {
         "family": family,
         "prior": problem.prior,

@@ -353,6 +353,115 @@ BADMM_INLINE double badmm_trigamma(double x)
     return badmm_stirling_remainder_2(x) + (1.0 / x);
 }
 
+/* x/(e^x - 1), x >= 0; 1 at 0. */
+BADMM_INLINE double badmm_bernoulli(double x)
+{
+    if (700.0 < x) {
+        return 0.0;
+    }
+    if (fabs(x) <= 0.0) {
+        return 1.0;
+    }
+    return x / expm1(x);
+}
+
+/* x times the derivative of x/(e^x - 1), x >= 0; Bernoulli numbers below 1. */
+BADMM_INLINE double badmm_bernoulli_slope(double x)
+{
+    if (700.0 < x) {
+        return 0.0;
+    }
+    if (x < 1.0) {
+        const double w = x * x;
+        double p = -3.3490715245950057e-18;
+        p = fma(p, w, 1.2119806222392504e-16);
+        p = fma(p, w, -4.349737397116123e-15);
+        p = fma(p, w, 1.545491170130012e-13);
+        p = fma(p, w, -5.423488474116132e-12);
+        p = fma(p, w, 1.873555114295855e-10);
+        p = fma(p, w, -6.3410281664249915e-09);
+        p = fma(p, w, 2.08767569878681e-07);
+        p = fma(p, w, -6.613756613756614e-06);
+        p = fma(p, w, 0.0001984126984126984);
+        p = fma(p, w, -0.005555555555555556);
+        p = fma(p, w, 0.16666666666666666);
+        return x * fma(x, p, -0.5);
+    }
+    const double e = expm1(x);
+    const double slope = (1.0 - (x + (x / e))) / e;
+    return x * slope;
+}
+
+/* log(1 - e^-x), x > 0. */
+BADMM_INLINE double badmm_log_one_minus_exp(double x)
+{
+    if (x < 0.6931471805599453) {
+        return log(-expm1(-x));
+    }
+    return log1p(-exp(-x));
+}
+
+/* log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2. */
+BADMM_INLINE double badmm_log_event(double x)
+{
+    if (x < -37.0) {
+        return x;
+    }
+    return badmm_log_one_minus_exp(exp(x));
+}
+
+/* 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|. */
+BADMM_INLINE double badmm_logistic(double x)
+{
+    const double t = exp(-fabs(x));
+    const double upper = 1.0 / (1.0 + t);
+    return ((x < 0.0) ? (t * upper) : upper);
+}
+
+/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|). */
+BADMM_INLINE double badmm_softplus(double x)
+{
+    const double t = exp(-fabs(x));
+    return ((x < 0.0) ? 0.0 : x) + log1p(t);
+}
+
+/* x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x. */
+BADMM_INLINE double badmm_mills_excess(double x)
+{
+    if (x < -3.0) {
+        double tail = -x;
+        double k = 60.0;
+        for (int pass = 0; pass < 60; ++pass) {
+            if (k <= 1.0) break;
+            tail = (k / tail) - x;
+            k = k - 1.0;
+        }
+        return 1.0 / tail;
+    }
+    return x + ((0.3989422804014327 * exp((-0.5 * x) * x)) / (0.5 * erfc(-0.7071067811865476 * x)));
+}
+
+/* phi(x)/Phi(x), the inverse Mills ratio. */
+BADMM_INLINE double badmm_mills(double x)
+{
+    if (x < -3.0) {
+        return badmm_mills_excess(x) - x;
+    }
+    return (0.3989422804014327 * exp((-0.5 * x) * x)) / (0.5 * erfc(-0.7071067811865476 * x));
+}
+
+/* log Phi(x): log phi(x) - log(phi(x)/Phi(x)) far below 0, log(1 - Phi(-x)) above. */
+BADMM_INLINE double badmm_log_normal_cdf(double x)
+{
+    if (x < -3.0) {
+        return (((-0.5 * x) * x) - 0.9189385332046728) - log(badmm_mills(x));
+    }
+    if (x < 0.0) {
+        return log(0.5 * erfc(-0.7071067811865476 * x));
+    }
+    return log1p(-0.5 * erfc(0.7071067811865476 * x));
+}
+
 #undef BADMM_INLINE
 
 #endif /* BADMM_SPECIAL_H */

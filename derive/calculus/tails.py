@@ -1,0 +1,319 @@
+"""Functions of losses that keep their digits on both tails, each with its derivative in functions that do.
+
+softplus(x) = log(1 + eˣ)                           softplus′ = logistic
+logistic(x) = 1/(1 + e⁻ˣ)                           logistic′ = logistic(x) logistic(−x)
+log_normal_cdf(x) = log Φ(x)                        log_normal_cdf′ = mills, the inverse Mills ratio φ/Φ
+mills(x) = φ(x)/Φ(x)                                mills′ = −mills(x) mills_excess(x)
+mills_excess(x) = x + mills(x) > 0                  falls as −1/x for x → −∞
+log_one_minus_exp(u) = log(1 − e⁻ᵘ), u > 0          its derivative is bernoulli(u)/u
+log_event(x) = log(1 − exp(−eˣ))                    log_event′ = bernoulli(eˣ)
+bernoulli(u) = u/(eᵘ − 1)                           bernoulli′ = bernoulli_slope(u)/u
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any
+
+import mpmath as mp
+import sympy as sp
+
+from ..ir.evaluate import Evaluator
+from ..ir.nodes import Expr, Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
+from .special import Tailed, horner, log1p
+
+MILLS_FROM = 3.0  # beyond it the continued fraction converges within MILLS_STEPS
+MILLS_STEPS = 60
+BERNOULLI_NEAR = 1.0  # below it the series is summed, a sixth of the way to its nearest pole 2πi
+BERNOULLI_TERMS = 12
+LARGEST_EXPONENT = 700.0
+UNDERFLOWING = -37.0  # below it eˣ/2 is less than half a unit of x
+
+
+class softplus(Tailed):
+    """log(1 + eˣ)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.log(1 + sp.exp(x))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return logistic(self.args[0])
+
+
+class logistic(Tailed):
+    """1/(1 + e⁻ˣ)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return 1 / (1 + sp.exp(-x))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return logistic(self.args[0]) * logistic(-self.args[0])
+
+
+def normal_cdf(x: sp.Expr) -> sp.Expr:
+    """Φ(x)."""
+    return sp.erfc(-x / sp.sqrt(2)) / 2
+
+
+class log_normal_cdf(Tailed):
+    """log Φ(x)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.log(normal_cdf(x))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return mills(self.args[0])
+
+
+class mills(Tailed):
+    """φ(x)/Φ(x)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.exp(-(x**2) / 2) / (sp.sqrt(2 * sp.pi) * normal_cdf(x))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return -mills(self.args[0]) * mills_excess(self.args[0])
+
+
+class mills_excess(Tailed):
+    """x + φ(x)/Φ(x)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return x + mills.definition(x)
+
+
+class log_one_minus_exp(Tailed):
+    """log(1 − e⁻ᵘ), u > 0."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.log(1 - sp.exp(-x))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return bernoulli(self.args[0]) / self.args[0]
+
+
+class log_event(Tailed):
+    """log(1 − exp(−eˣ)), which is x far below 0."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.log(1 - sp.exp(-sp.exp(x)))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return bernoulli(sp.exp(self.args[0]))
+
+
+class bernoulli(Tailed):
+    """u/(eᵘ − 1)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return x / (sp.exp(x) - 1)
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return bernoulli_slope(self.args[0]) / self.args[0]
+
+
+class bernoulli_slope(Tailed):
+    """u times the derivative of u/(eᵘ − 1)."""
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        u = sp.Symbol("u")
+        return (u * sp.diff(bernoulli.definition(u), u)).subs(u, x)
+
+
+def numeric(expr: sp.Expr, symbols: Sequence[sp.Symbol]) -> Callable[..., Any]:
+    """A function of mpmath numbers for an expression in this module's functions, which run as they are lowered."""
+    evaluator = Evaluator(tuple(library().values()))
+    own = {f.__name__: partial(_called, evaluator, f.__name__) for f in Tailed.__subclasses__()}
+    found: Callable[..., Any] = sp.lambdify(symbols, expr, [own | {"log1p": mp.log1p}, "mpmath"])
+    return found
+
+
+def _called(evaluator: Evaluator, name: str, value: Any) -> Any:
+    return evaluator.call(name, [value])
+
+
+def stable(expr: sp.Expr) -> sp.Expr:
+    """The expression with the patterns that lose digits on a tail in functions that keep them; an identity each."""
+    return expr.replace(sp.log, _stable_log)
+
+
+def _stable_log(u: sp.Expr) -> sp.Expr:
+    """log u: of 1 + eˣ and c + eˣ, of Φ, of 1 − e⁻ˣ with x > 0, of 1 + x² and the like; else as it stands."""
+    error = 2 * u - 1
+    if error.as_coeff_Mul()[0] in (1, -1) and isinstance(error.as_coeff_Mul()[1], sp.erf):
+        sign, erf = error.as_coeff_Mul()
+        return log_normal_cdf(sp.sqrt(2) * sign * erf.args[0])
+    terms = sp.Add.make_args(u)
+    exponentials = [t for t in terms if isinstance(t, sp.exp)]
+    falling = [t for t in terms if isinstance(-t, sp.exp)]
+    rest = u - sum(exponentials) - sum(falling)
+    if len(terms) == 2 and len(exponentials) == 1 and rest.is_positive:
+        return sp.log(rest) + softplus(exponentials[0].args[0] - sp.log(rest))
+    if len(terms) == 2 and len(falling) == 1 and rest == 1 and (-falling[0]).args[0].could_extract_minus_sign():
+        inner = -(-falling[0]).args[0]
+        return log_event(inner.args[0]) if isinstance(inner, sp.exp) else log_one_minus_exp(inner)
+    if len(terms) == 2 and 1 in terms and (u - 1).is_nonnegative:
+        return log1p(u - 1)
+    return sp.log(u)
+
+
+def _num(value: Any) -> Lit:
+    return Lit(repr(float(sp.N(value, 40))))
+
+
+def _op(name: str, *args: Any, target: str = "") -> Op:
+    parts = tuple(a if isinstance(a, Var | Lit | Op) else Var(a) if isinstance(a, str) else _num(a) for a in args)
+    return Op(name, parts, target)
+
+
+def _call(target: str, x: Any) -> Op:
+    return _op("call", x, target=target)
+
+
+def _logistic_functions() -> list[Function]:
+    tail = Let("t", _op("exp", _op("neg", _op("abs", "x"))))
+    positive = _op("select", _op("lt", "x", 0.0), 0.0, "x")
+    return [
+        Function(
+            "softplus",
+            ("x",),
+            (tail, Return((_op("add", positive, _op("log1p", "t")),))),
+            "log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).",
+        ),
+        Function(
+            "logistic",
+            ("x",),
+            (
+                tail,
+                Let("upper", _op("div", 1.0, _op("add", 1.0, "t"))),
+                Return((_op("select", _op("lt", "x", 0.0), _op("mul", "t", "upper"), "upper"),)),
+            ),
+            "1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|.",
+        ),
+    ]
+
+
+def _normal_functions() -> list[Function]:
+    """Φ's logarithm and its derivatives: Laplace's continued fraction far below 0, erfc elsewhere."""
+    half = _op("mul", 0.5, _op("erfc", _op("mul", -sp.sqrt(2) / 2, "x")))
+    density = _op("mul", 1 / sp.sqrt(2 * sp.pi), _op("exp", _op("mul", _op("mul", -0.5, "x"), "x")))
+    far, log_root = _op("lt", "x", -MILLS_FROM), sp.log(2 * sp.pi) / 2
+    fraction: tuple[Stmt, ...] = (
+        Let("tail", _op("neg", "x")),
+        Let("k", _num(MILLS_STEPS)),
+        Loop(
+            MILLS_STEPS,
+            _op("le", "k", 1.0),
+            (Let("tail", _op("sub", _op("div", "k", "tail"), "x")), Let("k", _op("sub", "k", 1.0))),
+        ),
+        Return((_op("div", 1.0, "tail"),)),
+    )
+    squared = _op("mul", _op("mul", -0.5, "x"), "x")
+    return [
+        Function(
+            "mills_excess",
+            ("x",),
+            (If(far, fraction), Return((_op("add", "x", _op("div", density, half)),))),
+            "x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x.",
+        ),
+        Function(
+            "mills",
+            ("x",),
+            (
+                If(far, (Return((_op("sub", _call("mills_excess", "x"), "x"),)),)),
+                Return((_op("div", density, half),)),
+            ),
+            "phi(x)/Phi(x), the inverse Mills ratio.",
+        ),
+        Function(
+            "log_normal_cdf",
+            ("x",),
+            (
+                If(
+                    far,
+                    (Return((_op("sub", _op("sub", squared, log_root), _op("log", _call("mills", "x"))),)),),
+                ),
+                If(
+                    _op("lt", "x", 0.0),
+                    (Return((_op("log", half),)),),
+                ),
+                Return((_op("log1p", _op("mul", -0.5, _op("erfc", _op("mul", sp.sqrt(2) / 2, "x")))),)),
+            ),
+            "log Phi(x): log phi(x) - log(phi(x)/Phi(x)) far below 0, log(1 - Phi(-x)) above.",
+        ),
+    ]
+
+
+def _bernoulli_functions() -> list[Function]:
+    """u/(eᵘ − 1) and its derivative; Bernoulli numbers near 0, where the derivative cancels."""
+    numbers = [sp.bernoulli(2 * k) / sp.factorial(2 * k) for k in range(1, BERNOULLI_TERMS + 1)]
+    slope = [2 * k * c for k, c in enumerate(numbers, start=1)]  # of u^(2k-1)
+    beyond = _op("lt", LARGEST_EXPONENT, "x")
+    zero: Expr = _num(0)
+    near = (
+        Let("w", _op("mul", "x", "x")),
+        *horner("p", slope, "w"),
+        Return((_op("mul", "x", _op("fma", "x", "p", -0.5)),)),
+    )
+    return [
+        Function(
+            "bernoulli",
+            ("x",),
+            (
+                If(beyond, (Return((zero,)),)),
+                If(_op("le", _op("abs", "x"), 0.0), (Return((_num(1),)),)),
+                Return((_op("div", "x", _op("expm1", "x")),)),
+            ),
+            "x/(e^x - 1), x >= 0; 1 at 0.",
+        ),
+        Function(
+            "bernoulli_slope",
+            ("x",),
+            (
+                If(beyond, (Return((zero,)),)),
+                If(_op("lt", "x", BERNOULLI_NEAR), near),
+                Let("e", _op("expm1", "x")),
+                Let("slope", _op("div", _op("sub", 1.0, _op("add", "x", _op("div", "x", "e"))), "e")),
+                Return((_op("mul", "x", "slope"),)),
+            ),
+            "x times the derivative of x/(e^x - 1), x >= 0; Bernoulli numbers below 1.",
+        ),
+        Function(
+            "log_one_minus_exp",
+            ("x",),
+            (
+                If(
+                    _op("lt", "x", sp.log(2)),
+                    (Return((_op("log", _op("neg", _op("expm1", _op("neg", "x")))),)),),
+                ),
+                Return((_op("log1p", _op("neg", _op("exp", _op("neg", "x")))),)),
+            ),
+            "log(1 - e^-x), x > 0.",
+        ),
+        Function(
+            "log_event",
+            ("x",),
+            (
+                If(_op("lt", "x", UNDERFLOWING), (Return((Var("x"),)),)),
+                Return((_call("log_one_minus_exp", _op("exp", "x")),)),
+            ),
+            "log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2.",
+        ),
+    ]
+
+
+@cache
+def library() -> dict[str, Function]:
+    """The functions of this module, callees before callers."""
+    functions = [*_logistic_functions(), *_normal_functions(), *_bernoulli_functions()]
+    return {f.name: f for f in functions}

@@ -14,7 +14,7 @@ import pytest
 
 import badmm
 from badmm.demo import problems
-from tests.badmm.transports.shared import PROBLEMS, solve_arguments
+from tests.badmm.transports.rank_program import PROBLEMS, solve_arguments
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("rank_program.py")

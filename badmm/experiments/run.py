@@ -57,10 +57,10 @@ def from_file(
     here = connect(options.pop("transport", None), options, config, resume=resume)
     console = console_for(quiet or not here.first)
     with joined(here.transport):
-        _play(config, here, path, out or Path("runs") / config.name, methods, resume, console)
+        _run(config, here, path, out or Path("runs") / config.name, methods, resume, console)
 
 
-def _play(
+def _run(
     config: Configuration,
     engine: Engine,
     path: Path,

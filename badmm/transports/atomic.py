@@ -1,4 +1,4 @@
-"""Atomic writes: a file is written to a temporary name in the same folder, flushed to disk, and renamed."""
+"""Files that are whole or absent: written to a temporary name in the same folder, flushed to the disk, and renamed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary name and rename it to `path`; on failure the temporary file is removed.
+    """Write `content` under a temporary name and rename it to `path`; on failure nothing is left.
 
-    The file has the permissions of the process's umask.
+    The file gets the permissions that the process's umask allows.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -28,7 +28,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the system can, so that a rename survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename survives a power cut, on systems that can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

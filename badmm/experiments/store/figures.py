@@ -10,12 +10,12 @@ from badmm.transports.atomic import write_atomic
 
 
 def save_figure(path: Path, figure: Any, dpi: int = 130) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
+    """Write a matplotlib figure as PNG, atomically."""
     write_atomic(path, png(figure, dpi))
 
 
 def png(figure: Any, dpi: int = 130) -> bytes:
-    """A matplotlib figure as the bytes of a PNG that repeat from run to run."""
+    """Return a matplotlib figure as PNG bytes, equal for equal figures."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

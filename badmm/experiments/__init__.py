@@ -8,7 +8,7 @@ __all__ = ["load_posterior"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load_posterior`, which needs torch, on first use."""
+    """Import `load_posterior`, which needs torch, on first use."""
     if name == "load_posterior":
         from badmm.experiments.posterior import load_posterior
 

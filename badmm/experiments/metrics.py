@@ -1,4 +1,4 @@
-"""How good a server's model is on points that no client trains on: `HeldOut` for classes, `Points` for all else.
+"""Scores of a server's model on points that no client trains on: `HeldOut` for classes, `Points` for other targets.
 
     HeldOut   accuracy, NLL and ECE at the mean and averaged over posterior draws, the worst client's accuracy
     Points    the mean loss at the mean, and −log of the mean likelihood over draws; accuracy where targets are integers
@@ -27,12 +27,12 @@ _BLOCK = 1000
 
 Array = NDArray[np.float64]
 Metric = Callable[[Tensor, Tensor], Any]
-"""Of outputs (N, ...) and targets (N, ...) a number."""
+"""A function of outputs (N, ...) and targets (N, ...) that returns a number."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """What is scored: parameters (P,) at the posterior's mean, draws (S, P) or None, buffers (B,) or None."""
+    """The scored model: parameters (P,) at the posterior's mean, draws (S, P) or None, buffers (B,) or None."""
 
     mean: Tensor
     draws: Tensor | None = None
@@ -40,7 +40,7 @@ class Server:
 
 
 def outputs_at(inputs: Tensor, levels: int | None, stack: Stacked, theta: Tensor, buffers: Tensor | None) -> Tensor:
-    """Outputs (N, ...) at parameters (P,) and buffers (B,), on the CPU; inputs as `ClientData` has them."""
+    """Return outputs (N, ...) at parameters (P,) and buffers (B,), on the CPU; inputs are those of `ClientData`."""
     parts = []
     with torch.no_grad():
         for block in inputs.split(_BLOCK):
@@ -50,7 +50,7 @@ def outputs_at(inputs: Tensor, levels: int | None, stack: Stacked, theta: Tensor
 
 
 def own_scores(own: Mapping[str, Metric], outputs: Tensor, targets: Tensor) -> dict[str, float]:
-    """The user's metrics by name."""
+    """Return the user's metrics by name."""
     return {name: float(metric(outputs, targets)) for name, metric in own.items()}
 
 
@@ -74,7 +74,7 @@ class HeldOut:
         return np.asarray(outputs.double().softmax(dim=1).numpy())
 
     def record(self, stack: Stacked, server: Server) -> dict[str, Any]:
-        """Scores at the mean, under `averaged` those of predictions averaged over the draws (or None)."""
+        """Return the scores at the mean, and under `averaged` those of predictions averaged over the draws or None."""
         found: dict[str, Any] = scores(self, self.probabilities(stack, server.mean, server.buffers))
         if self.own:
             outputs = outputs_at(self.inputs, self.levels, stack, server.mean, server.buffers)
@@ -82,7 +82,7 @@ class HeldOut:
         return {**found, "averaged": None if server.draws is None else scores(self, self._averaged(stack, server))}
 
     def reliability(self, stack: Stacked, server: Server) -> dict[str, Any]:
-        """The bins of a reliability diagram: at the `mean` and `averaged` (or None)."""
+        """Return the bins of the reliability diagrams at the `mean` and `averaged`, or None without draws."""
         bins = {"mean": reliability(self, self.probabilities(stack, server.mean, server.buffers))}
         return {**bins, "averaged": None if server.draws is None else reliability(self, self._averaged(stack, server))}
 
@@ -93,7 +93,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Points:
-    """Inputs as `ClientData` has them and targets (N, ...) of any task that has a loss."""
+    """Inputs in the form of `ClientData`, and targets (N, ...) of any task with a loss."""
 
     inputs: Tensor
     targets: Tensor
@@ -101,7 +101,7 @@ class Points:
     own: Mapping[str, Metric] = field(default_factory=dict)
 
     def record(self, stack: Stacked, server: Server) -> dict[str, Any]:
-        """`nll`, the mean loss, `accuracy` for integer targets, own metrics; `averaged` has −log mean exp(−loss)."""
+        """Return `nll` (the mean loss), own metrics, `accuracy` of integer targets; `averaged`: −log mean e^−loss."""
         outputs = outputs_at(self.inputs, self.levels, stack, server.mean, server.buffers)
         targets = self.targets.cpu()
         found: dict[str, Any] = {"nll": float(stack.loss.points(outputs, targets).double().mean())}
@@ -112,7 +112,7 @@ class Points:
         return {**found, "averaged": None if server.draws is None else self._averaged(stack, server)}
 
     def reliability(self, stack: Stacked, server: Server) -> dict[str, Any] | None:
-        """None: confidence is a matter of classes."""
+        """Return None: confidence is defined for classes alone."""
         return None
 
     def _averaged(self, stack: Stacked, server: Server) -> dict[str, float]:
@@ -126,7 +126,7 @@ class Points:
 
 
 def averaged(held_out: HeldOut, stack: Stacked, draws: Tensor, buffers: Tensor | None = None) -> Array:
-    """The mean of the class probabilities (N, C) over parameter draws (S, P)."""
+    """Return the mean of the class probabilities (N, C) over parameter draws (S, P)."""
     total = np.zeros((len(held_out.labels), 1))
     for theta in draws:
         total = total + held_out.probabilities(stack, theta, buffers)

@@ -1,10 +1,8 @@
-"""A trained network's posterior as a file: means, precisions and buffers under the parameters' own names and shapes.
+"""The file `posterior.safetensors` of a network run: means, precisions and buffers by the network's names.
 
-    mean.NAME        the parameter's mean, or the parameters themselves for a method without a posterior
-    precision.NAME   1/variance, for methods with a posterior
-    buffer.NAME      buffers that training changes
-
-A run leaves it as `posterior.safetensors`.
+mean.NAME        the parameter's mean, or the parameter itself for a method without a posterior
+precision.NAME   1/variance, for methods with a posterior
+buffer.NAME      buffers that training changes
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from badmm.experiments.store.tensors import load_tensors, sealed_bytes
 from badmm.networks.stacked import Stacked
+from badmm.transports.sealed import load_tensors, sealed_bytes
 
 FILE = "posterior.safetensors"
 _GROUPS = ("mean", "precision", "buffer")
@@ -32,15 +30,17 @@ class Posterior:
     buffers: Mapping[str, Tensor]
 
     def sample(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """One draw of the parameters. ValueError for a method without a posterior."""
+        """Draw the parameters once; raise ValueError for a method without a posterior."""
         if not self.precision:
-            raise ValueError("posterior: expected precisions to draw with, got those of a method without a posterior")
+            raise ValueError("posterior: expected precisions, got the parameters of a method without a posterior")
         noise = {name: torch.randn(m.shape, dtype=m.dtype, generator=generator) for name, m in self.mean.items()}
         return {name: m + noise[name] * self.precision[name].rsqrt() for name, m in self.mean.items()}
 
     def load_into(self, network: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
-        """`network` with the means, or with a draw, as its parameters, and with the buffers. Frozen parameters are the
-        network's own. ValueError, before anything changes, for names and shapes that the network does not have.
+        """Write the means, or a draw if there is a generator, and the buffers into `network`, and return it.
+
+        Frozen parameters keep their values. Raises ValueError, before anything changes, for names and shapes that the
+        network does not have.
         """
         values = dict(self.mean) if generator is None else self.sample(generator)
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -49,9 +49,7 @@ class Posterior:
         _check({name: kept.get(name) for name in self.buffers}, self.buffers, "buffer")
         missing = [name for name in trained if name not in values]
         if missing:
-            raise ValueError(
-                f"network: expected the parameters of the file, got {missing[0]!r}, which it does not have"
-            )
+            raise ValueError(f"network: expected parameters of the file alone, got {missing[0]!r}, which it lacks")
         with torch.no_grad():
             for name, value in values.items():
                 trained[name].copy_(value.view_as(trained[name]))
@@ -61,7 +59,7 @@ class Posterior:
 
 
 def load_posterior(path: str | Path) -> Posterior:
-    """The posterior in a file, or in the folder of a run; ValueError that names the file for anything else."""
+    """Read the posterior of a file or of a run's folder; raise ValueError with the file's name for other contents."""
     place = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not place.is_file():
         raise ValueError(f"{place}: expected a file, got none")
@@ -80,7 +78,7 @@ def load_posterior(path: str | Path) -> Posterior:
 def posterior_bytes(
     stack: Stacked, mean: Tensor, deviation: Tensor | None, buffers: Tensor | None, metadata: Mapping[str, str]
 ) -> bytes:
-    """The file's content from flat means (P,), standard deviations (P,) or None and buffers (B,) or None."""
+    """Return the file's bytes from flat means (P,), standard deviations (P,) or None, and buffers (B,) or None."""
     groups = {"mean": stack.views(mean), "buffer": stack.buffer_views(buffers)}
     if deviation is not None:
         groups["precision"] = stack.views(deviation.square().reciprocal())

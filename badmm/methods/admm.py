@@ -51,6 +51,9 @@ class AdmmMethod(Admm, Method):
 
     A client sends how its c_k = (1 − α)/K λ_k − α η_k has changed, and the server keeps the sum: who is absent or left
     out keeps its λ_k and η_k in the server line. The prior is N(0, 1/precision), the temperature τ.
+
+    Penalties may differ: with ρ_k = ρ w_k, Σ_k w_k = K, the lines are those of clients w_k λ_k with duals η_k against
+    w_k λ_g, and c_k = (1 − α) w_k/K λ_k − α η_k. The fixed point is the same.
     """
 
     family: ClassVar[str]
@@ -81,34 +84,47 @@ class AdmmMethod(Admm, Method):
         """An upper bound on the largest eigenvalue of the Fisher information at λ_g."""
         raise NotImplementedError(f"{self.name}: its step sizes need no Fisher information")
 
+    def penalties(self, federation: Federation, index: Tensor) -> Tensor:
+        """w_k of the penalties ρ_k = ρ w_k of some clients, (k, 1); 1 where a method does not say otherwise."""
+        return federation.weights.new_ones(len(index), 1)
+
     def tau(self, federation: Federation, initial: Tensor) -> float:
         """τ; `initial` (P,) is the network's initialisation."""
         return float(self.temperature)
 
     def ess(self, state: State, task: Task) -> Tensor:
-        """The clients' effective sample sizes N_k/(τρ), (k, 1)."""
+        """The clients' effective sample sizes N_k/(τρ_k), (k, 1)."""
         tau = self.tau(task.federation, state.server["initial"])
-        ess: Tensor = effective_sample_size(task.sizes, tau, self.steps(state, task.federation).rho)
+        sizes = task.sizes / self.penalties(task.federation, task.index)
+        ess: Tensor = effective_sample_size(sizes, tau, self.steps(state, task.federation).rho)
         return ess
 
     def cavity(self, state: State, task: Task) -> Slots:
-        """The clients' cavities λ_g + η_k/ρ, (k, P) each."""
-        return self._cavity(state, self._of(state, "dual_", task.index), self.steps(state, task.federation).rho)
+        """The clients' cavities λ_g + η_k/ρ_k, (k, P) each."""
+        return self._cavity(state, task.federation, task.index)
 
     def prior_precision(self, federation: Federation, initial: Tensor) -> Tensor:
         """The prior's precision of every coordinate, (P,)."""
         return initial.new_full(initial.shape, self.precision)
 
     def first(self, federation: Federation, initial: Tensor, natural: Slots | None = None) -> State:
-        """λ_g = λ_k = `natural` (λ_0 where left out), duals 0; the first round trains from the initialisation."""
-        natural = self._prior(federation, initial) if natural is None else natural
+        """λ_g = λ_k = `natural`, η_k = (λ_0 − λ_g) w_k/K: the server line holds at the start, and leads nowhere else
+        before clients have learned. λ_0 and duals 0 where it is left out; the first round trains at the initialisation.
+        """
+        prior = self._prior(federation, initial)
+        natural = prior if natural is None else natural
         server = {**dict(zip(self.slots, natural, strict=True)), "initial": initial.clone()}
         clients = {name: slot.repeat(federation.num_clients, 1) for name, slot in server.items() if name in self.slots}
-        clients |= {f"dual_{name}": rows.new_zeros(rows.shape) for name, rows in clients.items()}
+        share = self.penalties(federation, federation.weights.new_ones(federation.num_clients).nonzero()[:, 0])
+        share = share / federation.num_clients
+        missing = tuple((a.double() - b.double()) for a, b in zip(prior, natural, strict=True))
+        clients |= {
+            f"dual_{name}": share * own.to(initial.dtype) for name, own in zip(self.slots, missing, strict=True)
+        }
         state = State(server, clients)
-        # all c_k are alike, so that their sum is that of one client of one
-        alike, zeros = tuple(s.double() for s in natural), tuple(s.new_zeros(s.shape).double() for s in natural)
-        total = contributions(self._kernels(initial), alike, zeros, self.steps(state, federation).alpha, 1)
+        # the sum of the c_k is that of one client of one, which has all of the duals
+        alike = tuple(slot.double() for slot in natural)
+        total = contributions(self._kernels(initial), alike, missing, self.steps(state, federation).alpha, 1)
         server |= {f"total_{name}": slot for name, slot in zip(self.slots, total, strict=True)}
         return state
 
@@ -117,9 +133,11 @@ class AdmmMethod(Admm, Method):
         steps, count = self.steps(state, task.federation), task.federation.num_clients
         ns, natural = self._kernels(task.sizes), self.natural(state, task, solver)
         clients, duals = self._of(state, "", task.index), self._of(state, "dual_", task.index)
-        new = self.dual(ns, duals, self.global_natural(state), natural, steps.rho, steps.damping)
-        before = contributions(ns, clients, duals, steps.alpha, count)
-        change = contributions(ns, natural, new, steps.alpha, count, before)
+        weights = self.penalties(task.federation, task.index)
+        server, old, ends = (_scaled(slots, weights) for slots in (self.global_natural(state), clients, natural))
+        new = self.dual(ns, duals, server, ends, steps.rho, steps.damping)
+        before = contributions(ns, old, duals, steps.alpha, count)
+        change = contributions(ns, ends, new, steps.alpha, count, before)
         kept = {f"dual_{name}": slot for name, slot in zip(self.slots, new, strict=True)}
         return dict(zip(self.slots, change, strict=True)), dict(zip(self.slots, natural, strict=True)) | kept
 
@@ -148,8 +166,15 @@ class AdmmMethod(Admm, Method):
     def _kernels(self, tensor: Tensor) -> Any:
         return kernels(self.family, tensor.device)
 
-    def _cavity(self, state: State, duals: Slots, rho: float) -> Slots:
+    def _cavity(self, state: State, federation: Federation, index: Tensor) -> Slots:
+        duals = _scaled(self._of(state, "dual_", index), 1.0 / self.penalties(federation, index))
+        rho = self.steps(state, federation).rho
         return tuple(self._kernels(duals[0]).cavity(self.global_natural(state), duals, rho))
 
     def _of(self, state: State, prefix: str, index: Tensor) -> Slots:
         return tuple(state.clients[f"{prefix}{name}"][index] for name in self.slots)
+
+
+def _scaled(slots: Slots, weights: Tensor) -> Slots:
+    """Slots (P,) or (k, P) times weights (k, 1); as they are where all weights are 1."""
+    return slots if bool((weights == 1).all()) else tuple((slot * weights).contiguous() for slot in slots)

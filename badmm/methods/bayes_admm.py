@@ -7,13 +7,17 @@
 `badmm.solve` has it as "bayes_admm"; it is classic consensus ADMM under `isotropic_gaussian`. With networks, diagonal
 Gaussians and IVON as the client (arXiv:2402.17641, with prior and duals) it is IVON-ADMM, an Adam-like method.
 
-IVON's client has the precision S_k = ess (h + δ) with ess = N_k/(τρ), so that δ and h are curvatures of its mean loss.
-On quadratics the fixed point has the posterior's mean and its diagonal of the precision. Samples have the standard
-deviation √(τρ/(N_k (h + δ))). Where it is several times the weights of a layer, gradients tell of the noise alone and
-nothing is learned, sooner the more layers there are. By default the temperature goes with the network and the data, so
-that the first samples deviate by a part of the weights, w_l the layers' weight scales (`badmm.networks.scales`):
+IVON's client has the precision S_k = ess (h + δ) with ess = N_k/(τρ_k), so that δ and h are curvatures of its mean
+loss. On quadratics the fixed point has the posterior's mean and its diagonal of the precision. Samples have the
+standard deviation √(τρ_k/(N_k (h + δ))). Where it is several times the weights of a layer, gradients tell of the noise
+alone and nothing is learned, sooner the more layers there are. By default the temperature goes with the network and
+the data, so that the first samples deviate by a part of the weights, w_l the layers' weight scales
+(`badmm.networks.scales`):
 
     τ = (initial_sd · min_l w_l)² (δ + h_0) N/(Kρ)
+
+Penalties ρ_k = ρ K N_k/N go with the clients' sizes, so that ess is N/(Kτρ) for all: a local step is as long for a
+client of few points as for one of many, and the server's mean counts points, not clients, as federated averaging does.
 """
 
 from __future__ import annotations
@@ -52,27 +56,29 @@ class IvonADMM(GaussianMethod):
     client's ess as the paper states it, unless `precision` (1/θ²) is positive. τ "auto" makes the first samples of an
     average client deviate by `initial_sd` times the weights of the layer where these are smallest; a number leaves
     `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
-    `origin`, the network's initialisation with h = h_0 above the prior ("initial"), or the prior, and then only local
-    training starts at the initialisation ("prior", as in the paper). `clip` bounds the mean's direction: no coordinate
-    moves more than lr · clip a step (inf: no bound), so that with the default lr is five times Adam's. With
-    `keep_momentum` momentum and step count run on from round to round.
+    `origin`, the network's initialisation with h = h_0 above the prior, with duals that make the server line hold there
+    ("initial"), or the prior, and then only local training starts at the initialisation ("prior", as in the paper).
+    `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `clip` bounds the mean's
+    direction: no coordinate moves more than lr · clip per step (inf: no bound), so that with the default lr is Adam's.
+    With `keep_momentum` momentum and step count run on from round to round.
     """
 
     name = "ivon_admm"
     precision: float = 0.0
-    delta: float = 5e-3
+    delta: float = 1e-3
     rho: float = 1.0
     alpha: float | Literal["auto"] = "auto"
-    damping: float = 0.5
+    damping: float = 1.0
     temperature: float | Literal["auto"] = "auto"
     initial_sd: float = 0.3
-    hess_init: float = 5e-3
+    hess_init: float = 1e-3
     beta1: float = 0.9
-    beta2: float = 0.99999
-    clip: float = 0.2
+    beta2: float = 0.999999
+    clip: float = 1.0
     samples: int = 1
     keep_momentum: bool = True
     origin: Literal["initial", "prior"] = "initial"
+    penalty: Literal["size", "alike"] = "size"
 
     def __post_init__(self) -> None:
         for name in ("delta", "rho", "initial_sd", "hess_init"):
@@ -103,6 +109,11 @@ class IvonADMM(GaussianMethod):
         alpha = server_step(rho, num_clients) if alpha == "auto" else alpha
         return super().policy(num_clients, rho, alpha, damping, mixed_damping)
 
+    def penalties(self, federation: Federation, index: Tensor) -> Tensor:
+        """K N_k/N, or 1."""
+        own = super().penalties(federation, index)
+        return federation.weights[index].unsqueeze(1) if self.penalty == "size" else own
+
     def tau(self, federation: Federation, initial: Tensor) -> float:
         """τ, from the network's initialisation (P,) where it is "auto"."""
         from badmm.networks.scales import weight_scales
@@ -130,7 +141,7 @@ class IvonADMM(GaussianMethod):
             )
 
     def start(self, federation: Federation, initial: Tensor) -> State:
-        """λ_g by `origin`; duals, momenta and step counts 0."""
+        """λ_g and duals by `origin`; momenta and step counts 0."""
         self.check(federation.settings)
         natural = None
         if self.origin == "initial":

@@ -65,8 +65,7 @@ class GaussianMethod(AdmmMethod):
 
     def reduce(self, state: State, federation: Federation, members: Tensor, sent: Tensors) -> Tensors:
         """Sums, and how many coordinates have a problem without a bound: the cavity's precision is not positive."""
-        rho = self.steps(state, federation).rho
-        unbounded = (self._cavity(state, self._of(state, "dual_", members), rho)[1] <= 0).sum()
+        unbounded = (self._cavity(state, federation, members)[1] <= 0).sum()
         return {**super().reduce(state, federation, members, sent), UNBOUNDED: unbounded}
 
     def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:

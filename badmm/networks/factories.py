@@ -1,29 +1,23 @@
-"""A user's own functions by name, as a configuration has them: "package.module:name"."""
+"""A user's own functions by name, as a configuration has them: "package.module:name" or "file.py:name"."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from badmm.checks import imported
+
 
 def find(reference: str, key: str) -> Callable[..., Any]:
-    """The function or class that "package.module:name" stands for; ValueError that starts with `key`."""
-    module, colon, name = reference.partition(":")
-    if not colon or not module or not name:
-        raise ValueError(f'{key}: expected "package.module:name", got {reference!r}')
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{key}: expected a module that can be imported, got {module!r} ({error})") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{key}: expected a name in {module}, got {part!r}, which it does not have")
-        found = getattr(found, part)
+    """The function or class that "package.module:name" or "file.py:name" stands for; ValueError that names `key`."""
+    origin, colon, name = reference.rpartition(":")
+    if not colon or not origin or not name:
+        raise ValueError(f'{key}: expected "package.module:name" or "file.py:name", got {reference!r}')
+    found: Any = getattr(imported(origin, key), name, None)
     if not callable(found):
-        raise ValueError(f"{key}: expected a function or class, got {reference!r}, a {type(found).__name__}")
+        raise ValueError(f"{key}: expected a function or class in {origin}, got {name!r}, which is none")
     own: Callable[..., Any] = found
     return own
 

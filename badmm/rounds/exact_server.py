@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from badmm.rounds.lines import added, server_line
 from badmm.rounds.loop import Ask, Played
 from badmm.rounds.mixing import DualMixing
 from badmm.rounds.policy import Policy, Steps
-from badmm.transports.messages import Numbers, Reply
+from badmm.transports.messages import Arrays, Numbers, Reply
 
 
 @dataclass
@@ -29,7 +29,6 @@ class _Round:
     size: float = 0.0
     inexact: float = 0.0
     weights: Any = None
-    events: list[str] = field(default_factory=list)
 
 
 class ExactServer:
@@ -47,6 +46,7 @@ class ExactServer:
         self.natural: Natural = family.prior_natural
         self.total: Natural = ()
         self.required_rho = float("inf")
+        self.events: list[str] = []
         self._round: _Round | None = None
         self._measured = Reply(0, "")
 
@@ -71,23 +71,31 @@ class ExactServer:
     def update(self, reply: Reply) -> None:
         """Σ c_k, the server line, and the step that stays in the domain."""
         assert self._round is not None
-        done = self._round
+        done, self.events = self._round, []
         sent = self.family.unpack(reply.sums["contribution"])
         before = self.total
         total = sent if self.whole else added(before, sent)
-        self.total, done.weights = self._mix(before, total, done.remember)
-        proposal = self._line(done.steps.alpha)
+        # absent clients have no line of this round to mix
+        self.total, done.weights = self._mix(before, total, done.remember and not reply.absent)
+        proposal = self._line(done.steps.alpha, self.total)
         if done.weights is not None and not self.family.in_domain(proposal):
-            done.events.append("server: mixing left the domain, the round's own dual lines were used")
+            self.events.append("server: mixing left the domain, the round's own dual lines were used")
             self.total, done.weights = total, None
-            proposal = self._line(done.steps.alpha)
-        natural = self._inside(proposal, done)
+            proposal = self._line(done.steps.alpha, self.total)
+        natural = self._inside(proposal, done.steps)
         done.size = relative(proposal, self.natural, natural) / done.steps.damping
         done.residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
         done.change = tuple(new - old for new, old in zip(natural, self.natural, strict=True))
         # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
         done.inexact = float(np.sqrt(reply.totals["squared_residual"] / reply.clients))
         self.natural = self.family.parameter(natural)
+
+    def screen(self, sums: Arrays) -> str | None:
+        """Why the line cannot be used with these sums of the step that was asked for; None where it can."""
+        assert self._round is not None
+        total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
+        inside = self.family.in_domain(self._line(alpha, total))
+        return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
 
     def measure(self, ask: Ask) -> None:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
@@ -96,7 +104,7 @@ class ExactServer:
         self._measured = ask("measure", arrays=arrays)
         self.required_rho = self._measured.maxima["required_rho"]
 
-    def record(self, played: Played, bytes_up: int, bytes_down: int) -> RoundRecord:
+    def record(self, played: Played) -> RoundRecord:
         """The record of the round just played, from which the step sizes of the next follow."""
         assert self._round is not None
         done, measured, evaluations = self._round, self._measured, played.reply
@@ -112,8 +120,8 @@ class ExactServer:
             dual_residual=dual,
             client_residual=done.inexact,
             objective=self._objective(measured),
-            bytes_up=bytes_up,
-            bytes_down=bytes_down,
+            bytes_up=played.bytes_up,
+            bytes_down=played.bytes_down,
             seconds=played.seconds,
             rho=done.steps.rho,
             alpha=alpha,
@@ -122,15 +130,16 @@ class ExactServer:
             most_evaluations=int(evaluations.maxima["evaluations"]),
             condition_margin=done.steps.rho - done.required_rho,
             mixed=0 if done.weights is None else len(done.weights) - 1,
-            events=[*played.reply.notes, *done.events],
+            absent=len({*played.reply.absent, *measured.absent}),
+            events=[*played.reply.notes, *played.events],
         )
 
     def _steps(self, required_rho: float) -> Steps:
         return self.policy.steps(lambda: required_rho, lambda: self.family.fisher_bound(self.natural))
 
-    def _line(self, alpha: float) -> Natural:
+    def _line(self, alpha: float, total: Natural) -> Natural:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""
-        slots = server_line(self.family.ns, self.family.prior_natural, self.total, alpha)
+        slots = server_line(self.family.ns, self.family.prior_natural, total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
 
     def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any]:
@@ -146,12 +155,11 @@ class ExactServer:
             return total, None
         return tuple(-slot for slot in self.mixing.mixed(weights)), weights
 
-    def _inside(self, proposal: Natural, done: _Round) -> Natural:
+    def _inside(self, proposal: Natural, steps: Steps) -> Natural:
         """The proposal, or the first of its halvings towards the last λ_g that lies in the domain."""
         if self.family.in_domain(proposal):
             return proposal
         if not self.policy.safeguarded:
-            steps = done.steps
             raise ServerDomainError(
                 f"the server's natural parameter left the domain of {self.family.name} at rho = {steps.rho:.6g}, "
                 f'alpha = {steps.alpha:.6g}, damping = {steps.damping:.6g}; a smaller damping, or "auto", keeps it'
@@ -160,7 +168,7 @@ class ExactServer:
         while t > 1e-12:
             candidate = tuple(b + t * (p - b) for b, p in zip(self.natural, proposal, strict=True))
             if self.family.in_domain(candidate):
-                done.events.append(f"server: step shortened to {t:.3g} of its length to stay in the domain")
+                self.events.append(f"server: step shortened to {t:.3g} of its length to stay in the domain")
                 return candidate
             t *= 0.5
         raise ServerDomainError(f"the server found no step inside the domain of {self.family.name}")

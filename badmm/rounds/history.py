@@ -26,7 +26,8 @@ class RoundRecord:
     triangle). `evaluations` is the sum over clients of what their problems took beside the evaluation at λ_g,
     `most_evaluations` the largest. `condition_margin` is ρ minus the infimum of the penalties at which every client
     meets the existence condition: it holds where the margin is positive. `mixed` counts the earlier rounds whose dual
-    lines were mixed in. `events` say what was damped, fell back, stopped short or violated the condition.
+    lines were mixed in, `absent` the clients whose replies were lost or refused. `events` say what was damped, fell
+    back, stopped short or violated the condition.
     """
 
     round: int
@@ -45,6 +46,7 @@ class RoundRecord:
     most_evaluations: int
     condition_margin: float
     mixed: int = 0
+    absent: int = 0
     events: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

@@ -44,8 +44,11 @@ class Population(Protocol):
     def errors(self) -> Mapping[int, ClientError]:
         """What clients raised that the last reply counts among its failures; empty where their reasons are enough."""
 
-    def answer(self, message: Message, deadline: Deadline) -> Reply:
-        """The reduction over those who take part; who is late or raises is among its failures and keeps its state."""
+    def answer(self, message: Message, deadline: Deadline) -> Any:
+        """The reduction over those who take part; who is late or raises is among its failures and keeps its state.
+
+        For an engine that adds in the order of clients: a reply of each.
+        """
 
 
 class Server(Protocol):
@@ -53,6 +56,8 @@ class Server(Protocol):
 
     needs_everyone: bool
     """Whether a round is lost with one client of those asked; else the others go on without it."""
+    events: Any
+    """What the last update had to do to stay in the domain."""
 
     def step(self) -> tuple[Numbers, Mapping[str, Any]]:
         """The numbers and arrays that clients need for their step."""
@@ -66,17 +71,32 @@ class Server(Protocol):
 
 @dataclass(frozen=True)
 class Played:
-    """One round: its number from 1 on, who was asked, the reduced reply, and its seconds."""
+    """One round: its number from 1 on, who was asked, the reduced reply, the server's events, and what it cost.
+
+    The bytes are those of all messages and replies of the loop so far: down to who was asked, up from who was used.
+    """
 
     round: int
     asked: list[int]
     reply: Reply
+    events: Any
+    bytes_up: int
+    bytes_down: int
     seconds: float
 
     @property
     def used(self) -> list[int]:
         """Who is in the reply's sums."""
         return [client for client in self.asked if client not in self.reply.failures]
+
+    @property
+    def excluded(self) -> dict[int, str]:
+        """Who was left out, and why."""
+        return dict(sorted(self.reply.failures.items()))
+
+    def mean(self, name: str) -> float:
+        """A number's mean over the clients that were used."""
+        return self.reply.totals[name] / self.reply.clients
 
 
 def participants(num_clients: int, index: int, fraction: float, seed: int) -> list[int]:
@@ -94,8 +114,7 @@ def participants(num_clients: int, index: int, fraction: float, seed: int) -> li
 class Loop:
     """Rounds of a server with K clients, of which a `fraction` is asked in each; `index` counts those played.
 
-    `identity` is what all processes must agree on. `bytes_down` and `bytes_up` are those of all messages and replies
-    so far, one of each per client.
+    `identity` is what all processes must agree on.
     """
 
     def __init__(
@@ -126,7 +145,8 @@ class Loop:
         self.server.update(reply)
         self.index += 1
         self.server.measure(self.ask)
-        return Played(self.index, asked, reply, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return Played(self.index, asked, reply, self.server.events, self.bytes_up, self.bytes_down, seconds)
 
     def ask(
         self,
@@ -146,9 +166,16 @@ class Loop:
         self._check(reply.digest, reply.round, "reply")
         if reply.failures and (self.server.needs_everyone or not reply.clients):
             raise self._lost(reply)
-        self.bytes_down += message.nbytes * (reply.clients + len(reply.failures))
+        self.bytes_down += message.nbytes * (reply.clients + len(reply.failures) + len(reply.absent))
         self.bytes_up += reply.nbytes * reply.clients
         return reply
+
+    def goes_on(self, more: bool, gap: float) -> bool:
+        """Whether rank 0 wants more rounds: no two ranks, whatever their last bits, end at different ones."""
+        if self.transport.size == 1:
+            return more
+        word = Message("more" if more else "done", self.index, self.digest, {"gap": gap})
+        return self.transport.broadcast(word).kind == "more"
 
     def _lost(self, reply: Reply) -> ClientError:
         client = min(reply.failures)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch
 from badmm.checks import ServerDomainError
 from badmm.clients.federation import Federation
 from badmm.rounds import network_buffers as buffers
-from badmm.rounds.loop import Ask, Loop
+from badmm.rounds.loop import Ask, Loop, Played
 from badmm.rounds.network_clients import NetworkClients, raise_pending
 from badmm.rounds.network_method import Events, Method, State
 from badmm.rounds.workers import Workers
@@ -20,25 +19,6 @@ from badmm.transports.messages import Numbers, Reply, Transport
 
 SPLIT = "stacks_trained_in_parts"
 """The event of a stack that raised though none of its clients does: memory, or an error of its own."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened in a round: who took part, who was left out and why, bytes, work, and the server's events.
-
-    Bytes count the tensors as they are: down, what `Method.broadcast` names, to every client that was asked; up, what
-    came from each client that was used. `loss` is the mean over clients of their minibatches' mean losses.
-    """
-
-    asked: list[int]
-    used: list[int]
-    excluded: dict[int, str]
-    events: dict[str, int]
-    bytes_up: int
-    bytes_down: int
-    point_gradients: float
-    loss: float
-    lr: float
 
 
 class NetworkServer:
@@ -89,7 +69,7 @@ def play(
     fraction: float = 1.0,
     workers: int = 1,
     transport: Transport | None = None,
-) -> Outcome:
+) -> Played:
     """Run round `state.round` and change `state` to what follows it; at most `largest` clients train together.
 
     `workers` threads each train a stack at a time, every one of them on a single core, so that results do not depend on
@@ -97,8 +77,10 @@ def play(
     usable by the method, is left out: it keeps its rows and its dual. ClientError where none is left, ServerDomainError
     where the kernels refuse the server's update.
 
-    Every process of a `transport` calls this with the same federation and trains its share of the clients: those from
-    K · rank/size on. `state.clients` has the rows of all, of which a process changes its own.
+    The reply's totals are each client's mean minibatch loss ("loss") and gradients of single points ("gradients"); its
+    bytes count the tensors as they are. Every process of a `transport` calls this with the same federation and trains
+    its share of the clients: those from K · rank/size on. `state.clients` has the rows of all, of which a process
+    changes its own.
     """
     transport = InProcess() if transport is None else transport
     count = federation.num_clients
@@ -112,18 +94,6 @@ def play(
             identity = [method.name, count, federation.num_parameters, str(federation.dtype)]
             options: dict[str, Any] = {"fraction": fraction, "seed": federation.seed, "index": state.round}
             loop = Loop(server, clients, transport, count, identity, **options)
-            played = loop.round()
+            return loop.round()
         finally:
             torch.set_num_threads(before)
-    reply = played.reply
-    return Outcome(
-        asked=played.asked,
-        used=played.used,
-        excluded=dict(sorted(reply.failures.items())),
-        events=server.events,
-        bytes_up=loop.bytes_up,
-        bytes_down=loop.bytes_down,
-        point_gradients=reply.totals["gradients"],
-        loss=reply.totals["loss"] / reply.clients,
-        lr=lr,
-    )

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
+
+from badmm.checks import RankError
 
 Arrays = Mapping[str, Any]
 Numbers = Mapping[str, float]
@@ -47,9 +50,10 @@ class Message:
 class Reply:
     """What clients send back, reduced: `sums` of arrays and `totals` of numbers, `maxima` and `minima` of numbers.
 
-    `clients` counts who is in the sums. `failures` names those who are not, with the reason; `notes` are messages for
-    the history. `nbytes` is the size of what one client sends: a reply of many is as large as that of one, unless the
-    sums have more digits than a client's own numbers, and `client_nbytes` says what those take.
+    `clients` counts who is in the sums. `failures` names those who are not, with the reason; `absent` those who did not
+    answer, whose earlier terms are in `sums` and nowhere else; `notes` are messages for the history. `nbytes` is the
+    size of what one client sends: a reply of many is as large as that of one, unless the sums have more digits than a
+    client's own numbers, and `client_nbytes` says what those take.
     """
 
     round: int
@@ -62,6 +66,7 @@ class Reply:
     failures: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     client_nbytes: int | None = None
+    absent: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +82,8 @@ class Transport(Protocol):
     Every process calls both methods in turn: `broadcast` returns the server's message everywhere, `reduce` the
     reduction of all processes' replies. `deadline` is the number of seconds within which a message has to be answered
     (None: any). The round loop counts clients of its own process that take longer among the failures of its reply; an
-    engine that gives up on another process adds that process's clients to the failures of the reduction.
+    engine that gives up on another process adds that process's clients to the failures of the reduction. What an engine
+    may have beside these: `Settling`, `Deterministic`, `Screening`, `Following`.
     """
 
     rank: int
@@ -89,6 +95,60 @@ class Transport(Protocol):
 
     def reduce(self, reply: Reply) -> Reply:
         """The reduction of all ranks' replies, in the order of ranks (`combine`)."""
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """An engine whose ranks end together."""
+
+    def settle(self, error: BaseException | None) -> None:
+        """Raise `RankError` where another rank failed, and tell the others of `error`."""
+
+
+@runtime_checkable
+class Deterministic(Protocol):
+    """An engine that, where `deterministic` is true, adds in the order of clients, whichever rank they live on.
+
+    Its `reduce` then takes one reply per client.
+    """
+
+    deterministic: bool
+
+
+@runtime_checkable
+class Screening(Protocol):
+    """An engine that sees each process's sums by themselves and can leave one out.
+
+    `screen` says why sums cannot be used (None: they can).
+    """
+
+    screen: Callable[[Arrays], str | None] | None
+
+
+@runtime_checkable
+class Following(Protocol):
+    """An engine whose process only answers: a site, whose server is elsewhere."""
+
+    def begin(self, population: Any, answer: Callable[[Message], Reply], digest: str) -> None:
+        """Start with these clients, which `answer`, or go on from what is remembered of them."""
+
+    def follow(self) -> Message:
+        """Answer until the server is done; its last message."""
+
+
+@contextmanager
+def joined(transport: Transport) -> Iterator[None]:
+    """What runs within ends on every rank: an error of one rank is a `RankError` that names it on the others."""
+    try:
+        yield
+    except RankError:
+        raise
+    except BaseException as error:
+        if isinstance(transport, Settling):
+            transport.settle(error)
+        raise
+    if isinstance(transport, Settling):
+        transport.settle(None)
 
 
 def combine(replies: Iterable[Reply]) -> Reply:
@@ -112,6 +172,7 @@ def _two(a: Reply, b: Reply) -> Reply:
         {**a.failures, **b.failures},
         (*a.notes, *b.notes),
         a.client_nbytes if b.client_nbytes is None else b.client_nbytes,
+        {**a.absent, **b.absent},
     )
 
 

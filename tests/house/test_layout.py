@@ -26,9 +26,10 @@ FORBIDDEN = {
     "badmm": {"derive", "validation", "sympy", "mpmath"},
     "validation": {"derive"},
 }
-# the command line, its plots and the data sets may use what the extra `run` installs; the solver may not
+# the command line, its plots, the data sets and the engine of files may use what the extra `run` installs; the solver
+# may not
 COMMAND_LINE = {"sklearn", "matplotlib", "rich", "pydantic", "safetensors"}
-COMMAND_LINE_ROOMS = {"demo", "experiments", "data"}
+COMMAND_LINE_ROOMS = {"demo", "experiments", "data", "glm", "transports"}
 
 
 def sources(package: str) -> list[Path]:

@@ -1,7 +1,7 @@
-"""The section `likelihood` of a convex problem's file: one of the package's losses, or one in a file of your own.
+"""The section `likelihood` of a convex problem's configuration: one of the package's losses, or a user's own.
 
-A likelihood of your own is a class whose constructor takes X and y, or y alone for a rate; `exposure` and `num_classes`
-where it has them. Its other parameters, which need types, are the section's keys.
+A user's likelihood is a class whose constructor has the parameters X and y, or y alone for a rate, and perhaps
+`exposure` and `num_classes`. Its other parameters, which need type hints, are the keys of the section.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Loss(Section):
     classes: ClassVar[bool] = False
     rate: ClassVar[bool] = False
     exposed: ClassVar[bool] = False
-    """Whether it takes exposures."""
+    """Whether the loss has exposures."""
     kind: str
 
     def make(self, **data: Any) -> Any:
-        """The likelihood of a client with those of the data that its constructor takes, and these settings."""
+        """Return the likelihood of a client from these settings and the data that its constructor accepts."""
         taken = {name: data[name] for name in inspect.signature(_class_of(self.kind)).parameters if name in data}
         return _class_of(self.kind)(**taken, **self.model_dump(exclude={"kind"}))
 
@@ -90,7 +90,7 @@ LOSSES: dict[str, tuple[type[Loss], type[Any]]] = {
 
 
 def loss_of(table: Mapping[str, Any]) -> Loss:
-    """The section that a table means; ValueError, whose text starts at its key, for an unknown kind or key."""
+    """Return the section of a table; raise ValueError, whose text starts with the key, for an unknown kind or key."""
     kind = table.get("kind")
     if kind is None:
         raise ValueError("kind: expected a value, got none (the key is required)")
@@ -107,7 +107,7 @@ def _class_of(kind: str) -> type[Any]:
 
 @cache
 def _own(kind: str) -> type[Loss]:
-    """The section of a likelihood of one's own, from its constructor."""
+    """Return the section of a user's likelihood, from its constructor."""
     loss = _class_of(kind)
     parameters, hints = inspect.signature(loss).parameters, get_type_hints(loss.__init__)
     settings: dict[str, Any] = {"kind": (Literal[kind], kind)}

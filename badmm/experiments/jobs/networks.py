@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from badmm.experiments import events, posterior
 from badmm.experiments.config.networks import NetworkConfig
+from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
@@ -44,6 +45,7 @@ class NetworkJob:
     fingerprint: str
     workers: int = 1
     """Number of stacks that train at the same time; results do not depend on it."""
+    engine: Engine = field(default_factory=Engine)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -66,6 +68,7 @@ class NetworkJob:
         state = (
             self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
         )
+        self.engine.agree_on(state.round)
         totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
         if checkpoint is not None:
             totals = {name: checkpoint.metadata["totals"][name] for name in _TOTALS}
@@ -78,32 +81,34 @@ class NetworkJob:
         """Run one round, which changes `state` and `totals`; return its record."""
         run, experiment = self.config.run, self.experiment
         started = time.perf_counter()
+        lr = experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds)
         outcome = rounds.play(
             experiment.method,
             experiment.federation,
             state,
-            lr=experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds),
+            lr=lr,
             largest=run.stack,
             fraction=run.participation,
             workers=self.workers,
+            transport=self.engine.transport,
         )
         seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up
         totals["bytes_down"] += outcome.bytes_down
-        totals["flops"] += outcome.point_gradients * experiment.point_flops
+        totals["flops"] += outcome.reply.totals["gradients"] * experiment.point_flops
         return {
             "round": state.round,
             "label": self.label,
             "seed": experiment.seed,
             **experiment.scores(state),
-            "loss": outcome.loss,
+            "loss": outcome.mean("loss"),
             **totals,
             "asked": len(outcome.asked),
             "used": len(outcome.used),
-            "excluded": {str(client): reason for client, reason in sorted(outcome.excluded.items())},
+            "excluded": {str(client): reason for client, reason in outcome.excluded.items()},
             "events": outcome.events,
             "noise": experiment.noise(state),
-            "lr": outcome.lr,
+            "lr": lr,
             "seconds": seconds,
         }
 

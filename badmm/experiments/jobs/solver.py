@@ -6,20 +6,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import badmm
 from badmm.experiments.config.solver import SolverConfig
+from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.plots import solver as plots
 from badmm.experiments.problems.solver import Problem, build
-from badmm.experiments.store.files import png
+from badmm.experiments.store.figures import png
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
-from badmm.experiments.store.tensors import sealed_bytes
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factorised import Factorised
+from badmm.transports.sealed import sealed_bytes
 
 _WINDOW = 8
 """Number of rounds from which the gap's rate of decrease is estimated."""
@@ -30,6 +31,7 @@ class SolverJob:
     """One convex problem."""
 
     config: SolverConfig
+    engine: Engine = field(default_factory=Engine)
 
     @cached_property
     def problem(self) -> Problem:
@@ -58,8 +60,17 @@ class SolverJob:
         def after_round(state: badmm.SolverState) -> None:
             after(state.record.as_dict(), lambda: _capture(state))
 
+        self.engine.agree_on(0 if checkpoint is None else checkpoint.round)
         state = None if checkpoint is None else _restore(checkpoint, history)
-        return badmm.solve(self.problem.clients, **self._arguments(), state=state, callbacks=(after_round,))
+        return badmm.solve(self._clients, **self._arguments(), state=state, callbacks=(after_round,))
+
+    def follow(self) -> badmm.Result:
+        """A site's part: answer a server elsewhere until it is done."""
+        return badmm.solve(self._clients, **self._arguments())
+
+    @property
+    def _clients(self) -> list[Any]:
+        return self.engine.own(self.problem.clients)
 
     def _arguments(self) -> dict[str, Any]:
         method, run = self.config.method, self.config.run
@@ -72,14 +83,13 @@ class SolverJob:
             "rounds": run.rounds,
             "tol": run.tol,
             "seed": run.seed,
+            "transport": self.engine.transport,
             **{name: value for name, value in optional.items() if value is not None},
         }
 
     def results(self, outcome: badmm.Result, history: Sequence[Record]) -> Mapping[str, bytes]:
         """Return the posterior with the names of its features, a summary, and plots of history and posterior."""
         config, posterior, problem = self.config, outcome.posterior, self.problem
-        tensors = posterior.parameters()
-        metadata = {"name": config.name, "family": config.family, "features": json.dumps(problem.features)}
         summary = {
             "rounds": outcome.rounds,
             "converged": outcome.converged,
@@ -89,11 +99,17 @@ class SolverJob:
             "scores": problem.scores(posterior),
         }
         return {
-            "posterior.safetensors": sealed_bytes(tensors, metadata),
+            "posterior.safetensors": self.posterior(outcome),
             "summary.json": json.dumps(summary, indent=1, ensure_ascii=False).encode(),
             "history.png": png(plots.history_figure(history, f"{config.name}: {config.method.name}")),
             "posterior.png": png(_posterior_figure(problem, posterior)),
         }
+
+    def posterior(self, outcome: badmm.Result) -> bytes:
+        """The posterior's standard parameters, with the names of the features."""
+        metadata = {"name": self.config.name, "family": self.config.family}
+        features = json.dumps(self.problem.features)
+        return sealed_bytes(outcome.posterior.parameters(), {**metadata, "features": features})
 
     def describe(self, record: Record) -> str:
         """Describe a round by gap and objective."""

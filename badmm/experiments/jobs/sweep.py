@@ -16,6 +16,7 @@ from badmm.checks import ClientError, ServerDomainError
 from badmm.experiments import events, report
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.networks import NetworkConfig
+from badmm.experiments.engines import Engine
 from badmm.experiments.jobs import job
 from badmm.experiments.jobs.networks import NetworkJob
 from badmm.experiments.problems import networks as problems
@@ -26,10 +27,10 @@ from badmm.experiments.store.folder import RunFolder, locked
 class NetworkRuns:
     """The jobs of a configuration; raises ConfigError, before anything is written, for a method that cannot start."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, engine: Engine | None = None) -> None:
         if config.run.tensorboard:
             events.check()
-        self.config = config
+        self.config, self.engine = config, engine or Engine()
         self.images = problems.load(config)
         self.fingerprint = problems.fingerprint(self.images)
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
@@ -46,7 +47,7 @@ class NetworkRuns:
         """Return the job of a method's label and a seed."""
         config = self.config.only(label, seed)
         experiment = problems.build(config, label, seed, assigned=self._assigned(seed))
-        return NetworkJob(config, label, experiment, self.fingerprint, self.workers)
+        return NetworkJob(config, label, experiment, self.fingerprint, self.workers, self.engine)
 
     def run(self, out: Path, *, resume: bool, console: Console) -> list[dict[str, Any]]:
         """Run every job in its folder under `out`, which the caller has locked; return their summaries.

@@ -24,9 +24,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from badmm import __version__
-from badmm.experiments.store.files import remove_torn, sha256, write_atomic
 from badmm.experiments.store.history import History, Mark
-from badmm.experiments.store.tensors import Array, load_tensors, save_tensors
+from badmm.transports.atomic import remove_torn, sha256, write_atomic
+from badmm.transports.sealed import Array, load_tensors, save_tensors
 
 MANIFEST, CONFIG, HISTORY, STATE = "manifest.json", "config.toml", "history.jsonl", "state.safetensors"
 FORMAT = 1

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from badmm.experiments.store.files import write_atomic
+from badmm.transports.atomic import write_atomic
 
 SECONDS = "seconds"
 

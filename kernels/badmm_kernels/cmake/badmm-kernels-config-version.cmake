@@ -1,4 +1,4 @@
-# The package's version; a request is met by the same major version (before 1.0: the same minor one), not older.
+# A requested version is compatible if it has the same major version (before 1.0 the same minor version) and is not newer.
 set(PACKAGE_VERSION "0.1.0")
 string(REGEX MATCH "^[0-9]+\\.[0-9]+" _badmm_series "${PACKAGE_VERSION}")
 if(PACKAGE_FIND_VERSION VERSION_EQUAL PACKAGE_VERSION)

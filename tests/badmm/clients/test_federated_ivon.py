@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -71,7 +71,8 @@ def by_hand(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(m, S) of a client after its steps, with δ, h and η apart, as the paper writes them."""
     n, tau = SIZES[client], method.tau(fed, state.server["initial"])
-    ess = n / (tau * method.rho)
+    weight = float(fed.weights[client]) if method.penalty == "size" else 1.0
+    ess = n / (tau * method.rho * weight)
     precision_g = state.server["precision"]
     m_g = state.server["precision_mean"] / precision_g
     delta, scale = precision_g / ess, tau / n
@@ -97,10 +98,11 @@ def by_hand(
     return m, ess * (h + delta)
 
 
-def test_a_client_makes_the_papers_steps() -> None:
+@pytest.mark.parametrize("penalty", ["alike", "size"])
+def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> None:
     """Two rounds of every client, against the equations with δ, h and the duals apart."""
     settings: dict[str, Any] = {"rho": 0.7, "damping": 0.6, "temperature": 3.0, "hess_init": 0.3, "beta2": 0.9}
-    method = IvonADMM(precision=2.0, clip=0.2, origin="prior", **settings)
+    method = IvonADMM(precision=2.0, clip=0.2, origin="prior", penalty=penalty, **settings)
     fed = federation("logistic", epochs=6, lr=0.1)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     for index in range(2):
@@ -114,6 +116,39 @@ def test_a_client_makes_the_papers_steps() -> None:
             torch.testing.assert_close(natural[1][client], precision, rtol=1e-12, atol=1e-13)
         rounds.play(method, fed, state, lr=0.1)
     assert state.clients["steps"].tolist() == [[12]] * K
+
+
+@pytest.mark.parametrize("penalty", ["alike", "size"])
+def test_a_start_stays_where_no_client_moves(penalty: Literal["alike", "size"]) -> None:
+    """The duals of the start make λ_g = λ_0 − Σ η_k, so that the server's line leads away from it by learning alone."""
+    method = IvonADMM(delta=0.1, rho=0.7, temperature=3.0, hess_init=0.3, beta2=0.0, penalty=penalty)
+    fed = federation("logistic", epochs=1, lr=1e-300)
+    state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
+    before = {name: state.server[name].clone() for name in method.slots}
+    prior = method.prior_precision(fed, state.server["initial"])
+    duals = [state.clients[name].sum(dim=0) for name in DUALS]
+    torch.testing.assert_close(prior - duals[1], before["precision"])
+    torch.testing.assert_close(-duals[0], before["precision_mean"])
+    task = Task(fed, list(range(K)), 0, 1e-300)
+    solver = method.solver(state, task)  # clients that take no step
+    sent, _ = method.reply(state, task, solver)
+    method.server(state, fed, K, method.reduce(state, fed, task.index, sent))
+    for name, value in before.items():
+        torch.testing.assert_close(state.server[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_penalties_by_size_keep_the_fixed_point() -> None:
+    """ρ_k = ρ K N_k/N add up to ρK, and the server's mean of clients that start alike weighs them by their points."""
+    fed = federation("squares")
+    index = torch.arange(K)
+    method = IvonADMM(penalty="size")
+    weights = method.penalties(fed, index)
+    torch.testing.assert_close(weights[:, 0], K * torch.tensor(SIZES, dtype=torch.float64) / sum(SIZES))
+    assert float(weights.sum()) == pytest.approx(K)
+    assert bool((IvonADMM(penalty="alike").penalties(fed, index) == 1).all())
+    state = method.start(fed, torch.zeros(3, dtype=torch.float64))
+    ess = method.ess(state, Task(fed, list(range(K)), 0, 0.1))
+    torch.testing.assert_close(ess, ess[:1].expand_as(ess))
 
 
 @pytest.mark.parametrize("options", [{}, {"samples": 2}, {"keep_momentum": False}], ids=["one", "two", "fresh"])

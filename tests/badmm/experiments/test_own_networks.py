@@ -13,6 +13,7 @@ from badmm.__main__ import main
 from badmm.experiments import load_posterior, store
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config import networks as config
+from badmm.networks import factories
 from tests.badmm.networks import plain_networks as plain
 
 HERE = "tests.badmm.networks.plain_networks"
@@ -154,13 +155,13 @@ def test_one_dataset_is_split_and_frozen_parameters_stay(tmp_path: Path) -> None
 
 
 WRONG = {
-    'model.factory="nowhere:make"': "model.factory: expected a module that can be imported, got 'nowhere'",
-    f'model.factory="{HERE}:nothing"': "model.factory: expected a name in",
+    'model.factory="nowhere:make"': "model.factory: expected a file or module that can be imported, got nowhere",
+    f'model.factory="{HERE}:nothing"': "model.factory: expected a function or class in",
     f'model.factory="{HERE}:huber"': "model.factory: expected keywords that",
     f'model.factory="{HERE}:one_dataset"': "model.factory: expected keywords that",
     "model.options={width=4, depth=3}": "model.factory: expected keywords that",
     f'data.factory="{HERE}:noisy"': "data.factory: expected keywords that",
-    'model.factory="make"': "model.factory: expected \"package.module:name\", got 'make'",
+    'model.factory="make"': 'model.factory: expected "package.module:name" or "file.py:name", got \'make\'',
 }
 
 
@@ -170,6 +171,15 @@ def test_what_does_not_fit_is_named_in_a_line(change: str, tmp_path: Path, capsy
     assert main(["run", str(path), "--quiet", "--out", str(tmp_path / "out"), "--set", change]) == 2
     error = capsys.readouterr().err
     assert WRONG[change] in error and "Traceback" not in error
+
+
+def test_a_factory_may_lie_in_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("from torch import nn\n\ndef make():\n    return nn.LazyLinear(3)\n")
+    path = file(tmp_path, "images", "ResNet", "")
+    path.write_text(path.read_text().replace(f"{HERE}:ResNet", "nets.py:make"))
+    loaded = config.load(path)
+    assert loaded.model.factory == f"{tmp_path / 'nets.py'}:make"
+    assert isinstance(factories.call(loaded.model.factory, "model.factory", {}), nn.LazyLinear)
 
 
 def test_a_file_has_either_a_name_or_a_factory(tmp_path: Path) -> None:

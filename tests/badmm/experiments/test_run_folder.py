@@ -85,7 +85,8 @@ DYING = """
 import os, sys
 from badmm.__main__ import main
 from badmm.experiments import run
-from badmm.experiments.store import files, folder, history, tensors
+from badmm.experiments.store import folder, history
+from badmm.transports import atomic, sealed
 from matplotlib.figure import Figure
 Figure.savefig = lambda _, buffer, **__: buffer.write(b"a picture" * 100)
 def dying(function):
@@ -180,14 +181,14 @@ def test_damaged_files_are_named(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data that"),
-        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data that"),
+        (lambda folder: table(folder / "d.csv", flip=True), "--resume: expected the data of"),
+        (lambda folder: table(folder / "d.csv", name="c"), "--resume: expected the data of"),
         (lambda folder: (folder / "d.csv").write_text((folder / "d.csv").read_text() + "1,1,1\n"), "expected the data"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "seed = 3\n"), "--resume: expected run.seed as in"),
         (lambda folder: (folder / "c.toml").write_text(CONFIG + "[method]\nrho = 0.5\n"), "expected method.rho as in"),
         (
             lambda folder: (folder / "c.toml").write_text(CONFIG.replace("5\ntol", "3\ntol")),
-            "run.rounds of at least the 5",
+            "run.rounds of at least 5",
         ),
         (
             lambda folder: (folder / "o" / "config.toml").write_text(CONFIG + "seed = 3\n"),

@@ -171,5 +171,5 @@ def test_a_history_other_than_the_checkpoints_is_refused(tmp_path: Path, change)
 
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(json.dumps({"round": 1}) + "\n[3]\n" + json.dumps({"round": 2}) + "\n")
-    with pytest.raises(ValueError, match=r"history\.jsonl: line 2: expected the record of a round"):
+    with pytest.raises(ValueError, match=r"history\.jsonl: line 2: expected a round's record"):
         History(tmp_path / "history.jsonl").read()

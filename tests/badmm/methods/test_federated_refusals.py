@@ -30,7 +30,7 @@ def test_a_run_is_not_resumed_with_fewer_rounds_than_it_has_played(
     arguments = ["run", str(small), "--quiet", "--out", str(tmp_path / "out"), "--set"]
     assert main([*arguments, "run.rounds=2"]) == 0
     assert main([*arguments, "run.rounds=1", "--seeds", "3,4", "--resume"]) == 2
-    assert "--resume: expected run.rounds of at least the 2 that" in capsys.readouterr().err
+    assert "--resume: expected run.rounds of at least 2, which" in capsys.readouterr().err
     assert not (tmp_path / "out" / "pvi" / "seed-4").exists()
 
 

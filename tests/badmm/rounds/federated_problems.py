@@ -20,6 +20,7 @@ from badmm.networks.losses import CROSS_ENTROPY, Loss, squared_error
 from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_round as rounds
+from badmm.rounds.loop import Played
 from badmm.rounds.network_method import Method, State
 
 SIZES = (12, 9, 6, 14)
@@ -135,7 +136,7 @@ def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | No
     return Federation(data, fed.stack, fed.settings, fed.seed, fed.dtype)
 
 
-def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, rounds.Outcome]:
+def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, Played]:
     state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64, device=fed.device))
     return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest, workers=workers)
 

@@ -1,19 +1,17 @@
-"""Atomic writes: a file is written to a temporary name in the same folder, flushed to disk, and renamed."""
+"""Files that are whole or absent: written to a temporary name in the same folder, flushed to the disk, and renamed."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import secrets
 from pathlib import Path
-from typing import Any
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary name and rename it to `path`; on failure the temporary file is removed.
+    """Write `content` under a temporary name and rename it to `path`; on failure nothing is left.
 
-    The file has the permissions of the process's umask.
+    The file gets the permissions that the process's umask allows.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -30,7 +28,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where the system can, so that a rename survives a power cut."""
+    """Flush a folder's entries to the disk, so that a rename survives a power cut, on systems that can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -44,18 +42,6 @@ def remove_torn(folder: Path) -> None:
     """Remove the temporary files that a killed write left in `folder`."""
     for torn in folder.glob(".*.tmp"):
         torn.unlink(missing_ok=True)
-
-
-def save_figure(path: Path, figure: Any, dpi: int = 130) -> None:
-    """Write a matplotlib figure as PNG, atomically."""
-    write_atomic(path, png(figure, dpi))
-
-
-def png(figure: Any, dpi: int = 130) -> bytes:
-    """Return a matplotlib figure as PNG bytes, equal for equal figures."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from badmm.experiments.store.files import write_atomic
+from badmm.transports.atomic import write_atomic
 
 Array = NDArray[Any]
 SEAL = "sha256"

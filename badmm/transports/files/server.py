@@ -1,0 +1,221 @@
+"""Where the sums of files meet: each reply is looked at before it is added; who is absent keeps what it sent last."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from badmm.checks import RankError
+from badmm.transports.atomic import remove_torn
+from badmm.transports.files.share import POLL, SERVER, Letter, Share, UnfitError, checked, read, write
+from badmm.transports.messages import Message, Reply, combine
+
+PATIENCE = 1.0
+"""Seconds for which a file that does not fit may still be replaced: it may be on its way, or yesterday's."""
+
+
+class FilesServer:
+    """Rank 0: where the sums meet. `sites` in the order in which their clients are counted.
+
+    deadline: seconds that a reply may take (None: any); minimum: replies without which a round ends the run (default:
+    half of the sites). `identity`: what every site must state likewise, such as the names of the columns. resume: go on
+    in a folder that a server has used before. `clock` and `wait` are for tests.
+    """
+
+    rank = 0
+
+    def __init__(
+        self,
+        folder: Path,
+        sites: Iterable[str],
+        *,
+        deadline: float | None = None,
+        minimum: int | None = None,
+        identity: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.sites = [checked(site) for site in sites]
+        if not self.sites or len(set(self.sites)) < len(self.sites):
+            raise ValueError(f"sites: expected at least one name, each once, got {self.sites}")
+        self.share, self.deadline, self.identity = Share(folder), deadline, dict(identity or {})
+        self.minimum = (len(self.sites) + 1) // 2 if minimum is None else minimum
+        self.size = 1 + len(self.sites)
+        self.clock, self.wait = clock, wait
+        self.counts: dict[str, int] = {}
+        self.screen: Callable[[Mapping[str, Any]], str | None] | None = None
+        if self.share.newest() and not resume:
+            raise ValueError(f"folder: expected one that no run has used (or resume), got {folder}")
+        self.share.make(*self.sites)
+        remove_torn(self.share.path / "down")
+        self._asked: Message | None = None
+        self._shape: tuple[int, ...] = ()
+        self._sequence = self.share.newest()
+        self._last: dict[str, Reply] | None = None
+
+    def broadcast(self, message: Message) -> Message:
+        """Write it; that there are more sites learn from the next one."""
+        if message.members is not None:
+            raise ValueError("participation: expected 1 with files, where sites that are late are absent, got less")
+        if message.kind != "more":
+            if self._last is None:
+                self._last = self._accepted_before(message.round)
+            self._sequence += 1
+            self._shape = next((np.shape(array) for array in message.arrays.values()), self._shape)
+            write(self.share.down(self._sequence), SERVER, self._sequence, message)
+            self._asked = message
+        return message
+
+    def reduce(self, reply: Reply) -> Reply:
+        """The sum over the sites, or before the first message who takes part."""
+        return self._join(reply) if self._asked is None else self._collect(self._asked)
+
+    def _join(self, reply: Reply) -> Reply:
+        """Wait for every site, and tell all of them who takes part."""
+        counts, waiting = np.asarray(reply.sums["clients"]).copy(), dict(enumerate(self.sites, start=1))
+        while waiting:
+            for rank, site in list(waiting.items()):
+                found = self._read_join(site)
+                if found is not None:
+                    counts[rank] = self.counts[site] = found
+                    del waiting[rank]
+            if waiting:
+                self.wait(POLL)
+        joined = replace(reply, sums={"clients": counts})
+        write(self.share.roster, SERVER, 0, joined, sites=json.dumps(self.sites))
+        return joined
+
+    def _read_join(self, site: str) -> int | None:
+        path = self.share.join(site)
+        if not path.exists():
+            return None
+        try:
+            letter = read(path, "reply", site, 0)
+        except UnfitError:
+            return None  # on its way
+        stated = json.loads(letter.extra["identity"])
+        for key, wanted in self.identity.items():
+            if stated.get(key) != wanted:
+                raise RankError(f"site {site}: {key}: expected {wanted}, got {stated.get(key)}")
+        return letter.reply().clients
+
+    def _collect(self, message: Message) -> Reply:
+        fresh: dict[str, Reply] = {}
+        reasons: dict[str, str] = {}
+        began, unfit = self.clock(), dict[str, float]()
+        while len(fresh) + len(reasons) < len(self.sites):
+            for site in self.sites:
+                if site not in fresh and site not in reasons and self.share.up(site, self._sequence).exists():
+                    self._look(site, message, fresh, reasons, unfit)
+            late = self.deadline is not None and self.clock() - began > self.deadline
+            if late:
+                missing = [site for site in self.sites if site not in fresh and site not in reasons]
+                reasons |= dict.fromkeys(missing, f"late: no reply within {self.deadline:g} s")
+            elif len(fresh) + len(reasons) < len(self.sites):
+                self.wait(POLL)
+        self._screen(fresh, reasons)
+        for site, reason in reasons.items():
+            self._refuse(site, message.round, reason)
+        if len(fresh) < self.minimum:
+            raise RankError(
+                f"sites: expected at least {self.minimum} replies in round {message.round}, got {len(fresh)}; "
+                + "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
+            )
+        return self._sum(message, fresh, reasons)
+
+    def _look(
+        self, site: str, message: Message, fresh: dict[str, Reply], reasons: dict[str, str], unfit: dict[str, float]
+    ) -> None:
+        """Take a reply, or refuse it where nothing better comes in a while."""
+        try:
+            fresh[site] = self._fit(read(self.share.up(site, self._sequence), "reply", site, self._sequence), message)
+        except UnfitError as error:
+            if self.clock() - unfit.setdefault(site, self.clock()) > PATIENCE:
+                reasons[site] = str(error)
+
+    def _fit(self, letter: Letter, message: Message) -> Reply:
+        try:
+            reply = letter.reply()
+        except ValueError as error:
+            raise UnfitError(f"damaged: {error}") from None
+        if "fatal" in letter.extra:  # it will not be better in the next round
+            raise RankError(f"site {letter.sender}: {letter.extra['error']}")
+        if "error" in letter.extra:
+            raise UnfitError(letter.extra["error"])
+        if (reply.round, reply.digest) != (message.round, message.digest):
+            raise UnfitError(
+                f"foreign: expected round {message.round} of configuration {message.digest}, got round {reply.round} "
+                f"of {reply.digest}"
+            )
+        for name, array in reply.sums.items():
+            if np.shape(array) != self._shape:
+                raise UnfitError(f"wrong shape: expected {name} of shape {self._shape}, got {np.shape(array)}")
+        if not all(map(np.isfinite, reply.totals.values())) and message.kind == "step":
+            raise UnfitError("not finite: a total")
+        if letter.sender in self.counts and reply.clients != self.counts[letter.sender]:
+            raise UnfitError(f"incomplete: expected {self.counts[letter.sender]} clients, got {reply.clients}")
+        return reply
+
+    def _screen(self, fresh: dict[str, Reply], reasons: dict[str, str]) -> None:
+        """Refuse sites whose new terms alone, beside everyone's last accepted ones, make the sum unusable."""
+        if self.screen is None or not any(one.sums for one in fresh.values()) or self.screen(self._sums(fresh)) is None:
+            return
+        for site, reply in list(fresh.items()):
+            reason = self.screen(self._sums({site: reply}))
+            if reason is not None:
+                reasons[site] = f"outside the domain: {reason}"
+                del fresh[site]
+
+    def _sums(self, fresh: Mapping[str, Reply]) -> dict[str, Any]:
+        """Sums over the sites in their order, with the last accepted terms of those that are absent."""
+        last = self._last or {}
+        terms = [fresh.get(site, last.get(site)) for site in self.sites]
+        sums: dict[str, Any] = {}
+        for term in terms:
+            for name, array in ({} if term is None else term.sums).items():
+                sums[name] = sums[name] + array if name in sums else np.array(array)
+        return sums
+
+    def _sum(self, message: Message, fresh: Mapping[str, Reply], reasons: Mapping[str, str]) -> Reply:
+        found = combine(fresh[site] for site in self.sites if site in fresh)
+        if not found.sums:
+            return replace(found, absent=self._absent(reasons))
+        sums = self._sums(fresh)
+        self._last = {**(self._last or {}), **fresh}
+        notes = [f"site {site} is absent: {reason}" for site, reason in reasons.items()]
+        return replace(found, sums=sums, notes=(*found.notes, *notes), absent=self._absent(reasons))
+
+    def _absent(self, reasons: Mapping[str, str]) -> dict[int, str]:
+        """The absent sites' clients, by index."""
+        first, found = 0, dict[int, str]()
+        for site in self.sites:
+            if site in reasons:
+                found |= dict.fromkeys(range(first, first + self.counts.get(site, 0)), reasons[site])
+            first += self.counts.get(site, 0)
+        return found
+
+    def _refuse(self, site: str, index: int, reason: str) -> None:
+        line = {"message": self._sequence, "round": index, "site": site, "reason": reason}
+        with self.share.log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _accepted_before(self, index: int) -> dict[str, Reply]:
+        """The last usable terms of every site before round `index`, from the files that lie here: for a new server."""
+        found: dict[str, Reply] = {}
+        for site in self.sites:
+            for sequence in reversed(self.share.replies(site)):
+                try:
+                    reply = read(self.share.up(site, sequence), "reply", site, sequence).reply()
+                except ValueError:
+                    continue
+                if reply.sums and reply.round < index:
+                    found[site] = reply
+                    break
+        return found

@@ -1,0 +1,100 @@
+"""One rank of a run, started by mpiexec or torchrun: `rank_program.py ENGINE CASE FOLDER`.
+
+ENGINE is "mpi" or "torch". Each rank writes FOLDER/CASE-RANK.npz with what it got, or FOLDER/CASE-RANK.txt with the
+error that ended it, and exits with 0 or 3.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import badmm
+from badmm.demo import problems
+from badmm.transports.ranks import share_of
+from tests.badmm.transports.shared import PROBLEMS, solve_arguments
+
+
+def engine(name: str, **options: Any) -> Any:
+    if name == "torch":
+        from badmm.transports.torch_distributed import TorchDistributed
+
+        return TorchDistributed(**options)
+    from badmm.transports.mpi import MPI
+
+    return MPI(**options)
+
+
+def own(transport: Any, clients: list[Any]) -> list[Any]:
+    return [clients[k] for k in share_of(transport.rank, transport.size, len(clients))]
+
+
+def posteriors(transport: Any) -> dict[str, Any]:
+    """Every problem of the demo under both Gaussian families, in either order of summation."""
+    found: dict[str, Any] = {}
+    for deterministic in (False, True):
+        transport.deterministic = deterministic
+        for name, family in PROBLEMS:
+            problem = problems.make(name, 0)
+            arguments = solve_arguments(problem, family)
+            result = badmm.solve(own(transport, problem.clients), transport=transport, workers=1, **arguments)
+            key = f"{name}/{family}/{'deterministic' if deterministic else 'any order'}"
+            found |= {f"{key}/{i}": slot for i, slot in enumerate(result.natural)}
+            found[f"{key}/rounds"] = np.array(result.rounds)
+            found[f"{key}/clients"] = np.array(len(result.duals[0]))
+    return found
+
+
+class Bad:
+    """A client that raises, ends its process, or takes its time at its third evaluation."""
+
+    def __init__(self, client: Any, how: str) -> None:
+        self.client, self.how, self.calls = client, how, 0
+
+    def expectations(self, posterior: Any) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            if self.how == "raise":
+                raise OSError("the disk of this site is gone")
+            if self.how == "die":
+                os._exit(9)
+            time.sleep(600)
+        return self.client.expectations(posterior)
+
+
+def bad(transport: Any, how: str) -> dict[str, Any]:
+    """Breast cancer, with a bad client on the last rank."""
+    problem = problems.make("breast_cancer", 0)
+    clients = own(transport, problem.clients)
+    if transport.rank == transport.size - 1 and how != "callback":
+        clients[0] = Bad(clients[0], how)
+    arguments = solve_arguments(problem, "full_gaussian")
+    if how == "callback" and transport.rank == 0:
+
+        def full(state: Any) -> None:
+            raise OSError(f"no space left after round {state.round}")
+
+        arguments["callbacks"] = [full]
+    return {"natural": badmm.solve(clients, transport=transport, workers=1, **arguments).natural[0]}
+
+
+def main() -> int:
+    name, case, folder = sys.argv[1:]
+    transport = engine(name, deadline=2.0 if case == "sleep" else None)
+    place = Path(folder) / f"{case}-{transport.rank}"
+    try:
+        found = posteriors(transport) if case == "posteriors" else bad(transport, case)
+    except (badmm.checks.RankError, badmm.checks.ClientError, OSError) as error:
+        place.with_suffix(".txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+        return 3
+    np.savez(place.with_suffix(".npz"), **found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from badmm.transports.sealed import load_tensors, sealed_bytes
 from badmm.networks.stacked import Stacked
+from badmm.transports.sealed import load_tensors, sealed_bytes
 
 FILE = "posterior.safetensors"
 _GROUPS = ("mean", "precision", "buffer")

@@ -1,25 +1,33 @@
 """The command line `badmm`, also `python -m badmm`.
 
-`badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `demo` compares methods on real data;
-`derive` and `validate` are the commands of badmm_derive and badmm_validation. The exit status is 0 for success, 2 for
-invalid input, 3 for a solver that gave up or did not converge, and 130 for an interrupted run.
+`badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `fit MODEL.toml` fits a generalized linear
+model over sites, `demo` compares methods on real data; `derive` and `validate` are the commands of badmm_derive and
+badmm_validation. The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not
+converge, and 130 for an interrupted run.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from badmm import __version__, companions
+from badmm import __version__
 from badmm.checks import ClientError, RankError, ServerDomainError, UnfinishedRunError
 
-EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", "sympy": "derive", "mpmath": "derive"}
-"""What to install for a module that is missing; else the extra `run`."""
+Command = Callable[[Sequence[str]], int]
 COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
+"""Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/;
+their imports are relative, so they are loaded under the same names. A user's module called `derive` is never
+imported."""
+EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", **dict.fromkeys(("sympy", "mpmath"), "derive")}
+EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
+"""The extra that brings a package, where it is not `run`."""
 GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)
 """Errors of a solver that cannot go on; ValueError and OSError are errors of the input; all others are defects."""
 
@@ -69,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds of the splits (default: 0 1 2)")
     demo.add_argument("--only", nargs="+", metavar="PROBLEM", help="some of: diabetes, breast_cancer, digits")
     demo.add_argument("--picture", type=Path, metavar="PNG", help="also write the overview picture to this file")
+    fit = commands.add_parser("fit", help="fit a generalized linear model to the files of several sites")
+    fit.add_argument("config", type=Path, metavar="MODEL.toml")
+    fit.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override a key")
+    fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/MODEL)")
     # listed for --help; the commands parse their own arguments
     commands.add_parser("derive", add_help=False, help="derive families, prove their claims, write their kernels")
     commands.add_parser("validate", add_help=False, help="check every kernel against independent oracles")
@@ -106,7 +118,41 @@ def _demo(options: argparse.Namespace) -> None:
     command.main(options.out, quick=options.quick, seeds=options.seeds, only=options.only, picture=options.picture)
 
 
-COMMANDS = {"run": _run, "tune": _tune, "demo": _demo}
+def _fit(options: argparse.Namespace) -> None:
+    from badmm.experiments import fit
+
+    if not fit.from_file(options.config, options.overrides, options.out):
+        raise UnfinishedRunError("the fit did not converge: its numbers are no estimates")
+
+
+def companion(package: str) -> Command:
+    """Return the `main` of `package`: a function from arguments to the exit status.
+
+    Raises ModuleNotFoundError, with the missing package's name, if a requirement of `package` is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        _load_from_checkout(package)
+    main: Command = importlib.import_module(f"{package}.__main__").main
+    return main
+
+
+def _load_from_checkout(package: str) -> None:
+    folder = Path(__file__).resolve().parents[1] / package.removeprefix("badmm_")
+    spec = importlib.util.spec_from_file_location(
+        package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None or not (folder / "__init__.py").is_file():
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[package] = module
+    spec.loader.exec_module(module)
+
+
+COMMANDS = {"run": _run, "tune": _tune, "demo": _demo, "fit": _fit}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without Greek letters must not end a run
     try:
         if given and given[0] in COMPANIONS:
-            return companions.command(COMPANIONS[given[0]])(given[1:])
+            return companion(COMPANIONS[given[0]])(given[1:])
         options = parser().parse_args(given)
         COMMANDS[options.command](options)
     except GAVE_UP as error:

@@ -64,19 +64,19 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "bregman_admm", or one of your
-    own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0, alpha and
-    damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's likelihoods
-    take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a client's solution
-    in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which falls with the gap.
-    client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and participation.
-    callbacks: called with the `SolverState` after every round. start, duals: other than the prior and zero. state: go
-    on from the state of an earlier run with the same arguments; `rounds` then counts from that run's beginning.
-    participation: the fraction of clients that take part in a round. workers: threads that serve clients, each on one
-    core (default: the cores); results do not depend on it. transport: how messages reach the clients
-    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with
-    the clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state`
-    and the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
+    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "newton", "bregman_admm", or
+    one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
+    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
+    likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
+    client's solution in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which
+    falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
+    participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
+    zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
+    beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
+    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
+    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with the
+    clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state` and
+    the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the

@@ -11,6 +11,7 @@ from badmm.methods.feddyn import FedDyn
 from badmm.methods.fedlap import FedLap
 from badmm.methods.fedlap_cov import FedLapCov
 from badmm.methods.fedprox import FedProx
+from badmm.methods.newton import Newton
 from badmm.methods.pvi import PVI
 from badmm.methods.scaffold import Scaffold
 from badmm.rounds.network_method import Method
@@ -25,6 +26,7 @@ METHODS: tuple[type[ExactMethod] | type[Method], ...] = (
     FedLap,
     FedLapCov,
     PVI,
+    Newton,
     BregmanADMM,
     IvonADMM,
 )

@@ -171,13 +171,28 @@ class ExactClients:
         ]
 
     def _solve(self, k: int, rho: float) -> ClientSolution:
+        if rho == float("inf"):
+            return ClientSolution(self.natural, 0.0, 0)
         problem = ClientProblem(self.bound[k], self.natural, tuple(slot[k] for slot in self.duals), rho)
         return solve_client(problem, self.tolerance, start=self._measured[k].start)
 
     def _dual_line(self, members: list[int], rho: float, damping: float) -> Natural:
+        if rho == float("inf"):
+            return self._gradient_line(members, damping)
         ns, fixed = self.family.ns, self.family.fixed
         old, clients = self._rows(self.duals, members), self._rows(self.clients, members)
         return arrays(self.dual_line(ns, old, self.natural, clients, rho, damping, **fixed))
+
+    def _gradient_line(self, members: list[int], damping: float) -> Natural:
+        """(1 − γ) η_k + γ ∇L_k(μ_g): the dual line for ρ → ∞, where λ_k → λ_g and ρ (λ_g − λ_k) → ∇L_k − η_k."""
+        slopes = [self._start(k).natural_gradient for k in members]
+        lines = zip(self._rows(self.duals, members), self.family.stack(slopes), strict=True)
+        return tuple(new if damping == 1.0 else (1.0 - damping) * old + damping * new for old, new in lines)
+
+    def _start(self, k: int) -> Evaluation:
+        """The client at λ_g; its error where its loss is not finite there."""
+        start = self._measured[k].start
+        return self.bound[k].evaluate(self.natural) if start is None else start
 
     def _rows(self, slots: Natural, members: list[int]) -> Natural:
         return slots if len(members) == len(self) else tuple(slot[members] for slot in slots)

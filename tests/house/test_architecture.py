@@ -19,7 +19,7 @@ ROOMS = {
     "derive": "paths ir calculus families likelihoods updates lower claims emit report generate own __init__ __main__",
     "badmm_kernels": "registry scalars face cpu gpu torch __init__ __main__",
     "badmm": "checks streams families likelihoods networks ivon transports clients "
-    "rounds methods solve __init__ data experiments demo companions __main__",
+    "rounds methods solve __init__ data glm experiments demo __main__",
     "validation": "__init__ ulps calls check points problems oracles checks runs suite report on_device __main__",
 }
 MOST_ROOMS = 16

@@ -29,7 +29,7 @@ FORBIDDEN = {
 # the command line, its plots, the data sets and the engine of files may use what the extra `run` installs; the solver
 # may not
 COMMAND_LINE = {"sklearn", "matplotlib", "rich", "pydantic", "safetensors"}
-COMMAND_LINE_ROOMS = {"demo", "experiments", "data", "transports"}
+COMMAND_LINE_ROOMS = {"demo", "experiments", "data", "glm", "transports"}
 
 
 def sources(package: str) -> list[Path]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from badmm.__main__ import main, parser
-from badmm.companions import command as companion
+from badmm.__main__ import companion, main, parser
 from badmm_kernels.__main__ import main as where
 from tests.house.documents import PAGES, README, ROOT, TUTORIALS, blocks, commands, links
 from tests.kernels.header.test_header import needs
@@ -21,6 +20,8 @@ from tests.kernels.host_device import on_host
 
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
 C_PAGES = [page for page in PAGES if blocks(page, "c")]
+NEEDED = {"glm": ("formulaic", "sklearn", "statsmodels")}
+"""What the blocks of a page import beyond the package's own needs."""
 COMMANDS = [pytest.param(text, id=f"{page.stem}: {text}") for page in PAGES for text in commands(page)]
 
 
@@ -44,6 +45,8 @@ def test_the_readme_solves_a_problem_in_five_statements() -> None:
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=name)
 def test_python_blocks_run(page: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page run in order, as a reader would run them; each prints something."""
+    for package in NEEDED.get(page.stem, ()):
+        pytest.importorskip(package, reason=f"needs {package}")
     codes = blocks(page, "python")
     on_gpu = any('device="gpu"' in code for code in codes)
     if on_gpu:  # NumPy in the part of CuPy, the host in that of a GPU

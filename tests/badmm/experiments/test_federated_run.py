@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from badmm.__main__ import main
 from badmm.clients.federation import ClientData
-from badmm.experiments import store
+from badmm.experiments import metrics, store
 from badmm.experiments.config import networks as config
 from badmm.experiments.posterior import load_posterior
 from badmm.methods import NETWORKS
@@ -233,6 +233,7 @@ def test_validation_scores_never_see_the_test_images(small: Path, monkeypatch: p
     images = data.load("digits")
     table: list[Any] = ["data.evaluate=validation", "data.validation_fraction=0.25", "data.fraction=1.0"]
     experiment = problem.build(config.load(small, table), "scaffold", 3, images)
+    assert isinstance(experiment.held_out, metrics.HeldOut)
     assert len(experiment.held_out.labels) == round(len(images.train_labels) * 0.25)
     assert sum(experiment.federation.counts) == len(images.train_labels) - len(experiment.held_out.labels)
     held = {row.tobytes() for row in experiment.held_out.inputs.numpy()}

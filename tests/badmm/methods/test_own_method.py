@@ -136,7 +136,10 @@ def test_a_federated_configuration_runs_with_it_beside_others(file: Path) -> Non
     [
         ("absent.py:Forgetful", "method: expected a file or module that can be imported, got absent.py"),
         ("no.such.module:Forgetful", "method: expected a file or module that can be imported, got no.such.module"),
-        ("{file}:Nobody", "method: expected one of bayes_admm, pvi, bregman_admm, or a subclass of .*file.py:Class"),
+        (
+            "{file}:Nobody",
+            "method: expected one of bayes_admm, pvi, newton, bregman_admm, or a subclass of .*file.py:Class",
+        ),
         ("{file}:Not_A_Method", "method: expected one of .* a subclass of badmm.methods.admm.ExactMethod"),
         (ExactMethod | int, "method: expected one of"),
     ],

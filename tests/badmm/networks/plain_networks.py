@@ -106,7 +106,7 @@ def _points(kind: str, count: int, draw: torch.Generator) -> tuple[Tensor, Tenso
 def datasets(kind: str, sizes: list[int], test: int = 24) -> tuple[list[Dataset], Dataset]:
     """Data of a kind, one data set per client, and one to test on."""
     draw = torch.Generator().manual_seed(0)
-    made = [TensorDataset(*_points(kind, size, draw)) for size in (*sizes, test)]
+    made: list[Dataset] = [TensorDataset(*_points(kind, size, draw)) for size in (*sizes, test)]
     return made[:-1], made[-1]
 
 

@@ -71,7 +71,7 @@ def test_rows_of_a_stack_are_the_single_networks(name: str) -> None:
     assert torch.equal(state, torch.get_rng_state())
     layout = torch.channels_last if stack.traits(x[0]).channels_last else torch.contiguous_format  # masks go by it
     for k, network in enumerate(networks):
-        network = network.to(memory_format=layout)
+        network = network.to(memory_format=layout)  # type: ignore[call-overload]
         some = weights[k] > 0
         torch.manual_seed(5 + k)
         own = x[k][some] if name == "mlp" else x[k][some].contiguous(memory_format=layout)

@@ -10,7 +10,7 @@ import pytest
 from badmm_kernels.gpu.source import HERE, OPTIONS, source_text
 from tests.kernels import nvrtc
 
-SOURCES = sorted(path.stem for path in HERE.glob("*.cu"))
+SOURCES = sorted(str(path.relative_to(HERE).with_suffix("")) for path in HERE.rglob("*.cu"))
 pytestmark = pytest.mark.skipif(
     nvrtc.library_path() is None, reason=f"{nvrtc.WHEEL} is not installed (it is in the extra `test`)"
 )
@@ -33,7 +33,8 @@ def test_no_kernel_spills(source: str, architecture: str) -> None:
 def test_there_are_kernels_for_every_family() -> None:
     import badmm_kernels
 
-    assert set(SOURCES) >= {*badmm_kernels.FAMILIES, *badmm_kernels.OPTIMIZERS, "common"}
+    losses = {f"likelihoods/{name}" for name in badmm_kernels.LIKELIHOODS}
+    assert set(SOURCES) >= {*badmm_kernels.FAMILIES, *badmm_kernels.OPTIMIZERS, *losses, "common"}
     assert all(len(entries(s)) >= 3 for s in SOURCES)
 
 

@@ -1,0 +1,256 @@
+"""What `badmm.glm.fit` returns: coefficients with their uncertainty, and everything that a report of them needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from badmm.checks import Array, positive_number
+from badmm.glm.design import Design
+from badmm.glm.families import ResponseFamily
+from badmm.glm.tables import Summary
+from badmm.rounds.history import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Coefficients (d,) and their covariance (d, d) in the units of the columns, and what the sites summed up."""
+
+    params: Array
+    covariance: Array
+    dispersion: float
+    deviance: float
+    null_deviance: float
+    log_likelihood: float
+    rows: float
+    residual_freedom: float
+    solved: Result
+
+    @property
+    def errors(self) -> Array:
+        """Standard errors √(φ V_jj) or posterior standard deviations (d,)."""
+        return np.sqrt(np.diag(self.covariance))
+
+
+@dataclass(frozen=True)
+class SiteCount:
+    """Rows used and left out for a missing value, and events (binomial, Poisson: Σ w y)."""
+
+    used: int
+    left_out: int
+    events: float | None
+
+
+class GLMResult:
+    """A fitted model. `params`, `bse`, `pvalues` are series by term, named as statsmodels names them."""
+
+    def __init__(
+        self,
+        design: Design,
+        family: ResponseFamily,
+        fitted: Fitted,
+        counts: Mapping[str, SiteCount],
+        notes: tuple[str, ...],
+        estimate: str,
+        alone: Callable[[str], Fitted | None],
+    ) -> None:
+        self.design, self.family, self.fitted, self.counts = design, family, fitted, dict(counts)
+        self.notes, self.estimate, self._alone = notes, estimate, alone
+        self.converged, self.rounds = fitted.solved.converged, fitted.solved.rounds
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The coefficients' names."""
+        return self.design.terms
+
+    def _by_term(self, values: Array) -> pd.Series:
+        return pd.Series(values, index=list(self.terms))
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates."""
+        return self._by_term(self.fitted.params)
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors; posterior standard deviations where the estimate is the posterior."""
+        return self._by_term(self.fitted.errors)
+
+    @property
+    def zvalues(self) -> pd.Series:
+        """Estimates over standard errors."""
+        return self.params / self.bse
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided P(|z| ≥ |estimate / standard error|)."""
+        return self._by_term(2.0 * ndtr(-np.abs(self.zvalues.to_numpy())))
+
+    @property
+    def probability_positive(self) -> pd.Series:
+        """The posterior probability that a coefficient is positive."""
+        return self._by_term(ndtr(self.zvalues.to_numpy()))
+
+    def cov_params(self) -> pd.DataFrame:
+        """The covariance of the coefficients."""
+        return pd.DataFrame(self.fitted.covariance, index=list(self.terms), columns=list(self.terms))
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Estimate ± z · standard error: the interval of that level, columns `lower` and `upper`."""
+        z = _quantile(level)
+        bounds = {"lower": self.params - z * self.bse, "upper": self.params + z * self.bse}
+        return pd.DataFrame(bounds)
+
+    @property
+    def aic(self) -> float:
+        """−2 log likelihood + 2 d."""
+        return -2.0 * self.fitted.log_likelihood + 2.0 * len(self.terms)
+
+    @property
+    def deviance(self) -> float:
+        """The residual deviance."""
+        return self.fitted.deviance
+
+    @property
+    def null_deviance(self) -> float:
+        """The deviance of the intercept alone."""
+        return self.fitted.null_deviance
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """A row per term: estimate, error, z, p or P(> 0), interval, and the ratio with its interval."""
+        table = pd.DataFrame({"estimate": self.params, "std_error": self.bse, "z": self.zvalues})
+        if self.estimate == "posterior":
+            table = table.rename(columns={"std_error": "sd"}).drop(columns="z")
+            table["p_positive"] = self.probability_positive
+        else:
+            table["p"] = self.pvalues
+        table = table.join(self.conf_int(level))
+        if self.family.ratio is not None:
+            name = self.family.ratio.replace(" ", "_")
+            with np.errstate(over="ignore"):
+                table[name] = np.exp(table["estimate"])
+                table[f"{name}_lower"], table[f"{name}_upper"] = np.exp(table["lower"]), np.exp(table["upper"])
+        table.index.name = "term"
+        return table
+
+    def site_frame(self) -> pd.DataFrame:
+        """A row per site: rows used, rows left out, events."""
+        table = pd.DataFrame({site: vars(count) for site, count in self.counts.items()}).T
+        table.index.name = "site"
+        return table
+
+    def by_site(self, level: float = 0.95) -> pd.DataFrame:
+        """A row per site and term of each site's own fit, missing where its rows do not determine one."""
+        z = _quantile(level)
+        parts = {}
+        for site in self.counts:
+            found = self._alone(site)
+            nothing = np.full(len(self.terms), np.nan)
+            estimate = nothing if found is None else found.params
+            error = nothing if found is None else found.errors
+            columns = {"estimate": estimate, "lower": estimate - z * error, "upper": estimate + z * error}
+            parts[site] = pd.DataFrame(columns, index=pd.Index(self.terms, name="term"))
+        return pd.concat(parts, names=["site"])
+
+    def predict(self, data: Any, level: float = 0.95) -> pd.DataFrame:
+        """E[y] of new rows, with the interval of the mean, by the position of the row.
+
+        The interval is that of the predictor, mapped by the link. Rows with a missing value have none. Raises
+        `ValueError` naming a column that is missing or has an unknown level.
+        """
+        X, offset, kept = self.design.new_rows(data)
+        center = X @ self.fitted.params + offset
+        reach = _quantile(level) * np.sqrt(np.einsum("ij,jk,ik->i", X, self.fitted.covariance, X))
+        mean = self.family.mean
+        found = pd.DataFrame(
+            {"mean": mean(center), "lower": mean(center - reach), "upper": mean(center + reach)}, index=kept
+        )
+        return found.reindex(range(len(data)))
+
+    def summary(self, level: float = 0.95) -> Summary:
+        """The whole report: `print` it, or take its `text`, `html`, `latex` or `markdown`."""
+        return Summary(self._title(), self._facts(), self.to_frame(level), self.site_frame(), self._remarks())
+
+    def _title(self) -> str:
+        return f"{self.family.name} regression ({self.family.link} link) over {len(self.counts)} sites"
+
+    def _facts(self) -> dict[str, str]:
+        fitted = self.fitted
+        modelled = "" if self.design.success is None else f", P({self.design.responses[0]} = {self.design.success!r})"
+        return {
+            "formula": self.design.formula + modelled,
+            "estimate": "posterior mean and sd" if self.estimate == "posterior" else "mode and curvature",
+            "rows used": f"{sum(count.used for count in self.counts.values())}",
+            "rows left out": f"{sum(count.left_out for count in self.counts.values())}",
+            "residual df": f"{fitted.residual_freedom:g}",
+            "deviance": f"{fitted.deviance:.6g}",
+            "null deviance": f"{fitted.null_deviance:.6g}",
+            "log-likelihood": f"{fitted.log_likelihood:.6g}",
+            "AIC": f"{self.aic:.6g}",
+            "dispersion": f"{fitted.dispersion:.6g}",
+            "rounds": f"{self.rounds} ({'converged' if self.converged else 'NOT CONVERGED'})",
+        }
+
+    def _remarks(self) -> list[str]:
+        ended = [] if self.converged else [f"not converged: {fitted_reason(self.fitted)}; do not use these numbers"]
+        return [*ended, *self.notes]
+
+    def __str__(self) -> str:
+        return self.summary().text
+
+    def _repr_html_(self) -> str:
+        return self.summary().html
+
+    def to_dict(self, level: float = 0.95) -> dict[str, Any]:
+        """Plain numbers and text: coefficients, covariance, facts, sites, notes."""
+        table = self.to_frame(level).reset_index()
+        return {
+            "title": self._title(),
+            "facts": self._facts(),
+            "coefficients": table.to_dict(orient="records"),
+            "covariance": self.fitted.covariance.tolist(),
+            "sites": {site: vars(count) for site, count in self.counts.items()},
+            "notes": self._remarks(),
+            "converged": self.converged,
+        }
+
+    def to_json(self, path: str | Path | None = None, level: float = 0.95) -> str:
+        """`to_dict` as JSON, written to a file too where a path is given."""
+        text = json.dumps(self.to_dict(level), indent=2, default=float)
+        if path is not None:
+            _written(Path(path), text + "\n")
+        return text
+
+    def plot(self, terms: list[str] | None = None, level: float = 0.95) -> list[Axes]:
+        """A forest plot per term: every site's own estimate and the pooled one. Needs Matplotlib."""
+        from badmm.glm.plots import forest
+
+        return forest(self, terms, level)
+
+
+def fitted_reason(fitted: Fitted) -> str:
+    """Why the rounds ended."""
+    return fitted.solved.reason
+
+
+def _quantile(level: float) -> float:
+    inside = positive_number(level, "level", 1.0)
+    if inside >= 1:
+        raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
+    return float(ndtri(0.5 + 0.5 * inside))
+
+
+def _written(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

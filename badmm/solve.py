@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,22 +109,31 @@ def solve(
         if isinstance(transport, Following):
             return _followed(transport, run, start, duals, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
-        while loop.goes_on(not _met(state, tol) and state.round < rounds, _gap(state)):
+        heard = partial(participants, total, fraction=fraction, seed=seed)
+        while loop.goes_on((gap := _gap(state, heard, total)) > tol and state.round < rounds, gap):
             state = run.round(state)
             for hook in hooks:
                 hook(state)
-    converged = _met(state, tol)
-    reason = _why(state.round, _gap(state), tol, converged)
+    converged = gap <= tol
+    reason = _why(state.round, gap, tol, converged)
     return Result(server.posterior(state.natural), state.records, state.round, converged, reason, state)
 
 
-def _gap(state: SolverState) -> float:
-    """The last round's residual; of a round in which clients were absent nothing is known."""
-    return state.gap if state.records and not state.record.absent else float("inf")
+def _gap(state: SolverState, heard: Callable[[int], list[int]], total: int) -> float:
+    """The largest residual of the last rounds in which every one of K clients was heard.
 
-
-def _met(state: SolverState, tol: float) -> bool:
-    return _gap(state) <= tol
+    A round's residual is that of the clients `heard` in it: where a few take part, they can agree with each other while
+    the others do not. It is infinite while a client has not been heard, or where one was asked and was absent.
+    """
+    missing, worst = set(range(total)), 0.0
+    for record in reversed(state.records):
+        if record.absent:
+            break
+        missing -= set(heard(record.round - 1))
+        worst = max(worst, record.gap)
+        if not missing:
+            return worst
+    return float("inf")
 
 
 def _why(rounds: int, gap: float, tol: float, converged: bool) -> str:

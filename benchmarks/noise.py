@@ -130,7 +130,7 @@ STABLE = {
     "penalties alike": Setting("ivon_admm", 1e-3, {"penalty": "alike"}, 16),
     "step 2e-3": Setting("ivon_admm", 2e-3, count=16),
     "beta2 0.99999": Setting("ivon_admm", 1e-3, {"beta2": 0.99999}, 16),
-    "damping 0.5": Setting("ivon_admm", 1e-3, {"damping": 0.5}, 16),
+    "damping 1": Setting("ivon_admm", 1e-3, {"damping": 1.0}, 16),
     "initial_sd 0.1": Setting("ivon_admm", 1e-3, {"initial_sd": 0.1}, 16),
     "initial_sd 1": Setting("ivon_admm", 1e-3, {"initial_sd": 1.0}, 16),
     "curvatures 5e-3": Setting("ivon_admm", 5e-3, WIDER, 16),
@@ -139,6 +139,7 @@ STABLE = {
 EARLY = {
     "FedAvg (Adam)": Setting("fedavg", 1e-3),
     "defaults": Setting("ivon_admm", 1e-3),
+    "damping 1": Setting("ivon_admm", 1e-3, {"damping": 1.0}),
     "penalties alike": Setting("ivon_admm", 1e-3, {"penalty": "alike"}),
     "curvatures 5e-3, penalties alike": Setting("ivon_admm", 5e-3, {**WIDER, "penalty": "alike"}),
     "initial_sd 0.1": Setting("ivon_admm", 1e-3, {"initial_sd": 0.1}),

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .calculus.family import Family, FamilyError
@@ -33,14 +34,14 @@ def load(path: Path) -> Family | Likelihood:
         raise FamilyError(f"{path}: expected a file, got none")
     if not NAME.fullmatch(path.stem):
         raise FamilyError(f"{path}: expected a name of small letters, digits and underscores, got {path.stem!r}")
-    _answer_to_public_name()
     name = f"badmm_own_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _public_name():
+            spec.loader.exec_module(module)
     except FamilyError:
         raise
     except Exception as error:
@@ -62,12 +63,24 @@ def _first_line(error: Exception) -> str:
     return (str(error) or "no message").partition("\n")[0][:200]
 
 
-def _answer_to_public_name() -> None:
-    """Have `import badmm_derive...` give the modules that run, whatever this package is called in a checkout."""
+@contextmanager
+def _public_name() -> Iterator[None]:
+    """Have `import badmm_derive...` give the modules that run, whatever this package is called in a checkout.
+
+    Modules that were imported under that name before, a second copy, are put back at the end.
+    """
+    before = {name: module for name, module in sys.modules.items() if _within(name, PUBLIC)}
     if TOP != PUBLIC:
-        for name, module in list(sys.modules.items()):
-            if name == TOP or name.startswith(f"{TOP}."):
-                sys.modules.setdefault(PUBLIC + name[len(TOP) :], module)
+        own = {PUBLIC + name[len(TOP) :]: module for name, module in sys.modules.items() if _within(name, TOP)}
+        sys.modules.update(own)
+    try:
+        yield
+    finally:
+        sys.modules.update(before)
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def claims(stated: Family | Likelihood) -> Iterator[Claim]:

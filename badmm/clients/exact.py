@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +75,7 @@ def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Evaluation
     """
     if problem.bound.constant is not None:
         return _linear(problem)
-    with warnings.catch_warnings():
-        # trial points may be nearly singular; what is returned is checked again by the server's step
-        warnings.filterwarnings("ignore", message=".*nearly singular", category=RuntimeWarning)
+    with problem.family.trial_points():  # what is returned is checked again by the server's step
         return _search(problem, tolerance, start)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -94,6 +95,10 @@ class Family(ABC):
     def inside(self, natural: Natural) -> Distribution | None:
         """The distribution with natural parameter λ; None outside the domain."""
         return self.posterior(natural) if self.in_domain(natural) else None
+
+    def trial_points(self) -> AbstractContextManager[None]:
+        """A context for the points that a solver tries, on its thread: no warning about what it does not return."""
+        return nullcontext()
 
     def expectation(self, natural: Natural) -> Natural:
         """μ of one λ, or of a stack of them."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,7 @@ from badmm.families.family import Natural
 from badmm.families.gaussian import GaussianFamily
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.precision import Precision
-from badmm_kernels.cpu.linalg import NearSingularWarning, reciprocal_condition
+from badmm_kernels.cpu import linalg
 
 
 class FullNatural(tuple[Array, ...]):
@@ -59,11 +59,12 @@ class FullGaussian(GaussianFamily):
             return Gaussian.of(np.asarray(mean), MatrixPrecision(natural[1], len(natural[0])))
         operator = natural.operator
         mean = operator.solve(natural[0])
-        reciprocal = reciprocal_condition(operator.cholesky, operator.array)
-        if reciprocal < operator.dim * np.finfo(np.float64).eps:
-            text = f"precision: nearly singular, reciprocal condition number {reciprocal:.1e}"
-            warnings.warn(text, NearSingularWarning, stacklevel=2)
+        linalg.check_condition("precision", operator.cholesky, operator.array, stacklevel=3)
         return Gaussian.of(mean, operator)
+
+    def trial_points(self) -> AbstractContextManager[None]:
+        """Nearly singular precisions pass without a warning."""
+        return linalg.trial_points()
 
     def in_domain(self, natural: Natural) -> bool:
         """Whether λ is finite and S has a Cholesky factor."""

@@ -68,7 +68,7 @@ class IvonADMM(GaussianMethod):
     delta: float = 1e-3
     rho: float = 1.0
     alpha: float | Literal["auto"] = "auto"
-    damping: float = 1.0
+    damping: float = 0.5
     temperature: float | Literal["auto"] = "auto"
     initial_sd: float = 0.3
     hess_init: float = 1e-3

@@ -145,7 +145,9 @@ def test_full_gaussian_refuses_what_is_not_a_precision() -> None:
         ns.natural_from_expectation(np.ones(3), -0.1 * identity)
     with pytest.raises(ValueError, match=r"expected_hessian: expected shape"):
         ns.natural_gradient(np.ones(3), np.ones(3), np.ones((3, 2)))
-    nearly = np.diag([1.0, 1e-17, 1.0])
+    ns.standard_from_natural(np.ones(3), np.diag([1.0, 1e-17, 1.0]))  # a matter of units
+    nearly = np.eye(3)
+    nearly[0, 1] = nearly[1, 0] = 1.0 - 2.0**-53
     with pytest.warns(NearSingularWarning, match="precision: nearly singular, reciprocal condition number"):
         ns.standard_from_natural(np.ones(3), nearly)
 

@@ -119,13 +119,13 @@ class TestNothingIsOverlooked:
 
     def test_a_likelihood_without_an_oracle_fails_by_name(self) -> None:
         namespace = ModuleType("likelihoods")
-        kind = type("ProbitRegression", (badmm.likelihoods.LogisticRegression,), {})
-        vars(namespace).update(ProbitRegression=kind, NOT_A_CLASS=3, __all__=["ProbitRegression", "NOT_A_CLASS"])
+        kind = type("CauchitRegression", (badmm.likelihoods.LogisticRegression,), {})
+        vars(namespace).update(CauchitRegression=kind, NOT_A_CLASS=3, __all__=["CauchitRegression", "NOT_A_CLASS"])
         (result,) = suite.run(suite.likelihood_sections(namespace))
         (item,) = result.checks
         assert not item.passed
-        assert item.name == "likelihood ProbitRegression: no oracle"
-        assert "probit_regression.py" in item.detail
+        assert item.name == "likelihood CauchitRegression: no oracle"
+        assert "cauchit_regression.py" in item.detail
 
     def test_every_likelihood_has_its_file_and_no_file_is_orphaned(self) -> None:
         names = suite.likelihoods_of(badmm.likelihoods)

@@ -18,6 +18,7 @@ LOOPS = {ir.Map: "map", ir.Reduction: "sum", ir.ClientSum: "client_sum"}
 # flight, and without the second number ptxas spills to fit in blocks that are not needed.
 BOUNDS = "__launch_bounds__(256, 4)"
 HEAVY_BOUNDS = "__launch_bounds__(256, 2)"  # roots, and logarithms and special functions in double precision
+NODE_BOUNDS = "__launch_bounds__(256, 1)"  # sums over nodes: the 128 registers that two blocks leave spill on sm_100
 
 Kernel = ir.Map | ir.Reduction | ir.ClientSum
 
@@ -31,7 +32,8 @@ def emit_loss(module: LossModule) -> str:
 // Kernels end in the number of elements that move as one: 16 bytes (x4, x2), or one by one (x1)."""
     includes = f'#include "badmm/{module.header}.h"\n#include "loops.cuh"'
     coordinates = "\n\n".join(_coordinate(k, module) for k in module.kernels)
-    entries = "\n\n".join(_entries(k) for k in module.kernels)
+    whole = module.expectation.whole.name
+    entries = "\n\n".join(_entries(k, NODE_BOUNDS if k.name == whole else _bounds(k)) for k in module.kernels)
     return (
         f"{head}\n{includes}\n\nnamespace coordinate {{\n\n{coordinates}\n\n}}  // namespace coordinate\n\n{entries}\n"
     )
@@ -61,7 +63,7 @@ def emit(module: ir.Module) -> str:
 // Kernels end in the number of elements that move as one: 16 bytes (x4, x2), or one by one (x1)."""
     includes = f'#include "badmm/{module.family}.h"\n#include "loops.cuh"'
     coordinates = "\n\n".join(_coordinate(k, module) for k in kernels)
-    entries = "\n\n".join(_entries(k) for k in kernels)
+    entries = "\n\n".join(_entries(k, _bounds(k)) for k in kernels)
     functions = matrix_functions(module)
     if functions:
         coordinates += "\n\n" + "\n\n".join(_function_coordinate(f) for f in functions)
@@ -151,9 +153,12 @@ def is_heavy(kernel: Kernel) -> bool:
     return kernel.promote or any("sqrt" in operations(node) for node in (*kernel.body, *kernel.results))
 
 
-def _entries(kernel: Kernel) -> str:
+def _bounds(kernel: Kernel) -> str:
+    return HEAVY_BOUNDS if is_heavy(kernel) else BOUNDS
+
+
+def _entries(kernel: Kernel, bounds: str) -> str:
     """The kernels themselves: two precisions, moving 16 bytes or one element."""
-    bounds = HEAVY_BOUNDS if is_heavy(kernel) else BOUNDS
     lines = []
     for precision in PRECISIONS:
         kind, wide = WIDTHS[precision]

@@ -18,6 +18,7 @@ from scipy.linalg import eigvalsh, get_lapack_funcs
 Array = np.ndarray[Any, Any]
 NEAR = 0.4  # divergences whose eigenvalues are all below it are summed term by term; the series of φ ends here too
 _position: ContextVar[tuple[frozenset[str], tuple[int, ...]]] = ContextVar("position", default=(frozenset(), ()))
+_trying: ContextVar[bool] = ContextVar("trying", default=False)
 
 
 class NearSingularWarning(RuntimeWarning):
@@ -32,6 +33,20 @@ def member(stacked: Iterable[str], index: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         _position.reset(token)
+
+
+@contextmanager
+def trial_points() -> Iterator[None]:
+    """Within the context, and on its thread alone, nearly singular matrices pass without a warning.
+
+    An iteration may visit them; what it returns is checked outside. `warnings.catch_warnings` changes the filters of
+    all threads.
+    """
+    token = _trying.set(True)
+    try:
+        yield
+    finally:
+        _trying.reset(token)
 
 
 def _indexed(argument: str) -> str:
@@ -68,11 +83,18 @@ def cholesky(argument: str, matrix: Array, expected: str = "a positive definite 
         raise ValueError(
             f"{_indexed(argument)}: expected {expected}, got a leading minor of order {info} that is not positive"
         )
+    check_condition(argument, factor, matrix, stacklevel=7)
+    return np.asarray(factor)
+
+
+def check_condition(argument: str, factor: Array, matrix: Array, stacklevel: int) -> None:
+    """Warn with `NearSingularWarning` if the reciprocal condition number of S = LLᵀ is below d ulp (see `cholesky`)."""
+    if _trying.get():
+        return
     reciprocal = reciprocal_condition(factor, matrix)
     if reciprocal < matrix.shape[0] * np.finfo(matrix.dtype).eps:
         message = f"{_indexed(argument)}: nearly singular, reciprocal condition number {reciprocal:.1e}"
-        warnings.warn(message, NearSingularWarning, stacklevel=6)
-    return np.asarray(factor)
+        warnings.warn(message, NearSingularWarning, stacklevel=stacklevel)
 
 
 def reciprocal_condition(factor: Array, matrix: Array) -> float:

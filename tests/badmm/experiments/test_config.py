@@ -61,7 +61,7 @@ def test_overrides(path: Path, override: str, read) -> None:
         ("method.alpha=1.5", ["method.alpha", "(0, 1]", "1.5"]),
         ("method.damping=0", ["method.damping", '"auto" or a number > 0', "0"]),
         ("method.damping=1.5", ["method.damping", "(0, 1]", "1.5"]),
-        ("method.name=sgd", ["method.name", "bayes_admm, pvi, bregman_admm", "sgd"]),
+        ("method.name=sgd", ["method.name", "bayes_admm, pvi, newton, bregman_admm", "sgd"]),
         ("family=cauchy", ["family", "isotropic_gaussian", "cauchy"]),
         ("likelihood.kind=probit", ["likelihood.kind", "one of linear_regression, logistic_regression", "probit"]),
         ("family=gamma", ["likelihood.kind", "poisson_rate", "(family = gamma)", "linear_regression"]),

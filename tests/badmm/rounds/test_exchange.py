@@ -176,3 +176,36 @@ def test_a_client_of_one_coordinate_is_not_hidden_by_another() -> None:
 def test_quadratic_clients_take_no_evaluations() -> None:
     result = badmm.solve([Quadratic(np.eye(2), np.ones(2))] * 3, family="full_gaussian", prior=Gaussian(np.zeros(2), 1))
     assert result.rounds <= 2 and all(record.evaluations == 0 for record in result.history)
+
+
+def linear_clients(seed: int) -> tuple[list[Any], np.ndarray[Any, Any]]:
+    """Six clients whose problems are solved at once, and the pooled posterior's precision under a unit prior."""
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    return [badmm.likelihoods.LinearRegression(X[i::6], y[i::6], 1.0) for i in range(6)], X.T @ X + np.eye(3)
+
+
+PARTIAL: dict[str, Any] = {
+    "family": "full_gaussian",
+    "prior": Gaussian(np.zeros(3), 1.0),
+    "participation": 0.34,
+    "tol": 1e-10,
+}
+
+
+def test_agreement_of_those_who_took_part_is_not_convergence() -> None:
+    members, precision = linear_clients(2)
+    states: list[Any] = []
+    badmm.solve(members, **PARTIAL, method="pvi", seed=2, rounds=40, callbacks=[states.append])
+    first = next(state for state in states if state.gap <= PARTIAL["tol"])
+    assert np.abs(first.posterior.precision - precision).max() > 1e-4
+    assert len(states) > first.round
+
+
+@pytest.mark.parametrize("method", ["bayes_admm", "newton"])
+@pytest.mark.parametrize("seed", range(3))
+def test_converged_with_absent_clients_means_converged(method: str, seed: int) -> None:
+    members, precision = linear_clients(seed)
+    result = badmm.solve(members, **PARTIAL, method=method, seed=seed, rounds=100)
+    assert result.converged and isinstance(result.posterior, Gaussian)
+    np.testing.assert_allclose(result.posterior.precision, precision, rtol=1e-9)

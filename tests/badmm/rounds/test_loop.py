@@ -91,12 +91,16 @@ def play(method: AdmmMethod, count: int, **options: Any) -> State:
 
 
 def assert_line(method: AdmmMethod, fed: Any, state: State) -> None:
-    """λ_g = (1 − α) mean_k λ_k + α (λ_0 − Σ_k η_k) over all clients, absent or not, as the paper writes it."""
+    """λ_g = (1 − α) mean_k λ_k + α (λ_0 − Σ_k η_k) over all clients, absent or not, as the paper writes it.
+
+    The mean has the weights w_k of the penalties ρ_k = ρ w_k.
+    """
+    weights = method.penalties(fed, torch.arange(K))
     alpha = method.steps(state, fed).alpha
     prior = method.member(torch.zeros(DIM, dtype=torch.float64), method.prior_precision(fed, state.server["initial"]))
     for name, first in zip(method.slots, prior, strict=True):
         duals = state.clients[f"dual_{name}"].sum(dim=0)
-        expected = (1 - alpha) * state.clients[name].mean(dim=0) + alpha * (first - duals)
+        expected = (1 - alpha) * (weights * state.clients[name]).mean(dim=0) + alpha * (first - duals)
         torch.testing.assert_close(state.server[name], expected, rtol=1e-12, atol=1e-12)
 
 

@@ -243,7 +243,7 @@ def test_explicit_steps_out_of_the_domain_are_refused_and_automatic_ones_shorten
         ({"clients": [3]}, "clients: expected objects with expectations.* got int at index 0"),
         ({"clients": [Quadratic(np.eye(3), np.ones(3))]}, "clients: expected parameters of length 4"),
         ({"family": "cauchy"}, "family: expected one of"),
-        ({"method": "fedavg"}, "method: expected one of bayes_admm, pvi, bregman_admm, or .*, got 'fedavg'"),
+        ({"method": "fedavg"}, "method: expected one of bayes_admm, pvi, newton, bregman_admm, or .*, got 'fedavg'"),
         ({"prior": Gamma(1.0, 1.0)}, "prior: expected badmm.Gaussian for family 'full_gaussian', got Gamma"),
         ({"family": "isotropic_gaussian", "prior": Gaussian(np.zeros(4), np.ones(4))}, "prior: expected a scalar"),
         ({"rho": 0.0}, "rho: expected a positive number, got 0.0"),

@@ -16,8 +16,25 @@ import numpy as np
 
 import badmm
 from badmm.demo import problems
+from badmm.demo.problems import DemoProblem
 from badmm.transports.ranks import share_of
-from tests.badmm.transports.shared import PROBLEMS, solve_arguments
+
+PROBLEMS = [
+    (name, family)
+    for name in ("diabetes", "breast_cancer", "digits")
+    for family in ("full_gaussian", "diagonal_gaussian")
+]
+ROUNDS = 4
+"""Rounds of each problem: enough for mixing to begin; every one of them is compared bit for bit anyway."""
+
+
+def solve_arguments(problem: DemoProblem, family: str) -> dict[str, Any]:
+    return {
+        "family": family,
+        "prior": problem.prior,
+        "expectation": problem.expectation(family),
+        "rounds": ROUNDS,
+    }
 
 
 def engine(name: str, **options: Any) -> Any:

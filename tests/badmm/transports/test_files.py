@@ -18,7 +18,7 @@ from badmm.transports.files import FilesServer, FilesSite, server, site
 from badmm.transports.files.share import Share, UnfitError, content, read, write
 from badmm.transports.messages import Message, Reply
 from benchmarks import simulated_sites as faults
-from tests.badmm.transports.shared import PROBLEMS, solve_arguments
+from tests.badmm.transports.rank_program import PROBLEMS, solve_arguments
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ HEADERS = (
     "badmm_kernels.h",
     "badmm/special.h",
     *(f"badmm/{name}.h" for name in badmm_kernels.FAMILIES + badmm_kernels.OPTIMIZERS),
+    *(f"badmm/likelihoods/{name}.h" for name in badmm_kernels.LIKELIHOODS),
 )
 FORTRAN = ("-std=f2018", "-Wall", "-Wextra", "-pedantic", "-Werror")
 

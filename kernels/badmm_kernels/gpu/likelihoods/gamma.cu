@@ -86,19 +86,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) constant_f32x1(const __grid
     badmm::map<float, 1, coordinate::constant>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) expected_loss_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) expected_loss_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::expected_loss>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) expected_loss_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) expected_loss_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::expected_loss>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) expected_loss_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) expected_loss_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::expected_loss>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) expected_loss_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) expected_loss_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::expected_loss>(call);
 }

@@ -40,7 +40,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Spread:
-    """Pooled means and standard deviations (d,) of the columns; the root mean square of one that is constant."""
+    """Pooled means and standard deviations (d,) of columns; the root mean square of one that is constant, 1 of 0."""
 
     total: float
     rows: int
@@ -50,8 +50,8 @@ class Spread:
     """Root mean squares (d,)."""
 
 
-def spread(terms: Sequence[str], parts: Sequence[Rows], argument: str) -> Spread:
-    """Of all sites' columns; raises `ValueError` naming the argument and a column that is 0 in every row."""
+def spread(terms: Sequence[str], parts: Sequence[Rows]) -> Spread:
+    """Of all sites' columns; raises `ValueError` for weights that are 0 in every row."""
     total = sum(float(part.weights.sum()) for part in parts)
     if total <= 0:
         raise ValueError("weights: expected a positive sum, got weights that are 0 in every row")
@@ -60,10 +60,7 @@ def spread(terms: Sequence[str], parts: Sequence[Rows], argument: str) -> Spread
     variance = sum(part.weights @ np.square(part.X - mean) for part in parts) / total
     constant = variance <= 1e-20 * square
     scale = np.sqrt(np.where(constant, square, variance))
-    if not (scale > 0).all():
-        raise ValueError(
-            f"{argument}: expected terms that are not 0 in every row, got {terms[int(np.argmin(scale))]!r}"
-        )
+    scale = np.where(scale > 0, scale, 1.0)
     center = np.where(constant, 0.0, mean) if INTERCEPT in terms else np.zeros(len(terms))
     return Spread(total, sum(len(part.weights) for part in parts), center, scale, np.sqrt(square))
 
@@ -118,6 +115,9 @@ class Coordinates:
 
 def _check_rank(terms: Sequence[str], R: Array, found: Spread, argument: str) -> None:
     lengths = np.linalg.norm(R, axis=0)
+    if not (lengths > 0).all():
+        zero = terms[int(np.argmin(lengths))]
+        raise ValueError(f"{argument}: expected terms that are not 0 in every row, got {zero!r}")
     _, values, directions = np.linalg.svd(R / lengths)
     # a column far from 0 is known to rounding errors of its size
     rounding = 8 * np.finfo(float).eps * float((found.size / found.scale).max())

@@ -6,6 +6,7 @@ site's, and the answer is the same.
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,6 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -61,7 +63,7 @@ class _Federated(BaseEstimator):
         terms = [INTERCEPT] * self.fit_intercept + [f"column {j}" for j in range(X.shape[1])]
         wanted = np.full(len(terms), non_negative_number(self.precision, "precision"))
         wanted[: int(self.fit_intercept)] = 0.0
-        coordinates = Coordinates.of(terms, parts, wanted, spread(terms, parts, "X"), "X")
+        coordinates = Coordinates.of(terms, parts, wanted, spread(terms, parts), "X")
         # theta is flattened with the features first
         prior = np.kron(coordinates.prior(wanted), np.eye(width))
         result = posterior_mode(
@@ -69,6 +71,8 @@ class _Federated(BaseEstimator):
             Gaussian(np.zeros(len(prior)), prior),
             {"tol": self.tol, "rounds": self.max_rounds},
         )
+        if not result.converged:
+            warnings.warn(f"not converged: {result.reason}", ConvergenceWarning, stacklevel=3)
         self.n_iter_, self.n_sites_, self.posterior_ = result.rounds, len(parts), result.posterior
         return np.asarray(coordinates.outer @ result.posterior.mean.reshape(-1, width))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,21 @@ from badmm.checks import Array
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression
 from badmm.likelihoods.base import GaussianLikelihood
 
-if TYPE_CHECKING:
-    from badmm.glm.design import SiteRows
+
+class Responses(Protocol):
+    """One site's responses with their weights and offsets, each (n,)."""
+
+    @property
+    def y(self) -> Array:
+        """y."""
+
+    @property
+    def weights(self) -> Array:
+        """w."""
+
+    @property
+    def offset(self) -> Array:
+        """What the predictor has beside xᵀθ."""
 
 
 class ResponseFamily(ABC):
@@ -36,7 +49,7 @@ class ResponseFamily(ABC):
         """The loss of one site's rows."""
 
     @abstractmethod
-    def start(self, parts: Sequence[SiteRows]) -> float:
+    def start(self, parts: Sequence[Responses]) -> float:
         """An intercept near that of the intercept alone, from sums over the sites' rows."""
 
     @abstractmethod
@@ -65,7 +78,7 @@ class GaussianResponse(ResponseFamily):
         """Least squares over 2φ."""
         return LinearRegression(X, y, dispersion, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[SiteRows]) -> float:
+    def start(self, parts: Sequence[Responses]) -> float:
         """The mean of y − offset."""
         return float(sum(s.weights @ (s.y - s.offset) for s in parts) / sum(s.weights.sum() for s in parts))
 
@@ -95,7 +108,7 @@ class BinomialResponse(ResponseFamily):
         """Logistic regression."""
         return LogisticRegression(X, y, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[SiteRows]) -> float:
+    def start(self, parts: Sequence[Responses]) -> float:
         """The logit of the share of events, less the mean offset."""
         total = sum(s.weights.sum() for s in parts)
         events = sum(s.weights @ s.y for s in parts)
@@ -127,10 +140,12 @@ class PoissonResponse(ResponseFamily):
         """Poisson regression."""
         return PoissonRegression(X, y, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[SiteRows]) -> float:
+    def start(self, parts: Sequence[Responses]) -> float:
         """log Σ w y − log Σ w e^offset, half an event at least."""
         events = sum(s.weights @ s.y for s in parts)
-        return float(np.log(max(events, 0.5)) - logsumexp([logsumexp(s.offset, b=s.weights) for s in parts if s.used]))
+        return float(
+            np.log(max(events, 0.5)) - logsumexp([logsumexp(s.offset, b=s.weights) for s in parts if len(s.y)])
+        )
 
     def mean(self, a: Array) -> Array:
         """eᵃ."""

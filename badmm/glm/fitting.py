@@ -102,7 +102,7 @@ class _Problem:
 
     def __post_init__(self) -> None:
         parts = list(self.sites.values())
-        found = spread(self.terms, parts, "formula")
+        found = spread(self.terms, parts)
         self.scale, self.unit = found.scale, 1.0 if self.family.known_dispersion else _spread(self.sites)
         self.precision = precisions(self.terms, found.scale, self.unit**0.5, self.prior, self.intercept)
         self.coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
@@ -116,7 +116,7 @@ class _Problem:
         part = {site: self.sites[site]} if site in self.sites else {}
         try:
             parts = list(part.values())
-            found = spread(self.terms, parts, "formula")
+            found = spread(self.terms, parts)
             coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
             fitted = self._fit(part, coordinates)
             return None if separated(self.family, self.terms, self.scale, part, fitted) else fitted

@@ -122,7 +122,11 @@ def build(config: SolverConfig) -> Problem:
             preparation = {name: list(pair) for name, pair in zip(table.names, pairs, strict=True)}
     parts = [training[part] for part in _parts(config, X[training], y[training], groups, training)]
     exposure = table.extra[config.data.exposure] if config.data.exposure is not None else np.ones(len(y))
-    clients = [_client(config.likelihood, X[rows], y[rows], exposure[rows], num_classes) for rows in parts]
+
+    def client(rows: NDArray[np.intp]) -> Any:
+        return _client(config.likelihood, X[rows], y[rows], exposure[rows], num_classes)
+
+    clients = [_placed(client, rows, config.data.source, table) for rows in parts]
     prior = registry.prior(config.family, config.prior.model_dump(), int(clients[0].dim))
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
@@ -221,6 +225,22 @@ def _parts(
     if config.split.kind == "feature" and X.shape[1] == 0:
         raise ConfigError('split.kind: expected "iid", "label" or "column" for data without features, got "feature"')
     return data.split(config.split.kind, X, y, config.split.clients, config.split.seed)
+
+
+def _placed(make: Callable[[NDArray[np.intp]], Any], rows: NDArray[np.intp], source: str, table: files.Table) -> Any:
+    """`make(rows)`; where it refuses some rows, the error names the first of them in the file."""
+    try:
+        return make(rows)
+    except ValueError as error:
+        refused = error
+    while len(rows) > 1:
+        first, rest = np.array_split(rows, 2)
+        try:
+            make(first)
+            rows = rest
+        except ValueError as error:
+            rows, refused = first, error
+    raise ValueError(f"{source}: {table.place(int(rows[0]))}: {str(refused).removesuffix(' at index 0')}") from refused
 
 
 def _client(loss: Loss, X: Array, y: Array, exposure: Array, num_classes: int) -> Any:

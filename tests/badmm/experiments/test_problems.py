@@ -36,6 +36,15 @@ def problem(folder: Path, rows: list[str], text: str = SITES, changes: tuple[str
     return build(loaded)
 
 
+@pytest.mark.parametrize("value", ["-1", "0.5"])
+@pytest.mark.parametrize("row", [0, 3, 6])
+def test_a_response_that_a_likelihood_refuses_is_named_by_its_line(tmp_path: Path, row: int, value: str) -> None:
+    rows = [f"{'ab'[i % 2]},{0.1 * i},{value if i == row else i}" for i in range(7)]
+    text = SITES.replace("logistic", "poisson")
+    with pytest.raises(ValueError, match=rf"t.csv: line {row + 2}: y: expected non-negative .* got {value}"):
+        problem(tmp_path, rows, text)
+
+
 @pytest.mark.parametrize("fraction", [0.0, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("sizes", [[1] * 10, [1, 2, 3, 20], [50, 1], [7]])
 def test_no_site_is_lost_in_the_hold_out(tmp_path: Path, fraction: float, sizes: list[int]) -> None:

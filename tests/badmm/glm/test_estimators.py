@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.6", reason="needs scikit-learn 1.6")
 
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -67,3 +68,25 @@ def test_ridge_and_poisson_equal_scikit_learns() -> None:
 def test_sites_are_a_label_per_row() -> None:
     with pytest.raises(ValueError, match=r"sites: expected a label per row, shape \(200,\), got \(3,\)"):
         FederatedLinearRegression().fit(X, A, [1, 2, 3])
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_a_row_without_a_site_is_refused(missing: Any) -> None:
+    labels = np.array([*SITES[:-1], missing], dtype=object)
+    with pytest.raises(ValueError, match="sites: expected a label per row, got none in row 199"):
+        FederatedLinearRegression().fit(X, A, labels)
+    with pytest.raises(ValueError, match="sites: expected a label per row, got none in row 199"):
+        FederatedLinearRegression().fit(X, A, [*np.ones(199), np.nan])
+
+
+def test_columns_far_from_zero_and_columns_of_zeros_equal_scikit_learns() -> None:
+    far = np.hstack([X + 1e7, np.zeros((200, 1))])
+    ours, theirs = FederatedLinearRegression(2.0).fit(far, A, SITES), Ridge(2.0).fit(np.hstack([X, far[:, 4:]]), A)
+    assert ours.coef_ == pytest.approx(theirs.coef_, abs=1e-6)
+    with pytest.raises(ValueError, match="X: expected terms that are not 0 in every row, got 'column 4'"):
+        FederatedLinearRegression(0.0).fit(far, A, SITES)
+
+
+def test_too_few_rounds_are_told() -> None:
+    with pytest.warns(ConvergenceWarning, match="not converged"):
+        FederatedLogisticRegression(max_rounds=1).fit(X, A > 0, SITES)

@@ -74,7 +74,7 @@ def test_predictions_are_the_means_with_the_predictors_interval(found: GLMResult
     assert predicted.iloc[2].isna().all()
     with pytest.raises(ValueError, match="arm: expected one of the levels 'a', 'b', 'c', got 'd'"):
         found.predict(new.assign(arm="d"))
-    with pytest.raises(ValueError, match=r"sites\['data'\]: expected the column 'arm'"):
+    with pytest.raises(ValueError, match=r"data: expected the column 'arm'"):
         found.predict(new[["x"]])
 
 

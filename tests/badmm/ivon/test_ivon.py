@@ -3,7 +3,6 @@
 import copy
 import subprocess
 import sys
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 import badmm_kernels
 from badmm.ivon import IVON
+from tests.badmm.ivon import ranks
 
 SEED = 11
 
@@ -314,32 +314,17 @@ def test_importing_badmm_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def _rank(rank: int, store: str, queue: Any) -> None:
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def half_batches(rank: int) -> Any:
+    """The parameters after training on this rank's half of every batch."""
     network = model()
     optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
     train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
-    queue.put((rank, parameters(network).tolist()))
-    dist.barrier()  # neither leaves while the other still talks to it
-    group = weakref.ref(dist.group.WORLD)
-    dist.destroy_process_group()
-    assert group() is None, "the group's threads outlive it and may abort the interpreter as it ends"
+    return parameters(network).tolist()
 
 
 def test_ranks_average_their_samples(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two gloo processes with half a batch each end at the same numbers, those of two samples of one process."""
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_rank, args=(rank, str(tmp_path / "store"), queue)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    ends = dict(queue.get(timeout=120) for _ in workers)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    ends = ranks.ends(half_batches, tmp_path)
     assert ends[0] == ends[1]
     network = model()
     optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)

@@ -1,18 +1,17 @@
 """Several processes of torch: curvatures averaged over ranks are those of the loss, also in DDP."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from badmm.ivon import IVON
+from tests.badmm.ivon import ranks
 
-WORLD, CURVATURE, ENTRIES = 2, 3.0, 40_000
+CURVATURE, ENTRIES = 3.0, 40_000
 
 
 class Quadratic(nn.Module):
@@ -83,10 +82,9 @@ WAYS: dict[str, Callable[[IVON, nn.Module], None]] = {
 }
 
 
-def _rank(rank: int, store: str, queue: Any) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
-    found: dict[tuple[str, str], tuple[float, float, float]] = {}
+def work(rank: int) -> dict[str, tuple[float, float, float]]:
+    """Mean curvatures of both parameters and the sum of the large one, after a hundred steps of each way and kind."""
+    found = {}
     for name, way in WAYS.items():
         for kind in ("plain", "ddp", "bucket views"):
             model = Quadratic()
@@ -99,32 +97,20 @@ def _rank(rank: int, store: str, queue: Any) -> None:
             h = [(s / 1e4).detach() for s in optimizer.precision]
             optimizer.param_groups[0]["lr"] = 0.1
             way(optimizer, net)
-            found[name, kind] = (float(h[0].mean()), float(h[1].mean()), float(model.large.detach().double().sum()))
-    queue.put((rank, found))
-    dist.barrier()
-    dist.destroy_process_group()
+            found[f"{name} {kind}"] = float(h[0].mean()), float(h[1].mean()), float(model.large.detach().double().sum())
+    return found
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[tuple[str, str], tuple[float, float, float]]]:
-    store: Path = tmp_path_factory.mktemp("ranks") / "store"
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_rank, args=(rank, str(store), queue)) for rank in range(WORLD)]
-    for worker in workers:
-        worker.start()
-    found = dict(queue.get(timeout=240) for _ in workers)
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    return found
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[float, float, float]]]:
+    return ranks.ends(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("kind", ["plain", "ddp", "bucket views"])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_the_estimate_is_the_losses_curvature(ends: Any, way: str, kind: str) -> None:
     """h starts there and averages over 33 steps of 100: an estimate over the ranks would have it at 1.6."""
-    large, small, _ = ends[0][way, kind]
+    large, small, _ = ends[0][f"{way} {kind}"]
     assert large == pytest.approx(CURVATURE, rel=0.05)
     assert small == pytest.approx(CURVATURE, rel=0.1)
 
@@ -132,8 +118,8 @@ def test_the_estimate_is_the_losses_curvature(ends: Any, way: str, kind: str) ->
 @pytest.mark.parametrize("way", list(WAYS))
 def test_ranks_stay_alike_and_ddp_changes_nothing(ends: Any, way: str) -> None:
     for kind in ("plain", "ddp", "bucket views"):
-        assert ends[0][way, kind] == ends[1][way, kind]
-        for a, b in zip(ends[0][way, kind], ends[0][way, "plain"], strict=True):
+        assert ends[0][f"{way} {kind}"] == ends[1][f"{way} {kind}"]
+        for a, b in zip(ends[0][f"{way} {kind}"], ends[0][f"{way} plain"], strict=True):
             assert a == pytest.approx(b, rel=1e-4, abs=1e-4)
 
 

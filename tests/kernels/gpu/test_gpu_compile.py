@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def entries(source: str) -> dict[str, int]:
-    """The kernels, and the registers of a thread that their launch bounds leave: 65536 a multiprocessor, at most 255."""
+    """The kernels, and the registers per thread that launch bounds leave: 65536 per multiprocessor, at most 255."""
     found = re.findall(r"__launch_bounds__\((\d+), (\d+)\) (\w+)\(", source_text(source))
     return {name: min(65536 // (int(threads) * int(blocks)), 255) for threads, blocks, name in found}
 

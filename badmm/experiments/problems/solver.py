@@ -232,6 +232,8 @@ def _placed(make: Callable[[NDArray[np.intp]], Any], rows: NDArray[np.intp], sou
     try:
         return make(rows)
     except ValueError as error:
+        if " at index " not in str(error):  # a setting's fault, not a row's
+            raise
         refused = error
     while len(rows) > 1:
         first, rest = np.array_split(rows, 2)

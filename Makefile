@@ -10,7 +10,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c con
     bench digits mnist cifar-look cifar-fifth clean
 
 help:
-	@echo "make demo      the comparison on real data: table, plots and a verdict (under 5 minutes)"
+	@echo "make demo      the comparison on real data: table, plots and a verdict (some minutes)"
 	@echo "make test      all tests"
 	@echo "make engines   every engine on 1, 2 and 4 ranks: MPICH, Open MPI in an environment beside it, torchrun"
 	@echo "make site      the documentation in site/index.html, with warnings as errors"

@@ -76,6 +76,15 @@ class ScalarRoot:
 
 
 @dataclass(frozen=True)
+class CoupledRoot:
+    """An inverse map without closed form in several coupled unknowns: μ(λ) = given, with Jacobian F(λ)."""
+
+    unknowns: tuple[sp.Symbol, ...]
+    mean: tuple[sp.Expr, ...]
+    jacobian: sp.Matrix
+
+
+@dataclass(frozen=True)
 class Calculus:
     """Everything that follows from one `Coordinates`; each property is derived on first use."""
 
@@ -131,9 +140,9 @@ class Calculus:
         return solution
 
     @cached_property
-    def natural_of_expectation(self) -> Slots | ScalarRoot:
+    def natural_of_expectation(self) -> Slots | ScalarRoot | CoupledRoot:
         """λ(μ): closed form where SymPy finds one, otherwise the equation left after eliminating all unknowns but
-        one."""
+        one, or the coupled equations where several are transcendental."""
         flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
         given = self.at.expectation
         equations = [self.expectation_of_standard[k][i, j] - given[k][i, j] for k, i, j in entries(given)]
@@ -148,17 +157,25 @@ class Calculus:
         unknown, eliminated = flat[0], flat[1:]
         left, *coupled = [e for e in equations if e not in algebraic]
         if coupled:
-            unknowns = ", ".join(map(str, flat))
-            raise FamilyError(
-                f"{self.family.name}.natural_of_expectation: expected one equation in one unknown once the algebraic "
-                f"ones are solved, got {1 + len(coupled)} coupled in {unknowns}: {left} = 0, ...: Newton for several "
-                "unknowns belongs in derive/lower/newton.py"
-            )
+            return self._coupled()
         others = self._one_solution(algebraic, eliminated, "natural_of_expectation")
         residual = left.subs(others)
         signs = {e: -sp.Symbol(f"minus_{e}", positive=True) for e in residual.free_symbols if e.is_negative}
         back = {-v: -k for k, v in signs.items()}
         return ScalarRoot(unknown, sp.expand_log(residual.xreplace(signs)).xreplace(back), others)
+
+    def _coupled(self) -> CoupledRoot:
+        """All equations at once, in λ; every slot must be a half line, on which Newton's steps are bounded."""
+        slots = self.family.natural
+        if any(slot.domain != "positive" for slot in slots):
+            named = ", ".join(f"{slot.name} ({slot.domain})" for slot in slots)
+            raise FamilyError(
+                f"{self.family.name}.natural_of_expectation: expected positive natural parameters where several "
+                f"equations are coupled, got {named}: a bound on the step for other domains belongs in "
+                "derive/lower/newton.py"
+            )
+        mean = tuple(m[0, 0] for m in self.expectation_of_natural)
+        return CoupledRoot(tuple(slot.symbol for slot in slots), mean, self.fisher)
 
     @cached_property
     def kl(self) -> tuple[Slots, Slots, sp.Expr]:
@@ -170,16 +187,49 @@ class Calculus:
         return q, p, a_p[0, 0] - a_q[0, 0] - inner(mu_q, tuple(b - a for a, b in zip(q, p, strict=True)))
 
     @cached_property
-    def entropy(self) -> sp.Expr:
-        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; E[log b] from μ where log b is linear in T, else by its second
-        moment."""
-        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
-        return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - self.expected(log_b)
+    def stable_kl(self) -> sp.Expr:
+        """KL(q‖p) as the kernels compute it."""
+        q, p, kl = self.kl
+        return stable.divergence(kl, {a[0, 0]: b[0, 0] for a, b in zip(q, p, strict=True)})
+
+    @cached_property
+    def stable_entropy(self) -> sp.Expr | None:
+        """The entropy as the kernels compute it."""
+        return None if self.entropy is None else stable.entropy(self.entropy)
+
+    @cached_property
+    def stable_gradient(self) -> list[sp.Expr]:
+        """∇_μ L as the kernels compute it (factorising families)."""
+        exprs = [m[0, 0] for m in self.natural_gradient]
+        return exprs if self.is_gaussian else [stable.natural_gradient(e) for e in exprs]
+
+    @cached_property
+    def stable_log_density(self) -> sp.Expr:
+        """log q(θ) as the kernels compute it, in the standard parameters."""
+        return stable.log_density(self.log_density_in_standard)
+
+    @cached_property
+    def log_base_measure(self) -> sp.Expr:
+        """log b(θ); factorials and binomial coefficients through ln Γ."""
+        base = self.at.base_measure.rewrite(sp.gamma) if self.family.is_discrete else self.at.base_measure
+        logs = sp.expand_log(sp.log(base), force=True)
+        return logs.replace(lambda e: isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma),
+                            lambda e: sp.loggamma(e.args[0].args[0]))  # fmt: skip
+
+    @cached_property
+    def entropy(self) -> sp.Expr | None:
+        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; None where E[log b] is no combination of known expectations."""
+        log_b = self.expected(self.log_base_measure)
+        if set(self.at.theta) & log_b.free_symbols:
+            return None
+        return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - log_b
 
     def expected(self, expr: sp.Expr) -> sp.Expr:
-        """E_q of a function that is a combination of 1, T(θ) and, for a location family, θ²."""
+        """E_q of a function that is a combination of 1, T(θ), the stated moments and, where θ is a statistic of a
+        whole line, θ²; what is none of these keeps its θ."""
         expr, remainder = sp.expand(expr), sp.S.Zero
-        table = {
+        table = dict(self.family.moments)
+        table |= {
             self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)
         }
         for statistic, value in table.items():
@@ -188,7 +238,8 @@ class Calculus:
             if match and not expr.is_constant(*self.at.theta):
                 coefficient = match[unit]
                 expr, remainder = sp.expand(expr - coefficient * statistic), remainder + coefficient * value
-        if set(self.at.theta) & expr.free_symbols:
+        left = set(self.at.theta) & expr.free_symbols
+        if left and self.at.statistics[0] == self.at.theta and expr.is_polynomial(*self.at.theta):
             # Var[θ] = ∂²A/∂λ² for the slot whose statistic is θ itself gives the one moment that T may lack.
             (theta,) = self.at.theta
             xi = self.at.natural[0][0, 0]
@@ -206,8 +257,7 @@ class Calculus:
     @cached_property
     def log_density(self) -> sp.Expr:
         """log q(θ) = log b(θ) + ⟨λ, T(θ)⟩ − A(λ), in λ."""
-        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
-        return log_b + inner(self.at.natural, self.at.statistics) - self.at.log_partition
+        return self.log_base_measure + inner(self.at.natural, self.at.statistics) - self.at.log_partition
 
     @cached_property
     def log_density_in_standard(self) -> sp.Expr:

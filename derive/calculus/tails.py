@@ -144,7 +144,26 @@ def _called(evaluator: Evaluator, name: str, value: Any) -> Any:
 
 def stable(expr: sp.Expr) -> sp.Expr:
     """The expression with the patterns that lose digits on a tail in functions that keep them; an identity each."""
-    return expr.replace(sp.log, _stable_log)
+    expr = expr.replace(sp.log, _stable_log)
+    return expr.replace(lambda e: isinstance(e, sp.Mul | sp.Pow) and e.has(sp.exp), _stable_quotient)
+
+
+def _stable_quotient(e: sp.Expr) -> sp.Expr:
+    """eᵏˣ/(1 + eˣ)ⁿ with 0 ≤ k ≤ n by the logistic function: neither of the two powers may overflow."""
+    factors = list(sp.Mul.make_args(e))
+    for below in factors:
+        base, n = below.as_base_exp()
+        grown = base - 1
+        if not isinstance(grown, sp.exp) or not (n.is_Integer and n < 0):
+            continue
+        x = grown.args[0]
+        powers = {f: sp.cancel(f.args[0] / x) for f in factors if isinstance(f, sp.exp)}
+        k = sum((r for r in powers.values() if r.is_Integer), sp.S.Zero)
+        if 0 <= k <= -n:
+            used = [below, *(f for f, r in powers.items() if r.is_Integer)]
+            rest = sp.Mul(*[f for f in factors if f not in used])
+            return rest * logistic(x) ** k * logistic(-x) ** (-n - k)
+    return e
 
 
 def _stable_log(u: sp.Expr) -> sp.Expr:

@@ -92,8 +92,8 @@ class Lowering:
             return Op("call", (self.expr(e.args[1]),), ("digamma", "trigamma")[int(e.args[0])])
         if e.func in special.FUNCTION_NAMES:
             return Op("call", tuple(self.expr(a) for a in e.args), special.FUNCTION_NAMES[e.func])
-        if issubclass(e.func, special.Tailed):
-            return Op("call", (self.expr(e.args[0]),), e.func.__name__)
+        if issubclass(e.func, special.Named):
+            return Op("call", tuple(self.expr(a) for a in e.args), e.func.__name__)
         if e.func is within:
             magnitude, bound, inside, outside = (self.expr(part) for part in e.args)
             return Op("select", (Op("le", (magnitude, bound)), inside, outside))
@@ -117,8 +117,10 @@ class Lowering:
             root: Expr = Op("sqrt", (self.expr(base),))
             whole = power - sp.S.Half
             return root if whole == 0 else Op("mul", (self.expr(base**whole), root))
-        if power.is_negative:
+        if power.is_Number and power.is_negative:
             return Op("div", (Lit("1.0"), self.expr(base ** (-power))))
+        if base.is_positive and power.is_real:
+            return Op("exp", (self.expr(power * sp.log(base)),))
         raise LoweringError(f"no lowering for the power {e}: add its exponent to Lowering._pow")
 
     def _mul(self, e: sp.Mul) -> Expr:
@@ -169,7 +171,18 @@ class Lowering:
             return coefficient * sp.Mul(*factors[:-1], evaluate=False), factors[-1]
         return None if _is_power_of_two(coefficient) else (coefficient, rest)
 
+    def _expm1(self, e: sp.Add) -> Expr | None:
+        """eˣ − 1 or its negative."""
+        for sign in (1, -1):
+            grown = sp.expand(sign * e + 1)
+            if isinstance(grown, sp.exp):
+                value = Op("expm1", (self.expr(grown.args[0]),))
+                return value if sign == 1 else Op("neg", (value,))
+        return None
+
     def _add(self, e: sp.Add) -> Expr:
+        if e.has(sp.exp) and (found := self._expm1(e)) is not None:
+            return found
         constant = sp.Add(*[t for t in e.args if not t.free_symbols])
         terms = sorted((t for t in e.args if t.free_symbols), key=sp.default_sort_key)
         if constant != 0 and not constant.is_Rational:

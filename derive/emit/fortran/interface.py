@@ -6,9 +6,8 @@ import textwrap
 from collections.abc import Mapping
 
 from ...ir import nodes as ir
-from ...ir.likelihoods import LossModule
 from ..c import interface as ci
-from ..c import optimizer as emit_c_sweep
+from ..c import sweeps
 
 KIND = {"f32": "real(c_float)", "f64": "real(c_double)", "int": "integer(c_int)", "word": "integer(c_long_long)"}
 WIDTH = 116
@@ -51,7 +50,7 @@ def remarks(lines: list[str]) -> str:
     return "\n".join(f"  ! {line}" for line in wrapped)
 
 
-def emit(modules: Mapping[str, ir.Module | LossModule], optimizers: Mapping[str, ir.Optimizer]) -> str:
+def emit(modules: Mapping[str, ir.Module]) -> str:
     """kernels/badmm_kernels/include/badmm_kernels.f90."""
     parts = [
         remarks(["The domain test: 1 unless bound < value < infinity."]),
@@ -61,13 +60,13 @@ def emit(modules: Mapping[str, ir.Module | LossModule], optimizers: Mapping[str,
         parts += [remarks([ci.ascii_text(function.doc)]), interface("", [ci.function_signature(function)])]
     for module in modules.values():
         for kernel, signatures in ci.kernel_signatures(module):
-            generic = f"badmm_{module.family}_{kernel.name}"
+            generic = f"badmm_{module.prefix}_{kernel.name}"
             parts += [remarks(ci.comment_lines(kernel)), interface(generic, signatures)]
-    for name, optimizer in optimizers.items():
-        texts = emit_c_sweep.comments(optimizer)
-        for own, signatures in ci.optimizer_signatures(optimizer):
-            generic = "" if signatures[0].parameters[0].precision == "word" else f"badmm_{name}_{own}"
-            parts += [remarks(texts[own]), interface(generic, signatures)]
+        if isinstance(module, ir.OptimizerModule):
+            texts = sweeps.comments(module)
+            for own, signatures in ci.optimizer_signatures(module):
+                generic = "" if signatures[0].parameters[0].precision == "word" else f"badmm_{module.name}_{own}"
+                parts += [remarks(texts[own]), interface(generic, signatures)]
     head = """\
 ! badmm_kernels: the scalar functions of Bayesian ADMM for Fortran; link with badmm_kernels.c.
 !

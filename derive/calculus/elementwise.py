@@ -15,6 +15,7 @@ import sympy as sp
 
 from . import stable
 from .family import Coordinates, Family, FamilyError
+from .special import lgamma
 
 Slots = tuple[sp.Matrix, ...]
 Entry = tuple[int, int, int]
@@ -63,6 +64,11 @@ def fresh(slots: Sequence[sp.Matrix], suffix: str) -> Slots:
     return tuple(m.applyfunc(rename) for m in slots)
 
 
+def simplified(expr: sp.Expr) -> sp.Expr:
+    """SymPy's simplification; of exponentials as a fraction of them, which it would write as hyperbolic functions."""
+    return sp.factor(sp.together(expr)) if expr.has(sp.exp) else sp.simplify(expr)
+
+
 @dataclass(frozen=True)
 class ScalarRoot:
     """An inverse map without closed form, reduced to one equation in one unknown.
@@ -102,7 +108,7 @@ class Calculus:
         composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
         if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
             return composed
-        return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e))) for m in composed)
+        return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e)) if not e.has(sp.exp) else simplified(e)) for m in composed)
 
     @cached_property
     def fisher(self) -> sp.Matrix:
@@ -214,7 +220,7 @@ class Calculus:
         base = self.at.base_measure.rewrite(sp.gamma) if self.family.is_discrete else self.at.base_measure
         logs = sp.expand_log(sp.log(base), force=True)
         return logs.replace(lambda e: isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma),
-                            lambda e: sp.loggamma(e.args[0].args[0]))  # fmt: skip
+                            lambda e: lgamma(e.args[0].args[0]))  # fmt: skip
 
     @cached_property
     def entropy(self) -> sp.Expr | None:
@@ -273,10 +279,10 @@ class Calculus:
         factor = sp.zeros(size, size)
         for j in range(size):
             pivot = fisher[j, j] - sum((factor[j, k] ** 2 for k in range(j)), sp.S.Zero)
-            factor[j, j] = sp.sqrt(stable.natural_gradient(sp.simplify(pivot)))
+            factor[j, j] = sp.sqrt(stable.natural_gradient(simplified(pivot)))
             for i in range(j + 1, size):
                 rest = fisher[i, j] - sum((factor[i, k] * factor[j, k] for k in range(j)), sp.S.Zero)
-                factor[i, j] = sp.simplify(rest / factor[j, j])
+                factor[i, j] = simplified(rest / factor[j, j])
         return factor
 
     @property
@@ -332,7 +338,7 @@ class Calculus:
         by a kernel."""
         mu = self.expectation_of_standard
         transport = self.jacobian(mu, self.at.standard).T * sp.diag(*[weight(mu, e) for e in entries(mu)])
-        solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(sp.simplify)
+        solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(simplified)
         out = [sp.zeros(m.rows, m.cols) for m in mu]
         for value, (k, i, j) in zip(solution, entries(mu), strict=True):
             out[k][i, j] = value

@@ -38,6 +38,16 @@ class Tailed(Named):
     nargs = 1
 
 
+class lgamma(Named):
+    """ln Γ(x), which SymPy would write as log(Γ(x)) where x is an integer symbol."""
+
+    nargs = 1
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.loggamma(x)
+
+
 class log1p(sp.Function):
     """log(1 + x), accurate near 0."""
 

@@ -60,8 +60,8 @@ def _bregman(expr: sp.Expr, other: Renaming) -> sp.Expr:
         for value in sorted((v for v in expr.atoms(convex.value) if v.args[0].has(*other)), key=sp.default_sort_key):
             q = value.args[0]
             p = q.xreplace(dict(other))
-            c = -expr.coeff(value)
-            if c.has(*other, *other.values()) or not expr.has(convex.value(p)):
+            c = expr.coeff(convex.value(p))
+            if c == 0 or c.has(*other, *other.values()):
                 continue
             expr = sp.expand(expr - c * (convex.value(p) - convex.value(q) - convex.slope(q) * (p - q)))
             found += c * convex.sign * function(p, q)

@@ -102,7 +102,7 @@ def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0, decades: float = 
         for s in sorted(symbols, key=lambda x: x.name):
             size = mp.mpf(10) ** mp.mpf(draw.uniform(-decades, decades))
             size = mp.ceil(size) if s.is_integer else size
-            point[s] = size if s.is_positive else -size if s.is_negative else size * draw.choice((-1, 1))
+            point[s] = size if s.is_nonnegative else -size if s.is_negative else size * draw.choice((-1, 1))
         yield point
 
 

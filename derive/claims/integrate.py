@@ -7,13 +7,17 @@ which SymPy integrates; other families are integrated, or summed over a discrete
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
+from itertools import islice, pairwise
 
 import mpmath as mp
 import sympy as sp
+from mpmath.calculus.quadrature import GaussLegendre
 
-from ..calculus.elementwise import Calculus, inner
-from .claim import DIGITS, ClaimError
+from ..calculus.elementwise import Calculus, calculus, inner
+from ..calculus.family import Family
+from ..calculus.special import define
+from .claim import DIGITS, ClaimError, domain_points, numeric
 
 NEGLIGIBLE = 2.4 * DIGITS  # e^-120 is below the 50th digit
 WIDEST = 2**20  # in log θ
@@ -71,30 +75,24 @@ def expectation_symbolic(
 class Density:
     """A member of a factorising family at one point of λ and the fixed parameters, integrated or summed at 50 digits.
 
-    A continuous θ is θ(u), u on the whole line, and tanh-sinh panels halve towards the mode; a discrete one is summed
-    from the mode outwards.
+    A continuous θ is θ(u), u on the whole line, and Gauss–Legendre panels halve towards the mode; a discrete one is
+    summed from its least value on. Tails that are heavy in θ are not in u.
     """
 
     def __init__(self, c: Calculus, point: dict[sp.Symbol, mp.mpf]) -> None:
         (self.theta,) = c.at.theta
-        self.c, self.names = c, sorted(point, key=lambda s: s.name)
+        self.c, self.point, self.names = c, point, sorted(point, key=lambda s: s.name)
         self.values = [point[s] for s in self.names]
-        self.low, self.high = (self._bound(b, point) for b in c.at.support)
+        self.low, self.high = (numeric(sp.sympify(b), point) for b in c.at.support)
         log_density = log_unnormalised(c) - c.at.log_partition
         if c.family.is_discrete:
             self.height = self._function(log_density)
-            self.terms = self._support()
             return
         self.places, slope = self._chart()
         self.height = self._function(self._charted(log_density) + slope)
-        self.edges = self._edges()
-
-    @staticmethod
-    def _bound(bound: sp.Expr, point: dict[sp.Symbol, mp.mpf]) -> mp.mpf:
-        return mp.mpf(str(sp.sympify(bound).xreplace({s: sp.Float(v, DIGITS) for s, v in point.items()})))
 
     def _function(self, expr: sp.Expr) -> Callable[[mp.mpf], mp.mpf]:
-        function = sp.lambdify([self.theta, *self.names], expr, "mpmath")
+        function = sp.lambdify([self.theta, *self.names], define(expr), "mpmath")
         return lambda u: function(u, *self.values)
 
     def _chart(self) -> tuple[dict[sp.Expr, sp.Expr], sp.Expr]:
@@ -119,25 +117,24 @@ class Density:
         return expr.xreplace(self.places)
 
     def _edges(self) -> list[mp.mpf]:
-        """Ends of panels: towards the mode, and at kinks."""
-        mode = max((mp.mpf(k) / 2 for k in range(-60, 61)), key=self.height)
+        """Ends of panels, ascending: distances from the mode, or from a kink, halve from where nothing is left."""
         kinks = [k for k in self._kinks() if not self.places]
-        mode = max([mode, *kinks], key=self.height)
-        steps = []
+        mode = max([*(mp.mpf(k) / 2 for k in range(-60, 61)), *kinks], key=self.height)
+        sides = []
         for side in (-1, 1):
-            step = mp.mpf(1)
-            while self.height(mode + side * step) > self.height(mode) - NEGLIGIBLE:
-                step *= 2
-                if step > WIDEST:
+            steps = [mp.mpf(1) / 4]
+            while self.height(mode + side * steps[-1]) > self.height(mode) - NEGLIGIBLE:
+                steps.append(2 * steps[-1])
+                if steps[-1] > WIDEST:
                     raise ClaimError("the density does not decay: no normalisation exists")
-            steps.append([mode + side * step / 2**k for k in range(6)])
-        return [*steps[0], mode, *reversed(steps[1])]
+            sides.append([mode + side * step for step in steps])
+        return [*reversed(sides[0]), mode, *sides[1]]
 
     def _kinks(self) -> list[mp.mpf]:
         """Where a |·| of the density changes its sign."""
-        table = {s: sp.Float(v, DIGITS) for s, v in zip(self.names, self.values, strict=True)}
+        point = dict(zip(self.names, self.values, strict=True))
         inner = [f.args[0] for f in log_unnormalised(self.c).atoms(sp.Abs)]
-        return [mp.mpf(str(r.xreplace(table))) for e in inner for r in sp.solve(e, self.theta)]
+        return [numeric(r, point) for e in inner for r in sp.solve(e, self.theta)]
 
     def _support(self) -> list[mp.mpf]:
         """The values of θ whose probabilities matter."""
@@ -154,10 +151,36 @@ class Density:
                 raise ClaimError("the probabilities do not decay: no normalisation exists")
         return found
 
+    @cached_property
+    def rule(self) -> list[tuple[mp.mpf, mp.mpf]]:
+        """Nodes with their probabilities: what every expectation shares."""
+        if self.c.family.is_discrete:
+            return [(at, mp.exp(self.height(at))) for at in self._support()]
+        found = []
+        for low, high in pairwise(self._edges()):
+            half = (high - low) / 2
+            for node, weight in gauss_legendre():
+                u = low + half * (1 + node)
+                found.append((u, half * weight * mp.exp(self.height(u))))
+        return found
+
     def expectation(self, function: sp.Expr) -> mp.mpf:
         """E_q[function(θ)]."""
-        if self.c.family.is_discrete:
-            weight = self._function(function)
-            return mp.fsum(weight(at) * mp.exp(self.height(at)) for at in self.terms)
-        weight = self._function(self._charted(function))
-        return mp.quad(lambda u: weight(u) * mp.exp(self.height(u)), self.edges)
+        value = self._function(function if self.c.family.is_discrete else self._charted(function))
+        return mp.fsum(value(at) * mass for at, mass in self.rule)
+
+
+@cache
+def gauss_legendre() -> list[tuple[mp.mpf, mp.mpf]]:
+    """48 nodes on [−1, 1]."""
+    return list(GaussLegendre(mp.mp).calc_nodes(5, mp.mp.prec))
+
+
+@cache
+def density(family: Family, number: int) -> Density:
+    """A family at one of its test points; a sum has as many terms as there are values, so its points are nearer to
+    1."""
+    c = calculus(family)
+    symbols = {m[0, 0] for m in c.at.natural} | {s.symbol for s in family.fixed}
+    points = domain_points(symbols, seed=1, decades=0.5 if family.is_discrete else 1.5)
+    return Density(c, next(islice(points, number, None)))

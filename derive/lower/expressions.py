@@ -12,7 +12,7 @@ from typing import Any
 import sympy as sp
 
 from ..calculus import special
-from ..ir.nodes import Expr, Let, Lit, Op, Var
+from ..ir.nodes import Expr, Let, Lit, Op, Var, reads
 
 Quotients = dict[sp.Symbol, tuple[sp.Expr, sp.Expr]]
 _UNARY = {sp.log: "log", sp.exp: "exp", special.log1p: "log1p", sp.Abs: "abs", sp.erf: "erf", sp.erfc: "erfc"}
@@ -65,12 +65,20 @@ class Lowering:
         self._accurate = accurate
         self._quotients = quotients or {}
         self._reciprocals: dict[sp.Expr, Var] = {}
+        self._products: dict[sp.Expr, tuple[sp.Expr, sp.Expr]] = {}
 
     def let(self, value: Expr, name: str = "") -> Var:
         """Name a value."""
         name = name or f"{self._prefix}{len(self.statements)}"
         self.statements.append(Let(name, value))
         return Var(name)
+
+    def share(self, symbol: sp.Symbol, value: sp.Expr) -> None:
+        """Name a common subexpression; a sum takes in its factors where it is a product."""
+        self.let(self.expr(value), str(symbol))
+        pair = None if isinstance(value, sp.Symbol) else self._product(value)
+        if pair is not None and not isinstance(value, sp.Add):
+            self._products[symbol] = pair
 
     def expr(self, e: sp.Expr) -> Expr:
         """The IR of one expression."""
@@ -159,6 +167,10 @@ class Lowering:
         """(a, b) if the term is worth a fused multiply-add, number and sign folded into a."""
         if not term.free_symbols or not self._fuse:
             return None
+        number, name = term.as_coeff_Mul()
+        if name in self._products:
+            a, b = self._products[name]
+            return number * a, b
         if isinstance(term, sp.Pow) and term.exp == 2:
             return term.base, term.base
         coefficient, rest = term.as_coeff_Mul()
@@ -195,6 +207,9 @@ class Lowering:
                 pairs = [p for _, p in products if p is not None]
                 (a, b), (c, d) = pairs[signs.index(False)], pairs[signs.index(True)]
                 return self._difference_of_products(a, b, -c, d)
+        if all(p for _, p in products):  # the innermost addend is a product in any case: one that has a name already
+            named = [t for t, _ in products if t.as_coeff_Mul()[1] in self._products]
+            products = [(t, None if t in named[:1] else p) for t, p in products]
         plain = [t for t, p in products if p is None]
         fused = [p for _, p in products if p is not None]
         residuals = [r for a, b in fused if (r := self._residual(a, b)) is not None]
@@ -252,8 +267,19 @@ def lower(
         names = (sp.Symbol(f"{prefix}_{i}", real=True) for i in range(1000))
         replacements, exprs = sp.cse(exprs, symbols=names, order="canonical")
         for symbol, value in replacements:
-            lowering.let(lowering.expr(value), str(symbol))
-    return lowering.statements, [lowering.expr(e) for e in exprs]
+            lowering.share(symbol, value)
+    results = [lowering.expr(e) for e in exprs]
+    return _read(lowering.statements, results), results
+
+
+def _read(statements: list[Let], results: list[Expr]) -> list[Let]:
+    """The statements that results depend on."""
+    wanted, kept = {name for r in results for name in reads(r)}, []
+    for statement in reversed(statements):
+        if statement.name in wanted:
+            kept.append(statement)
+            wanted |= set(reads(statement))
+    return kept[::-1]
 
 
 def hoist(

@@ -138,6 +138,10 @@ class Builder:
         return tuple(s.domain for s in self.family.natural)
 
     def used_scalars(self, uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[Scalar, ...]:
+        """The fixed parameters that a function takes: all of them, so that one call fits every function of the family;
+        of a Gaussian's natural gradient, which is one for all Gaussians, those that it reads."""
+        if not self.calculus.is_gaussian:
+            return self.fixed
         free = {str(s) for e in uniforms.values() for s in e.free_symbols}
         return tuple(s for s in self.fixed if s.variable in free)
 
@@ -198,7 +202,10 @@ class Builder:
         rest = {str(k): lower([v], share=False)[1][0] for k, v in root.others.items()}
         results = tuple(Var(first) if str(n) == first else rest[str(n)] for n in natural)
         formula = f"{first} from {root.residual} = 0 by Newton, then {text(list(root.others.values()))}"
-        return Map(name, inputs, (), (), tuple(body), results, formula, source, True, False, self.natural_domains)
+        return Map(
+            name, inputs, self.used_scalars({}), (), tuple(body), results, formula, source, True, False,
+            self.natural_domains,
+        )  # fmt: skip
 
     def coupled_inverse(
         self, root: CoupledRoot, expectation: tuple[sp.Symbol, ...], inputs: tuple[Operand, ...], source: str
@@ -209,8 +216,9 @@ class Builder:
         equations = ", ".join(f"{m} = {s}" for m, s in zip(root.mean, expectation, strict=True))
         formula = f"{', '.join(map(str, root.unknowns))} from {equations} by Newton"
         return Map(
-            "natural_from_expectation", inputs, (), (), body, results, formula, source, True, False, self.natural_domains
-        )
+            "natural_from_expectation", inputs, self.used_scalars({}), (), body, results, formula, source, True, False,
+            self.natural_domains,
+        )  # fmt: skip
 
     def gradient(self) -> Map:
         """∇_μ L from what a client computes."""

@@ -4,11 +4,22 @@
 #ifndef BADMM_KERNELS_H
 #define BADMM_KERNELS_H
 
+#include "badmm/bernoulli.h"
+#include "badmm/beta.h"
+#include "badmm/binomial.h"
 #include "badmm/diagonal_gaussian.h"
 #include "badmm/exponential.h"
 #include "badmm/full_gaussian.h"
 #include "badmm/gamma.h"
+#include "badmm/geometric.h"
+#include "badmm/inverse_gamma.h"
+#include "badmm/inverse_gaussian.h"
 #include "badmm/isotropic_gaussian.h"
+#include "badmm/laplace.h"
+#include "badmm/log_normal.h"
+#include "badmm/negative_binomial.h"
+#include "badmm/poisson.h"
+#include "badmm/weibull.h"
 #include "badmm/likelihoods/cloglog.h"
 #include "badmm/likelihoods/exponential_survival.h"
 #include "badmm/likelihoods/gamma.h"

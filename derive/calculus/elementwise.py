@@ -239,10 +239,9 @@ class Calculus:
             self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)
         }
         for statistic, value in table.items():
-            unit = sp.Wild("unit", exclude=list(self.at.theta))
-            match = expr.match(unit * statistic + sp.Wild("rest", exclude=[statistic]))
-            if match and not expr.is_constant(*self.at.theta):
-                coefficient = match[unit]
+            factor, function = statistic.as_coeff_Mul()
+            coefficient = expr.coeff(function) / factor
+            if coefficient != 0 and not coefficient.has(*self.at.theta):
                 expr, remainder = sp.expand(expr - coefficient * statistic), remainder + coefficient * value
         left = set(self.at.theta) & expr.free_symbols
         if left and self.at.statistics[0] == self.at.theta and expr.is_polynomial(*self.at.theta):

@@ -71,6 +71,13 @@ def is_product(expr: sp.Expr) -> bool:
     return bool(expr.is_Mul and all(a.is_Symbol for a in expr.args))
 
 
+def is_transcendental(expr: sp.Expr) -> bool:
+    """Whether an expression takes a logarithm, an exponential, a special function or a power that is no root."""
+    functions = (sp.log, sp.exp, sp.loggamma, sp.polygamma, special.Named, *special.DEFINITIONS)
+    powers = (p for p in expr.atoms(sp.Pow) if not (p.exp.is_Rational and p.exp.q <= 2))
+    return any(f.free_symbols for f in expr.atoms(*functions)) or any(p.base.free_symbols for p in powers)
+
+
 class Builder:
     """Lowers the calculus of one factorising family."""
 
@@ -107,8 +114,9 @@ class Builder:
             kept = [(n, h) for n, h in zip(names, hoisted, strict=False) if n not in products]
             prepared.append(([n for n, _ in kept], [h for _, h in kept] if names else hoisted))
         # what is left after the uniforms, which are formed in float64 in any case
-        functions = (sp.log, sp.exp, sp.loggamma, sp.polygamma, special.Named, *special.DEFINITIONS)
-        promote |= any(f.free_symbols for _, part in prepared for h in part for f in h.atoms(*functions))
+        left = [h for _, part in prepared for h in part]
+        promote |= any(is_transcendental(h) for h in left)
+        saturates = any(f.free_symbols for h in left for f in h.atoms(sp.exp, special.Named))
         for names, hoisted in prepared:
             statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
             body += statements
@@ -130,6 +138,7 @@ class Builder:
             text(stages[-1][1]),
             source,
             promote,
+            saturates=saturates,
         )
 
     @property

@@ -22,6 +22,11 @@ class Counting(Coordinates):
         """Whole numbers."""
         return rng.integers(0, self.largest + 1, count).astype(dtype)
 
+    def near(self, rng: np.random.Generator, step: Array, ratio: float, dtype: str) -> Pair:
+        """Pairs a step apart, no further than exp reaches."""
+        q, p, detail = super().near(rng, step, ratio, "float64")
+        return Pair(cast((p[0] + np.clip(q[0] - p[0], -40.0, 40.0),), dtype), cast(p, dtype), detail)
+
     def far(self, rng: np.random.Generator, size: tuple[int, ...], dtype: str) -> Pair:
         """Pairs as far apart as probabilities that float64 holds."""
         q, p = (self.spread_out(rng, size) for _ in range(2))

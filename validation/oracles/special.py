@@ -126,7 +126,7 @@ def bregman(value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callabl
 
 def escape(x: Any) -> Any:
     """-log(1 - e^-x)."""
-    return -mpmath.log(-mpmath.expm1(-x))
+    return -mpmath.log1p(-mpmath.exp(-x))
 
 
 def remainder(x: Any, order: int = 0) -> Any:

@@ -263,6 +263,7 @@ def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(logistic(x))
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -283,6 +284,7 @@ def _expectation_from_natural_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = load(x_in, x_in_at + i)
             result_0 = logistic(x)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -402,6 +404,8 @@ def _natural_gradient_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in
             x = f64(load(x_in, x_in_at + i))
             d_x = f64(load(d_x_in, d_x_in_at + i))
             result_0 = f32(d_x / (logistic(-x) * logistic(x)))
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -424,6 +428,8 @@ def _natural_gradient_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in
             x = load(x_in, x_in_at + i)
             d_x = load(d_x_in, d_x_in_at + i)
             result_0 = d_x / (logistic(-x) * logistic(x))
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -478,6 +484,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             theta = f64(load(theta_in, theta_in_at + i))
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(fma(theta, x, -softplus(x)))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -500,6 +508,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             theta = load(theta_in, theta_in_at + i)
             x = load(x_in, x_in_at + i)
             result_0 = fma(theta, x, -softplus(x))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -556,6 +566,8 @@ def _whiten_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             d_x = f64(load(d_x_in, d_x_in_at + i))
             l_11 = math.sqrt(logistic(-x) * logistic(x))
             result_0 = f32(d_x * l_11)
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -580,6 +592,8 @@ def _whiten_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             d_x = load(d_x_in, d_x_in_at + i)
             l_11 = math.sqrt(logistic(-x) * logistic(x))
             result_0 = d_x * l_11
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside

@@ -478,6 +478,7 @@ def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(u0 * logistic(x))
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -499,6 +500,7 @@ def _expectation_from_natural_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = load(x_in, x_in_at + i)
             result_0 = u0 * logistic(x)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -623,6 +625,8 @@ def _natural_gradient_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in
             x = f64(load(x_in, x_in_at + i))
             d_x = f64(load(d_x_in, d_x_in_at + i))
             result_0 = f32((d_x * u0) / (logistic(-x) * logistic(x)))
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -646,6 +650,8 @@ def _natural_gradient_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in
             x = load(x_in, x_in_at + i)
             d_x = load(d_x_in, d_x_in_at + i)
             result_0 = (d_x * u0) / (logistic(-x) * logistic(x))
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -705,6 +711,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             theta = f64(load(theta_in, theta_in_at + i))
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -729,6 +737,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             theta = load(theta_in, theta_in_at + i)
             x = load(x_in, x_in_at + i)
             result_0 = fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta)))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -787,6 +797,8 @@ def _whiten_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             d_x = f64(load(d_x_in, d_x_in_at + i))
             l_11 = u0 * math.sqrt(logistic(-x) * logistic(x))
             result_0 = f32(d_x * l_11)
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -812,6 +824,8 @@ def _whiten_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             d_x = load(d_x_in, d_x_in_at + i)
             l_11 = u0 * math.sqrt(logistic(-x) * logistic(x))
             result_0 = d_x * l_11
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside

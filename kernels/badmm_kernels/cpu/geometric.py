@@ -482,6 +482,7 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             r = f64(load(r_in, r_in_at + i))
             m = 1.0 / math.expm1(r)
             result_0 = f32(fma(-theta, math.log1p(1.0 / m), -math.log1p(m)))
+            outside = nonfinite(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -507,6 +508,7 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             r = load(r_in, r_in_at + i)
             m = 1.0 / math.expm1(r)
             result_0 = fma(-theta, math.log1p(1.0 / m), -math.log1p(m))
+            outside = nonfinite(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -567,6 +569,7 @@ def _whiten_f32(row_lo, row_hi, lo, hi, width, r_in, r_in_step, d_r_in, d_r_in_s
             l_11 = math.sqrt(m) * math.sqrt(m + 1.0)
             result_0 = f32(d_r * l_11)
             outside = nonpositive(r, outside)
+            outside = nonfinite(d_r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -594,6 +597,7 @@ def _whiten_f64(row_lo, row_hi, lo, hi, width, r_in, r_in_step, d_r_in, d_r_in_s
             l_11 = math.sqrt(m) * math.sqrt(m + 1.0)
             result_0 = d_r * l_11
             outside = nonpositive(r, outside)
+            outside = nonfinite(d_r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside

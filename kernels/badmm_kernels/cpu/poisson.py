@@ -392,6 +392,7 @@ def _standard_from_natural_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, o
         for i in range(lo, hi):
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(math.exp(x))
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -412,6 +413,7 @@ def _standard_from_natural_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, o
         for i in range(lo, hi):
             x = load(x_in, x_in_at + i)
             result_0 = math.exp(x)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -460,6 +462,7 @@ def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = f64(load(x_in, x_in_at + i))
             result_0 = f32(math.exp(x))
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -480,6 +483,7 @@ def _expectation_from_natural_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step
         for i in range(lo, hi):
             x = load(x_in, x_in_at + i)
             result_0 = math.exp(x)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -676,6 +680,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             x = f64(load(x_in, x_in_at + i))
             m = math.exp(x)
             result_0 = f32(fma(theta, math.log(m), -m - lgamma(theta + 1.0)))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -700,6 +706,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
             x = load(x_in, x_in_at + i)
             m = math.exp(x)
             result_0 = fma(theta, math.log(m), -m - lgamma(theta + 1.0))
+            outside = nonfinite(theta, outside)
+            outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -758,6 +766,8 @@ def _whiten_f32(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             m = math.exp(x)
             l_11 = math.sqrt(m)
             result_0 = f32(d_x * l_11)
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside
@@ -784,6 +794,8 @@ def _whiten_f64(row_lo, row_hi, lo, hi, width, x_in, x_in_step, d_x_in, d_x_in_s
             m = math.exp(x)
             l_11 = math.sqrt(m)
             result_0 = d_x * l_11
+            outside = nonfinite(x, outside)
+            outside = nonfinite(d_x, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
     return outside

@@ -40,6 +40,7 @@ __all__ = [
     "contribution_change",
     "dual_residual",
     "dual_update",
+    "entropy",
     "expectation_from_natural",
     "kl",
     "log_density",
@@ -94,19 +95,20 @@ def ratio_divergence(x, ratio):
 @njit(nogil=True, cache=True, error_model="numpy")
 def natural_from_standard_f32(s, k):
     """A coordinate of `natural_from_standard`, f32."""
-    u0 = f32(-k)
-    return math.exp(u0 * math.log(s))
+    u0 = f64(-k)
+    s = f64(s)
+    return f32(math.exp(u0 * math.log(s)))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _natural_from_standard_f32(row_lo, row_hi, lo, hi, width, s_in, s_in_step, u0, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         s_in_at = row * s_in_step
         out_at = row * width
         for i in range(lo, hi):
-            s = load(s_in, s_in_at + i)
-            result_0 = math.exp(u0 * math.log(s))
+            s = f64(load(s_in, s_in_at + i))
+            result_0 = f32(math.exp(u0 * math.log(s)))
             outside = nonpositive(s, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -144,6 +146,7 @@ _NATURAL_FROM_STANDARD = MapKernel(
     double=_natural_from_standard_f64,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -165,19 +168,20 @@ def natural_from_standard(scale: Any, *, shape: float, out: Sequence[Any] | None
 @njit(nogil=True, cache=True, error_model="numpy")
 def standard_from_natural_f32(r, k):
     """A coordinate of `standard_from_natural`, f32."""
-    u0 = f32(-1.0 / k)
-    return math.exp(u0 * math.log(r))
+    u0 = f64(-1.0 / k)
+    r = f64(r)
+    return f32(math.exp(u0 * math.log(r)))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _standard_from_natural_f32(row_lo, row_hi, lo, hi, width, r_in, r_in_step, u0, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         r_in_at = row * r_in_step
         out_at = row * width
         for i in range(lo, hi):
-            r = load(r_in, r_in_at + i)
-            result_0 = math.exp(u0 * math.log(r))
+            r = f64(load(r_in, r_in_at + i))
+            result_0 = f32(math.exp(u0 * math.log(r)))
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -215,6 +219,7 @@ _STANDARD_FROM_NATURAL = MapKernel(
     double=_standard_from_natural_f64,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -236,22 +241,23 @@ def standard_from_natural(rate: Any, *, shape: float, out: Sequence[Any] | None 
 @njit(nogil=True, cache=True, error_model="numpy")
 def expectation_from_natural_f32(r, k):
     """A coordinate of `expectation_from_natural`, f32."""
-    u0 = f32(-1.0 / k)
-    u1 = f32(k)
+    u0 = f64(-1.0 / k)
+    u1 = f64(k)
+    r = f64(r)
     s = math.exp(u0 * math.log(r))
-    return -math.exp(u1 * math.log(s))
+    return f32(-math.exp(u1 * math.log(s)))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _expectation_from_natural_f32(row_lo, row_hi, lo, hi, width, r_in, r_in_step, u0, u1, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         r_in_at = row * r_in_step
         out_at = row * width
         for i in range(lo, hi):
-            r = load(r_in, r_in_at + i)
+            r = f64(load(r_in, r_in_at + i))
             s = math.exp(u0 * math.log(r))
-            result_0 = -math.exp(u1 * math.log(s))
+            result_0 = f32(-math.exp(u1 * math.log(s)))
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -292,6 +298,7 @@ _EXPECTATION_FROM_NATURAL = MapKernel(
     double=_expectation_from_natural_f64,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -382,22 +389,24 @@ def natural_from_expectation(
 @njit(nogil=True, cache=True, error_model="numpy")
 def natural_gradient_f32(s, d_s, k):
     """A coordinate of `natural_gradient`, f32."""
-    u0 = f32(1.0 - k)
-    u1 = f32(1.0 / k)
-    return -((d_s * math.exp(u0 * math.log(s))) * u1)
+    u0 = f64(1.0 - k)
+    u1 = f64(1.0 / k)
+    s = f64(s)
+    d_s = f64(d_s)
+    return f32(-((d_s * math.exp(u0 * math.log(s))) * u1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _natural_gradient_f32(row_lo, row_hi, lo, hi, width, s_in, s_in_step, d_s_in, d_s_in_step, u0, u1, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         s_in_at = row * s_in_step
         d_s_in_at = row * d_s_in_step
         out_at = row * width
         for i in range(lo, hi):
-            s = load(s_in, s_in_at + i)
-            d_s = load(d_s_in, d_s_in_at + i)
-            result_0 = -((d_s * math.exp(u0 * math.log(s))) * u1)
+            s = f64(load(s_in, s_in_at + i))
+            d_s = f64(load(d_s_in, d_s_in_at + i))
+            result_0 = f32(-((d_s * math.exp(u0 * math.log(s))) * u1))
             outside = nonpositive(s, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -441,6 +450,7 @@ _NATURAL_GRADIENT = MapKernel(
     double=_natural_gradient_f64,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -561,26 +571,28 @@ def log_density(theta: Any, rate: Any, *, shape: float, out: Sequence[Any] | Non
 @njit(nogil=True, cache=True, error_model="numpy")
 def whiten_f32(r, d_r, k):
     """A coordinate of `whiten`, f32."""
-    u0 = f32(-1.0 / k)
-    u1 = f32(k)
+    u0 = f64(-1.0 / k)
+    u1 = f64(k)
+    r = f64(r)
+    d_r = f64(d_r)
     s = math.exp(u0 * math.log(r))
     l_11 = math.exp(u1 * math.log(s))
-    return d_r * l_11
+    return f32(d_r * l_11)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _whiten_f32(row_lo, row_hi, lo, hi, width, r_in, r_in_step, d_r_in, d_r_in_step, u0, u1, out_0):
-    outside = i32(0)
+    outside = i64(0)
     for row in range(row_lo, row_hi):
         r_in_at = row * r_in_step
         d_r_in_at = row * d_r_in_step
         out_at = row * width
         for i in range(lo, hi):
-            r = load(r_in, r_in_at + i)
-            d_r = load(d_r_in, d_r_in_at + i)
+            r = f64(load(r_in, r_in_at + i))
+            d_r = f64(load(d_r_in, d_r_in_at + i))
             s = math.exp(u0 * math.log(r))
             l_11 = math.exp(u1 * math.log(s))
-            result_0 = d_r * l_11
+            result_0 = f32(d_r * l_11)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
             store(out_0, out_at + i, result_0, 0)
@@ -628,6 +640,7 @@ _WHITEN = MapKernel(
     double=_whiten_f64,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -701,6 +714,61 @@ def log_partition(rate: Any, *, shape: float, axis: int | None = None) -> Any:
     Source: Khan & Rue, arXiv:2107.04562, section 2.
     """
     return _LOG_PARTITION((rate,), (shape,), axis)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _entropy_f32(row_lo, row_hi, lo, hi, width, r_in, r_in_step, u0, u1, u2, partial):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        r_in_at = row * r_in_step
+        total = 0.0
+        for i in range(lo, hi):
+            r = f64(load(r_in, r_in_at + i))
+            term = fma(-u2, math.log(r), (u0 + u1) + 1.5772156649015328)
+            total = add(total, term)
+            outside = nonpositive(r, outside)
+        partial[row] = total
+    return outside
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _entropy_f64(row_lo, row_hi, lo, hi, width, r_in, r_in_step, u0, u1, u2, partial):
+    outside = i64(0)
+    for row in range(row_lo, row_hi):
+        r_in_at = row * r_in_step
+        total = 0.0
+        for i in range(lo, hi):
+            r = load(r_in, r_in_at + i)
+            term = fma(-u2, math.log(r), (u0 + u1) + 1.5772156649015328)
+            total = add(total, term)
+            outside = nonpositive(r, outside)
+        partial[row] = total
+    return outside
+
+
+_ENTROPY = ReductionKernel(
+    name="entropy",
+    operands=(("rate", "positive"),),
+    scalars=(("shape", "positive"),),
+    uniforms=lambda k: (-math.log(k), -0.5772156649015329 / k, 1.0 / k),
+    single=_entropy_f32,
+    double=_entropy_f64,
+)
+
+
+def entropy(rate: Any, *, shape: float, axis: int | None = None) -> Any:
+    """Differential entropy in nats.
+
+    Formula (a coordinate): sum over coordinates of -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+
+    Arrays: rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous. An argument
+    without the leading client axis is shared by all clients.
+    shape: positive, of every row.
+    axis: None sums everything (a float); -1 gives one value for each leading index.
+    Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
+    Source: H = A - <lambda, mu> - E[log b].
+    """
+    return _ENTROPY((rate,), (shape,), axis)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -39,7 +39,7 @@ struct standard_from_natural {
 // n*exp(x)/(exp(x) + 1)
 struct expectation_from_natural {
     static constexpr int IN = 1, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x2;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;
     __device__ static void at(const double (&x)[1], double (&y)[1], const double *s)
     {
         y[0] = badmm_binomial_expectation_from_natural_f64(x[0], s[0]);
@@ -67,7 +67,7 @@ struct natural_from_expectation {
 // d_x/(n*logistic(-x)*logistic(x))
 struct natural_gradient {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x7;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
     {
         y[0] = badmm_binomial_natural_gradient_f64(x[0], x[1], s[0]);
@@ -81,7 +81,7 @@ struct natural_gradient {
 // -n*softplus(x) + theta*x + lgamma(n + 1) - lgamma(theta + 1) - lgamma(n - theta + 1)
 struct log_density {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x7;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
     {
         y[0] = badmm_binomial_log_density_f64(x[0], x[1], s[0]);
@@ -95,7 +95,7 @@ struct log_density {
 // d_x*l_11
 struct whiten {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x7;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
     {
         y[0] = badmm_binomial_whiten_f64(x[0], x[1], s[0]);

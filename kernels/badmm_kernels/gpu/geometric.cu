@@ -81,7 +81,7 @@ struct natural_gradient {
 // -theta*log1p(1/m) - log1p(m)
 struct log_density {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x5;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *)
     {
         y[0] = badmm_geometric_log_density_f64(x[0], x[1]);
@@ -95,7 +95,7 @@ struct log_density {
 // d_r*l_11
 struct whiten {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x1, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x1, NEGATIVE = 0x0, CHECKED = 0x6;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *)
     {
         y[0] = badmm_geometric_whiten_f64(x[0], x[1]);

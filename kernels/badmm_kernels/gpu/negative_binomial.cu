@@ -81,7 +81,7 @@ struct natural_gradient {
 // k*log(k) - k*log(k + m) - theta*log1p(k/m) - lgamma(k) + lgamma(k + theta) - lgamma(theta + 1)
 struct log_density {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x2, NEGATIVE = 0x0, CHECKED = 0x5;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
     {
         y[0] = badmm_negative_binomial_log_density_f64(x[0], x[1], s[0]);
@@ -95,7 +95,7 @@ struct log_density {
 // d_r*l_11
 struct whiten {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x1, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x1, NEGATIVE = 0x0, CHECKED = 0x6;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *s)
     {
         y[0] = badmm_negative_binomial_whiten_f64(x[0], x[1], s[0]);

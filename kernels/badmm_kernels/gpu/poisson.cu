@@ -25,7 +25,7 @@ struct natural_from_standard {
 // exp(x)
 struct standard_from_natural {
     static constexpr int IN = 1, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x2;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;
     __device__ static void at(const double (&x)[1], double (&y)[1], const double *)
     {
         y[0] = badmm_poisson_standard_from_natural_f64(x[0]);
@@ -39,7 +39,7 @@ struct standard_from_natural {
 // m
 struct expectation_from_natural {
     static constexpr int IN = 1, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x2;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;
     __device__ static void at(const double (&x)[1], double (&y)[1], const double *)
     {
         y[0] = badmm_poisson_expectation_from_natural_f64(x[0]);
@@ -81,7 +81,7 @@ struct natural_gradient {
 // -m + theta*log(m) - lgamma(theta + 1)
 struct log_density {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x7;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *)
     {
         y[0] = badmm_poisson_log_density_f64(x[0], x[1]);
@@ -95,7 +95,7 @@ struct log_density {
 // d_x*l_11
 struct whiten {
     static constexpr int IN = 2, OUT = 1;
-    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x4;
+    static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x7;
     __device__ static void at(const double (&x)[2], double (&y)[1], const double *)
     {
         y[0] = badmm_poisson_whiten_f64(x[0], x[1]);

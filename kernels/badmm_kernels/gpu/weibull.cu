@@ -116,6 +116,16 @@ struct log_partition {
     }
 };
 
+// sum over coordinates of -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+struct entropy {
+    static constexpr int IN = 1;
+    static constexpr unsigned POSITIVE = 0x1, NEGATIVE = 0x0, CHECKED = 0x1;
+    __device__ static double term(const double (&x)[1], const double *s)
+    {
+        return badmm_weibull_entropy_term(x[0], s[0]);
+    }
+};
+
 // sum over coordinates of ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
 struct kl {
     static constexpr int IN = 2;
@@ -278,53 +288,53 @@ struct round_update {
 
 }  // namespace coordinate
 
-extern "C" __global__ void __launch_bounds__(256, 4) natural_from_standard_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_from_standard_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_from_standard>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_from_standard_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_from_standard_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_from_standard>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_from_standard_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_from_standard_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_from_standard>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_from_standard_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_from_standard_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_from_standard>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) standard_from_natural_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) standard_from_natural_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::standard_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) standard_from_natural_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) standard_from_natural_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::standard_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) standard_from_natural_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) standard_from_natural_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::standard_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) standard_from_natural_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) standard_from_natural_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::standard_from_natural>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) expectation_from_natural_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) expectation_from_natural_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::expectation_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) expectation_from_natural_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) expectation_from_natural_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::expectation_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) expectation_from_natural_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) expectation_from_natural_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::expectation_from_natural>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) expectation_from_natural_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) expectation_from_natural_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::expectation_from_natural>(call);
 }
@@ -346,19 +356,19 @@ extern "C" __global__ void __launch_bounds__(256, 4) natural_from_expectation_f3
     badmm::map<float, 1, coordinate::natural_from_expectation>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_gradient>(call);
 }
@@ -380,19 +390,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x1(const __g
     badmm::map<float, 1, coordinate::log_density>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) whiten_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::whiten>(call);
 }
@@ -412,6 +422,23 @@ extern "C" __global__ void __launch_bounds__(256, 2) log_partition_f32x4(const _
 extern "C" __global__ void __launch_bounds__(256, 2) log_partition_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<float, 1, coordinate::log_partition>(call);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 2) entropy_f64x2(const __grid_constant__ badmm::Call call)
+{
+    badmm::sum<double, 2, coordinate::entropy>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) entropy_f64x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::sum<double, 1, coordinate::entropy>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) entropy_f32x4(const __grid_constant__ badmm::Call call)
+{
+    badmm::sum<float, 4, coordinate::entropy>(call);
+}
+extern "C" __global__ void __launch_bounds__(256, 2) entropy_f32x1(const __grid_constant__ badmm::Call call)
+{
+    badmm::sum<float, 1, coordinate::entropy>(call);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) kl_f64x2(const __grid_constant__ badmm::Call call)

@@ -36,6 +36,7 @@ __all__ = [
     "contribution_change",
     "dual_residual",
     "dual_update",
+    "entropy",
     "expectation_from_natural",
     "kl",
     "log_density",
@@ -61,6 +62,7 @@ _NATURAL_FROM_STANDARD = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -92,6 +94,7 @@ _STANDARD_FROM_NATURAL = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -123,6 +126,7 @@ _EXPECTATION_FROM_NATURAL = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0,),),
+    promoted=True,
 )
 
 
@@ -188,6 +192,7 @@ _NATURAL_GRADIENT = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -257,6 +262,7 @@ _WHITEN = MapKernel(
     source=NAME,
     results=("real",),
     depends=((0, 1),),
+    promoted=True,
 )
 
 
@@ -312,6 +318,33 @@ def log_partition(rate: Any, *, shape: float, axis: int | None = None, stream: A
     Source: Khan & Rue, arXiv:2107.04562, section 2.
     """
     return _LOG_PARTITION((rate,), (shape,), axis, stream)
+
+
+_ENTROPY = ReductionKernel(
+    name="entropy",
+    operands=(("rate", "positive"),),
+    scalars=(("shape", "positive"),),
+    uniforms=lambda k: (-math.log(k), -0.5772156649015329 / k, 1.0 / k),
+    source=NAME,
+)
+
+
+def entropy(rate: Any, *, shape: float, axis: int | None = None, stream: Any = None) -> Any:
+    """Differential entropy in nats.
+
+    Formula (a coordinate): sum over coordinates of -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+
+    Arrays: rate; each (P,) or (K, P), any further shape as well; float32 or float64, C-contiguous, on one GPU. An
+    argument without the leading client axis is shared by all clients.
+    shape: positive, of every row.
+    axis: None sums everything (a float); -1 gives one value for each leading index.
+    stream: CuPy stream, object with .cuda_stream, or integer handle; None: the current one of the first array's
+    library.
+    Raises ValueError (shape) or TypeError (type); ValueError (domain) where the host next waits: a reduction that
+    returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
+    Source: H = A - <lambda, mu> - E[log b].
+    """
+    return _ENTROPY((rate,), (shape,), axis, stream)
 
 
 _KL = ReductionKernel(

@@ -7190,6 +7190,19 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_weibull_log_partition_term
   end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+  ! Arguments: rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_weibull_entropy_term(rate, shape) bind(c, name="badmm_weibull_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_entropy_term
+  end interface
   ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
   ! Formula: ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
   ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.

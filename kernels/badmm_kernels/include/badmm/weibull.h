@@ -31,8 +31,7 @@ BADMM_INLINE double badmm_weibull_natural_from_standard_f64(double scale, double
 
 BADMM_INLINE float badmm_weibull_natural_from_standard_f32(float scale, double shape)
 {
-    const float u0 = (float)(-shape);
-    return expf(u0 * logf(scale));
+    return (float)badmm_weibull_natural_from_standard_f64(scale, shape);
 }
 
 /* Standard parameters of lambda.
@@ -48,8 +47,7 @@ BADMM_INLINE double badmm_weibull_standard_from_natural_f64(double rate, double 
 
 BADMM_INLINE float badmm_weibull_standard_from_natural_f32(float rate, double shape)
 {
-    const float u0 = (float)(-1.0 / shape);
-    return expf(u0 * logf(rate));
+    return (float)badmm_weibull_standard_from_natural_f64(rate, shape);
 }
 
 /* Expectation parameters mu = grad A(lambda).
@@ -67,10 +65,7 @@ BADMM_INLINE double badmm_weibull_expectation_from_natural_f64(double rate, doub
 
 BADMM_INLINE float badmm_weibull_expectation_from_natural_f32(float rate, double shape)
 {
-    const float u0 = (float)(-1.0 / shape);
-    const float u1 = (float)shape;
-    const float s = expf(u0 * logf(rate));
-    return -expf(u1 * logf(s));
+    return (float)badmm_weibull_expectation_from_natural_f64(rate, shape);
 }
 
 /* Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
@@ -104,9 +99,7 @@ BADMM_INLINE double badmm_weibull_natural_gradient_f64(double scale, double grad
 
 BADMM_INLINE float badmm_weibull_natural_gradient_f32(float scale, float gradient_scale, double shape)
 {
-    const float u0 = (float)(1.0 - shape);
-    const float u1 = (float)(1.0 / shape);
-    return -((gradient_scale * expf(u0 * logf(scale))) * u1);
+    return (float)badmm_weibull_natural_gradient_f64(scale, gradient_scale, shape);
 }
 
 /* Log-density log q(theta).
@@ -147,11 +140,7 @@ BADMM_INLINE double badmm_weibull_whiten_f64(double natural_rate, double directi
 
 BADMM_INLINE float badmm_weibull_whiten_f32(float natural_rate, float direction_rate, double shape)
 {
-    const float u0 = (float)(-1.0 / shape);
-    const float u1 = (float)shape;
-    const float s = expf(u0 * logf(natural_rate));
-    const float l_11 = expf(u1 * logf(s));
-    return direction_rate * l_11;
+    return (float)badmm_weibull_whiten_f64(natural_rate, direction_rate, shape);
 }
 
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
@@ -163,6 +152,19 @@ BADMM_INLINE double badmm_weibull_log_partition_term(double rate, double shape)
 {
     (void)shape;
     return -log(rate);
+}
+
+/* Differential entropy in nats. This is one term: sum over coordinates, in double.
+ * Formula: -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+ * Arguments: rate (positive): r.
+ *  shape: positive, of every row.
+ * Source: H = A - <lambda, mu> - E[log b]. */
+BADMM_INLINE double badmm_weibull_entropy_term(double rate, double shape)
+{
+    const double u0 = -log(shape);
+    const double u1 = -0.5772156649015329 / shape;
+    const double u2 = 1.0 / shape;
+    return fma(-u2, log(rate), (u0 + u1) + 1.5772156649015328);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

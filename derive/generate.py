@@ -43,6 +43,7 @@ class Target:
 TARGETS = (
     Target("kernels/badmm_kernels/cpu/{}.py", numba.emit),
     Target("kernels/badmm_kernels/include/badmm/{}.h", c.emit),
+    Target("kernels/badmm_kernels/include/badmm/arrays/{}.h", c.emit_arrays, ("family", "likelihood")),
     Target("kernels/badmm_kernels/gpu/{}.cu", cuda.emit),
     Target("kernels/badmm_kernels/gpu/{}.py", cupy.emit),
     Target("kernels/badmm_kernels/torch/{}.py", torch.emit, ("optimizer",)),

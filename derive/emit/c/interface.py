@@ -20,11 +20,12 @@ _SPELLED |= {"∇": "grad ", "Σ": "sum", "‖": "||", "←": "<-", "−": "-", 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter: its name, its precision, and whether a result is stored where it points."""
+    """A parameter: its name, its type, whether a result is stored where it points, and whether it is an array."""
 
     name: str
     precision: str
     is_result: bool = False
+    is_array: bool = False
 
 
 @dataclass(frozen=True)

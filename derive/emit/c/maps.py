@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ...ir import nodes as ir
 from . import interface as ci
-from .printer import TYPE, Printer, assigned_names, comment, define
+from .printer import TYPE, Printer, assigned_names, cast, comment, define
 
 INCLUDES = '#include "badmm/special.h"'
 MATRIX_NOTE = "The lines of a round act entry by entry; functions of whole matrices are LAPACK's, not this file's."
@@ -40,7 +40,12 @@ def unused(kernel: ir.Elementwise, results: Sequence[ir.Expr], names: Mapping[st
     nodes: list[ir.Expr | ir.Stmt] = [*kernel.body, *results, *(value for _, value in kernel.uniforms)]
     read = {name for node in nodes for name in ir.reads(node)}
     idle = [names[p.variable] for p in (*kernel.operands, *kernel.scalars) if p.variable not in read]
-    return "".join(f"    (void){name};\n" for name in idle)
+    return "".join(f"    {ignored(name)}\n" for name in idle)
+
+
+def ignored(name: str) -> str:
+    """A statement that says that a parameter is deliberately not read."""
+    return f"{cast('void', name)};"
 
 
 def renamed(kernel: ir.Elementwise) -> dict[str, str]:
@@ -62,7 +67,7 @@ def body(kernel: ir.Elementwise, results: Sequence[ir.Expr], precision: str) -> 
     for name, value in kernel.uniforms:
         text = double.expr(value)
         if precision == "f32":
-            text = f"(float){text}" if isinstance(value, ir.Var) else f"(float)({text})"
+            text = cast("float", text)
         lines.append(f"    const {TYPE[precision]} {names.get(name, name)} = {text};")
     lines += own.statements(kernel.body, "    ", set(), assigned_names(kernel.body))
     return lines, [own.expr(r) for r in results]
@@ -89,10 +94,11 @@ def promoted(kernel: ir.Map, signature: ci.Signature, double: ci.Signature) -> s
     inputs = [p.name for p in signature.parameters if not p.is_result]
     outs = [p.name for p in signature.parameters if p.is_result]
     if not outs:
-        return define(signature, [f"    return (float){double.name}({', '.join(inputs)});"])
+        call = f"{double.name}({', '.join(inputs)})"
+        return define(signature, [f"    return {cast('float', call)};"])
     wide = [f"result_{k}" for k in range(len(outs))]
     call = f"    {double.name}({', '.join([*inputs, *(f'&{w}' for w in wide)])});"
-    stores = [f"    *{o} = (float){w};" for o, w in zip(outs, wide, strict=True)]
+    stores = [f"    *{o} = {cast('float', w)};" for o, w in zip(outs, wide, strict=True)]
     return define(signature, [f"    double {', '.join(wide)};", call, *stores])
 
 

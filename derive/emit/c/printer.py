@@ -13,7 +13,7 @@ from . import interface as ci
 
 WIDTH = 118
 NO_BREAK = "\u00a0"  # a space at which no line is broken
-TYPE = {"f32": "float", "f64": "double", "int": "int", "word": "unsigned long long", "": "void"}
+TYPE = {"f32": "float", "f64": "double", "int": "int", "word": "unsigned long long", "size": "size_t", "": "void"}
 BITS = {"f32": "unsigned int", "f64": "unsigned long long"}  # as wide as a real
 SIGNED = {"f32": "int", "f64": "long long"}
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "lt": "<", "le": "<=", "ge": ">="}
@@ -55,9 +55,9 @@ class Printer:
             truth, a, b = (self.expr(x, "select") for x in e.args)
             return f"({truth} ? {a} : {b})"
         if e.op == "low":
-            return f"({self.type('bits')}){self.expr(e.args[0], 'low')}"
+            return cast(self.type("bits"), self.expr(e.args[0]))
         if e.op == "real":
-            return f"({self.type('real')})({SIGNED[self.precision]}){self.expr(e.args[0], 'real')}"
+            return cast(self.type("real"), cast(SIGNED[self.precision], self.expr(e.args[0])))
         return f"{self.function(e)}({', '.join(self.expr(a) for a in e.args)})"
 
     def literal(self, text: str) -> str:
@@ -126,13 +126,24 @@ def comment(lines: Sequence[str], indent: str = "") -> str:
     wrapped: list[str] = []
     for line in lines:
         depth = " " * (len(line) - len(line.lstrip()) + 4)
-        wrapped += textwrap.wrap(line, WIDTH - 3, subsequent_indent=depth) or [""]
+        wrapped += textwrap.wrap(line, WIDTH - 4, subsequent_indent=depth) or [""]
     return "\n".join([f"{indent}/* {wrapped[0]}", *(f"{indent} * {line}".rstrip() for line in wrapped[1:])]) + " */"
+
+
+def declared(p: ci.Parameter) -> str:
+    """A parameter's declaration."""
+    constant = "const " if p.is_array and not p.is_result else ""
+    return f"{constant}{TYPE[p.precision]} {'*' if p.is_array or p.is_result else ''}{p.name}"
+
+
+def cast(kind: str, value: str) -> str:
+    """A conversion, as C and as C++ write it."""
+    return f"BADMM_CAST({kind}, {value})"
 
 
 def head(signature: ci.Signature) -> str:
     """BADMM_INLINE type name(parameters), on one line if it fits."""
-    parameters = [f"{TYPE[p.precision]} {'*' if p.is_result else ''}{p.name}" for p in signature.parameters]
+    parameters = [declared(p) for p in signature.parameters]
     start = f"BADMM_INLINE {TYPE[signature.result]} {signature.name}("
     flat = f"{start}{', '.join(parameters)})"
     if len(flat) <= WIDTH:

@@ -32,8 +32,12 @@ def generated(*lines: str) -> str:
 
 def umbrella(modules: Mapping[str, ir.Module]) -> str:
     """kernels/badmm_kernels/include/badmm_kernels.h."""
-    opening = generated("badmm_kernels.h: the scalar functions of Bayesian ADMM, all of the headers in badmm/.")
-    includes = "\n".join(f'#include "badmm/{m.place}.h"' for m in modules.values())
+    opening = generated(
+        "badmm_kernels.h: the functions of Bayesian ADMM of scalars and (not in CUDA) of arrays: all headers in badmm/."
+    )
+    scalar = "\n".join(f'#include "badmm/{m.place}.h"' for m in modules.values())
+    arrays = "\n".join(f'#include "badmm/arrays/{m.place}.h"' for m in modules.values() if m.kind != "optimizer")
+    includes = f'#include "badmm/version.h"\n{scalar}\n#if !defined(__CUDACC__)\n{arrays}\n#endif'
     guard = "BADMM_KERNELS_H"
     return f"{opening}\n#ifndef {guard}\n#define {guard}\n\n{includes}\n\n#endif /* {guard} */\n"
 

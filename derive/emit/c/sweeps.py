@@ -11,9 +11,9 @@ from .maps import body, returning
 from .printer import BITS, TYPE, Printer, assigned_names, comment, define
 
 INTRINSIC = {
-    ("bits", "f64"): "(unsigned long long)__double_as_longlong(value)",
+    ("bits", "f64"): "BADMM_CAST(unsigned long long, __double_as_longlong(value))",
     ("bits", "f32"): "__float_as_uint(value)",
-    ("from_bits", "f64"): "__longlong_as_double((long long)value)",
+    ("from_bits", "f64"): "__longlong_as_double(BADMM_CAST(long long, value))",
     ("from_bits", "f32"): "__uint_as_float(value)",
 }
 INCLUDES = """\
@@ -52,7 +52,7 @@ def comments(optimizer: ir.OptimizerModule) -> dict[str, list[str]]:
     return {name: [ci.ascii_text(line) for line in lines] for name, lines in found.items()}
 
 
-def cast(name: str, precision: str) -> str:
+def bits(name: str, precision: str) -> str:
     """The bits of a real, or the real with some bits; device code has functions of its own for it."""
     taken, given = TYPE[precision], BITS[precision]
     if name == "from_bits":
@@ -109,7 +109,7 @@ def parts(module: ir.OptimizerModule) -> Iterator[str]:
         **{s.name: [step(module, s, p) for p in ci.PRECISIONS] for s in module.kernels},
     }
     for name, text in (("bits", "The bits of a number."), ("from_bits", "The number with these bits.")):
-        yield f"{comment([text])}\n" + "\n\n".join(cast(name, p) for p in ci.PRECISIONS)
+        yield f"{comment([text])}\n" + "\n\n".join(bits(name, p) for p in ci.PRECISIONS)
     for name, codes in both.items():
         yield f"{comment(texts[name])}\n" + "\n\n".join(codes)
 

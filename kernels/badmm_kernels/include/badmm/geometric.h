@@ -16,6 +16,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: log(1 + 1/m)
@@ -28,7 +33,7 @@ BADMM_INLINE double badmm_geometric_natural_from_standard_f64(double mean)
 
 BADMM_INLINE float badmm_geometric_natural_from_standard_f32(float mean)
 {
-    return (float)badmm_geometric_natural_from_standard_f64(mean);
+    return BADMM_CAST(float, badmm_geometric_natural_from_standard_f64(mean));
 }
 
 /* Standard parameters of lambda.
@@ -42,7 +47,7 @@ BADMM_INLINE double badmm_geometric_standard_from_natural_f64(double rate)
 
 BADMM_INLINE float badmm_geometric_standard_from_natural_f32(float rate)
 {
-    return (float)badmm_geometric_standard_from_natural_f64(rate);
+    return BADMM_CAST(float, badmm_geometric_standard_from_natural_f64(rate));
 }
 
 /* Expectation parameters mu = grad A(lambda).
@@ -57,7 +62,7 @@ BADMM_INLINE double badmm_geometric_expectation_from_natural_f64(double rate)
 
 BADMM_INLINE float badmm_geometric_expectation_from_natural_f32(float rate)
 {
-    return (float)badmm_geometric_expectation_from_natural_f64(rate);
+    return BADMM_CAST(float, badmm_geometric_expectation_from_natural_f64(rate));
 }
 
 /* Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
@@ -71,7 +76,7 @@ BADMM_INLINE double badmm_geometric_natural_from_expectation_f64(double negative
 
 BADMM_INLINE float badmm_geometric_natural_from_expectation_f32(float negative_mean)
 {
-    return (float)badmm_geometric_natural_from_expectation_f64(negative_mean);
+    return BADMM_CAST(float, badmm_geometric_natural_from_expectation_f64(negative_mean));
 }
 
 /* Natural gradient grad_mu L.
@@ -80,13 +85,13 @@ BADMM_INLINE float badmm_geometric_natural_from_expectation_f32(float negative_m
  * Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu. */
 BADMM_INLINE double badmm_geometric_natural_gradient_f64(double mean, double gradient_mean)
 {
-    (void)mean;
+    BADMM_CAST(void, mean);
     return -gradient_mean;
 }
 
 BADMM_INLINE float badmm_geometric_natural_gradient_f32(float mean, float gradient_mean)
 {
-    (void)mean;
+    BADMM_CAST(void, mean);
     return -gradient_mean;
 }
 
@@ -102,11 +107,11 @@ BADMM_INLINE double badmm_geometric_log_density_f64(double theta, double rate)
 
 BADMM_INLINE float badmm_geometric_log_density_f32(float theta, float rate)
 {
-    return (float)badmm_geometric_log_density_f64(theta, rate);
+    return BADMM_CAST(float, badmm_geometric_log_density_f64(theta, rate));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_r*l_11
  * Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
  * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
@@ -119,7 +124,7 @@ BADMM_INLINE double badmm_geometric_whiten_f64(double natural_rate, double direc
 
 BADMM_INLINE float badmm_geometric_whiten_f32(float natural_rate, float direction_rate)
 {
-    return (float)badmm_geometric_whiten_f64(natural_rate, direction_rate);
+    return BADMM_CAST(float, badmm_geometric_whiten_f64(natural_rate, direction_rate));
 }
 
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
@@ -162,7 +167,7 @@ BADMM_INLINE double badmm_geometric_client_map_f64(double natural_global, double
 
 BADMM_INLINE float badmm_geometric_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -179,7 +184,7 @@ BADMM_INLINE double badmm_geometric_cavity_f64(double natural_global, double dua
 
 BADMM_INLINE float badmm_geometric_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -199,7 +204,7 @@ BADMM_INLINE double badmm_geometric_dual_update_f64(
 BADMM_INLINE float badmm_geometric_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -219,7 +224,7 @@ BADMM_INLINE double badmm_geometric_bregman_dual_update_f64(
 BADMM_INLINE float badmm_geometric_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -240,8 +245,8 @@ BADMM_INLINE double badmm_geometric_server_contribution_f64(
 BADMM_INLINE float badmm_geometric_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -276,8 +281,8 @@ BADMM_INLINE double badmm_geometric_contribution_change_f64(
 BADMM_INLINE float badmm_geometric_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -294,7 +299,7 @@ BADMM_INLINE double badmm_geometric_server_update_f64(double natural_prior, doub
 
 BADMM_INLINE float badmm_geometric_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -350,14 +355,15 @@ BADMM_INLINE void badmm_geometric_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_GEOMETRIC_H */

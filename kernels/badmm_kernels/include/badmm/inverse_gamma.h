@@ -16,6 +16,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: a, b
@@ -69,8 +74,8 @@ BADMM_INLINE void badmm_inverse_gamma_expectation_from_natural_f32(
 {
     double result_0, result_1;
     badmm_inverse_gamma_expectation_from_natural_f64(shape, scale, &result_0, &result_1);
-    *out_negative_mean_log = (float)result_0;
-    *out_negative_mean_reciprocal = (float)result_1;
+    *out_negative_mean_log = BADMM_CAST(float, result_0);
+    *out_negative_mean_reciprocal = BADMM_CAST(float, result_1);
 }
 
 /* Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
@@ -92,8 +97,8 @@ BADMM_INLINE void badmm_inverse_gamma_natural_from_expectation_f32(
     double result_0, result_1;
     badmm_inverse_gamma_natural_from_expectation_f64(negative_mean_log, negative_mean_reciprocal, &result_0,
         &result_1);
-    *out_shape = (float)result_0;
-    *out_scale = (float)result_1;
+    *out_shape = BADMM_CAST(float, result_0);
+    *out_scale = BADMM_CAST(float, result_1);
 }
 
 /* Natural gradient grad_mu L.
@@ -117,8 +122,8 @@ BADMM_INLINE void badmm_inverse_gamma_natural_gradient_f32(
 {
     double result_0, result_1;
     badmm_inverse_gamma_natural_gradient_f64(shape, scale, gradient_shape, gradient_scale, &result_0, &result_1);
-    *out_shape = (float)result_0;
-    *out_scale = (float)result_1;
+    *out_shape = BADMM_CAST(float, result_0);
+    *out_scale = BADMM_CAST(float, result_1);
 }
 
 /* Log-density log q(theta).
@@ -133,14 +138,14 @@ BADMM_INLINE double badmm_inverse_gamma_log_density_f64(double theta, double sha
 
 BADMM_INLINE float badmm_inverse_gamma_log_density_f32(float theta, float shape, float scale)
 {
-    return (float)badmm_inverse_gamma_log_density_f64(theta, shape, scale);
+    return BADMM_CAST(float, badmm_inverse_gamma_log_density_f64(theta, shape, scale));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_a*l_11 + d_b*l_21, d_b*l_22
- * Arguments: natural_shape (positive): a; natural_scale (positive): b; direction_shape (finite): d_a; direction_scale
- *     (finite): d_b.
+ * Arguments: natural_shape (positive): a; natural_scale (positive): b; direction_shape (finite): d_a;
+ *     direction_scale (finite): d_b.
  * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
 BADMM_INLINE void badmm_inverse_gamma_whiten_f64(
     double natural_shape, double natural_scale, double direction_shape, double direction_scale, double *out_shape,
@@ -165,8 +170,8 @@ BADMM_INLINE void badmm_inverse_gamma_whiten_f32(
     double result_0, result_1;
     badmm_inverse_gamma_whiten_f64(natural_shape, natural_scale, direction_shape, direction_scale, &result_0,
         &result_1);
-    *out_shape = (float)result_0;
-    *out_scale = (float)result_1;
+    *out_shape = BADMM_CAST(float, result_0);
+    *out_scale = BADMM_CAST(float, result_1);
 }
 
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
@@ -218,7 +223,7 @@ BADMM_INLINE double badmm_inverse_gamma_client_map_f64(
 
 BADMM_INLINE float badmm_inverse_gamma_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -235,7 +240,7 @@ BADMM_INLINE double badmm_inverse_gamma_cavity_f64(double natural_global, double
 
 BADMM_INLINE float badmm_inverse_gamma_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -255,7 +260,7 @@ BADMM_INLINE double badmm_inverse_gamma_dual_update_f64(
 BADMM_INLINE float badmm_inverse_gamma_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -275,7 +280,7 @@ BADMM_INLINE double badmm_inverse_gamma_bregman_dual_update_f64(
 BADMM_INLINE float badmm_inverse_gamma_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -296,8 +301,8 @@ BADMM_INLINE double badmm_inverse_gamma_server_contribution_f64(
 BADMM_INLINE float badmm_inverse_gamma_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -332,8 +337,8 @@ BADMM_INLINE double badmm_inverse_gamma_contribution_change_f64(
 BADMM_INLINE float badmm_inverse_gamma_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -350,7 +355,7 @@ BADMM_INLINE double badmm_inverse_gamma_server_update_f64(double natural_prior, 
 
 BADMM_INLINE float badmm_inverse_gamma_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -407,14 +412,15 @@ BADMM_INLINE void badmm_inverse_gamma_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_INVERSE_GAMMA_H */

@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: l/m**2, l
@@ -136,11 +141,11 @@ BADMM_INLINE double badmm_inverse_gaussian_log_density_f64(double theta, double 
 
 BADMM_INLINE float badmm_inverse_gaussian_log_density_f32(float theta, float shape_over_square_mean, float shape)
 {
-    return (float)badmm_inverse_gaussian_log_density_f64(theta, shape_over_square_mean, shape);
+    return BADMM_CAST(float, badmm_inverse_gaussian_log_density_f64(theta, shape_over_square_mean, shape));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_a*l_11 + d_b*l_21, d_b*l_22
  * Arguments: natural_shape_over_square_mean (positive): a; natural_shape (positive): b;
  *     direction_shape_over_square_mean (finite): d_a; direction_shape (finite): d_b.
@@ -215,7 +220,7 @@ BADMM_INLINE double badmm_inverse_gaussian_client_map_f64(
 
 BADMM_INLINE float badmm_inverse_gaussian_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -232,7 +237,7 @@ BADMM_INLINE double badmm_inverse_gaussian_cavity_f64(double natural_global, dou
 
 BADMM_INLINE float badmm_inverse_gaussian_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -252,7 +257,7 @@ BADMM_INLINE double badmm_inverse_gaussian_dual_update_f64(
 BADMM_INLINE float badmm_inverse_gaussian_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -272,7 +277,7 @@ BADMM_INLINE double badmm_inverse_gaussian_bregman_dual_update_f64(
 BADMM_INLINE float badmm_inverse_gaussian_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -293,8 +298,8 @@ BADMM_INLINE double badmm_inverse_gaussian_server_contribution_f64(
 BADMM_INLINE float badmm_inverse_gaussian_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -329,8 +334,8 @@ BADMM_INLINE double badmm_inverse_gaussian_contribution_change_f64(
 BADMM_INLINE float badmm_inverse_gaussian_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -347,7 +352,7 @@ BADMM_INLINE double badmm_inverse_gaussian_server_update_f64(double natural_prio
 
 BADMM_INLINE float badmm_inverse_gaussian_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -405,14 +410,15 @@ BADMM_INLINE void badmm_inverse_gaussian_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_INVERSE_GAUSSIAN_H */

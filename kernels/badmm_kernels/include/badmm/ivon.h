@@ -22,12 +22,17 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* The bits of a number. */
 BADMM_INLINE unsigned long long badmm_bits_f64(double value)
 {
 #if defined(__CUDA_ARCH__)
-    return (unsigned long long)__double_as_longlong(value);
+    return BADMM_CAST(unsigned long long, __double_as_longlong(value));
 #else
     unsigned long long result;
     memcpy(&result, &value, sizeof result);
@@ -50,7 +55,7 @@ BADMM_INLINE unsigned int badmm_bits_f32(float value)
 BADMM_INLINE double badmm_from_bits_f64(unsigned long long value)
 {
 #if defined(__CUDA_ARCH__)
-    return __longlong_as_double((long long)value);
+    return __longlong_as_double(BADMM_CAST(long long, value));
 #else
     double result;
     memcpy(&result, &value, sizeof result);
@@ -140,11 +145,12 @@ BADMM_INLINE void badmm_ivon_normals_f64(
     const unsigned long long p1_9 = (c2_8 & 0xFFFFFFFFull) * 0xCD9E8D57ull;
     const unsigned long long c0_9 = ((p1_9 >> 32ull) ^ p1_8) ^ k0_8;
     const unsigned long long c2_9 = ((p0_9 >> 32ull) ^ p0_8) ^ k1_8;
-    const unsigned long long word_0 = (unsigned long long)(((c0_9 & 0xFFFFFFFFull) << 32ull) ^ (p1_9 &
+    const unsigned long long word_0 = BADMM_CAST(unsigned long long, ((c0_9 & 0xFFFFFFFFull) << 32ull) ^ (p1_9 &
         0xFFFFFFFFull));
-    const unsigned long long word_1 = (unsigned long long)(((c2_9 & 0xFFFFFFFFull) << 32ull) ^ (p0_9 &
+    const unsigned long long word_1 = BADMM_CAST(unsigned long long, ((c2_9 & 0xFFFFFFFFull) << 32ull) ^ (p0_9 &
         0xFFFFFFFFull));
-    const double u_0 = fma((double)(long long)(word_0 >> 1ull), 1.0842021724855044e-19, 5.421010862427522e-20);
+    const double u_0 = fma(BADMM_CAST(double, BADMM_CAST(long long, word_0 >> 1ull)), 1.0842021724855044e-19,
+        5.421010862427522e-20);
     const unsigned long long b_0 = badmm_bits_f64(u_0);
     const unsigned long long k_0 = (0x3FF6A09E667F3BCDull - b_0) >> 52ull;
     const double f_0 = badmm_from_bits_f64(b_0 + (k_0 << 52ull)) - 1.0;
@@ -169,9 +175,10 @@ BADMM_INLINE void badmm_ivon_normals_f64(
     const double l_18 = fma(l_17, f_0, -0.6666666666666707);
     const double l_19 = fma(l_18, f_0, 1.0);
     const double l_20 = fma(l_19, f_0, -2.0);
-    const double t_0 = fma(f_0, l_20, (double)(long long)k_0 * 1.3862943611198906);
+    const double t_0 = fma(f_0, l_20, BADMM_CAST(double, BADMM_CAST(long long, k_0)) * 1.3862943611198906);
     const double r_0 = sqrt(t_0);
-    const double y_0 = fma((double)(long long)(word_1 << 2ull), 1.3552527156068805e-20, 2.710505431213761e-20);
+    const double y_0 = fma(BADMM_CAST(double, BADMM_CAST(long long, word_1 << 2ull)), 1.3552527156068805e-20,
+        2.710505431213761e-20);
     const double z_0 = y_0 * y_0;
     const double s_0 = fma(-0.7116358090781666, z_0, 3.8197881201632113);
     const double s_1 = fma(s_0, z_0, -15.094640403891546);
@@ -189,8 +196,8 @@ BADMM_INLINE void badmm_ivon_normals_f64(
     const double c_6 = fma(c_5, z_0, -19.739208802178716);
     const double c_7 = fma(c_6, z_0, 1.0);
     const double sin_0 = y_0 * s_6;
-    const double turned_0 = (((double)(long long)word_1 < 0.0) ? -c_7 : c_7);
-    const double other_0 = (double)(long long)(word_1 << 1ull);
+    const double turned_0 = ((BADMM_CAST(double, BADMM_CAST(long long, word_1)) < 0.0) ? -c_7 : c_7);
+    const double other_0 = BADMM_CAST(double, BADMM_CAST(long long, word_1 << 1ull));
     const double e_0 = r_0 * ((other_0 < 0.0) ? sin_0 : turned_0);
     const double e_1 = r_0 * ((other_0 < 0.0) ? turned_0 : sin_0);
     out[0] = e_0;
@@ -264,11 +271,11 @@ BADMM_INLINE void badmm_ivon_normals_f32(
     const unsigned long long p1_9 = (c2_8 & 0xFFFFFFFFull) * 0xCD9E8D57ull;
     const unsigned long long c0_9 = ((p1_9 >> 32ull) ^ p1_8) ^ k0_8;
     const unsigned long long c2_9 = ((p0_9 >> 32ull) ^ p0_8) ^ k1_8;
-    const unsigned int word_0 = (unsigned int)(c0_9 & 0xFFFFFFFFull);
-    const unsigned int word_1 = (unsigned int)(p1_9 & 0xFFFFFFFFull);
-    const unsigned int word_2 = (unsigned int)(c2_9 & 0xFFFFFFFFull);
-    const unsigned int word_3 = (unsigned int)(p0_9 & 0xFFFFFFFFull);
-    const float u_0 = fmaf((float)(int)(word_0 >> 1u), 4.656613e-10f, 2.3283064e-10f);
+    const unsigned int word_0 = BADMM_CAST(unsigned int, c0_9 & 0xFFFFFFFFull);
+    const unsigned int word_1 = BADMM_CAST(unsigned int, p1_9 & 0xFFFFFFFFull);
+    const unsigned int word_2 = BADMM_CAST(unsigned int, c2_9 & 0xFFFFFFFFull);
+    const unsigned int word_3 = BADMM_CAST(unsigned int, p0_9 & 0xFFFFFFFFull);
+    const float u_0 = fmaf(BADMM_CAST(float, BADMM_CAST(int, word_0 >> 1u)), 4.656613e-10f, 2.3283064e-10f);
     const unsigned int b_0 = badmm_bits_f32(u_0);
     const unsigned int k_0 = (0x3FB504F3u - b_0) >> 23u;
     const float f_0 = badmm_from_bits_f32(b_0 + (k_0 << 23u)) - 1.0f;
@@ -281,9 +288,9 @@ BADMM_INLINE void badmm_ivon_normals_f32(
     const float l_6 = fmaf(l_5, f_0, -0.6666669f);
     const float l_7 = fmaf(l_6, f_0, 0.99999976f);
     const float l_8 = fmaf(l_7, f_0, -2.0f);
-    const float t_0 = fmaf(f_0, l_8, (float)(int)k_0 * 1.3862944f);
+    const float t_0 = fmaf(f_0, l_8, BADMM_CAST(float, BADMM_CAST(int, k_0)) * 1.3862944f);
     const float r_0 = sqrtf(t_0);
-    const float y_0 = fmaf((float)(int)(word_1 << 2u), 5.820766e-11f, 1.1641532e-10f);
+    const float y_0 = fmaf(BADMM_CAST(float, BADMM_CAST(int, word_1 << 2u)), 5.820766e-11f, 1.1641532e-10f);
     const float z_0 = y_0 * y_0;
     const float s_0 = fmaf(-75.40161f, z_0, 81.592545f);
     const float s_1 = fmaf(s_0, z_0, -41.341663f);
@@ -293,11 +300,11 @@ BADMM_INLINE void badmm_ivon_normals_f32(
     const float c_2 = fmaf(c_1, z_0, -19.739208f);
     const float c_3 = fmaf(c_2, z_0, 1.0f);
     const float sin_0 = y_0 * s_2;
-    const float turned_0 = (((float)(int)word_1 < 0.0f) ? -c_3 : c_3);
-    const float other_0 = (float)(int)(word_1 << 1u);
+    const float turned_0 = ((BADMM_CAST(float, BADMM_CAST(int, word_1)) < 0.0f) ? -c_3 : c_3);
+    const float other_0 = BADMM_CAST(float, BADMM_CAST(int, word_1 << 1u));
     const float e_0 = r_0 * ((other_0 < 0.0f) ? sin_0 : turned_0);
     const float e_1 = r_0 * ((other_0 < 0.0f) ? turned_0 : sin_0);
-    const float u_1 = fmaf((float)(int)(word_2 >> 1u), 4.656613e-10f, 2.3283064e-10f);
+    const float u_1 = fmaf(BADMM_CAST(float, BADMM_CAST(int, word_2 >> 1u)), 4.656613e-10f, 2.3283064e-10f);
     const unsigned int b_1 = badmm_bits_f32(u_1);
     const unsigned int k_1 = (0x3FB504F3u - b_1) >> 23u;
     const float f_1 = badmm_from_bits_f32(b_1 + (k_1 << 23u)) - 1.0f;
@@ -310,9 +317,9 @@ BADMM_INLINE void badmm_ivon_normals_f32(
     const float l_15 = fmaf(l_14, f_1, -0.6666669f);
     const float l_16 = fmaf(l_15, f_1, 0.99999976f);
     const float l_17 = fmaf(l_16, f_1, -2.0f);
-    const float t_1 = fmaf(f_1, l_17, (float)(int)k_1 * 1.3862944f);
+    const float t_1 = fmaf(f_1, l_17, BADMM_CAST(float, BADMM_CAST(int, k_1)) * 1.3862944f);
     const float r_1 = sqrtf(t_1);
-    const float y_1 = fmaf((float)(int)(word_3 << 2u), 5.820766e-11f, 1.1641532e-10f);
+    const float y_1 = fmaf(BADMM_CAST(float, BADMM_CAST(int, word_3 << 2u)), 5.820766e-11f, 1.1641532e-10f);
     const float z_1 = y_1 * y_1;
     const float s_3 = fmaf(-75.40161f, z_1, 81.592545f);
     const float s_4 = fmaf(s_3, z_1, -41.341663f);
@@ -322,8 +329,8 @@ BADMM_INLINE void badmm_ivon_normals_f32(
     const float c_6 = fmaf(c_5, z_1, -19.739208f);
     const float c_7 = fmaf(c_6, z_1, 1.0f);
     const float sin_1 = y_1 * s_5;
-    const float turned_1 = (((float)(int)word_3 < 0.0f) ? -c_7 : c_7);
-    const float other_1 = (float)(int)(word_3 << 1u);
+    const float turned_1 = ((BADMM_CAST(float, BADMM_CAST(int, word_3)) < 0.0f) ? -c_7 : c_7);
+    const float other_1 = BADMM_CAST(float, BADMM_CAST(int, word_3 << 1u));
     const float e_2 = r_1 * ((other_1 < 0.0f) ? sin_1 : turned_1);
     const float e_3 = r_1 * ((other_1 < 0.0f) ? turned_1 : sin_1);
     out[0] = e_0;
@@ -333,8 +340,8 @@ BADMM_INLINE void badmm_ivon_normals_f32(
 }
 
 /* The standard normal of one coordinate; many are drawn faster by whole blocks.
- * Formula: coordinates come in tiles of 128 (float) or 64 (double); number j of the tile's block l is coordinate 32 j
- *     + l.
+ * Formula: coordinates come in tiles of 128 (float) or 64 (double); number j of the tile's block l is coordinate 32
+ *     j + l.
  * Source: Salmon et al., SC 2011 (Philox 4x32-10); Box & Muller 1958. */
 BADMM_INLINE double badmm_ivon_normal_f64(
     unsigned long long seed, unsigned long long step, unsigned long long coordinate)
@@ -367,7 +374,7 @@ BADMM_INLINE double badmm_ivon_sample_f64(double mean, double precision, double 
 
 BADMM_INLINE float badmm_ivon_sample_f32(float mean, float precision, float noise, double ess)
 {
-    const float inverse_root_ess = (float)(1.0 / sqrt(ess));
+    const float inverse_root_ess = BADMM_CAST(float, 1.0 / sqrt(ess));
     return fmaf(noise, inverse_root_ess / sqrtf(precision), mean);
 }
 
@@ -418,13 +425,13 @@ BADMM_INLINE void badmm_ivon_update_f32(
     float noise, double ess, double lr, double beta1, double beta2, double debias, double clip, float *out_mean,
     float *out_precision, float *out_momentum)
 {
-    const float root_ess = (float)(sqrt(ess));
-    const float keep = (float)beta1;
-    const float enter = (float)(1.0 - beta1);
-    const float gain = (float)(1.0 - beta2);
-    const float unbias = (float)(1.0 / debias);
-    const float rate = (float)lr;
-    const float radius = (float)clip;
+    const float root_ess = BADMM_CAST(float, sqrt(ess));
+    const float keep = BADMM_CAST(float, beta1);
+    const float enter = BADMM_CAST(float, 1.0 - beta1);
+    const float gain = BADMM_CAST(float, 1.0 - beta2);
+    const float unbias = BADMM_CAST(float, 1.0 / debias);
+    const float rate = BADMM_CAST(float, lr);
+    const float radius = BADMM_CAST(float, clip);
     const float curvature = fmaf((noise * gradient) * root_ess, sqrtf(precision), cavity_precision);
     const float w = gain * (curvature - precision);
     const float s_new = fmaf(w, ((0.5f * w) / precision) + 1.0f, precision);
@@ -489,14 +496,14 @@ BADMM_INLINE void badmm_ivon_update_sample_f32(
     float noise, float next_noise, double ess, double lr, double beta1, double beta2, double debias, double clip,
     float *out_mean, float *out_precision, float *out_momentum, float *out_sample)
 {
-    const float root_ess = (float)(sqrt(ess));
-    const float keep = (float)beta1;
-    const float enter = (float)(1.0 - beta1);
-    const float gain = (float)(1.0 - beta2);
-    const float unbias = (float)(1.0 / debias);
-    const float rate = (float)lr;
-    const float radius = (float)clip;
-    const float inverse_root_ess = (float)(1.0 / sqrt(ess));
+    const float root_ess = BADMM_CAST(float, sqrt(ess));
+    const float keep = BADMM_CAST(float, beta1);
+    const float enter = BADMM_CAST(float, 1.0 - beta1);
+    const float gain = BADMM_CAST(float, 1.0 - beta2);
+    const float unbias = BADMM_CAST(float, 1.0 / debias);
+    const float rate = BADMM_CAST(float, lr);
+    const float radius = BADMM_CAST(float, clip);
+    const float inverse_root_ess = BADMM_CAST(float, 1.0 / sqrt(ess));
     const float curvature = fmaf((noise * gradient) * root_ess, sqrtf(precision), cavity_precision);
     const float w = gain * (curvature - precision);
     const float s_new = fmaf(w, ((0.5f * w) / precision) + 1.0f, precision);
@@ -583,14 +590,14 @@ BADMM_INLINE void badmm_ivon_update_averaged_f32(
     float cavity_precision_mean, float cavity_precision, double samples, double ess, double lr, double beta1,
     double beta2, double debias, double clip, float *out_mean, float *out_precision, float *out_momentum)
 {
-    const float share = (float)(1.0 / samples);
-    const float root_ess = (float)(sqrt(ess));
-    const float keep = (float)beta1;
-    const float enter = (float)(1.0 - beta1);
-    const float gain = (float)(1.0 - beta2);
-    const float unbias = (float)(1.0 / debias);
-    const float rate = (float)lr;
-    const float radius = (float)clip;
+    const float share = BADMM_CAST(float, 1.0 / samples);
+    const float root_ess = BADMM_CAST(float, sqrt(ess));
+    const float keep = BADMM_CAST(float, beta1);
+    const float enter = BADMM_CAST(float, 1.0 - beta1);
+    const float gain = BADMM_CAST(float, 1.0 - beta2);
+    const float unbias = BADMM_CAST(float, 1.0 / debias);
+    const float rate = BADMM_CAST(float, lr);
+    const float radius = BADMM_CAST(float, clip);
     const float g = share * total_gradient;
     const float curvature = fmaf((root_ess * sqrtf(precision)) * share, total_price, cavity_precision);
     const float w = gain * (curvature - precision);
@@ -672,13 +679,13 @@ BADMM_INLINE void badmm_ivon_update_averaged_squares_f32(
     float cavity_precision_mean, float cavity_precision, double samples, double lr, double beta1, double beta2,
     double debias, double clip, float *out_mean, float *out_precision, float *out_momentum)
 {
-    const float share = (float)(1.0 / samples);
-    const float keep = (float)beta1;
-    const float enter = (float)(1.0 - beta1);
-    const float gain = (float)(1.0 - beta2);
-    const float unbias = (float)(1.0 / debias);
-    const float rate = (float)lr;
-    const float radius = (float)clip;
+    const float share = BADMM_CAST(float, 1.0 / samples);
+    const float keep = BADMM_CAST(float, beta1);
+    const float enter = BADMM_CAST(float, 1.0 - beta1);
+    const float gain = BADMM_CAST(float, 1.0 - beta2);
+    const float unbias = BADMM_CAST(float, 1.0 / debias);
+    const float rate = BADMM_CAST(float, lr);
+    const float radius = BADMM_CAST(float, clip);
     const float g = share * total_gradient;
     const float curvature = fmaf(share, total_square, cavity_precision);
     const float w = gain * (curvature - precision);
@@ -694,5 +701,6 @@ BADMM_INLINE void badmm_ivon_update_averaged_squares_f32(
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_IVON_H */

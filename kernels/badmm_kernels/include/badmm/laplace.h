@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: 1/s
@@ -25,13 +30,13 @@
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_laplace_natural_from_standard_f64(double scale, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return 1.0 / scale;
 }
 
 BADMM_INLINE float badmm_laplace_natural_from_standard_f32(float scale, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return 1.0f / scale;
 }
 
@@ -42,13 +47,13 @@ BADMM_INLINE float badmm_laplace_natural_from_standard_f32(float scale, double l
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_laplace_standard_from_natural_f64(double rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return 1.0 / rate;
 }
 
 BADMM_INLINE float badmm_laplace_standard_from_natural_f32(float rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return 1.0f / rate;
 }
 
@@ -59,14 +64,14 @@ BADMM_INLINE float badmm_laplace_standard_from_natural_f32(float rate, double lo
  * Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A. */
 BADMM_INLINE double badmm_laplace_expectation_from_natural_f64(double rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     const double s = 1.0 / rate;
     return -s;
 }
 
 BADMM_INLINE float badmm_laplace_expectation_from_natural_f32(float rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     const float s = 1.0f / rate;
     return -s;
 }
@@ -78,13 +83,13 @@ BADMM_INLINE float badmm_laplace_expectation_from_natural_f32(float rate, double
  * Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A. */
 BADMM_INLINE double badmm_laplace_natural_from_expectation_f64(double negative_mean_deviation, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return -1.0 / negative_mean_deviation;
 }
 
 BADMM_INLINE float badmm_laplace_natural_from_expectation_f32(float negative_mean_deviation, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return -1.0f / negative_mean_deviation;
 }
 
@@ -95,15 +100,15 @@ BADMM_INLINE float badmm_laplace_natural_from_expectation_f32(float negative_mea
  * Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu. */
 BADMM_INLINE double badmm_laplace_natural_gradient_f64(double scale, double gradient_scale, double location)
 {
-    (void)scale;
-    (void)location;
+    BADMM_CAST(void, scale);
+    BADMM_CAST(void, location);
     return -gradient_scale;
 }
 
 BADMM_INLINE float badmm_laplace_natural_gradient_f32(float scale, float gradient_scale, double location)
 {
-    (void)scale;
-    (void)location;
+    BADMM_CAST(void, scale);
+    BADMM_CAST(void, location);
     return -gradient_scale;
 }
 
@@ -121,18 +126,18 @@ BADMM_INLINE double badmm_laplace_log_density_f64(double theta, double rate, dou
 
 BADMM_INLINE float badmm_laplace_log_density_f32(float theta, float rate, double location)
 {
-    return (float)badmm_laplace_log_density_f64(theta, rate, location);
+    return BADMM_CAST(float, badmm_laplace_log_density_f64(theta, rate, location));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_r*l_11
  * Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
  *  location: real, of every row.
  * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
 BADMM_INLINE double badmm_laplace_whiten_f64(double natural_rate, double direction_rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     const double s = 1.0 / natural_rate;
     const double l_11 = s;
     return direction_rate * l_11;
@@ -140,7 +145,7 @@ BADMM_INLINE double badmm_laplace_whiten_f64(double natural_rate, double directi
 
 BADMM_INLINE float badmm_laplace_whiten_f32(float natural_rate, float direction_rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     const float s = 1.0f / natural_rate;
     const float l_11 = s;
     return direction_rate * l_11;
@@ -153,7 +158,7 @@ BADMM_INLINE float badmm_laplace_whiten_f32(float natural_rate, float direction_
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_laplace_log_partition_term(double rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return -log(rate);
 }
 
@@ -164,7 +169,7 @@ BADMM_INLINE double badmm_laplace_log_partition_term(double rate, double locatio
  * Source: H = A - <lambda, mu> - E[log b]. */
 BADMM_INLINE double badmm_laplace_entropy_term(double rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     return 1.6931471805599454 - log(rate);
 }
 
@@ -175,7 +180,7 @@ BADMM_INLINE double badmm_laplace_entropy_term(double rate, double location)
  * Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form. */
 BADMM_INLINE double badmm_laplace_kl_term(double natural_q_rate, double natural_p_rate, double location)
 {
-    (void)location;
+    BADMM_CAST(void, location);
     const double t_0 = 1.0 / natural_q_rate;
     return badmm_ratio_divergence(t_0 * (natural_p_rate - natural_q_rate), natural_p_rate * t_0);
 }
@@ -193,7 +198,7 @@ BADMM_INLINE double badmm_laplace_client_map_f64(double natural_global, double d
 
 BADMM_INLINE float badmm_laplace_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -210,7 +215,7 @@ BADMM_INLINE double badmm_laplace_cavity_f64(double natural_global, double dual,
 
 BADMM_INLINE float badmm_laplace_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -230,7 +235,7 @@ BADMM_INLINE double badmm_laplace_dual_update_f64(
 BADMM_INLINE float badmm_laplace_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -250,7 +255,7 @@ BADMM_INLINE double badmm_laplace_bregman_dual_update_f64(
 BADMM_INLINE float badmm_laplace_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -271,8 +276,8 @@ BADMM_INLINE double badmm_laplace_server_contribution_f64(
 BADMM_INLINE float badmm_laplace_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -307,8 +312,8 @@ BADMM_INLINE double badmm_laplace_contribution_change_f64(
 BADMM_INLINE float badmm_laplace_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -325,7 +330,7 @@ BADMM_INLINE double badmm_laplace_server_update_f64(double natural_prior, double
 
 BADMM_INLINE float badmm_laplace_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -381,14 +386,15 @@ BADMM_INLINE void badmm_laplace_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LAPLACE_H */

@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: S*m, S
@@ -134,11 +139,11 @@ BADMM_INLINE double badmm_log_normal_log_density_f64(double theta, double precis
 
 BADMM_INLINE float badmm_log_normal_log_density_f32(float theta, float precision_mean_log, float precision_log)
 {
-    return (float)badmm_log_normal_log_density_f64(theta, precision_mean_log, precision_log);
+    return BADMM_CAST(float, badmm_log_normal_log_density_f64(theta, precision_mean_log, precision_log));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_S*l_21 + d_xi*l_11, d_S*l_22
  * Arguments: natural_precision_mean_log (finite): xi; natural_precision_log (positive): S;
  *     direction_precision_mean_log (finite): d_xi; direction_precision_log (finite): d_S.
@@ -216,7 +221,7 @@ BADMM_INLINE double badmm_log_normal_client_map_f64(double natural_global, doubl
 
 BADMM_INLINE float badmm_log_normal_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -233,7 +238,7 @@ BADMM_INLINE double badmm_log_normal_cavity_f64(double natural_global, double du
 
 BADMM_INLINE float badmm_log_normal_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -253,7 +258,7 @@ BADMM_INLINE double badmm_log_normal_dual_update_f64(
 BADMM_INLINE float badmm_log_normal_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -273,7 +278,7 @@ BADMM_INLINE double badmm_log_normal_bregman_dual_update_f64(
 BADMM_INLINE float badmm_log_normal_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -294,8 +299,8 @@ BADMM_INLINE double badmm_log_normal_server_contribution_f64(
 BADMM_INLINE float badmm_log_normal_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -330,8 +335,8 @@ BADMM_INLINE double badmm_log_normal_contribution_change_f64(
 BADMM_INLINE float badmm_log_normal_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -348,7 +353,7 @@ BADMM_INLINE double badmm_log_normal_server_update_f64(double natural_prior, dou
 
 BADMM_INLINE float badmm_log_normal_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -404,14 +409,15 @@ BADMM_INLINE void badmm_log_normal_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LOG_NORMAL_H */

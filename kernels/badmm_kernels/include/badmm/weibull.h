@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: s**(-k)
@@ -31,7 +36,7 @@ BADMM_INLINE double badmm_weibull_natural_from_standard_f64(double scale, double
 
 BADMM_INLINE float badmm_weibull_natural_from_standard_f32(float scale, double shape)
 {
-    return (float)badmm_weibull_natural_from_standard_f64(scale, shape);
+    return BADMM_CAST(float, badmm_weibull_natural_from_standard_f64(scale, shape));
 }
 
 /* Standard parameters of lambda.
@@ -47,7 +52,7 @@ BADMM_INLINE double badmm_weibull_standard_from_natural_f64(double rate, double 
 
 BADMM_INLINE float badmm_weibull_standard_from_natural_f32(float rate, double shape)
 {
-    return (float)badmm_weibull_standard_from_natural_f64(rate, shape);
+    return BADMM_CAST(float, badmm_weibull_standard_from_natural_f64(rate, shape));
 }
 
 /* Expectation parameters mu = grad A(lambda).
@@ -65,7 +70,7 @@ BADMM_INLINE double badmm_weibull_expectation_from_natural_f64(double rate, doub
 
 BADMM_INLINE float badmm_weibull_expectation_from_natural_f32(float rate, double shape)
 {
-    return (float)badmm_weibull_expectation_from_natural_f64(rate, shape);
+    return BADMM_CAST(float, badmm_weibull_expectation_from_natural_f64(rate, shape));
 }
 
 /* Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
@@ -75,13 +80,13 @@ BADMM_INLINE float badmm_weibull_expectation_from_natural_f32(float rate, double
  * Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A. */
 BADMM_INLINE double badmm_weibull_natural_from_expectation_f64(double negative_mean_power, double shape)
 {
-    (void)shape;
+    BADMM_CAST(void, shape);
     return -1.0 / negative_mean_power;
 }
 
 BADMM_INLINE float badmm_weibull_natural_from_expectation_f32(float negative_mean_power, double shape)
 {
-    (void)shape;
+    BADMM_CAST(void, shape);
     return -1.0f / negative_mean_power;
 }
 
@@ -99,7 +104,7 @@ BADMM_INLINE double badmm_weibull_natural_gradient_f64(double scale, double grad
 
 BADMM_INLINE float badmm_weibull_natural_gradient_f32(float scale, float gradient_scale, double shape)
 {
-    return (float)badmm_weibull_natural_gradient_f64(scale, gradient_scale, shape);
+    return BADMM_CAST(float, badmm_weibull_natural_gradient_f64(scale, gradient_scale, shape));
 }
 
 /* Log-density log q(theta).
@@ -120,11 +125,11 @@ BADMM_INLINE double badmm_weibull_log_density_f64(double theta, double rate, dou
 
 BADMM_INLINE float badmm_weibull_log_density_f32(float theta, float rate, double shape)
 {
-    return (float)badmm_weibull_log_density_f64(theta, rate, shape);
+    return BADMM_CAST(float, badmm_weibull_log_density_f64(theta, rate, shape));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_r*l_11
  * Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
  *  shape: positive, of every row.
@@ -140,7 +145,7 @@ BADMM_INLINE double badmm_weibull_whiten_f64(double natural_rate, double directi
 
 BADMM_INLINE float badmm_weibull_whiten_f32(float natural_rate, float direction_rate, double shape)
 {
-    return (float)badmm_weibull_whiten_f64(natural_rate, direction_rate, shape);
+    return BADMM_CAST(float, badmm_weibull_whiten_f64(natural_rate, direction_rate, shape));
 }
 
 /* Log-partition A(lambda). This is one term: sum over coordinates, in double.
@@ -150,7 +155,7 @@ BADMM_INLINE float badmm_weibull_whiten_f32(float natural_rate, float direction_
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_weibull_log_partition_term(double rate, double shape)
 {
-    (void)shape;
+    BADMM_CAST(void, shape);
     return -log(rate);
 }
 
@@ -174,7 +179,7 @@ BADMM_INLINE double badmm_weibull_entropy_term(double rate, double shape)
  * Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form. */
 BADMM_INLINE double badmm_weibull_kl_term(double natural_q_rate, double natural_p_rate, double shape)
 {
-    (void)shape;
+    BADMM_CAST(void, shape);
     const double t_0 = 1.0 / natural_q_rate;
     return badmm_ratio_divergence(t_0 * (natural_p_rate - natural_q_rate), natural_p_rate * t_0);
 }
@@ -192,7 +197,7 @@ BADMM_INLINE double badmm_weibull_client_map_f64(double natural_global, double d
 
 BADMM_INLINE float badmm_weibull_client_map_f32(float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -209,7 +214,7 @@ BADMM_INLINE double badmm_weibull_cavity_f64(double natural_global, double dual,
 
 BADMM_INLINE float badmm_weibull_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -229,7 +234,7 @@ BADMM_INLINE double badmm_weibull_dual_update_f64(
 BADMM_INLINE float badmm_weibull_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -249,7 +254,7 @@ BADMM_INLINE double badmm_weibull_bregman_dual_update_f64(
 BADMM_INLINE float badmm_weibull_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -270,8 +275,8 @@ BADMM_INLINE double badmm_weibull_server_contribution_f64(
 BADMM_INLINE float badmm_weibull_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -306,8 +311,8 @@ BADMM_INLINE double badmm_weibull_contribution_change_f64(
 BADMM_INLINE float badmm_weibull_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -324,7 +329,7 @@ BADMM_INLINE double badmm_weibull_server_update_f64(double natural_prior, double
 
 BADMM_INLINE float badmm_weibull_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -380,14 +385,15 @@ BADMM_INLINE void badmm_weibull_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_WEIBULL_H */

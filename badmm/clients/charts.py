@@ -150,7 +150,8 @@ class NaturalChart(LocalChart):
         columns = [
             tuple(slot if i == j else np.zeros_like(slot) for i, slot in enumerate(slots)) for j in range(len(slots))
         ]
-        return np.stack([np.stack(self.family.ns.whiten(at.natural, column, **self.family.fixed)) for column in columns])
+        ns, fixed = self.family.ns, self.family.fixed
+        return np.stack([np.stack(ns.whiten(at.natural, column, **fixed)) for column in columns])
 
     def distribution(self, x: Array) -> Distribution | None:
         """The distribution at the origin's coordinates plus x; None where that leaves the number range."""

@@ -129,7 +129,8 @@ class Factorised(Distribution):
         """The moments found, and the others' where a tail is too heavy for quadrature."""
         if None not in found:
             return np.array(found)
-        return np.array([value if value is not None else other for value, other in zip(found, otherwise(), strict=True)])
+        both = zip(found, otherwise(), strict=True)
+        return np.array([other if value is None else value for value, other in both])
 
     def _raw_moment(self, power: int) -> Array:
         """E[θᵏ] = exp(A(λ + k δ) − A(λ)) with θ = exp⟨δ, T⟩; infinite where λ + k δ is no member of the family."""

@@ -38,7 +38,8 @@ class FactorisingFamily(Family):
 
     def posterior(self, natural: Natural) -> Distribution:
         """The distribution with natural parameter λ; raises `ValueError` outside the domain."""
-        return distribution_class(self.ns).of(*arrays(self.ns.standard_from_natural(*natural, **self.fixed)), **self.fixed)
+        standard = arrays(self.ns.standard_from_natural(*natural, **self.fixed))
+        return distribution_class(self.ns).of(*standard, **self.fixed)
 
     def in_domain(self, natural: Natural) -> bool:
         """Whether every slot is finite and in its domain."""

@@ -96,6 +96,12 @@ class Inversion:
         """Panels' ends, ascending."""
         return panels(self._log, self.mode)
 
+    def _rule(self, start: Array, end: Array) -> tuple[Array, Array]:
+        """Nodes (n, 10) between start and end, and weight · density there."""
+        half = 0.5 * (end - start)
+        u = (start + half)[:, None] + half[:, None] * NODES
+        return u, half[:, None] * WEIGHTS * self.density(u)
+
     @cached_property
     def _panels(self) -> tuple[Array, Array]:
         return self._rule(self.edges[:-1], self.edges[1:])

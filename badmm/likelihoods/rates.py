@@ -1,4 +1,4 @@
-"""Losses that are linear in the statistics of a family, to which they are conjugate: rates, variances, probabilities."""
+"""Losses that are linear in the statistics of a family, and so conjugate to it: rates, variances, probabilities."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bregman divergences f(p) − f(q) − f′(q)(p − q) of convex functions, without the cancellation near p = q.
 
-For near arguments the divergence is (p − q)² ∫₀¹ (1 − s) f″(q + s(p − q)) ds, a sum of positive terms by Gauss–Legendre;
-for far ones its definition. A log-partition that is such a function of one parameter has it as its KL.
+For near arguments the divergence is (p − q)² ∫₀¹ (1 − s) f″(q + s(p − q)) ds, a sum of positive terms by
+Gauss–Legendre; for far ones its definition. A log-partition that is such a function of one parameter has it as its KL.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ BREGMAN: dict[Any, Convex] = {
     escape_bregman: Convex(log_one_minus_exp, lambda x: bernoulli(x) / x, -1),
     exp_bregman: Convex(sp.exp, sp.exp),
 }
-"""By the function of (p, q): the function whose divergence it is. Later ones are looked for in what earlier ones leave."""
+"""By the function of (p, q): the function whose divergence it is; each is looked for in what those before it leave."""
 
 
 def _num(value: Any) -> Lit:

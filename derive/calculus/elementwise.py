@@ -108,7 +108,9 @@ class Calculus:
         composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
         if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
             return composed
-        return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e)) if not e.has(sp.exp) else simplified(e)) for m in composed)
+        return tuple(
+            m.applyfunc(lambda e: simplified(e) if e.has(sp.exp) else sp.expand(sp.simplify(e))) for m in composed
+        )
 
     @cached_property
     def fisher(self) -> sp.Matrix:

@@ -4,7 +4,7 @@ import sympy as sp
 
 from ..calculus.family import Family, Slot
 
-theta, a, b, m, l = sp.symbols("theta a b m l", positive=True)  # noqa: E741
+theta, a, b, m, l = sp.symbols("theta a b m l", positive=True)
 mu1, mu2 = sp.symbols("mu1 mu2", negative=True)
 
 FAMILY = Family(

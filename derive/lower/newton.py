@@ -73,10 +73,13 @@ def coupled_newton(root: CoupledRoot, given: tuple[sp.Symbol, ...]) -> tuple[Stm
     """
     unknowns = root.unknowns
     by = sp.symbols([f"miss_{k + 1}" for k in range(len(unknowns))], real=True)
-    slopes = sp.Matrix(len(unknowns), len(unknowns), lambda i, j: sp.Symbol(f"f_{min(i, j) + 1}{max(i, j) + 1}", real=True))
+    size = len(unknowns)
+    names = {(i, j): sp.Symbol(f"f_{i + 1}{j + 1}", real=True) for i, j in _upper(size)}
+    slopes = sp.Matrix(size, size, lambda i, j: names[min(i, j), max(i, j)])
     solution = slopes.LUsolve(sp.Matrix(by)).applyfunc(sp.cancel)
     # logarithms as one of their ratio, which does not cancel
-    values = {str(b): sp.logcombine(special.by_stirling(g - m), force=True) for b, g, m in zip(by, given, root.mean, strict=True)}
+    gaps = [special.by_stirling(g - m) for g, m in zip(given, root.mean, strict=True)]
+    values = {str(b): sp.logcombine(gap, force=True) for b, gap in zip(by, gaps, strict=True)}
     values |= {str(slopes[i, j]): special.by_stirling(root.jacobian[i, j]) for i, j in _upper(len(unknowns))}
     values |= {f"step_{k + 1}": e / s for k, (e, s) in enumerate(zip(solution, unknowns, strict=True))}
     body: list[Stmt] = [Let("worst", Lit("1.0")), *[Let(str(s), Lit("1.0")) for s in unknowns]]

@@ -219,7 +219,9 @@ class Coordinates(Family):
         """The maps and the natural gradient at ordinary and extreme points."""
         rng = generator(self.name, "maps", dtype, count)
         ordinary = tuple(spread(rng, count, self.decades, d == "real", dtype) for d in self.standard_domains)
-        extreme = tuple(edges(self.edge_decades or 2 * self.decades, [d == "real" for d in self.standard_domains], dtype))
+        extreme = tuple(
+            edges(self.edge_decades or 2 * self.decades, [d == "real" for d in self.standard_domains], dtype)
+        )
         few = min(count, max(count // 20, 8))  # the default of the natural gradient differentiates numerically
         gradient = tuple(spread(rng, few, 2.0, True, dtype) for _ in self.standard_domains)
         calls = [Call("natural_gradient", (*(slot[:few] for slot in ordinary), *gradient), kwargs=self.fixed)]

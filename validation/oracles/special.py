@@ -124,6 +124,16 @@ def bregman(value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callabl
     return lambda p, q: value(p) - value(q) - slope(q) * (p - q)
 
 
+def softplus(x: Any) -> Any:
+    """log(1 + e^x)."""
+    return mpmath.log1p(mpmath.exp(x))
+
+
+def logistic(x: Any) -> Any:
+    """1/(1 + e^-x)."""
+    return 1 / (1 + mpmath.exp(-x))
+
+
 def escape(x: Any) -> Any:
     """-log(1 - e^-x)."""
     return -mpmath.log1p(-mpmath.exp(-x))
@@ -158,12 +168,10 @@ SPECIAL: Mapping[str, Special] = {
         lambda p, q: remainder(p) - remainder(q) - remainder(q, 1) * (p - q), neighbouring, tolerance=1e-13
     ),
     "shape_from_gap": Special(shape, gaps, tolerance=1e-13),
-    "softplus": Special(lambda x: mpmath.log1p(mpmath.exp(x)), either_side),
-    "logistic": Special(lambda x: 1 / (1 + mpmath.exp(-x)), either_side),
+    "softplus": Special(softplus, either_side),
+    "logistic": Special(logistic, either_side),
     "log_one_minus_exp": Special(lambda x: -escape(x), decaying),
     "exp_bregman": Special(bregman(mpmath.exp, mpmath.exp), shifted(True), tolerance=1e-13),
-    "softplus_bregman": Special(
-        bregman(lambda x: mpmath.log1p(mpmath.exp(x)), lambda x: 1 / (1 + mpmath.exp(-x))), shifted(True), tolerance=1e-13
-    ),
+    "softplus_bregman": Special(bregman(softplus, logistic), shifted(True), tolerance=1e-13),
     "escape_bregman": Special(bregman(escape, lambda x: -1 / mpmath.expm1(x)), shifted(False), tolerance=1e-13),
 }

@@ -14,8 +14,9 @@ class InverseGaussian(Coordinates):
     domains = ("positive", "positive")
     standard_domains = ("positive", "positive")
     decades = 3.0
-    tolerances = {"log_density": 1e-13, "standard_from_natural": 1e-14, "expectation_from_natural": 1e-14, "whiten": 1e-14}
-    ulps = dict.fromkeys(("standard_from_natural", "expectation_from_natural", "whiten", "natural_from_standard"), 4.0)
+    rooted = ("standard_from_natural", "expectation_from_natural", "whiten")
+    tolerances = dict.fromkeys(rooted, 1e-14) | {"log_density": 1e-13}
+    ulps = dict.fromkeys((*rooted, "natural_from_standard"), 4.0)
 
     def log_partition(self, natural: Point) -> Terms:
         """-sqrt(a b) - log(b)/2."""

@@ -7,7 +7,7 @@ their domains. Mean, variance, densities, quantiles and draws come from the fami
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any, ClassVar
@@ -27,6 +27,8 @@ DOMAINS: dict[str, Callable[[Array], Any]] = {
     "negative": lambda x: x < 0,
 }
 """Tests of a slot's domain by its name."""
+VANISHED = 1e-280
+"""θ at which exp(−c/θ) is 0 and c/θ is still a number."""
 
 
 class Factorised(Distribution):
@@ -105,7 +107,7 @@ class Factorised(Distribution):
         quadrature."""
         if self._affine is not None:
             return self.expected("theta")
-        found = [q.moment(lambda theta: theta) for q in self._marginals]
+        found = [q.moment(1) for q in self._marginals]
         return self._completed(found, lambda: self._raw_moment(1))
 
     @property
@@ -115,7 +117,7 @@ class Factorised(Distribution):
         if self._affine is None:
             mean = self.mean
             finite = np.where(np.isfinite(mean), mean, 0.0)
-            found = [q.moment(partial(_squared_distance, m)) for q, m in zip(self._marginals, finite, strict=True)]
+            found = [q.moment(2, m) for q, m in zip(self._marginals, finite, strict=True)]
             with np.errstate(invalid="ignore"):
                 exact = self._completed(found, lambda: self._raw_moment(2) - mean**2)
             return np.where(np.isnan(exact), np.inf, exact)
@@ -159,6 +161,8 @@ class Factorised(Distribution):
             inside, inner = (points >= low) & (points <= high) & (points == np.floor(points)), low
         else:
             inside, inner = (points > low) & (points < high), float(from_line(0.0, low, high)[0])
+            if "1/theta" in dict(self.ns.STATISTICS):
+                inside &= np.abs(points) > VANISHED
         safe = np.where(inside, points, inner)
         values = self.ns.log_density(np.ascontiguousarray(safe), *self.natural, **self.fixed)[0]
         return np.where(inside, values, -np.inf)
@@ -186,10 +190,6 @@ class Factorised(Distribution):
 
 def _fixed_domains(ns: Any) -> tuple[tuple[str, str], ...]:
     return tuple(zip(ns.FIXED, ns.FIXED_DOMAINS, strict=True))
-
-
-def _squared_distance(center: float, theta: Array) -> Array:
-    return np.square(theta - center)
 
 
 def class_name(family: str) -> str:

@@ -2,7 +2,7 @@
 
 θ = θ(u) maps the line onto the support. Panels halve towards the mode, 20 times on either side of it, so that a tail
 4·10⁵ standard deviations long (a gamma of shape 10⁻⁴, in log θ) and the peak are resolved alike. A moment has panels of
-its own, towards the mode of |f| times the density: where that does not fall the moment is infinite, and a heavy tail is
+its own, towards the mode of its integrand: where that does not fall the moment is infinite, and a heavy tail is
 not cut where the density alone is negligible.
 """
 
@@ -113,26 +113,25 @@ class Inversion:
         inside = np.exp(self.top) * np.cumsum(mass.sum(axis=1))
         return np.append(0.0, inside) + max(0.0, 1.0 - float(inside[-1]))
 
-    def moment(self, function: Callable[[Array], Array]) -> float | None:
-        """E[f(θ)]; None where |f| times the density does not fall within the number range."""
+    def moment(self, power: int, center: float = 0.0) -> float | None:
+        """E[(θ − center)ᵏ]; None where its integrand does not fall within the number range."""
 
         def log_height(u: Array) -> Array:
             theta, _ = from_line(u, *self.support)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                value = np.log(np.abs(function(theta))) + self._log(u)
+                value = power * np.log(np.abs(theta - center)) + self._log(u)
             return np.where(np.isfinite(value), value, -1e300)
 
         mode = mode_of(log_height)
         edges = panels(log_height, mode)
         top = float(log_height(np.array([mode]))[0])
-        at_ends = log_height(np.clip(edges[[0, -1]], -LAST, LAST))
-        if (at_ends > top - FALLEN).any():
+        if (log_height(np.clip(edges[[0, -1]], -LAST, LAST)) > top - FALLEN).any():
             return None
         half = 0.5 * np.diff(edges)
         u = (edges[:-1] + half)[:, None] + half[:, None] * NODES
         theta, _ = from_line(u.ravel(), *self.support)
         with np.errstate(over="ignore", invalid="ignore"):
-            terms = function(theta) * np.exp(self._log(u.ravel()))
+            terms = (theta - center) ** power * np.exp(self._log(u.ravel()))
         terms = np.where(np.isfinite(terms), terms, 0.0).reshape(u.shape)
         return float(np.sum(half[:, None] * WEIGHTS * terms))
 
@@ -192,10 +191,10 @@ class Counting:
             step *= 2.0
         return step
 
-    def moment(self, function: Callable[[Array], Array]) -> float:
-        """E[f(θ)]."""
+    def moment(self, power: int, center: float = 0.0) -> float:
+        """E[(θ − center)ᵏ]."""
         theta, mass = self.values
-        return float(np.sum(mass * function(theta)))
+        return float(np.sum(mass * (theta - center) ** power))
 
     def quantile(self, probability: Array) -> Array:
         """The least θ (n,) with P(θ' ≤ θ) ≥ probability (n,)."""

@@ -51,6 +51,16 @@ class escape_bregman(Named):
         return gap + (p - q) / (sp.exp(q) - 1)
 
 
+class positive_part(Named):
+    """max(x, 0): of a divergence that is a difference of divergences, which rounding may make negative."""
+
+    nargs = 1
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.Max(x, 0)
+
+
 @dataclass(frozen=True)
 class Convex:
     """±f with its derivative: `sign` is −1 for a concave f, whose divergence is −f's."""
@@ -155,4 +165,6 @@ def _escape_function() -> Function:
 @cache
 def library() -> dict[str, Function]:
     """The functions of this module; they call those of `special` and `tails`."""
-    return {f.name: f for f in (_exp_function(), _softplus_function(), _escape_function())}
+    clipped = (Return((_op("select", _op("lt", "x", 0.0), 0.0, "x"),)),)
+    part = Function("positive_part", ("x",), clipped, "max(x, 0), of what rounding alone makes negative.")
+    return {f.name: f for f in (_exp_function(), _softplus_function(), _escape_function(), part)}

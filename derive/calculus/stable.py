@@ -40,7 +40,9 @@ def divergence(expr: sp.Expr, other: Renaming) -> sp.Expr:
         change = sp.expand(numerator - denominator) / denominator
         total += c * ratio_divergence(change, ratio)
         rest -= c * change
-    return total + _bregman(sp.expand(rest), other)
+    found = total + _bregman(sp.expand(rest), other)
+    taken = any(t.could_extract_minus_sign() and t.has(*bregman.BREGMAN) for t in sp.Add.make_args(found))
+    return bregman.positive_part(found) if taken else found
 
 
 def _grouped(expr: sp.Expr, logs: list[sp.Expr]) -> dict[sp.Expr, dict[sp.Expr, sp.Rational]]:

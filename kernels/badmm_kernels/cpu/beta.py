@@ -50,6 +50,7 @@ __all__ = [
     "natural_from_expectation",
     "natural_from_standard",
     "natural_gradient",
+    "positive_part",
     "primal_residual",
     "ratio_divergence",
     "round_update",
@@ -362,6 +363,12 @@ def stirling_bregman(p, q):
         total = fma(0.00021747082054123635, stirling_remainder_2(fma(0.9907803171233597, h, q)), total)
         return (h * h) * total
     return fma(-stirling_remainder_1(q), h, stirling_remainder(p) - stirling_remainder(q))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def positive_part(x):
+    """max(x, 0), of what rounding alone makes negative."""
+    return select(x < 0.0, 0.0, x)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -1511,7 +1518,7 @@ def _kl_f32(
             t_3 = 1.0 / t_1
             t_4 = t_3 / a_p
             t_5 = t_3 / b_p
-            term = fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1)))
+            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1))))
             total = add(total, term)
             outside = nonpositive(a_q, outside)
             outside = nonpositive(b_q, outside)
@@ -1559,7 +1566,7 @@ def _kl_f64(
             t_3 = 1.0 / t_1
             t_4 = t_3 / a_p
             t_5 = t_3 / b_p
-            term = fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1)))
+            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1))))
             total = add(total, term)
             outside = nonpositive(a_q, outside)
             outside = nonpositive(b_q, outside)
@@ -1587,10 +1594,10 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)),
-    a_q*(a_p + b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p +
-    b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p +
-    b_p, a_q + b_q)
+    Formula (a coordinate): sum over coordinates of positive_part(a_p*ratio_divergence((-a_p*b_q +
+    a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q -
+    a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) +
+    stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
 
     Arrays: natural_q: (alpha, beta); natural_p: (alpha, beta); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous. An argument without the leading client axis is shared by all clients.

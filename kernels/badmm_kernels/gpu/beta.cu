@@ -145,9 +145,9 @@ struct entropy {
     }
 };
 
-// sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q +
-// b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
-// stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q)
+// sum over coordinates of positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p +
+// b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q +
+// b_q))) + stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;

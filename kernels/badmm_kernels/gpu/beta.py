@@ -399,10 +399,10 @@ _KL = ReductionKernel(
 def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None = None, stream: Any = None) -> Any:
     """Kullback-Leibler divergence KL(q‖p) in nats.
 
-    Formula (a coordinate): sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)),
-    a_q*(a_p + b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p +
-    b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p +
-    b_p, a_q + b_q)
+    Formula (a coordinate): sum over coordinates of positive_part(a_p*ratio_divergence((-a_p*b_q +
+    a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q -
+    a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) +
+    stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
 
     Arrays: natural_q: (alpha, beta); natural_p: (alpha, beta); each (P,) or (K, P), any further shape as well;
     float32 or float64, C-contiguous, on one GPU. An argument without the leading client axis is shared by all

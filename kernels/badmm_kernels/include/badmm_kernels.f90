@@ -120,6 +120,14 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_stirling_bregman
   end interface
+  ! max(x, 0), of what rounding alone makes negative.
+  interface
+    pure function badmm_positive_part(x) bind(c, name="badmm_positive_part") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_positive_part
+  end interface
   ! Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution).
   interface
     pure function badmm_shape_from_gap(gap) bind(c, name="badmm_shape_from_gap") result(res)
@@ -1341,9 +1349,9 @@ module badmm_kernels
     end function badmm_beta_entropy_term
   end interface
   ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
-  ! Formula: a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) +
-  !     b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
-  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q)
+  ! Formula: positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q +
+  !     b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
+  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
   ! Arguments: natural_q_alpha (positive): a_q; natural_q_beta (positive): b_q; natural_p_alpha (positive): a_p;
   !     natural_p_beta (positive): b_p.
   ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
@@ -1859,9 +1867,9 @@ module badmm_kernels
       integer(c_int) :: res
     end function badmm_beta_entropy_sum
   end interface
-  ! a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) +
+  ! positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) +
   !     b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
-  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q)
+  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
   interface
     function badmm_beta_kl_sum(count, natural_q_alpha, natural_q_beta, natural_p_alpha, natural_p_beta, out, at) &
         bind(c, name="badmm_beta_kl_sum") result(res)

@@ -10,7 +10,7 @@ import numpy as np
 from ...calls import Array, Call
 from ...points import generator, spread
 from ...ulps import Terms
-from ..family import Coordinates, Point, Slots, SlotTerms, cast
+from ..family import Coordinates, Pair, Point, Slots, SlotTerms, cast
 
 
 class Beta(Coordinates):
@@ -77,6 +77,11 @@ class Beta(Coordinates):
     def thetas(self, rng: np.random.Generator, count: int, dtype: str) -> Array:
         """Probabilities."""
         return rng.uniform(0.001, 0.999, count).astype(dtype)
+
+    def far(self, rng: np.random.Generator, size: tuple[int, ...], dtype: str) -> Pair:
+        """Counts over 1e-3 .. 1e3: where one is a million times the other, KL has eleven digits."""
+        q, p = (cast(tuple(10.0 ** rng.uniform(-3.0, 3.0, (2, *size))), dtype) for _ in range(2))
+        return Pair(q, p, "far apart")
 
     def map_calls(self, dtype: str, count: int) -> list[Call]:
         """The closed form of the natural gradient at all points."""

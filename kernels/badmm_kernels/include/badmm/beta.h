@@ -277,9 +277,9 @@ BADMM_INLINE double badmm_beta_entropy_term(double alpha, double beta)
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
- * Formula: a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) +
- *     b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
- *     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q)
+ * Formula: positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q +
+ *     b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
+ *     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
  * Arguments: natural_q_alpha (positive): a_q; natural_q_beta (positive): b_q; natural_p_alpha (positive): a_p;
  *     natural_p_beta (positive): b_p.
  * Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form. */
@@ -295,10 +295,10 @@ BADMM_INLINE double badmm_beta_kl_term(
     const double t_3 = 1.0 / t_1;
     const double t_4 = t_3 / natural_p_alpha;
     const double t_5 = t_3 / natural_p_beta;
-    return fma(natural_p_beta, badmm_ratio_divergence(t_2 * t_5, (natural_q_beta * t_0) * t_5), fma(natural_p_alpha,
-        badmm_ratio_divergence(-(t_2 * t_4), (natural_q_alpha * t_0) * t_4), (badmm_stirling_bregman(natural_p_alpha,
-        natural_q_alpha) + badmm_stirling_bregman(natural_p_beta, natural_q_beta)) - badmm_stirling_bregman(t_0,
-        t_1)));
+    return badmm_positive_part(fma(natural_p_beta, badmm_ratio_divergence(t_2 * t_5, (natural_q_beta * t_0) * t_5),
+        fma(natural_p_alpha, badmm_ratio_divergence(-(t_2 * t_4), (natural_q_alpha * t_0) * t_4),
+        (badmm_stirling_bregman(natural_p_alpha, natural_q_alpha) + badmm_stirling_bregman(natural_p_beta,
+        natural_q_beta)) - badmm_stirling_bregman(t_0, t_1))));
 }
 
 /* The client's fixed-point map lambda_g + (eta - grad L)/rho.

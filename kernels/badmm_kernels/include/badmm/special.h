@@ -391,6 +391,12 @@ BADMM_INLINE double badmm_stirling_bregman(double p, double q)
     return fma(-badmm_stirling_remainder_1(q), h, badmm_stirling_remainder(p) - badmm_stirling_remainder(q));
 }
 
+/* max(x, 0), of what rounding alone makes negative. */
+BADMM_INLINE double badmm_positive_part(double x)
+{
+    return ((x < 0.0) ? 0.0 : x);
+}
+
 /* Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution). */
 BADMM_INLINE double badmm_shape_from_gap(double gap)
 {

@@ -420,9 +420,10 @@ BADMM_INLINE int badmm_beta_entropy_sum(
     return badmm_outside_f64(*out, -HUGE_VAL) ? badmm_fault(4, 0, at) : 0;
 }
 
-/* Sum over coordinates of a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q +
- *     b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
- *     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q) */
+/* Sum over coordinates of positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p +
+ *     b_p)/(a_p*(a_q + b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p +
+ *     b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p +
+ *     b_p, a_q + b_q)) */
 BADMM_INLINE int badmm_beta_kl_sum(
     size_t count, const double *natural_q_alpha, const double *natural_q_beta, const double *natural_p_alpha,
     const double *natural_p_beta, double *out, size_t *at)

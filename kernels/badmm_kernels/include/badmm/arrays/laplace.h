@@ -25,7 +25,7 @@
 BADMM_INLINE int badmm_laplace_natural_from_standard_array_f64(
     size_t count, const double *scale, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -43,7 +43,7 @@ BADMM_INLINE int badmm_laplace_natural_from_standard_array_f64(
 BADMM_INLINE int badmm_laplace_natural_from_standard_array_f32(
     size_t count, const float *scale, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -62,7 +62,7 @@ BADMM_INLINE int badmm_laplace_natural_from_standard_array_f32(
 BADMM_INLINE int badmm_laplace_standard_from_natural_array_f64(
     size_t count, const double *rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -80,7 +80,7 @@ BADMM_INLINE int badmm_laplace_standard_from_natural_array_f64(
 BADMM_INLINE int badmm_laplace_standard_from_natural_array_f32(
     size_t count, const float *rate, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -99,7 +99,7 @@ BADMM_INLINE int badmm_laplace_standard_from_natural_array_f32(
 BADMM_INLINE int badmm_laplace_expectation_from_natural_array_f64(
     size_t count, const double *rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -117,7 +117,7 @@ BADMM_INLINE int badmm_laplace_expectation_from_natural_array_f64(
 BADMM_INLINE int badmm_laplace_expectation_from_natural_array_f32(
     size_t count, const float *rate, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -136,7 +136,7 @@ BADMM_INLINE int badmm_laplace_expectation_from_natural_array_f32(
 BADMM_INLINE int badmm_laplace_natural_from_expectation_array_f64(
     size_t count, const double *negative_mean_deviation, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -152,7 +152,7 @@ BADMM_INLINE int badmm_laplace_natural_from_expectation_array_f64(
 BADMM_INLINE int badmm_laplace_natural_from_expectation_array_f32(
     size_t count, const float *negative_mean_deviation, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -169,7 +169,7 @@ BADMM_INLINE int badmm_laplace_natural_from_expectation_array_f32(
 BADMM_INLINE int badmm_laplace_natural_gradient_array_f64(
     size_t count, const double *scale, const double *gradient_scale, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -187,7 +187,7 @@ BADMM_INLINE int badmm_laplace_natural_gradient_array_f64(
 BADMM_INLINE int badmm_laplace_natural_gradient_array_f32(
     size_t count, const float *scale, const float *gradient_scale, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -206,7 +206,7 @@ BADMM_INLINE int badmm_laplace_natural_gradient_array_f32(
 BADMM_INLINE int badmm_laplace_log_density_array_f64(
     size_t count, const double *theta, const double *rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -224,7 +224,7 @@ BADMM_INLINE int badmm_laplace_log_density_array_f64(
 BADMM_INLINE int badmm_laplace_log_density_array_f32(
     size_t count, const float *theta, const float *rate, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -243,7 +243,7 @@ BADMM_INLINE int badmm_laplace_log_density_array_f32(
 BADMM_INLINE int badmm_laplace_whiten_array_f64(
     size_t count, const double *natural_rate, const double *direction_rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -261,7 +261,7 @@ BADMM_INLINE int badmm_laplace_whiten_array_f64(
 BADMM_INLINE int badmm_laplace_whiten_array_f32(
     size_t count, const float *natural_rate, const float *direction_rate, double location, float *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
         size_t found = size;
@@ -280,7 +280,7 @@ BADMM_INLINE int badmm_laplace_whiten_array_f32(
 BADMM_INLINE int badmm_laplace_log_partition_sum(
     size_t count, const double *rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     double total = 0.0, lost = 0.0;
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
@@ -298,7 +298,7 @@ BADMM_INLINE int badmm_laplace_log_partition_sum(
 /* Sum over coordinates of -log(r) + log(2) + 1 */
 BADMM_INLINE int badmm_laplace_entropy_sum(size_t count, const double *rate, double location, double *out, size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(3, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(3, 0, at);
     double total = 0.0, lost = 0.0;
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;
@@ -318,7 +318,7 @@ BADMM_INLINE int badmm_laplace_kl_sum(
     size_t count, const double *natural_q_rate, const double *natural_p_rate, double location, double *out,
     size_t *at)
 {
-    if (badmm_outside_f64(location, -INFINITY)) return badmm_fault(4, 0, at);
+    if (badmm_outside_f64(location, -HUGE_VAL)) return badmm_fault(4, 0, at);
     double total = 0.0, lost = 0.0;
     for (size_t start = 0; start < count; start += 512) {
         const size_t size = count - start < 512 ? count - start : 512;

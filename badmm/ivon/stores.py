@@ -123,10 +123,10 @@ class Run:
     def __init__(self, store: Store, slots: Sequence[Slot], lo: int, hi: int, first: bool) -> None:
         self.store, self.slots, self.kernels, self._lo, self._hi = store, list(slots), store.kernels, lo, hi
         self._first, self._whole = first, lo == 0 and hi == store.ends[-1]
-        first = slots[0]
-        self.direct = len(slots) == 1 and first.length >= SMALL and first.dense and not store.rounds
+        one = slots[0]
+        self.direct = len(slots) == 1 and one.length >= SMALL and one.dense and not store.rounds
         if self.direct:
-            mean = self.kernels.array(flat(first.home))
+            mean = self.kernels.array(flat(one.home))
         else:
             whole = store.arrays["mean"] if store.rounds else store.buffer("mean")
             mean, self._means = self._part(whole), store.views(whole, self.slots)

@@ -7,6 +7,7 @@ import pytest
 
 from badmm.__main__ import main
 from badmm.data import partition
+from badmm.data.images import ImageSet
 from badmm.experiments.config import networks as config
 from badmm.experiments.problems import networks as problems
 
@@ -87,6 +88,7 @@ def test_a_configuration_names_a_partition(tmp_path: Path, capsys: pytest.Captur
     written(tmp_path, "client\n" + "\n".join(names) + "\n")
     loaded = config.load(path)
     images = problems.load(loaded)
+    assert isinstance(images, ImageSet)
     points = problems.assign(loaded, 3, images).points
     assert len(points.inputs) == 719
     whole = images.train_images.tolist()

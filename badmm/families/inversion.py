@@ -123,7 +123,7 @@ class Inversion:
             return np.where(np.isfinite(value), value, -1e300)
 
         mode = mode_of(log_height)
-        edges = panels(log_height, mode)
+        edges = np.sort(np.append(panels(log_height, mode), self.mode))  # where a density may have a kink
         top = float(log_height(np.array([mode]))[0])
         if (log_height(np.clip(edges[[0, -1]], -LAST, LAST)) > top - FALLEN).any():
             return None

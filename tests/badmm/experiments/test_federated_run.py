@@ -31,6 +31,7 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["run", str(small), "--out", str(out), "--seeds", "3,4"]) == 0

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,8 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from badmm.ivon import IVON
 from tests.badmm.ivon import ranks
+from tests.badmm.ivon.test_ivon import SEED, batches, model, parameters, train
 
-CURVATURE, ENTRIES = 3.0, 40_000
+CURVATURE, ENTRIES = 3.0, 4_000
 
 
 class Quadratic(nn.Module):
@@ -82,9 +84,19 @@ WAYS: dict[str, Callable[[IVON, nn.Module], None]] = {
 }
 
 
-def work(rank: int) -> dict[str, tuple[float, float, float]]:
-    """Mean curvatures of both parameters and the sum of the large one, after a hundred steps of each way and kind."""
-    found = {}
+def half_batches(rank: int) -> list[float]:
+    """The parameters after training on this rank's half of every batch."""
+    network = model()
+    optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
+    train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
+    found: list[float] = parameters(network).tolist()
+    return found
+
+
+def work(rank: int) -> dict[str, Any]:
+    """Mean curvatures of both parameters and the sum of the large one, after a hundred steps of each way and kind; the
+    parameters of `half_batches`."""
+    found: dict[str, Any] = {"half batches": half_batches(rank)}
     for name, way in WAYS.items():
         for kind in ("plain", "ddp", "bucket views"):
             model = Quadratic()
@@ -102,7 +114,7 @@ def work(rank: int) -> dict[str, tuple[float, float, float]]:
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[float, float, float]]]:
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return ranks.ends(work, tmp_path_factory.mktemp("ranks"))
 
 
@@ -132,3 +144,23 @@ def test_one_process_alone_may_ask_for_ranks() -> None:
         plain(optimizer, model)
         plain(alone, other)
     assert torch.equal(model.large, other.large)
+
+
+def test_ranks_average_their_samples(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two gloo processes with half a batch each end at the same numbers, those of two samples of one process."""
+    first, second = (end["half batches"] for end in ends)
+    assert first == second
+    network = model()
+    optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)
+    (store,) = optimizer._arrangements[0].stores
+    words = [np.random.SeedSequence(SEED, spawn_key=(0, 0, r)).generate_state(1, np.uint64)[0] for r in range(2)]
+    original = store.draw
+    for step, (x, y) in enumerate(batches(6)):
+        for rank in range(2):
+            half = slice(8 * rank, 8 * rank + 8)
+            monkeypatch.setattr(store, "draw", lambda name, *_, word=int(words[rank]), t=step: original(name, word, t))
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(x[half]), y[half]).backward()
+        optimizer.step()
+    np.testing.assert_allclose(first, parameters(network), rtol=1e-12, atol=1e-13)

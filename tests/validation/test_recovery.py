@@ -11,6 +11,8 @@ from validation.oracles.textbook import ConsensusADMM, QuadraticLosses, losses_o
 from validation.problems import problem
 from validation.runs import recovery
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("rho", recovery.PENALTIES)
 @pytest.mark.parametrize("seed", range(6))

@@ -5,6 +5,8 @@ import pytest
 from validation.problems import SuiteProblem, problem, problems, stress_problems
 from validation.runs.rounds import VARIANTS, SolverSettings, run, within_limits
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = VARIANTS[0]
 CASES = [pytest.param(p, id=p.name) for p in problems()]
 

@@ -5,6 +5,8 @@ import pytest
 from validation.problems import SuiteProblem, problems
 from validation.runs.rounds import VARIANTS, run, within_limits
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("problem", [pytest.param(p, id=p.name) for p in problems()])
 def test_diagonal_family_reaches_the_solution(problem: SuiteProblem) -> None:

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from badmm.__main__ import main
 from badmm.experiments import config, run, store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 LOGISTIC = """
 name = "small"

@@ -21,6 +21,8 @@ from badmm.rounds import loop
 from badmm.rounds import network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

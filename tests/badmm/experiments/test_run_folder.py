@@ -15,6 +15,8 @@ from badmm.__main__ import main
 from badmm.experiments.store import History, locked
 from badmm.experiments.store.folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
 name = "s"

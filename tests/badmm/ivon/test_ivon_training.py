@@ -14,6 +14,8 @@ from badmm.experiments.summary import interval
 from benchmarks import ivon_training
 from benchmarks.ivon_training import CONTENDERS, Run, Setting, differences
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "ivon-training.md").read_text(encoding="utf-8")
 SEEDS = 5
 

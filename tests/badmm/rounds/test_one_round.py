@@ -9,6 +9,8 @@ import pytest
 from validation.check import Check
 from validation.runs import one_round
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("group", "least"),

@@ -24,6 +24,8 @@ from derive.lower.families import build_module
 from derive.report import document
 from derive.updates import admm
 
+pytestmark = pytest.mark.slow
+
 CLAIMS = list(every_claim())
 FAMILIES = load_families()
 theta = sp.Symbol("theta", positive=True)

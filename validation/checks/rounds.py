@@ -41,9 +41,9 @@ def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int
     alpha = 1.0 / (1.0 + 0.3 * clients)
     got = namespace.server_total(client, dual, alpha)
     errors: list[float] = []
-    for sums, *operands in zip(got, client, dual, strict=True):
-        expected = kept(partial(total_references, *operands, alpha, dtype), operands, "server_total", alpha, dtype)
-        errors += expected.errors(sums)
+    for sums, own, other in zip(got, client, dual, strict=True):
+        compute = partial(total_references, own, other, alpha, dtype)
+        errors += kept(compute, (own, other), "server_total", alpha, dtype).errors(sums)
     tolerance = max(2.0, math.sqrt(clients)) if dtype == "float64" else 2.0
     detail = "ulp of the sum of the terms' magnitudes"
     return check(f"server_total: {clients} clients", "ulp", family, dtype, max(errors), tolerance, detail, errors)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import badmm_kernels
 from badmm.ivon import IVON
+from badmm.ivon.backends import Sweeps
 
 SEED = 11
 
@@ -59,6 +60,21 @@ def normals(groups: int = 1) -> Callable[..., Tensor]:
         return out
 
     return randn
+
+
+def draw_instead(monkeypatch: pytest.MonkeyPatch, normals: Callable[[int], Any]) -> None:
+    """Let optimizers take `normals` of a draw's number for those of a group without frozen parameters."""
+
+    def drawer(own: Sweeps, mean: Any, precision: Any, noise: Any) -> Callable[..., None]:
+        sample = own.sampler(mean, precision, noise)
+
+        def draw(theta: Any, ess: float, at: tuple[int, int]) -> None:
+            np.asarray(noise)[:] = normals(at[1])
+            sample(theta, ess)
+
+        return draw
+
+    monkeypatch.setattr(Sweeps, "drawer", drawer)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
@@ -241,11 +257,7 @@ def test_prior_and_duals_are_those_of_an_admm_client(monkeypatch: pytest.MonkeyP
     optimizer.set_prior([m_g], [s_g], ([eta[0]], [eta[1]]), rho)
     signs = torch.cat([torch.eye(3), -torch.eye(3)]).double() * 3**0.5
 
-    def draw(name: str, seed: int, step: int) -> None:
-        store.buffer(name).copy_(signs[step % 6])
-
-    (store,) = optimizer._arrangements[0].stores
-    monkeypatch.setattr(store, "draw", draw)
+    draw_instead(monkeypatch, lambda draw: signs[draw % 6])
     for _ in range(600):
         for _ in range(6):
             with optimizer.sampled_params(train=True):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import badmm_kernels
 from badmm.ivon import IVON
 from tests.badmm.ivon import ranks
-from tests.badmm.ivon.test_ivon import SEED, batches, model, parameters, train
+from tests.badmm.ivon.test_ivon import SEED, batches, draw_instead, model, parameters, train
 
 pytestmark = pytest.mark.slow
 
@@ -154,13 +155,12 @@ def test_ranks_average_their_samples(ends: Any, monkeypatch: pytest.MonkeyPatch)
     assert first == second
     network = model()
     optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)
-    (store,) = optimizer._arrangements[0].stores
     words = [np.random.SeedSequence(SEED, spawn_key=(0, 0, r)).generate_state(1, np.uint64)[0] for r in range(2)]
-    original = store.draw
-    for step, (x, y) in enumerate(batches(6)):
+    noise, out = badmm_kernels.load("ivon").noise, np.empty(parameters(network).numel())
+    draw_instead(monkeypatch, lambda draw: noise(int(words[draw % 2]), draw // 2, out=out))
+    for x, y in batches(6):
         for rank in range(2):
             half = slice(8 * rank, 8 * rank + 8)
-            monkeypatch.setattr(store, "draw", lambda name, *_, word=int(words[rank]), t=step: original(name, word, t))
             with optimizer.sampled_params(train=True):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(network(x[half]), y[half]).backward()

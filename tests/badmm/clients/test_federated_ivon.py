@@ -103,7 +103,7 @@ def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> N
     """Two rounds of every client, against the equations with δ, h and the duals apart."""
     settings: dict[str, Any] = {"rho": 0.7, "damping": 0.6, "temperature": 3.0, "hess_init": 0.3, "beta2": 0.9}
     method = IvonADMM(precision=2.0, clip=0.2, origin="prior", penalty=penalty, **settings)
-    fed = federation("logistic", epochs=6, lr=0.1)
+    fed = federation("softmax", epochs=6, lr=0.1)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     for index in range(2):
         expected = [by_hand(fed, method, state, client, index, 0.1) for client in range(K)]
@@ -122,7 +122,7 @@ def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> N
 def test_a_start_stays_where_no_client_moves(penalty: Literal["alike", "size"]) -> None:
     """The duals of the start make λ_g = λ_0 − Σ η_k, so that the server's line leads away from it by learning alone."""
     method = IvonADMM(delta=0.1, rho=0.7, temperature=3.0, hess_init=0.3, beta2=0.0, penalty=penalty)
-    fed = federation("logistic", epochs=1, lr=1e-300)
+    fed = federation("softmax", epochs=1, lr=1e-300)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     before = {name: state.server[name].clone() for name in method.slots}
     prior = method.prior_precision(fed, state.server["initial"])

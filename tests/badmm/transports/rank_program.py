@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,16 @@ PROBLEMS = [
     for name in ("diabetes", "breast_cancer", "digits")
     for family in ("full_gaussian", "diagonal_gaussian")
 ]
+CLIENTS = 5
+"""The first of each problem's clients: no multiple of the ranks, and half the time of all."""
 ROUNDS = 4
 """Rounds of each problem: enough for mixing to begin; every one of them is compared bit for bit anyway."""
+
+
+def problem_of(name: str) -> DemoProblem:
+    """A problem of the demo with its first clients."""
+    problem = problems.make(name, 0)
+    return replace(problem, clients=problem.clients[:CLIENTS])
 
 
 def solve_arguments(problem: DemoProblem, family: str) -> dict[str, Any]:
@@ -58,7 +67,7 @@ def posteriors(transport: Any) -> dict[str, Any]:
     for deterministic in (False, True):
         transport.deterministic = deterministic
         for name, family in PROBLEMS:
-            problem = problems.make(name, 0)
+            problem = problem_of(name)
             arguments = solve_arguments(problem, family)
             result = badmm.solve(own(transport, problem.clients), transport=transport, workers=1, **arguments)
             key = f"{name}/{family}/{'deterministic' if deterministic else 'any order'}"
@@ -86,19 +95,22 @@ class Bad:
 
 
 def bad(transport: Any, how: str) -> dict[str, Any]:
-    """Breast cancer, with a bad client on the last rank."""
-    problem = problems.make("breast_cancer", 0)
-    clients = own(transport, problem.clients)
-    if transport.rank == transport.size - 1 and how != "callback":
-        clients[0] = Bad(clients[0], how)
-    arguments = solve_arguments(problem, "full_gaussian")
-    if how == "callback" and transport.rank == 0:
+    """Quadratics, with a bad client on the last rank or a bad callback on the first."""
+    clients: list[Any] = [badmm.likelihoods.Quadratic((k + 1.0) * np.eye(2), np.ones(2)) for k in range(CLIENTS)]
+    clients = own(transport, clients)
+    callbacks = []
+    if how == "callback":
 
         def full(state: Any) -> None:
             raise OSError(f"no space left after round {state.round}")
 
-        arguments["callbacks"] = [full]
-    return {"natural": badmm.solve(clients, transport=transport, workers=1, **arguments).natural[0]}
+        callbacks = [full] if transport.rank == 0 else []
+    elif transport.rank == transport.size - 1:
+        clients[0] = Bad(clients[0], how)
+    prior = badmm.Gaussian(np.zeros(2), 1.0)
+    arguments: dict[str, Any] = {"family": "full_gaussian", "prior": prior, "rho": 0.5, "rounds": ROUNDS, "tol": 0.0}
+    result = badmm.solve(clients, transport=transport, workers=1, callbacks=callbacks, **arguments)
+    return {"natural": result.natural[0]}
 
 
 def attempt(name: str, case: str, folder: Path) -> int:

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 import badmm
-from badmm.demo import problems
 from badmm.transports.ranks import share_of
-from tests.badmm.transports.rank_program import PROBLEMS, solve_arguments
+from tests.badmm.transports.rank_program import CLIENTS, PROBLEMS, problem_of, solve_arguments
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("rank_program.py")
@@ -102,13 +101,13 @@ def alone() -> dict[tuple[str, str], badmm.Result]:
     """The runs in this process."""
     results = {}
     for name, family in PROBLEMS:
-        problem = problems.make(name, 0)
+        problem = problem_of(name)
         results[name, family] = badmm.solve(problem.clients, workers=1, **solve_arguments(problem, family))
     return results
 
 
 def test_the_runs_that_ranks_are_compared_with_are_exact_in_one_round() -> None:
-    problem = problems.make("diabetes", 0)
+    problem = problem_of("diabetes")
     arguments = solve_arguments(problem, "full_gaussian") | {"rounds": 1}
     one = badmm.solve(problem.clients, workers=1, **arguments)
     for after_one, at_the_end in zip(one.natural, alone()["diabetes", "full_gaussian"].natural, strict=True):
@@ -132,7 +131,7 @@ def test_ranks_give_the_posterior_of_one_process(ended: Ended) -> None:
 
 @pytest.mark.engines
 def test_a_client_that_raises_ends_the_run_on_all_ranks_by_its_name(ended: Ended) -> None:
-    client = share_of(ended.ranks - 1, ended.ranks, problems.CLIENTS)[0]
+    client = share_of(ended.ranks - 1, ended.ranks, CLIENTS)[0]
     why = f"ClientError: client {client}: expectations raised OSError: the disk of this site is gone"
     assert ended.reasons("raise") == dict.fromkeys(range(ended.ranks), why), ended.output
 

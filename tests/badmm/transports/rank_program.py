@@ -1,8 +1,10 @@
-"""One rank of some runs, started by mpiexec or torchrun: `rank_program.py ENGINE CASE[,CASE...] FOLDER`.
+"""One rank of some runs, started by mpiexec or torchrun: `rank_program.py ENGINE CASE[,CASE...] SIZE[,SIZE...] FOLDER`.
 
-ENGINE is "mpi" or "torch". For every case each rank writes FOLDER/CASE-RANK.npz with what it got, or
-FOLDER/CASE-RANK.txt with the error that ended it. The exit status is that of the last case: 0, or 3 for an error. One
-program runs many cases because an interpreter that imports this package starts as slowly as most of them run.
+ENGINE is "mpi" or "torch". The first SIZE ranks run every case, for each size in turn, while the others wait: a program
+runs many because an interpreter that imports this package starts as slowly as they run. A rank writes
+FOLDER/SIZE/CASE-RANK.npz with what it got, or FOLDER/SIZE/CASE-RANK.txt with the error that ended the case. The exit
+status is that of the last case: 0, or 3 for an error. A case that ends the launch is run by itself, on all ranks and in
+FOLDER.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def solve_arguments(problem: DemoProblem, family: str) -> dict[str, Any]:
 
 
 def engine(name: str, **options: Any) -> Any:
+    """A transport of all ranks, as a user makes one."""
     if name == "torch":
         from badmm.transports.torch_distributed import TorchDistributed
 
@@ -55,6 +58,29 @@ def engine(name: str, **options: Any) -> Any:
     from badmm.transports.mpi import MPI
 
     return MPI(**options)
+
+
+def first(everyone: Any, size: int) -> Any:
+    """The communicator or process group of the first ranks; to be called by all."""
+    if not hasattr(everyone, "communicator"):
+        import torch.distributed as dist
+
+        return dist.new_group(list(range(size)))
+    from mpi4py import MPI as mpi
+
+    return everyone.communicator.Split(0 if everyone.rank < size else mpi.UNDEFINED, everyone.rank)
+
+
+def meet(everyone: Any) -> None:
+    """Wait for all ranks, asleep."""
+    if not hasattr(everyone, "communicator"):
+        import torch.distributed as dist
+
+        dist.barrier()
+        return
+    request = everyone.communicator.Ibarrier()
+    while not request.Test():
+        time.sleep(0.01)
 
 
 def own(transport: Any, clients: list[Any]) -> list[Any]:
@@ -113,9 +139,8 @@ def bad(transport: Any, how: str) -> dict[str, Any]:
     return {"natural": result.natural[0]}
 
 
-def attempt(name: str, case: str, folder: Path) -> int:
-    """Run one case on a transport of its own; return 0, or 3 for an error that is written down."""
-    transport = engine(name, deadline=2.0 if case == "sleep" else None)
+def attempt(transport: Any, case: str, folder: Path) -> int:
+    """Run one case; return 0, or 3 for an error that is written down."""
     place = folder / f"{case}-{transport.rank}"
     try:
         found = posteriors(transport) if case == "posteriors" else bad(transport, case)
@@ -127,10 +152,16 @@ def attempt(name: str, case: str, folder: Path) -> int:
 
 
 def main() -> int:
-    name, cases, folder = sys.argv[1:]
-    status = 0
-    for case in cases.split(","):
-        status = attempt(name, case, Path(folder))
+    name, cases, sizes, place = sys.argv[1:]
+    if cases in ("die", "sleep"):  # which ends the launch
+        return attempt(engine(name, deadline=2.0 if cases == "sleep" else None), cases, Path(place))
+    everyone, status = engine(name), 0
+    for size in map(int, sizes.split(",")):
+        folder, group = Path(place) / str(size), first(everyone, size)
+        folder.mkdir(exist_ok=True)
+        for case in cases.split(",") if everyone.rank < size else ():
+            status = attempt(type(everyone)(group), case, folder)
+        meet(everyone)
     return status
 
 

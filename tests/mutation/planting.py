@@ -25,7 +25,7 @@ from mutmut.mutation import file_mutation
 from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
-KEPT = {"property", "cached_property", "cache", "contextmanager", "abstractmethod"}
+KEPT = {"property", "cached_property", "contextmanager", "abstractmethod"}
 STRICT = re.compile(r",?\s*strict=\w+")
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children

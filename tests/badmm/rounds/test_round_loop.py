@@ -214,8 +214,8 @@ def test_a_result_in_a_few_lines() -> None:
 
 
 def test_a_state_that_was_written_is_read_or_refused() -> None:
-    coupled = Quadratic(np.array([[2.0, 1.0], [1.0, 2.0]]), np.ones(2))
-    state = badmm.solve([coupled] * 3, **SHARED | {"family": "diagonal_gaussian"}, rounds=5, tol=0.0).state
+    coupled = [Quadratic(np.array([[2.0, c], [c, 1.0]]), np.array([c, 3.0])) for c in (1.0, -0.5, 0.25)]
+    state = badmm.solve(coupled, **SHARED | {"family": "diagonal_gaussian"}, rounds=5, tol=0.0).state
     assert state.mixing_lines and state.mixing_totals and state.mixing_changes
     arrays, metadata = state.to_arrays()
     read = SolverState.from_arrays(arrays, metadata)

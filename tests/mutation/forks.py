@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import signal
-import sys
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
@@ -181,4 +180,3 @@ class Forks:
 
 def run(item: pytest.Item, following: pytest.Item | None) -> None:
     item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
-

@@ -172,3 +172,49 @@ def test_mixing_suits_the_family() -> None:
                ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian")}  # fmt: skip
     assert damping == {"isotropic_gaussian": 1.0, "diagonal_gaussian": 0.7, "full_gaussian": 1.0}
     assert registry.bind("full_gaussian", prior).mixing_memory < registry.bind("diagonal_gaussian", prior).mixing_memory
+
+
+def units(shapes: tuple[tuple[int, ...], ...]) -> tuple[np.ndarray, ...]:
+    """Stacks of the unit changes of λ, of length 1 each; a matrix's are symmetric."""
+    changes: list[tuple[np.ndarray, ...]] = []
+    for slot, shape in enumerate(shapes):
+        for index in np.ndindex(shape):
+            unit = tuple(np.zeros(other) for other in shapes)
+            unit[slot][index] = 1.0
+            if len(shape) == 2:
+                unit[slot][index[::-1]] = 1.0
+                unit[slot][...] /= np.linalg.norm(unit[slot])
+            if len(shape) < 2 or index[0] >= index[1]:
+                changes.append(unit)
+    return tuple(np.stack([change[slot] for change in changes]) for slot in range(len(shapes)))
+
+
+MEMBERS: dict[str, Any] = {
+    "gamma": Gamma([0.4, 3.0], [2.0, 0.3]),
+    "exponential": badmm.Exponential([0.2, 5.0]),
+    "isotropic_gaussian": Gaussian([3.0, -4.0], 0.5),
+    "diagonal_gaussian": Gaussian([3.0, -4.0], [0.5, 2.0]),
+    "full_gaussian": Gaussian([3.0, -4.0], np.array([[2.0, 0.6], [0.6, 0.5]])),
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_the_bound_on_the_fisher_information_is_above_its_largest_eigenvalue_and_not_far(name: str) -> None:
+    family = registry.bind(name, MEMBERS[name])
+    whitened = family.whiten(family.prior_natural, units(family.shapes))
+    largest = np.linalg.norm(whitened, 2) ** 2
+    assert largest * (1 - 1e-9) <= family.fisher_bound(family.prior_natural) <= 3 * largest
+
+
+@pytest.mark.parametrize("name", ["gamma", "exponential"])
+def test_the_margin_of_a_positive_slot_is_what_its_own_dual_asks_for(name: str) -> None:
+    family = registry.bind(name, MEMBERS[name])
+    natural = family.prior_natural
+    for slot in range(len(natural)):
+        for growth in (None, tuple(np.full(shape, 0.25) for shape in family.shapes)):
+            dual = tuple(np.zeros(shape) for shape in family.shapes)
+            dual[slot][1] = -3.0
+            more = 0.0 if growth is None else 0.25
+            wanted = max(float(np.max(-(eta + more) / own)) for eta, own in zip(dual, natural, strict=True))
+            assert wanted == (3.0 - more) / natural[slot][1]
+            assert family.required_rho(natural, dual, growth) == pytest.approx(wanted, rel=1e-14)

@@ -86,7 +86,7 @@ class Planting:
         """The errors by name: module, function and number."""
         classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
-        found = {}
+        found: dict[str, file_mutation.Mutation] = {}
         for function, errors in file_mutation.group_by_top_level_node(self.parts[1]).items():
             if isinstance(function, cst.FunctionDef):  # and not a class's own statement, which mutmut cannot switch
                 mangled = mangle_function_name(name=function.name.value, class_name=owners.get(id(function)))
@@ -124,7 +124,7 @@ class Planted(NamedTuple):
 
 def plant(out: Path, patterns: Iterable[str], choose: Callable[[list[str]], Iterable[str]]) -> dict[str, Planted]:
     """Write errors into the copy's files that match: those that `choose` returns of the names of all, sorted."""
-    file_mutation.MutationVisitor._skip_node_and_children = _skip_decorated  # type: ignore[method-assign]
+    file_mutation.MutationVisitor._skip_node_and_children = _skip_decorated
     file_mutation.function_trampoline_arrangement = _arrange_decorated
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.py"))
     plantings: dict[str, tuple[Planting, file_mutation.Mutation]] = {}

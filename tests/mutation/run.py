@@ -1,4 +1,4 @@
-"""python tests/mutation/run.py ROOM [--sample N] [--seeds S ...]: plant errors in a room, count what no test notices.
+"""python -m tests.mutation.run ROOM [--sample N] [--seeds S ...]: plant errors in a room, count what no test notices.
 
 mutmut changes one expression of a function at a time. Each error meets, in a fork of one pytest session, the tests of
 the room that reach its function, the cheapest first, until one fails. An error that no test reaches survives, as does
@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planting import ROOT, Planted, copy, plant
 from scipy.stats import binomtest
+
+from tests.mutation.planting import ROOT, Planted, copy, plant
 
 ROOMS = tomllib.loads((Path(__file__).parent / "rooms.toml").read_text(encoding="utf-8"))
 SLOW = ROOMS.pop("slow")

@@ -76,7 +76,9 @@ def test_the_temperature_divides_loss_and_derivatives(family: str, gradient: boo
     if not gradient:
         assert a.gradient is not None and b.gradient is not None and b.curvature is not None
         np.testing.assert_allclose(b.gradient, a.gradient / TAU, rtol=1e-13)
-        np.testing.assert_allclose(b.curvature, LOGISTIC.curvature(server.prior)[2] / TAU, rtol=1e-12)
+        assert isinstance(server.prior, Gaussian)
+        whole: np.ndarray = LOGISTIC.curvature(server.prior)[2] / TAU
+        np.testing.assert_allclose(np.asarray(b.curvature), whole, rtol=1e-12)
 
 
 def test_the_temperature_divides_what_helps_the_condition() -> None:
@@ -262,9 +264,10 @@ def test_derivatives_beyond_the_number_range_are_refused_like_infinities() -> No
 
 def test_a_conjugate_client_gives_its_loss_and_its_constant_over_the_temperature() -> None:
     server = bind("gamma", Gamma(2.0, 1.0))
-    bound = BoundClient(0, PoissonRate([3, 1], [1.0, 2.0]), server, 2.0)
+    client: Any = PoissonRate([3, 1], [1.0, 2.0])
+    bound = BoundClient(0, client, server, 2.0)
     assert bound.constant is not None
     assert [float(slot[0]) for slot in bound.constant] == pytest.approx([-2.0, -1.5])
     at = bound.evaluate(server.prior_natural)
     assert at.natural_gradient == bound.constant
-    assert at.loss == pytest.approx(PoissonRate([3, 1], [1.0, 2.0]).expected_loss(server.prior) / 2.0)
+    assert at.loss == pytest.approx(client.expected_loss(server.prior) / 2.0)

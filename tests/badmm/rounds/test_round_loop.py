@@ -161,27 +161,38 @@ def test_the_smallest_share_of_clients_is_one_and_shares_are_rounded() -> None:
     assert [len(participants(10, 0, fraction, 0)) for fraction in (0.01, 0.14, 0.16, 0.96, 1.0)] == [1, 1, 2, 10, 10]
 
 
+def pieces() -> int:
+    """The pieces that a large loop is split into."""
+    found: list[int] = []
+
+    def piece(*part: int) -> int:
+        found.append(1)
+        return 0
+
+    threads.split(piece, 4 * threads.GRAIN, 4)
+    return len(found)
+
+
 def test_workers_hold_blas_and_kernels_to_one_thread() -> None:
     """In every thread that serves items, and in the caller where it serves them itself."""
 
     def work(_: int) -> tuple[int, int, str]:
-        pieces: list[int] = []
-        threads.split(lambda *part: pieces.append(1) or 0, 4 * threads.GRAIN, 4)
+        count = pieces()
         blas = [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-        return len(pieces), max(blas), threading.current_thread().name
+        return count, max(blas), threading.current_thread().name
 
-    before, started = threads.get_num_threads(), []
+    before = threads.get_num_threads()
+    started: list[str] = []
     threads.set_num_threads(2)
     try:
         with Workers(2, started.append, ("ready",)) as pool:
             found = pool.map(work, [1, 2, 3])
             serial = pool.map(work, [1, 2, 3], serial=True)
             single = pool.map(work, [1])
-        pieces: list[int] = []
-        threads.split(lambda *part: pieces.append(1) or 0, 4 * threads.GRAIN, 4)
+        outside = pieces()
     finally:
         threads.set_num_threads(before)
-    assert len(pieces) == 2  # outside, a large loop is split
+    assert outside == 2  # a large loop is split
     assert {(count, blas) for count, blas, _ in (*found, *serial, *single)} == {(1, 1)}
     assert all(name.startswith("clients") for *_, name in found)
     assert {name for *_, name in (*serial, *single)} == {threading.current_thread().name}

@@ -138,7 +138,7 @@ class Forks:
             if status == 0:
                 yield name, {"outcome": "survived", "tests": len(items)}
                 continue
-            last = items[len(begun) - 1]
+            last = items[max(len(begun), 1) - 1]
             if self.passes(last):
                 signalled = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ""
                 yield name, {"outcome": "killed", "tests": len(begun), "by": last.nodeid, "signal": signalled}

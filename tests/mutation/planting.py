@@ -13,7 +13,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import unified_diff
 from itertools import groupby
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import libcst as cst
+import libcst.matchers as m
 from mutmut.mutation import file_mutation
 from mutmut.mutation.trampoline_templates import mangle_function_name
 
@@ -86,11 +87,13 @@ class Planting:
         """The errors by name: module, function and number."""
         classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
+        stricts = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=m.Name("strict")))}
         found: dict[str, file_mutation.Mutation] = {}
         for function, errors in file_mutation.group_by_top_level_node(self.parts[1]).items():
             if isinstance(function, cst.FunctionDef):  # and not a class's own statement, which mutmut cannot switch
                 mangled = mangle_function_name(name=function.name.value, class_name=owners.get(id(function)))
-                found |= {f"{self.module}.{mangled}__mutmut_{i}": error for i, error in enumerate(errors, 1)}
+                numbered = {f"{self.module}.{mangled}__mutmut_{i}": error for i, error in enumerate(errors, 1)}
+                found |= {name: error for name, error in numbered.items() if not _is_strict(error, stricts)}
         return found
 
     def write(self, chosen: Mapping[str, file_mutation.Mutation]) -> dict[str, Planted]:
@@ -134,16 +137,16 @@ def plant(out: Path, patterns: Iterable[str], choose: Callable[[list[str]], Iter
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
                 text = Path(name).read_text(encoding="utf-8")
                 one = Planting(Path(name), file_mutation.create_mutations(name, text))
-                plantings |= {key: (one, error) for key, error in one.named().items() if not _is_strict(error)}
+                plantings |= {key: (one, error) for key, error in one.named().items()}
         chosen = sorted(choose(sorted(plantings)))
         for one, names in groupby(chosen, lambda name: plantings[name][0]):
             found |= one.write({name: plantings[name][1] for name in names})
     return found
 
 
-def _is_strict(error: file_mutation.Mutation) -> bool:
-    """Whether an error changes the `strict` of a call alone."""
+def _is_strict(error: file_mutation.Mutation, values: Container[int]) -> bool:
+    """Whether an error changes the `strict` of a call alone, whose values have the ids `values`."""
     before, after = (
         STRICT.sub("", cst.Module([]).code_for_node(node)) for node in (error.original_node, error.mutated_node)
     )
-    return before == after
+    return before == after or id(error.original_node) in values

@@ -32,6 +32,7 @@ def tried(
 ) -> dict[str, Any]:
     """The outcome by switch, from one pytest session in the copy."""
     switches = [one.switch for one in planted.values()]
+    random.Random(0).shuffle(switches)  # so that those tried so far are a sample too
     settings = {
         "names": switches,
         "jobs": options.jobs,
@@ -39,7 +40,7 @@ def tried(
         "results": str(out / "results.jsonl"),
     }
     (out / "planted.json").write_text(json.dumps(settings), encoding="utf-8")
-    tests = [name for name in room["tests"] if (out / name.partition("::")[0]).exists()]
+    tests = [name for name in options.tests or room["tests"] if (out / name.partition("::")[0]).exists()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.forks", "-p", "no:cacheprovider"]
     command += ["--planted", str(out / "planted.json"), *tests]
     command += [f"--deselect={name}" for name in SLOW]
@@ -74,6 +75,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="errors to try, drawn at random (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="a sample each")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="try these errors instead")
+    parser.add_argument("--tests", nargs="+", metavar="FILE", help="run these instead of the room's")
     parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS", help="CPU seconds of tests per error")
     parser.add_argument("--jobs", type=int, default=2, help="errors tried at a time")
     options = parser.parse_args()

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from badmm import ClientError, Gamma, Gaussian
 from badmm.clients.charts import chart_around, mean_chart
+from badmm.clients.coordinates import Coordinates
 from badmm.clients.exact import Tolerance, solve_client
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
@@ -151,10 +152,55 @@ def test_the_laplace_approximation_is_the_mode_with_the_curvature_there(family: 
     assert isinstance(q, Gaussian)
     at = laplace(problem, q, 400)
     assert at is not None and isinstance(at.posterior, Gaussian)
+    assert problem.evaluations < 30
     assert at.posterior.mean == pytest.approx(mode, abs=1e-5)
     curvature = LOGISTIC.curvature(Gaussian(mode, 1e12))[2] / rho
     own = np.diag(curvature) if family == "diagonal_gaussian" else curvature
     assert at.posterior.precision == pytest.approx(cavity.array + own, rel=1e-4)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8])
+def test_searches_keep_to_the_evaluations_they_are_given(limit: int) -> None:
+    problem = problem_of(LOGISTIC, "full_gaussian")
+    q = problem.family.posterior(problem.natural_global)
+    assert isinstance(q, Gaussian)
+    laplace(problem, q, limit)
+    assert problem.evaluations <= limit
+    problem = problem_of(LOGISTIC, "full_gaussian")
+    solution = solve_client(problem, Tolerance(1e-14, max_evaluations=limit))
+    assert solution.evaluations == problem.evaluations <= limit
+
+
+def test_one_step_of_the_mean_is_exact_on_a_quadratic_whose_correlations_the_family_cannot_hold() -> None:
+    """m⁺ = (H/ρ + S_c)⁻¹ (b/ρ + ξ_c), from any m; the precision's step is the map's."""
+    H, b, rho = PRECISION["full_gaussian"], np.array([1.0, -2.0, 0.5]), 0.7
+    problem = problem_of(Quadratic(H, b), "diagonal_gaussian", rho)
+    at = problem.evaluate(problem.natural_global)
+    coordinates, target = Coordinates(problem, at.posterior), problem.target(at)
+    there = coordinates.step(at, target)
+    assert there is not None
+    found = coordinates.point(there)
+    assert found is not None and isinstance(found[1], Gaussian)
+    xi, S = problem.cavity
+    np.testing.assert_allclose(found[1].mean, np.linalg.solve(H / rho + np.diag(S), b / rho + xi), rtol=1e-12)
+    np.testing.assert_allclose(found[1].precision, S + np.diag(H) / rho, rtol=1e-12)
+    np.testing.assert_allclose(target[1], found[1].precision, rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_hessian_is_symmetric_in_units_of_its_largest_entry(scale: float) -> None:
+    class Skewed:
+        def __init__(self, skew: float) -> None:
+            self.skew = skew
+
+        def expectations(self, q: Gaussian) -> Any:
+            return 0.0, np.zeros(2), scale * (np.eye(2) + np.array([[0.0, self.skew], [0.0, 0.0]]))
+
+    server = bind("full_gaussian", Gaussian(np.zeros(2), 1.0))
+    at = BoundClient(0, Skewed(1e-10), server, 1.0).evaluate(server.prior_natural)
+    assert at.hessian is not None and at.hessian[0, 1] == at.hessian[1, 0] == pytest.approx(0.5e-10 * scale)
+    with pytest.raises(ClientError, match="client 0: expectations: expected_hessian: expected a symmetric matrix"):
+        BoundClient(0, Skewed(1e-6), server, 1.0).evaluate(server.prior_natural)
 
 
 def test_the_laplace_approximation_is_for_a_gaussian_whose_precision_varies() -> None:

@@ -120,6 +120,14 @@ def test_plain_rounds_take_over_where_mixing_stalls() -> None:
     assert twin.steps(lambda: 0.0) == policy.steps(lambda: 0.0)
 
 
+def test_lines_are_mixed_once_a_round_moves_less_than_the_length_of_lambda() -> None:
+    policy = Policy(4, "auto", "auto", "auto", mixed_damping=0.7)
+    for size, mixing in ((2.0, False), (1.0, False), (0.999, True), (1.5, False)):
+        policy.observe(size)
+        steps = policy.steps(lambda: 0.0)
+        assert steps.mixing == mixing and (steps.damping == 0.7) == mixing
+
+
 def test_mixing_goes_on_while_the_gap_halves() -> None:
     policy = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
     policy.observe(0.1)

@@ -251,6 +251,36 @@ def test_a_state_that_was_written_is_read_or_refused() -> None:
         SolverState.from_arrays(arrays, metadata | {"records": [{"round": 1}]})
 
 
+class Site(InProcess):
+    """A process whose server is elsewhere: a script of messages in its place."""
+
+    def begin(self, population: Any, answer: Callable[[Message], Reply], digest: str) -> None:
+        self.population, self.answer, self.digest = population, answer, digest
+
+    def follow(self) -> Message:
+        natural = np.array([0.5, 0.0, 2.0, 0.0, 2.0])  # ξ and the lower triangle of S
+        numbers = {"rho": 1.0, "alpha": 1.0, "damping": 1.0, "clients": 2.0, "remember": 0.0}
+        self.replies = [
+            self.answer(Message("measure", 0, self.digest, arrays={"natural": natural})),
+            self.answer(Message("step", 0, self.digest, numbers)),
+            self.answer(Message("measure", 1, self.digest, arrays={"natural": natural})),
+        ]
+        return Message("done", 7, self.digest, {"gap": 1e-9})
+
+
+def test_a_site_answers_and_ends_where_the_server_says() -> None:
+    site = Site()
+    clients = [Quadratic(np.eye(2), np.ones(2)), Quadratic(3 * np.eye(2), np.zeros(2))]
+    result = badmm.solve(clients, **SHARED, transport=site)
+    assert result.rounds == result.state.round == 7 and result.converged and not result.history
+    assert result.reason == "gap 1e-09 at most tol 1e-08" and "\n-\n" in str(result)
+    assert result.natural[0].tolist() == [0.5, 0.0] and result.natural[1].tolist() == [[2.0, 0.0], [0.0, 2.0]]
+    np.testing.assert_allclose(result.duals[1], [-np.eye(2), -3 * np.eye(2)])
+    np.testing.assert_allclose(result.duals[0], [-np.ones(2), np.zeros(2)])
+    assert [reply.clients for reply in site.replies] == [2, 2, 2]
+    assert not badmm.solve(clients, **SHARED, transport=Site(), tol=1e-10).converged
+
+
 def test_groups_of_arrays_as_one_mapping_and_back() -> None:
     groups = {"server": {"mean": np.arange(3.0), "a.b": np.ones((2, 2)).T}, "clients": {}}
     one = flat(groups)

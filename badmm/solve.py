@@ -98,7 +98,7 @@ def solve(
         population: Any = ExactClients(bound, server, chosen.dual, limits, pool, first)
         if isinstance(transport, Deterministic) and transport.deterministic:
             alone = [ExactClients([one], server, chosen.dual, limits, pool, one.index) for one in bound]
-            population = OneByOne(alone, server.prior_natural, pool)
+            population = OneByOne(alone, pool)
         whole = len(participants(total, 0, fraction, seed)) == total
         exact = ExactServer(server, policy, total, whole)
         identity = [family, server.shapes, chosen.name, temperature, expectation, total]

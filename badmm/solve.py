@@ -27,7 +27,7 @@ from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
 from badmm.transports.messages import Deterministic, Following, Reply, Screening, Transport, joined
 
-RELATIVE = 1e-2
+RELATIVE = 1e-3
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
 Callback = Callable[[SolverState], Any]
 
@@ -69,7 +69,7 @@ def solve(
     one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
     0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
     likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
-    client's solution in its posterior standard deviations, or "auto": a hundredth of how far the client moves, which
+    client's solution in its posterior standard deviations, or "auto": a thousandth of how far the client moves, which
     falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
     participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
     zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's

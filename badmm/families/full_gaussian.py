@@ -76,7 +76,8 @@ class FullGaussian(GaussianFamily):
         d_xi, d_s = directions
         operator = q.operator
         mean = operator.root_transpose((d_xi - d_s @ q.mean).T).T
-        return np.concatenate([mean, operator.congruence(d_s).reshape(len(d_s), -1) / np.sqrt(2)], axis=1)
+        spread = np.stack([operator.congruence(one).ravel() for one in d_s])
+        return np.concatenate([mean, spread / np.sqrt(2)], axis=1)
 
     def fisher_bound(self, natural: Natural) -> float:
         """v(1 + ‖m‖²) + v²/2 with v the largest variance.

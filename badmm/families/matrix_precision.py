@@ -107,8 +107,9 @@ class MatrixPrecision(Precision):
         return np.asarray(self.inverse_cholesky @ vector)
 
     def congruence(self, matrix: Array) -> Array:
-        """L⁻¹AL⁻ᵀ."""
-        return np.asarray(self.inverse_cholesky @ matrix @ self.inverse_cholesky.T)
+        """L⁻¹AL⁻ᵀ, by products with the triangle: half the operations."""
+        half = dtrmm(1.0, self.inverse_cholesky, matrix, lower=1)
+        return np.asarray(dtrmm(1.0, self.inverse_cholesky, half, side=1, lower=1, trans_a=1, overwrite_b=1))
 
     def largest_ratio(self, numerator: Array) -> float:
         """The largest eigenvalue of L⁻¹NL⁻ᵀ."""

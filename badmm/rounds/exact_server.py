@@ -103,6 +103,7 @@ class ExactServer:
         arrays = {"natural": self.family.pack(self.natural)} | ({} if weights is None else {"weights": weights})
         self._measured = ask("measure", arrays=arrays)
         self.required_rho = self._measured.maxima["required_rho"]
+        self.policy.quadratic = self.family.keeps_curvature and not self._measured.maxima["sees_covariance"]
 
     def record(self, played: Played) -> RoundRecord:
         """The record of the round just played, from which the step sizes of the next follow."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -31,6 +32,15 @@ class Chart(ABC):
         """λ and the distribution of a point; None outside the domain."""
 
 
+@dataclass(frozen=True)
+class Choice(ABC):
+    """A family together with what it leaves to choose, such as the sizes of its blocks: an argument `family`."""
+
+    @abstractmethod
+    def bind(self, prior: Distribution) -> Family:
+        """The family with its prior; raises `ValueError` for a choice that does not fit it."""
+
+
 class Family(ABC):
     """A family's kernels bound to one prior. Natural parameters hold one float64 array per slot.
 
@@ -52,6 +62,11 @@ class Family(ABC):
         self.dim = self.prior.dim
         self.prior_natural = self.natural(self.prior)
         self.shapes = tuple(slot.shape for slot in self.prior_natural)
+
+    @classmethod
+    @abstractmethod
+    def distribution(cls, ns: Any) -> type[Distribution]:
+        """The class of the family's members, where `ns` are its kernels."""
 
     @abstractmethod
     def adopt(self, prior: Distribution) -> Distribution:

@@ -53,6 +53,11 @@ class MatrixPrecision(Precision):
         """S⁻¹v (d,) by potrs."""
         return np.asarray(dpotrs(self.cholesky, vector, lower=1)[0])
 
+    @classmethod
+    def adopted(cls, other: Precision) -> Precision:
+        """The matrix of any other structure."""
+        return other if isinstance(other, cls) else cls(other.plus(np.zeros((other.dim, other.dim))), other.dim)
+
     def like(self, array: Array) -> Precision:
         """Another matrix."""
         return MatrixPrecision(array, self.dim)

@@ -10,13 +10,14 @@ at the mean. Solved by alternating Newton steps in m with fixed-point steps in S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from scipy.special import expit
 
 from ..problems import SuiteProblem, problem
@@ -81,6 +82,8 @@ class _Objective:
         self.X, self.y = problem.pooled()
         self.problem, self.family, self.temperature = problem, family, temperature
         self.at_mean = family == "isotropic_gaussian" or problem.kind == "softmax"
+        self.mask = np.ones((problem.dim, problem.dim))
+        """1 where S may have entries."""
 
     def __call__(self, mean: Array, precision: Array) -> tuple[Array, Array]:
         if self.problem.kind == "softmax":
@@ -152,7 +155,7 @@ def _residual(objective: _Objective, mean: Array, precision: Array, s0: float) -
     first = np.linalg.norm(s0 * mean + g) / np.linalg.norm(s0 * mean + H @ mean)
     if objective.family == "isotropic_gaussian":
         return float(first)
-    target = _precision_of(H, s0, objective.family)
+    target = _precision_of(H * objective.mask, s0, objective.family)
     return float(max(first, np.linalg.norm(precision - target) / np.linalg.norm(precision)))
 
 
@@ -181,8 +184,11 @@ def anderson(step: Callable[[Array], Array], x: Array, tolerance: float, memory:
     raise RuntimeError(f"the fixed point was not reached to {tolerance:.0e} within 200 steps")
 
 
-def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0) -> Solution:
-    """The minimiser of the pooled problem within the family; raises ValueError for an unknown family."""
+def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, blocks: Sequence[int] = ()) -> Solution:
+    """The minimiser of the pooled problem within the family; raises ValueError for an unknown family.
+
+    blocks: under the full family, sizes of consecutive blocks outside which S is 0.
+    """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
     s0, dim = problem.prior_precision, problem.dim
@@ -192,12 +198,15 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0) 
         precision = np.asarray(s0)
         return Solution(family, mean, precision, _residual(mode, mean, precision, s0), 1)
     objective = _Objective(problem, family, temperature)
+    if blocks:
+        objective.mask = block_diag(*(np.ones((size, size)) for size in blocks))
+    H = H * objective.mask
     state: dict[str, Any] = {"mean": mean}
 
     def sweep(logs: Array) -> Array:
         precision = _unpack(logs, family, dim)
         state["mean"], curvature = _newton_mean(objective, state["mean"], precision, s0)
-        return _pack(_precision_of(curvature, s0, family), family)
+        return _pack(_precision_of(curvature * objective.mask, s0, family), family)
 
     # mixing stops above the rounding of an ill-conditioned S, and plain sweeps, which contract, do the rest
     logs, iterations = anderson(sweep, _pack(_precision_of(H, s0, family), family), 1e-11)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class FactoredNatural(tuple[Array, ...]):
     make: Callable[[Array], Precision]
 
     @classmethod
-    def of(cls, slots: Sequence[Array], make: Callable[[Array], Precision]) -> FactoredNatural:
+    def of(cls, slots: Sequence[Array], make: Callable[[Array], Precision]) -> Self:
         """λ from its slots; `make` gives the operator of an array."""
         found = cls(slots)
         found.make = make

@@ -154,10 +154,27 @@ class Family(ABC):
 
     def unpack(self, message: Array) -> Natural:
         """λ from what `pack` made; ValueError for another size."""
+        self._check_size(message)
+        return self.parameter(self._slots(message))
+
+    def _check_size(self, message: Array) -> None:
         if message.shape != (self.message_doubles,):
             size = self.message_doubles
             raise ValueError(f"natural: expected a vector of {size} numbers, got shape {message.shape}")
-        return self.parameter(self._slots(message))
+
+    def pack_sum(self, total: Natural, at: Natural) -> Array:
+        """What clients send of a sum of contributions, linear in it; `at` is λ_g, which both sides know."""
+        return self.pack(total)
+
+    def unpack_sum(self, message: Array, at: Natural) -> Natural:
+        """The sum from what `pack_sum` made at λ_g; ValueError for another size."""
+        return self.unpack(message)
+
+    def closest(self, natural: Natural, before: Natural) -> Natural:
+        """The member of the family that stands for the server's line λ, with the least KL(q‖λ); λ itself where all of
+        the domain is the family. `before` is λ_g of the last round.
+        """
+        return natural
 
     def _slots(self, message: Array) -> Natural:
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]

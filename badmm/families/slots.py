@@ -1,4 +1,4 @@
-"""Kernels of a family whose slots have shapes of their own: a round's lines are linear, slot by slot."""
+"""Namespaces of kernels for families without generated ones: from other families' kernels."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ class SlotKernels:
             return tuple(line(*((slot,) for slot in slots), *rest)[0] for slots in zip(*tuples, strict=True))
 
         return by_slot
+
+
+class RenamedKernels:
+    """Another family's kernels under a name of one's own."""
+
+    NAME: ClassVar[str]
+    BASE: ClassVar[str]
+    """The family whose kernels they are."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(badmm_kernels.load(self.BASE), name)

@@ -75,7 +75,7 @@ def sigmoid_expectations(center: Array, variance: Array) -> tuple[Array, Array]:
     return first, second
 
 
-class _Objective:
+class Objective:
     """g (d,) and H (d, d) of the pooled loss at a mean and precision."""
 
     def __init__(self, problem: SuiteProblem, family: str, temperature: float) -> None:
@@ -121,7 +121,7 @@ class _Objective:
         return g, H.reshape(self.problem.dim, self.problem.dim)
 
 
-def _newton_mean(objective: _Objective, mean: Array, precision: Array, s0: float) -> tuple[Array, Array]:
+def newton_mean(objective: Objective, mean: Array, precision: Array, s0: float) -> tuple[Array, Array]:
     """argmin over m at a fixed S (a convex problem) and H there; a step that does not lower ‖residual‖ is halved."""
 
     def residual(m: Array) -> tuple[Array, Array]:
@@ -148,7 +148,7 @@ def _newton_mean(objective: _Objective, mean: Array, precision: Array, s0: float
     return mean, H
 
 
-def _residual(objective: _Objective, mean: Array, precision: Array, s0: float) -> float:
+def _residual(objective: Objective, mean: Array, precision: Array, s0: float) -> float:
     """Relative residual of both stationarity conditions, the larger; the mean's is relative to (S_0 + H) m, the size of
     the terms that cancel there."""
     g, H = objective(mean, precision)
@@ -192,12 +192,12 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, 
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
     s0, dim = problem.prior_precision, problem.dim
-    mode = _Objective(problem, "isotropic_gaussian", temperature)
-    mean, H = _newton_mean(mode, np.zeros(dim), np.ones(dim), s0)
+    mode = Objective(problem, "isotropic_gaussian", temperature)
+    mean, H = newton_mean(mode, np.zeros(dim), np.ones(dim), s0)
     if family == "isotropic_gaussian":
         precision = np.asarray(s0)
         return Solution(family, mean, precision, _residual(mode, mean, precision, s0), 1)
-    objective = _Objective(problem, family, temperature)
+    objective = Objective(problem, family, temperature)
     if blocks:
         objective.mask = block_diag(*(np.ones((size, size)) for size in blocks))
     H = H * objective.mask
@@ -205,7 +205,7 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, 
 
     def sweep(logs: Array) -> Array:
         precision = _unpack(logs, family, dim)
-        state["mean"], curvature = _newton_mean(objective, state["mean"], precision, s0)
+        state["mean"], curvature = newton_mean(objective, state["mean"], precision, s0)
         return _pack(_precision_of(curvature * objective.mask, s0, family), family)
 
     # mixing stops above the rounding of an ill-conditioned S, and plain sweeps, which contract, do the rest
@@ -213,7 +213,7 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, 
     for _ in range(3):
         logs = sweep(logs)
     precision = _unpack(logs, family, dim)
-    mean, _ = _newton_mean(objective, state["mean"], precision, s0)
+    mean, _ = newton_mean(objective, state["mean"], precision, s0)
     return Solution(family, mean, precision, _residual(objective, mean, precision, s0), iterations)
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import digamma
-from scipy.stats import t as student_t
+from scipy.special import digamma, stdtrit
 
 import badmm_kernels
 from badmm.checks import Array, positive_number
@@ -93,7 +92,7 @@ class GaussianGamma(Distribution):
         """Central Student-t intervals of the coefficients (d, 2): m ± t √(β/a · diag S⁻¹), 2a degrees of freedom."""
         if not 0.0 < level < 1.0:
             raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
-        half = student_t.ppf(0.5 + 0.5 * level, 2.0 * self.shape) * np.sqrt(
+        half = stdtrit(2.0 * self.shape, 0.5 + 0.5 * level) * np.sqrt(
             self.rate / self.shape * self.operator.variance
         )
         return np.stack([self.mean - half, self.mean + half], axis=-1)

@@ -92,9 +92,7 @@ class GaussianGamma(Distribution):
         """Central Student-t intervals of the coefficients (d, 2): m ± t √(β/a · diag S⁻¹), 2a degrees of freedom."""
         if not 0.0 < level < 1.0:
             raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
-        half = stdtrit(2.0 * self.shape, 0.5 + 0.5 * level) * np.sqrt(
-            self.rate / self.shape * self.operator.variance
-        )
+        half = stdtrit(2.0 * self.shape, 0.5 + 0.5 * level) * np.sqrt(self.rate / self.shape * self.operator.variance)
         return np.stack([self.mean - half, self.mean + half], axis=-1)
 
     def sample(self, count: int, seed: int = 0) -> Array:

@@ -14,7 +14,7 @@ from badmm.likelihoods import Quadratic
 from validation.oracles.low_rank import solve_low_rank
 from validation.problems import problem
 
-SUITE = {"poisson/situps/sorted-5": 1, "logistic/separable/feature-10": 2, "poisson/diabetes/label-10": 2}
+SUITE = {"poisson/situps/sorted-5": 1, "poisson/diabetes/feature-10": 1, "poisson/diabetes/label-10": 2}
 
 
 def curvature(d: int, seed: int) -> Any:
@@ -69,12 +69,12 @@ def test_the_tangent_is_the_nearest_in_the_fisher_metric() -> None:
 def test_a_message_has_the_size_of_the_manifold() -> None:
     d, rank = 9, 2
     clients = [Quadratic(curvature(d, k), np.ones(d)) for k in range(3)]
-    result = badmm.solve(clients, family=LowRankGaussian(rank), prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=3)
+    result = badmm.solve(clients, family=LowRankGaussian(rank), prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=1)
     family = registry.bind(LowRankGaussian(rank), badmm.Gaussian(np.zeros(d), 1.0))
     assert family.message_doubles == d * (rank + 2)
-    full = badmm.solve(clients, family="full_gaussian", prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=3)
+    full = badmm.solve(clients, family="full_gaussian", prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=1)
     saved = full.history[-1].bytes_up - result.history[-1].bytes_up
-    assert saved == 8 * 3 * 3 * (d * (d + 1) // 2 - d * (rank + 1))
+    assert saved == 8 * 3 * (d * (d + 1) // 2 - d * (rank + 1))
 
 
 def test_quadratics_of_the_structure_are_exact() -> None:

@@ -166,8 +166,11 @@ class Family(ABC):
         """What clients send of a sum of contributions, linear in it; `at` is λ_g, which both sides know."""
         return self.pack(total)
 
-    def unpack_sum(self, message: Array, at: Natural) -> Natural:
-        """The sum from what `pack_sum` made at λ_g; ValueError for another size."""
+    def unpack_sum(self, message: Array, at: Natural, rest: Natural) -> Natural:
+        """The sum from what `pack_sum` made at λ_g, which the server adds to the `rest` of its line.
+
+        Raises `ValueError` for another size.
+        """
         return self.unpack(message)
 
     def closest(self, natural: Natural, before: Natural) -> Natural:

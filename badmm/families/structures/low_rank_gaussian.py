@@ -25,6 +25,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
+from scipy.optimize import nnls
 
 from badmm.checks import Array, cholesky_factor, positive_integer
 from badmm.families.distributions import Distribution
@@ -39,6 +40,8 @@ NEAREST_STEPS, NEAREST = 200, 1e-13
 """Steps to the nearest member, and the length of the last one in the Fisher metric."""
 DEFINITE = 1e-10
 """The smallest eigenvalue over the largest of a matrix that counts as definite."""
+SAFE = 0.25
+"""The part of its precision that the server keeps in every direction where it follows a tangent."""
 SEED = 0
 """Of the directions that a member without its full rank looks along."""
 
@@ -62,19 +65,26 @@ class LowRank:
         lower = cholesky_factor(self.matrix)
         return None if lower is None else np.asarray(cho_solve((lower, True), np.eye(len(lower))))
 
+    @property
+    def _sigma(self) -> Array:
+        assert self.covariance is not None, "S is positive definite wherever its tangents are asked for"
+        return self.covariance
+
     @cached_property
     def basis(self) -> Array:
-        """U with unit columns, and fixed directions in place of columns that are 0: what the tangents are made of."""
+        """U with unit columns, and fixed directions in place of columns that are 0: what the tangents are made of.
+
+        Those directions are in units of the diagonal of S.
+        """
         lengths = np.linalg.norm(self.factor, axis=0)
-        found = np.random.default_rng(SEED).standard_normal(self.factor.shape)
+        units = np.sqrt(np.diag(self.matrix))[:, None]
+        found = units * np.random.default_rng(SEED).standard_normal(self.factor.shape)
         found[:, lengths > 0] = self.factor[:, lengths > 0]
         return np.asarray(found / np.linalg.norm(found, axis=0))
 
     def seen(self, matrix: Array) -> Array:
         """(diag(ΣBΣ), ΣBΣU) of a symmetric B, flat."""
-        sigma = self.covariance
-        assert sigma is not None
-        white = sigma @ matrix @ sigma
+        white = self._sigma @ matrix @ self._sigma
         return np.concatenate([np.diag(white), (white @ self.basis).ravel()])
 
     def tangent(self, seen: Array) -> tuple[Array, Array]:
@@ -83,8 +93,7 @@ class LowRank:
         With G = ΣU, M = UᵀG and R = Σ − GM⁻¹Gᵀ: (R∘R) δ = diag(ΣBΣ) − 2 (Y∘G)1 at δ = 0, then ΣV = Y, where
         Y = (W − ½ GM⁻¹UᵀW) M⁻¹ and W = ΣBΣU − Σ diag(δ) G.
         """
-        sigma, u, d = self.covariance, self.basis, len(self.diagonal)
-        assert sigma is not None
+        sigma, u, d = self._sigma, self.basis, len(self.diagonal)
         g = sigma @ u
         inner = cho_factor(u.T @ g, lower=True)
 
@@ -99,28 +108,32 @@ class LowRank:
         y = solved(want - sigma @ (delta[:, None] * g))
         return delta, np.asarray(self.matrix @ y)
 
-    def completed(self, seen: Array) -> Array:
-        """A symmetric matrix (d, d) that is seen as given: positive definite wherever the given is that of such a one.
+    def completed(self, seen: Array, rest: Array) -> Array:
+        """A symmetric A (d, d) that is seen as given: the tangent, where rest + A is no smaller than a part of S.
 
-        ΣBΣ is K + R diag(w) R with K = W (UᵀW)⁻¹ Wᵀ, which has the given product with U, R as in `tangent`, RU = 0, and
-        w from the diagonal. Of a B that is not definite along U it is the tangent.
+        Far from the fixed point the tangent of a positive definite B need not be definite. Then A is so and is seen as
+        given: ΣAΣ = K + R diag(w) R, K = W (UᵀW)⁻¹ Wᵀ, R as in `tangent`, RU = 0. Where that has no w ≥ 0, A is a
+        diagonal with nearly the given one, as in the diagonal family. Of a B that is not definite along U it is the
+        tangent.
         """
-        sigma, u, d = self.covariance, self.basis, len(self.diagonal)
-        assert sigma is not None
+        tangent = self.matrix_of(*self.tangent(seen))
+        u, d = self.basis, len(self.diagonal)
         w = seen[d:].reshape(u.shape)
         inner = 0.5 * (u.T @ w + w.T @ u)
         sizes = np.linalg.eigvalsh(inner)
-        if not sizes[0] > DEFINITE * abs(sizes[-1]):
-            return self.matrix_of(*self.tangent(seen))
-        g = sigma @ u
+        safe = eigh(rest + tangent, self.matrix, eigvals_only=True, subset_by_index=[0, 0])[0] > SAFE
+        if safe or not sizes[0] > DEFINITE * abs(sizes[-1]):
+            return tangent
+        g = self._sigma @ u
         along = u @ np.linalg.solve(u.T @ g, g.T)
-        rest = sigma - g @ np.linalg.solve(u.T @ g, g.T)
+        residual = self._sigma - g @ np.linalg.solve(u.T @ g, g.T)
         half = np.linalg.solve(np.linalg.cholesky(inner), w.T).T
-        weights = np.linalg.lstsq(rest * rest, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
-        left = self.matrix @ half
-        across = np.eye(d) - along
+        weights = np.linalg.lstsq(residual * residual, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
+        if weights.min() < 0:
+            return np.diag(nnls(self._sigma**2, seen[:d])[0])
+        left, across = self.matrix @ half, np.eye(d) - along
         found = left @ left.T + (across * weights) @ across.T
-        return 0.5 * (found + found.T)
+        return np.asarray(0.5 * (found + found.T))
 
     def matrix_of(self, delta: Array, v: Array) -> Array:
         """The tangent diag(δ) + VUᵀ + UVᵀ (d, d), U the basis."""
@@ -140,10 +153,12 @@ class LowRank:
 def nearest(target: Array, rank: int, start: LowRank | None = None) -> LowRank:
     """argmin of KL(N(·, S⁻¹)‖N(·, Ŝ⁻¹)) over S = diag(D) + UUᵀ, by steps along Fisher-nearest tangents.
 
-    target: Ŝ (d, d), positive definite. start: where the search begins, if it has the full rank; else at principal
-    components of Ŝ in units of the diagonal of Ŝ⁻¹.
+    target: Ŝ (d, d), positive definite. The search begins at `start`, if it has the full rank, or at the principal
+    components of Ŝ in units of the diagonal of Ŝ⁻¹, whichever is nearer.
     """
-    at = _first(target, rank) if start is None or not np.linalg.norm(start.factor, axis=0).all() else start
+    starts = [_first(target, rank), *([] if start is None else [start])]
+    values = [_objective(one, target) if np.linalg.norm(one.factor, axis=0).all() else np.inf for one in starts]
+    value, at = min(zip(values, starts, strict=True), key=lambda pair: pair[0])
     value = _objective(at, target)
     for _ in range(NEAREST_STEPS):
         seen = at.seen(target - at.matrix)
@@ -246,11 +261,11 @@ class LowRankFamily(FullGaussian):
         moved = total[0] - total[1] @ self.posterior(here).mean
         return np.concatenate([moved, here.member.seen(total[1])])
 
-    def unpack_sum(self, message: Array, at: Natural) -> Natural:
+    def unpack_sum(self, message: Array, at: Natural, rest: Natural) -> Natural:
         """A sum that the tangents at λ_g see as the clients'."""
         self._check_size(message)
         here = self.parameter(at)
-        matrix = here.member.completed(message[self.dim :])
+        matrix = here.member.completed(message[self.dim :], rest[1])
         return message[: self.dim] + matrix @ self.posterior(here).mean, matrix
 
 

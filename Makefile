@@ -103,6 +103,7 @@ validate: $(VENV)/.ready-test
 docs: $(VENV)/.ready-test
 	$(BIN)/python -m derive --report docs/derivation.md
 	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m badmm demo --picture docs/demo.png
 
 bench: $(VENV)/.ready-test

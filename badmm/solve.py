@@ -12,7 +12,7 @@ from badmm.checks import implementation, positive_integer, positive_number, real
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
-from badmm.families.family import Family, Natural
+from badmm.families.family import Choice, Family, Natural
 from badmm.families.registry import bind
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import EXACT
@@ -35,7 +35,7 @@ Callback = Callable[[SolverState], Any]
 def solve(
     clients: Sequence[Any],
     *,
-    family: str,
+    family: str | Choice,
     prior: Distribution,
     method: str | type[ExactMethod] = "bayes_admm",
     rho: Setting = "auto",
@@ -65,9 +65,10 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "newton", "bregman_admm", or
-    one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
-    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
+    scalar precision is spread over a diagonal or a matrix. A family that leaves something to choose is an object, such
+    as `badmm.BlockDiagonalGaussian(blocks=[3, 2])`. method: "bayes_admm", "pvi", "newton", "bregman_admm", or one of
+    your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0,
+    alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
     likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
     client's solution in its posterior standard deviations, or "auto": a thousandth of how far the client moves, which
     falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
@@ -101,7 +102,7 @@ def solve(
             population = OneByOne(alone, pool)
         whole = len(participants(total, 0, fraction, seed)) == total
         exact = ExactServer(server, policy, total, whole)
-        identity = [family, server.shapes, chosen.name, temperature, expectation, total]
+        identity = [str(family), server.shapes, chosen.name, temperature, expectation, total]
         loop = Loop(exact, population, transport, total, identity, fraction=fraction, seed=seed)
         run = _Run(population, exact, loop, pool)
         if isinstance(transport, Screening):
@@ -225,7 +226,7 @@ class _Run:
         elif isinstance(start, tuple):
             natural = _slots(start, "start", family.shapes)
         else:
-            natural = bind(family.name, start).prior_natural
+            natural = type(family)(family.ns, start).prior_natural
         if not family.in_domain(natural):
             raise ValueError(f"start: expected a natural parameter in the domain of {family.name}, got one outside")
         shapes = tuple((K, *shape) for shape in family.shapes)

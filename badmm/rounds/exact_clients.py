@@ -215,7 +215,7 @@ class ExactClients:
     def _contribute(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
         """Σ c_k of all clients, which are remembered: what is sent later are changes."""
         self.sent = self._contributions(message, members)
-        total = self.family.pack(tuple(np.sum(slot, axis=0) for slot in self.sent))
+        total = self.family.pack_sum(tuple(np.sum(slot, axis=0) for slot in self.sent), self.natural)
         return Reply(message.round, message.digest, len(members), sums={"contribution": total})
 
     def _contributions(self, message: Message, members: list[int], before: Natural | None = None) -> Natural:
@@ -232,7 +232,7 @@ class ExactClients:
             change = self._contributions(message, members, old)
             # what the server has of each client, to the last bit
             self.sent = self._with_rows(self.sent, members, added(old, change))
-        return self.family.pack(tuple(np.sum(slot, axis=0) for slot in change))
+        return self.family.pack_sum(tuple(np.sum(slot, axis=0) for slot in change), self.natural)
 
 
 def mix(lines: Sequence[Natural], weights: Array) -> Natural:

@@ -57,7 +57,7 @@ class ExactServer:
             # changes are against what every client has sent before
             alpha = self._steps(0.0).alpha
             sent = ask("contribute", {"alpha": alpha, "clients": float(self.num_clients)}, everyone=True)
-            self.total = self.family.unpack(sent.sums["contribution"])
+            self.total = self._received(sent.sums["contribution"], alpha, tuple(np.zeros_like(s) for s in natural))
         self.measure(ask)
 
     def step(self) -> tuple[Numbers, dict[str, Any]]:
@@ -72,8 +72,8 @@ class ExactServer:
         """Σ c_k, the server line, and the step that stays in the domain."""
         assert self._round is not None
         done, self.events = self._round, []
-        sent = self.family.unpack(reply.sums["contribution"])
         before = self.total
+        sent = self._received(reply.sums["contribution"], done.steps.alpha, before)
         total = sent if self.whole else added(before, sent)
         # absent clients have no line of this round to mix
         self.total, done.weights = self._mix(before, total, done.remember and not reply.absent)
@@ -82,9 +82,11 @@ class ExactServer:
             self.events.append("server: mixing left the domain, the round's own dual lines were used")
             self.total, done.weights = total, None
             proposal = self._line(done.steps.alpha, self.total)
-        natural = self._inside(proposal, done.steps)
-        done.size = relative(proposal, self.natural, natural) / done.steps.damping
-        done.residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
+        inside = self._inside(proposal, done.steps)
+        natural = self.family.closest(inside, self.natural)
+        goal = natural if inside is proposal else proposal
+        done.size = relative(goal, self.natural, natural) / done.steps.damping
+        done.residual = tuple(wanted - found for wanted, found in zip(goal, natural, strict=True))
         done.change = tuple(new - old for new, old in zip(natural, self.natural, strict=True))
         # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
         done.inexact = float(np.sqrt(reply.totals["squared_residual"] / reply.clients))
@@ -93,7 +95,8 @@ class ExactServer:
     def screen(self, sums: Arrays) -> str | None:
         """Why the line cannot be used with these sums of the step that was asked for; None where it can."""
         assert self._round is not None
-        total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
+        alpha = self._round.steps.alpha
+        total = self._received(sums["contribution"], alpha, self.total)
         inside = self.family.in_domain(self._line(alpha, total))
         return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
 
@@ -137,6 +140,11 @@ class ExactServer:
 
     def _steps(self, required_rho: float) -> Steps:
         return self.policy.steps(lambda: required_rho, lambda: self.family.fisher_bound(self.natural))
+
+    def _received(self, message: Any, alpha: float, before: Natural) -> Natural:
+        """What clients sent: Σ c_k, or its change from `before` where clients may be absent."""
+        known = tuple(np.zeros_like(slot) for slot in self.natural) if self.whole else before
+        return self.family.unpack_sum(message, self.natural, self._line(alpha, known))
 
     def _line(self, alpha: float, total: Natural) -> Natural:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""

@@ -76,7 +76,7 @@ class SolverJob:
         method, run = self.config.method, self.config.run
         optional = {"client_tol": run.client_tol, "client_max_iterations": run.client_max_iterations}
         return {
-            "family": self.config.family,
+            "family": self.config.chosen,
             "prior": self.problem.prior,
             "method": method.name,
             **method.model_dump(include={"rho", "alpha", "damping", "temperature", "expectation"}),

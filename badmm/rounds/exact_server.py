@@ -32,16 +32,17 @@ class _Round:
 
 
 class ExactServer:
-    """λ_g and Σ c_k of K clients; `whole` where all of them take part in every round.
+    """λ_g and Σ c_k of K clients; `everyone` where all of them take part in every round.
 
-    With absent clients Σ c_k is a running sum of changes, otherwise it is what the round's clients send.
+    `changes`: what clients send are changes of c_k, and Σ c_k is a running sum; otherwise it is what is sent.
     `required_rho` is the largest of the penalties that the clients require.
     """
 
     needs_everyone = True
 
-    def __init__(self, family: Family, policy: Policy, num_clients: int, whole: bool) -> None:
-        self.family, self.policy, self.num_clients, self.whole = family, policy, num_clients, whole
+    def __init__(self, family: Family, policy: Policy, num_clients: int, everyone: bool, changes: bool) -> None:
+        self.family, self.policy, self.num_clients = family, policy, num_clients
+        self.everyone, self.changes = everyone, changes
         self.mixing = DualMixing(family, family.mixing_memory)
         self.natural: Natural = family.prior_natural
         self.total: Natural = ()
@@ -50,20 +51,25 @@ class ExactServer:
         self._round: _Round | None = None
         self._measured = Reply(0, "")
 
-    def start(self, natural: Natural, total: Natural, ask: Ask) -> None:
-        """Begin, or go on, at λ_g; the clients measure it, which counts for no round."""
+    def start(self, natural: Natural, total: Natural, ask: Ask, *, regrouped: bool = False) -> None:
+        """Begin, or go on, at λ_g; the clients measure it, which counts for no round.
+
+        regrouped: clients have left or joined since; λ_g becomes that of the clients that are here, α λ_0 + Σ_k c_k.
+        """
         self.natural, self.total = natural, total
-        if not self.whole and not total:
-            # changes are against what every client has sent before
+        if regrouped or (not self.everyone and not total):
+            # a sum over those who take part in a round needs the terms of all
             alpha = self._steps(0.0).alpha
             sent = ask("contribute", {"alpha": alpha, "clients": float(self.num_clients)}, everyone=True)
             self.total = self.family.unpack(sent.sums["contribution"])
+            if regrouped:
+                self.natural = self._regrouped(alpha)
         self.measure(ask)
 
     def step(self) -> tuple[Numbers, dict[str, Any]]:
         """ρ, α, γ, K, and whether dual lines are to be remembered."""
         steps = self._steps(self.required_rho)
-        remember = steps.mixing and self.whole
+        remember = steps.mixing and self.everyone
         self._round = _Round(steps, self.required_rho, remember)
         numbers = {"rho": steps.rho, "alpha": steps.alpha, "damping": steps.damping}
         return numbers | {"clients": float(self.num_clients), "remember": float(remember)}, {}
@@ -74,7 +80,7 @@ class ExactServer:
         done, self.events = self._round, []
         sent = self.family.unpack(reply.sums["contribution"])
         before = self.total
-        total = sent if self.whole else added(before, sent)
+        total = added(before, sent) if self.changes else sent
         # absent clients have no line of this round to mix
         self.total, done.weights = self._mix(before, total, done.remember and not reply.absent)
         proposal = self._line(done.steps.alpha, self.total)
@@ -96,6 +102,10 @@ class ExactServer:
         total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
         inside = self.family.in_domain(self._line(alpha, total))
         return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
+
+    def length(self, sums: Arrays) -> float:
+        """The length of a term of Σ c_k in the Fisher metric at λ_g."""
+        return self._size(self.family.unpack(sums["contribution"]))
 
     def measure(self, ask: Ask) -> None:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
@@ -141,6 +151,14 @@ class ExactServer:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""
         slots = server_line(self.family.ns, self.family.prior_natural, total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
+
+    def _regrouped(self, alpha: float) -> Natural:
+        natural = self._line(alpha, self.total)
+        if not self.family.in_domain(natural):
+            raise ServerDomainError(
+                f"the natural parameter of the clients that are left is outside the domain of {self.family.name}"
+            )
+        return self.family.parameter(natural)
 
     def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any]:
         """Σ c_k after mixing, and the weights of the remembered rounds (None: the round's own dual lines)."""

@@ -119,10 +119,22 @@ class Deterministic(Protocol):
 class Screening(Protocol):
     """An engine that sees each process's sums by themselves and can leave one out.
 
-    `screen` says why sums cannot be used (None: they can).
+    `screen` says why sums cannot be used (None: they can); `length` is that of a term, in the server's metric.
     """
 
     screen: Callable[[Arrays], str | None] | None
+    length: Callable[[Arrays], float] | None
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An engine that keeps each process's last sums and adds them up in every round, whoever takes part in it.
+
+    Its processes send sums over all of their clients, not how these have changed: a reply that is lost is then of no
+    consequence for later ones.
+    """
+
+    remembers: bool
 
 
 @runtime_checkable

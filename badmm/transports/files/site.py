@@ -41,6 +41,7 @@ class FilesSite:
         self.deadline: float | None = None
         self.approve, self.wait = approve, wait
         self.rank, self.size = 1, 2
+        self.remembers = True
         self.population: Any = None
         self.answer: Callable[[Message], Reply] | None = None
         self.digest = ""
@@ -111,9 +112,14 @@ class FilesSite:
                 if sequence == newest:
                     return message
                 continue
-            self._take(sequence, message, current=sequence == newest)
+            if self._is_asked(message):
+                self._take(sequence, message, current=sequence == newest)
             self._done = sequence
         return None
+
+    def _is_asked(self, message: Message) -> bool:
+        first, count = self.population.first, len(self.population)
+        return message.members is None or any(first <= member < first + count for member in message.members)
 
     def _take(self, sequence: int, message: Message, *, current: bool) -> None:
         key = content(message)

@@ -2,8 +2,9 @@
 
 `badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `fit MODEL.toml` fits a generalized linear
 model over sites, `demo` compares methods on real data. `serve` adds up what sites send that take part with `site`, and
-`check-site` tells what would leave one. `derive` and `validate` are the commands of badmm_derive and badmm_validation. The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not
-converge, and 130 for an interrupted run.
+`check-site` tells what would leave one. `derive` and `validate` are the commands of badmm_derive and badmm_validation.
+The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not converge, and 130 for an
+interrupted run.
 """
 
 from __future__ import annotations

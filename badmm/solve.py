@@ -75,11 +75,12 @@ def solve(
     participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
     zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
     beginning. A client that has left is taken out of it by `SolverState.without`, one that is new comes in by
-    `SolverState.joined_by`. participation: the fraction of clients that take part in a round; per_round: their number. workers: threads that serve clients,
-    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
-    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with the
-    clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state` and
-    the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
+    `SolverState.joined_by`. participation: the fraction of clients that take part in a round; per_round: their number.
+    workers: threads that serve clients, each on one core (default: the cores); results do not depend on it. transport:
+    how messages reach the clients (`badmm.transports`; default: all are in this process). With several ranks every rank
+    makes the same call with the clients that live there (or none); clients are counted through the ranks in order, and
+    `start`, `duals`, `state` and the result's `duals` and `clients` are those of the rank's own, all else is the same
+    on every rank.
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the
@@ -110,6 +111,7 @@ def solve(
         run = _Run(population, exact, loop, pool)
         if isinstance(transport, Screening):
             transport.screen, transport.length = exact.screen, exact.length
+            transport.numbers = server.message_doubles
         if isinstance(transport, Following):
             return _followed(transport, run, start, duals, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)

@@ -49,6 +49,7 @@ class ExactServer:
         self.required_rho = float("inf")
         self.events: list[str] = []
         self._round: _Round | None = None
+        self._alpha = 1.0
         self._measured = Reply(0, "")
 
     def start(self, natural: Natural, total: Natural, ask: Ask, *, regrouped: bool = False) -> None:
@@ -59,17 +60,17 @@ class ExactServer:
         self.natural, self.total = natural, total
         if regrouped or (not self.everyone and not total):
             # a sum over those who take part in a round needs the terms of all
-            alpha = self._steps(0.0).alpha
-            sent = ask("contribute", {"alpha": alpha, "clients": float(self.num_clients)}, everyone=True)
+            self._alpha = self._steps(0.0).alpha
+            sent = ask("contribute", {"alpha": self._alpha, "clients": float(self.num_clients)}, everyone=True)
             self.total = self.family.unpack(sent.sums["contribution"])
             if regrouped:
-                self.natural = self._regrouped(alpha)
+                self.natural = self._regrouped()
         self.measure(ask)
 
     def step(self) -> tuple[Numbers, dict[str, Any]]:
         """ρ, α, γ, K, and whether dual lines are to be remembered."""
         steps = self._steps(self.required_rho)
-        remember = steps.mixing and self.everyone
+        self._alpha, remember = steps.alpha, steps.mixing and self.everyone
         self._round = _Round(steps, self.required_rho, remember)
         numbers = {"rho": steps.rho, "alpha": steps.alpha, "damping": steps.damping}
         return numbers | {"clients": float(self.num_clients), "remember": float(remember)}, {}
@@ -97,10 +98,8 @@ class ExactServer:
         self.natural = self.family.parameter(natural)
 
     def screen(self, sums: Arrays) -> str | None:
-        """Why the line cannot be used with these sums of the step that was asked for; None where it can."""
-        assert self._round is not None
-        total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
-        inside = self.family.in_domain(self._line(alpha, total))
+        """Why the line cannot be used with these sums of what was asked for; None where it can."""
+        inside = self.family.in_domain(self._line(self._alpha, self.family.unpack(sums["contribution"])))
         return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
 
     def length(self, sums: Arrays) -> float:
@@ -152,8 +151,8 @@ class ExactServer:
         slots = server_line(self.family.ns, self.family.prior_natural, total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
 
-    def _regrouped(self, alpha: float) -> Natural:
-        natural = self._line(alpha, self.total)
+    def _regrouped(self) -> Natural:
+        natural = self._line(self._alpha, self.total)
         if not self.family.in_domain(natural):
             raise ServerDomainError(
                 f"the natural parameter of the clients that are left is outside the domain of {self.family.name}"

@@ -97,14 +97,17 @@ class SolverState:
         return self.regrouped(duals=duals, clients=own)
 
     def joined_by(self, count: int) -> SolverState:
-        """The state from which a run goes on that so many clients join, after those of this process: η_k = 0, λ_k = λ_g."""
+        """The state from which a run goes on that so many clients join, after those of this process.
+
+        Their η_k = 0 and λ_k = λ_g change no sum before they have answered.
+        """
         new = tuple(np.repeat(slot[None], count, axis=0) for slot in self.natural)
         duals = tuple(np.concatenate([old, 0.0 * rows]) for old, rows in zip(self.duals, new, strict=True))
         own = tuple(np.concatenate([old, rows]) for old, rows in zip(self.clients, new, strict=True))
         return self.regrouped(duals=duals, clients=own)
 
     def regrouped(self, **own: Natural) -> SolverState:
-        """The state without sums over clients and without what was mixed from them, for a run whose clients are others."""
+        """The state without sums over clients and what was mixed from them, for a run whose clients are others."""
         policy = {**self.policy, "damping": 1.0, "size": float("inf"), "best": float("inf"), "waited": 0.0}
         memories: dict[str, Any] = dict.fromkeys(_MEMORIES, ())
         return replace(self, **own, **memories, policy=policy, total=(), sent=(), records=())

@@ -1,8 +1,8 @@
 """Flower: SuperLink and SuperNodes carry the sealed files of `badmm.transports.files` between server and sites.
 
 The server of a `ServerApp` sums in a folder of its own: what it would write for its sites is pushed to their SuperNodes
-over the Grid, and their replies are put where sites would have written them. A `ClientApp` puts what came in a folder of
-the site's, looks at it as a site of files does, and sends back what that wrote. So all rules of files hold: what is
+over the Grid, and their replies are put where sites would have written them. A `ClientApp` puts what came in a folder
+of the site's, looks at it as a site of files does, and sends back what that wrote. So all rules of files hold: what is
 refused, who is absent, what a site remembers, and that a question asked again gets the answer that it got. A node is
 known by the name of its site, which it states itself; its number may change with every start.
 

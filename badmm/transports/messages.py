@@ -119,11 +119,13 @@ class Deterministic(Protocol):
 class Screening(Protocol):
     """An engine that sees each process's sums by themselves and can leave one out.
 
-    `screen` says why sums cannot be used (None: they can); `length` is that of a term, in the server's metric.
+    `screen` says why sums cannot be used (None: they can); `length` is that of a term, in the server's metric, which
+    has `numbers` numbers.
     """
 
     screen: Callable[[Arrays], str | None] | None
     length: Callable[[Arrays], float] | None
+    numbers: int | None
 
 
 @runtime_checkable

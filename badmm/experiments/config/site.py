@@ -11,8 +11,8 @@
     maximum_parameters_per_row = 0.1
     allowed_columns = ["age", "dose", "ill"]  left out: every column
 
-The defaults of `[refuse]` are those of vantage6's generalized linear model (v6-glm-py, constants.py and privacy.rst): 10
-rows, 10 parameters per 100 rows, 5 rows per category. Paths are relative to the file.
+The defaults of `[refuse]` are those of vantage6's generalized linear model (v6-glm-py, constants.py and privacy.rst):
+10 rows, 10 parameters per 100 rows, 5 rows per category. Paths are relative to the file.
 """
 
 from __future__ import annotations

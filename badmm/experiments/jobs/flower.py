@@ -6,7 +6,8 @@
 
 A site's SuperNode says in its `--node-config` where the site's own file is, `site="/etc/badmm/site.toml"`
 (`badmm.experiments.config.site`): data, memory, name and refusals are the site's, whatever the server sends. The run's
-configuration has `study`, `sites` ("north,south"), `out`, and optionally `deadline`, `minimum`, `outlier`, `resend` and `resume`.
+configuration has `study`, `sites` ("north,south"), `out`, and optionally `deadline`, `minimum`, `outlier`, `resend` and
+`resume`.
 """
 
 from __future__ import annotations

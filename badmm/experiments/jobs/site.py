@@ -1,7 +1,7 @@
 """A site's part in a study: what would leave it, in numbers; what it refuses; taking part.
 
-`badmm check-site` plays one round with the site's clients alone and shows the replies that would be sent; nothing leaves
-the process. `badmm site` takes part, after the same checks.
+`badmm check-site` plays one round with the site's clients alone and shows the replies that would be sent; nothing
+leaves the process. `badmm site` takes part, after the same checks.
 """
 
 from __future__ import annotations
@@ -137,15 +137,15 @@ def report(path: Path, overrides: Iterable[str] = ()) -> str:
         f"columns    {', '.join(problem.columns)}: {'refused' if _outside(site, problem) else 'ok'}",
         *(_line(one, problem) for one in measured(site, problem)),
         "",
-        f"would leave once: the name, {len(problem.clients)} as the number of clients, digests of the study and the name "
-        f"of the target; {size['join']} bytes as a file",
+        f"would leave once: the name, {len(problem.clients)} as the number of clients, digests of the study and the "
+        f"name of the target; {size['join']} bytes as a file",
         "would leave in every round:",
         *(
             _sent(name, reply, size[name])
             for name, reply in (("step", replies["step"]), ("measure", replies["measure"]))
         ),
-        f"at most {rounds} rounds: {rounds * each + size['join']} bytes; {numbers} numbers a round about {values} values of "
-        "the data",
+        f"at most {rounds} rounds: {rounds * each + size['join']} bytes; {numbers} numbers per round about {values} "
+        "values of the data",
     ]
     return "\n".join(lines)
 

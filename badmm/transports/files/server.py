@@ -58,13 +58,13 @@ class FilesServer:
         self.counts: dict[str, int] = {}
         self.screen: Callable[[Mapping[str, Any]], str | None] | None = None
         self.length: Callable[[Mapping[str, Any]], float] | None = None
+        self.numbers: int | None = None
         if self.share.newest() and not resume:
             raise ValueError(f"folder: expected one that no run has used (or resume), got {folder}")
         self.share.keep_only(self.sites)
         self.share.make(*self.sites)
         remove_torn(self.share.path / "down")
         self._asked: Message | None = None
-        self._shape: tuple[int, ...] = ()
         self._sequence = self.share.newest()
         self._last: dict[str, Reply] | None = None
 
@@ -74,7 +74,6 @@ class FilesServer:
             if self._last is None:
                 self._last = self._accepted_before(message.round)
             self._sequence += 1
-            self._shape = next((np.shape(array) for array in message.arrays.values()), self._shape)
             write(self.share.down(self._sequence), SERVER, self._sequence, message)
             self._asked = message
         return message
@@ -172,8 +171,8 @@ class FilesServer:
                 f"of {reply.digest}"
             )
         for name, array in reply.sums.items():
-            if np.shape(array) != self._shape:
-                raise UnfitError(f"wrong shape: expected {name} of shape {self._shape}, got {np.shape(array)}")
+            if np.shape(array) != (self.numbers,):
+                raise UnfitError(f"wrong shape: expected {name} of shape ({self.numbers},), got {np.shape(array)}")
         if not all(map(np.isfinite, reply.totals.values())) and message.kind == "step":
             raise UnfitError("not finite: a total")
         if reply.clients != (expected := self._members(message)[letter.sender]):

@@ -26,7 +26,6 @@ with warnings.catch_warnings():  # of what Flower imports
 from flwr.app import Context, Error, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.serverapp import Grid
-
 from flwr.supercore.task_identity import TaskIdentity
 
 from badmm.checks import RankError
@@ -232,5 +231,5 @@ def test_letters_have_no_names_but_their_own(small: Any, tmp_path: Path) -> None
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     for name, run in (("../outside.safetensors", "abc"), ("000001.safetensors", "../abc")):
         message = FlowerMessage(_packed({name: b"x"}, run=run), 1, "train.answer")
-        with pytest.raises(ValueError, match="expected a name of|expected the name of a message"):
+        with pytest.raises(ValueError, match=r"expected a name of|expected the name of a message"):
             answer(message, context)

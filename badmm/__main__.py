@@ -101,6 +101,7 @@ def _site_commands(commands: Any) -> None:
         "--minimum", type=int, metavar="N", help="replies that a round needs (default: half of those asked)"
     )
     serve.add_argument("--outlier", type=float, metavar="X", help="refuse terms so many times as long as the others'")
+    serve.add_argument("--bits", choices=("float64", "float32", "bfloat16"), help="the precision of what crosses")
     serve.add_argument("--resume", action="store_true", help="continue the run in the folder of the results")
     site = commands.add_parser("site", help="take part in a study with this site's data")
     check = commands.add_parser("check-site", help="tell in numbers what would leave a site, before anything does")
@@ -134,7 +135,7 @@ def _run(options: argparse.Namespace) -> None:
 def _serve(options: argparse.Namespace) -> None:
     from badmm.experiments import run
 
-    engine = {name: getattr(options, name) for name in ("deadline", "share", "sites", "minimum", "outlier")}
+    engine = {name: getattr(options, name) for name in ("deadline", "share", "sites", "minimum", "outlier", "bits")}
     engine |= {"transport": "files", "party": "server"}
     chosen = {"resume": options.resume, "quiet": options.quiet, "engine": engine}
     run.from_file(options.config, options.overrides, options.out, **chosen)

@@ -110,8 +110,7 @@ def solve(
         loop = Loop(exact, population, transport, total, identity, fraction=fraction, seed=seed)
         run = _Run(population, exact, loop, pool)
         if isinstance(transport, Screening):
-            transport.screen, transport.length = exact.screen, exact.length
-            transport.numbers = server.message_doubles
+            transport.judge = exact
         if isinstance(transport, Following):
             return _followed(transport, run, start, duals, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)

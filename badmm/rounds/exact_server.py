@@ -106,6 +106,15 @@ class ExactServer:
         """The length of a term of Σ c_k in the Fisher metric at λ_g."""
         return self._size(self.family.unpack(sums["contribution"]))
 
+    @property
+    def numbers(self) -> int:
+        """In one λ as sent."""
+        return self.family.message_doubles
+
+    def inside(self, natural: Any) -> bool:
+        """Whether a λ as it is sent lies in the domain."""
+        return self.family.in_domain(self.family.unpack(natural))
+
     def measure(self, ask: Ask) -> None:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
         weights = None if self._round is None else self._round.weights

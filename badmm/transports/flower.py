@@ -32,6 +32,7 @@ from flwr.serverapp import Grid
 from badmm.checks import RankError
 from badmm.transports.atomic import write_atomic
 from badmm.transports.files import FilesServer, FilesSite
+from badmm.transports.files.precision import FULL
 from badmm.transports.files.share import POLL, SUFFIX, Share, checked, numbered, write
 from badmm.transports.messages import Message, Reply
 
@@ -47,8 +48,8 @@ FAREWELL = 30.0
 class FlowerServer(FilesServer):
     """The server of files on a folder of its own, whose letters Flower carries to the nodes of `grid`.
 
-    resend: seconds after which a letter without a reply is sent again, as a node that was killed has lost it; a site
-    answers it as it did. Other arguments as `FilesServer`.
+    resend: seconds after which a letter without a reply is sent again, as a node that was killed has lost it, and twice
+    as many after each copy; a site answers a copy as it did. Other arguments as `FilesServer`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class FlowerServer(FilesServer):
         deadline: float | None = None,
         minimum: int | None = None,
         outlier: float | None = None,
+        bits: str = FULL,
         identity: Mapping[str, Any] | None = None,
         resume: bool = False,
         resend: float = 60.0,
@@ -68,9 +70,16 @@ class FlowerServer(FilesServer):
     ) -> None:
         self.grid, self.resend, self.pause = grid, resend, pause
         self.nodes: dict[str, int] = {}
-        self._asked_at: dict[tuple[int, int], float] = {}
+        self._again: dict[tuple[int, int], tuple[float, float]] = {}
+        """When a letter goes to a node again, and for how long it has waited until then."""
         self._underway: dict[str, int] = {}
-        options: dict[str, Any] = {"deadline": deadline, "minimum": minimum, "outlier": outlier, "resume": resume}
+        options: dict[str, Any] = {
+            "deadline": deadline,
+            "minimum": minimum,
+            "outlier": outlier,
+            "bits": bits,
+            "resume": resume,
+        }
         super().__init__(folder, sites, **options, identity=identity, clock=clock, wait=self._carry)
         self.run = _token(self.share.path / "run.json")
 
@@ -109,10 +118,12 @@ class FlowerServer(FilesServer):
     def _push(self, wanted: list[tuple[int, int]], letters: Mapping[str, bytes]) -> None:
         """Send letters to (node, number of the message), each again only after a while; number 0 asks who it is."""
         now = self.clock()
-        due = [one for one in wanted if now - self._asked_at.get(one, -np.inf) >= self.resend]
+        due = [one for one in wanted if now >= self._again.get(one, (now, 0.0))[0]]
         if not due:
             return
-        self._asked_at |= dict.fromkeys(due, now)
+        for one in due:  # a slow site is not buried in copies
+            wait = 2.0 * self._again.get(one, (now, 0.5 * self.resend))[1]
+            self._again[one] = now + wait, wait
         kind = ANSWER if letters else JOIN
         sent = [FlowerMessage(_packed(letters, run=self.run), node, kind, ttl=self.deadline) for node, _ in due]
         for identifier, (node, _) in zip(self.grid.push_messages(sent), due, strict=True):

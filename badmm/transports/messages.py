@@ -115,17 +115,27 @@ class Deterministic(Protocol):
     deterministic: bool
 
 
+class Judge(Protocol):
+    """What a server knows of sums and of λ."""
+
+    numbers: int
+    """In a λ, and in a term of Σ c_k."""
+
+    def screen(self, sums: Arrays) -> str | None:
+        """Why sums cannot be used; None where they can."""
+
+    def length(self, sums: Arrays) -> float:
+        """The length of a term in the metric at λ_g."""
+
+    def inside(self, natural: Any) -> bool:
+        """Whether a λ as it is sent lies in the domain."""
+
+
 @runtime_checkable
 class Screening(Protocol):
-    """An engine that sees each process's sums by themselves and can leave one out.
+    """An engine that sees each process's sums by themselves and can leave one out."""
 
-    `screen` says why sums cannot be used (None: they can); `length` is that of a term, in the server's metric, which
-    has `numbers` numbers.
-    """
-
-    screen: Callable[[Arrays], str | None] | None
-    length: Callable[[Arrays], float] | None
-    numbers: int | None
+    judge: Judge | None
 
 
 @runtime_checkable

@@ -6,8 +6,8 @@
 
 A site's SuperNode says in its `--node-config` where the site's own file is, `site="/etc/badmm/site.toml"`
 (`badmm.experiments.config.site`): data, memory, name and refusals are the site's, whatever the server sends. The run's
-configuration has `study`, `sites` ("north,south"), `out`, and optionally `deadline`, `minimum`, `outlier`, `resend` and
-`resume`.
+configuration has `study`, `sites` ("north,south") and `out`; of `deadline`, `minimum`, `outlier` and `resend` 0 means
+the default, and of `bits` ""; `resume` goes on with the run in `out`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from badmm.transports.atomic import write_atomic
 from badmm.transports.flower import ANSWER, JOIN, FlowerServer, refused, respond
 
 server_app, client_app = ServerApp(), ClientApp()
-OPTIONS = {"deadline": float, "minimum": int, "outlier": float, "resend": float}
+OPTIONS = {"deadline": float, "minimum": int, "outlier": float, "bits": str, "resend": float}
 
 
 @server_app.main()
@@ -43,7 +43,7 @@ def serve(grid: Grid, context: Context) -> None:
     remote(study)
     assert isinstance(study, SolverConfig)
     out, names, resume = Path(str(given["out"])), str(given["sites"]).split(","), bool(given.get("resume", False))
-    options: dict[str, Any] = {key: kind(given[key]) for key, kind in OPTIONS.items() if key in given}
+    options: dict[str, Any] = {key: kind(given[key]) for key, kind in OPTIONS.items() if given.get(key)}
     server = FlowerServer(grid, out / "exchange", names, identity=identity(study), resume=resume, **options)
     result = run.run(study, out, resume=resume, console=run.console_for(False), engine=Engine(server, SERVER))
     run.require_convergence(study, result, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -233,3 +234,66 @@ def test_letters_have_no_names_but_their_own(small: Any, tmp_path: Path) -> None
         message = FlowerMessage(_packed({name: b"x"}, run=run), 1, "train.answer")
         with pytest.raises(ValueError, match=r"expected a name of|expected the name of a message"):
             answer(message, context)
+
+
+STUDY = """
+name = "trial"
+family = "full_gaussian"
+[data]
+source = "columns.csv"
+target = "dose"
+standardize = false
+[split]
+kind = "iid"
+clients = 1
+[likelihood]
+kind = "linear_regression"
+[run]
+rounds = 2
+tol = 0.0
+"""
+
+
+@pytest.mark.skipif(os.environ.get("BADMM_ENGINES") != "all", reason="make engines runs it (BADMM_ENGINES=all)")
+@pytest.mark.filterwarnings("ignore")
+def test_superlink_and_supernodes_give_the_posterior_of_one_process(tmp_path: Path) -> None:
+    from badmm.__main__ import main
+    from badmm.transports.sealed import load_tensors
+    from tests.badmm.transports.flower_federation import Federation, node_key
+
+    names, rng, together = ("north", "south"), np.random.default_rng(0), ["age,dose,site"]
+    for place, name in enumerate(names):
+        rows = [f"{x!r},{(2 * x + 0.1 * e)!r}" for x, e in rng.normal(size=(30, 2)).tolist()]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["age,dose", *rows]) + "\n", "utf-8")
+        site = f'study = "study.toml"\nname = "{name}"\nsource = "{name}.csv"\nmemory = "memory-{name}"\n'
+        (tmp_path / f"{name}.toml").write_text(site, "utf-8")
+        together += [f"{row},{place}" for row in rows]
+    (tmp_path / "all.csv").write_text("\n".join(together) + "\n", "utf-8")
+    (tmp_path / "columns.csv").write_text("age,dose\n0.0,0.0\n", "utf-8")
+    (tmp_path / "study.toml").write_text(STUDY, "utf-8")
+    pooled = STUDY.replace("columns.csv", "all.csv").replace('"iid"\nclients = 1', '"column"\ncolumn = "site"')
+    (tmp_path / "pooled.toml").write_text(pooled, "utf-8")
+    assert main(["run", str(tmp_path / "pooled.toml"), "--quiet", "--out", str(tmp_path / "pooled")]) == 0
+    expected = load_tensors(tmp_path / "pooled" / "posterior.safetensors")[0]
+
+    with Federation(tmp_path) as federation:
+        for name in names:
+            federation.register(name)
+            federation.node(name, tmp_path / f"{name}.toml")
+        node_key(tmp_path, "stranger")  # whom nobody has registered
+        federation.node("stranger", tmp_path / "north.toml")
+        given = {"study": tmp_path / "study.toml", "sites": ",".join(names), "out": tmp_path / "out"}
+        federation.flwr(
+            "run", ".", "study", "--run-config", " ".join(f'{key}="{value}"' for key, value in given.items())
+        )
+        up = tmp_path / "out" / "exchange" / "up" / "south"
+        federation.until((up / "000001.safetensors").exists, "link", 600)
+        federation.kill("south")
+        federation.node("south", tmp_path / "south.toml")
+        federation.until((tmp_path / "out" / "posterior.safetensors").exists, "link", 900)
+        ends = [tmp_path / "out", *(next((tmp_path / f"memory-{name}").iterdir()) for name in names)]
+        federation.until(lambda: all((end / "posterior.safetensors").exists() for end in ends), "link", 120)
+        assert federation.processes["stranger"].poll() not in (None, 0)
+    for end in ends:
+        found = load_tensors(end / "posterior.safetensors")[0]
+        assert all(np.array_equal(found[key], expected[key]) for key in expected), end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,51 +15,19 @@ from badmm.checks import RankError
 from badmm.rounds.loop import participants
 from badmm.transports.files import FilesServer, FilesSite
 from badmm.transports.messages import Message, Reply
+from benchmarks import polled_sites
+from benchmarks.polled_sites import Spoil
 from benchmarks.simulated_sites import clients
 
 PRIOR = badmm.Gaussian(np.zeros(3), 1.0)
 SHARED: dict[str, Any] = {"family": "full_gaussian", "prior": PRIOR, "rounds": 300, "tol": 1e-9, "workers": 1}
 OWN = {"north": clients()[:3], "east": clients()[3:4], "south": clients()[4:5], "west": clients()[5:]}
-Spoil = Callable[[str, Message, Reply], Reply]
-
-
-class WaitingError(Exception):
-    """A site would wait here for the next message."""
-
-
-class Acted(FilesSite):
-    """A site that is polled; `spoil` is what it makes of its own replies."""
-
-    spoil: Spoil | None = None
-
-    def _act(self, message: Message) -> Reply:
-        reply = super()._act(message)
-        return reply if self.spoil is None else self.spoil(self.name, message, reply)
 
 
 def play(
     folder: Path, names: list[str], arguments: dict[str, Any], spoil: Spoil | None = None, **options: Any
 ) -> badmm.Result:
-    """The server's result, with every site polled while it waits."""
-    sites: dict[str, Acted] = {}
-
-    def stop(_: float) -> None:
-        raise WaitingError
-
-    def wait(_: float) -> None:
-        for name in names:
-            if name in sites:
-                sites[name].poll()
-                continue
-            site = Acted(folder / "share", name, folder / name, wait=stop)
-            site.spoil = spoil
-            with pytest.raises(WaitingError):
-                badmm.solve(OWN[name], transport=site, **(SHARED | {"seed": arguments.get("seed", 0)}))
-            if site.population is not None:
-                sites[name] = site
-
-    server = FilesServer(folder / "share", names, wait=wait, **options)
-    return badmm.solve([], transport=server, **(SHARED | arguments))
+    return polled_sites.play(folder, {name: OWN[name] for name in names}, SHARED | arguments, spoil, **options)
 
 
 def apart(a: badmm.Result, b: badmm.Result) -> float:

@@ -14,8 +14,7 @@ import sympy as sp
 from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Family
 from ..ir.evaluate import Evaluator
-from ..ir.likelihoods import LossModule
-from ..ir.nodes import Kernel, MatrixMap, Module, Optimizer
+from ..ir.nodes import FamilyKernel, FamilyModule, MatrixMap, Module
 from ..lower.admm import expected_results as round_results
 from ..lower.families import build_module
 from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric
@@ -48,7 +47,7 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
     }
 
 
-def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.Expr]]) -> str:
+def elementwise(family: Family, module: FamilyModule, expected: Mapping[str, list[sp.Expr]]) -> str:
     """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
     evaluator = Evaluator(module.functions)
     fixed = {s.symbol for s in family.fixed}
@@ -66,7 +65,7 @@ def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.E
     return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
 
-def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: Point50) -> None:
+def _compare(evaluator: Evaluator, kernel: FamilyKernel, exprs: list[sp.Expr], point: Point50) -> None:
     env = {str(s): v for s, v in point.items()}
     env |= {o.variable: mp.mpf(0) for o in kernel.operands if o.variable not in env}
     for got, want in zip(evaluator.kernel(kernel, env), exprs, strict=True):
@@ -75,7 +74,7 @@ def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: 
             raise ClaimError(f"{kernel.name} gives {mp.nstr(got, 12)}, derived {mp.nstr(expected, 12)}")
 
 
-def newton(c: Calculus, module: Module) -> str:
+def newton(c: Calculus, module: FamilyModule) -> str:
     """The lowered inverse map, a Newton iteration, gives λ(μ(λ)) = λ over eight decades within its bound on the
     steps."""
     (kernel,) = (k for k in module.kernels if k.name == "natural_from_expectation")
@@ -115,14 +114,7 @@ def claims(family: Family) -> Iterator[Claim]:
         )
 
 
-def kernel_names(module: Module | LossModule | Optimizer) -> list[str]:
-    """The names, with their module's, of everything that is generated to be called."""
-    if isinstance(module, Module | LossModule):
-        return [f"{module.family}.{k.name}" for k in module.kernels]
-    return [f"{module.name}.{n}" for n in (module.generator.name, *(s.name for s in module.sweeps))]
-
-
-def unclaimed(modules: Iterable[Module | LossModule | Optimizer], proved: Iterable[Claim]) -> list[str]:
+def unclaimed(modules: Iterable[Module], proved: Iterable[Claim]) -> list[str]:
     """The kernels that are no claim's target."""
     targets = {target for claim in proved for target in claim.targets}
-    return [name for module in modules for name in kernel_names(module) if name not in targets]
+    return [name for module in modules for name in module.callable_names if name not in targets]

@@ -230,6 +230,38 @@ class MatrixMap:
 
 
 @dataclass(frozen=True)
+class Quadrature:
+    """E[g], E[g′], E[g″] of one function g of one number under N(center, spread²).
+
+    `center`, `spread` and `coefficient` are variables of the kernel (a coefficient of 0 makes the rest superfluous);
+    `results` are the names of the three expectations. `argument` is g's variable, `body` and `values` are g, g′ and g″,
+    which are analytic but for a singularity at `place` ± i `distance`.
+    """
+
+    center: str
+    spread: str
+    coefficient: str
+    results: tuple[str, str, str]
+    argument: str
+    body: tuple[Stmt, ...]
+    values: tuple[Expr, Expr, Expr]
+    place: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Expectation(Map):
+    """Gaussian expectations of a loss and its derivatives in one row: a map, every quadrature written out as a loop.
+
+    `before`, `quadratures` and `after` are the body in parts, for a backend that reads expectations from tables.
+    """
+
+    before: tuple[Stmt, ...] = ()
+    quadratures: tuple[Quadrature, ...] = ()
+    after: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True)
 class Normal:
     """A standard normal a coordinate: read from the array `argument`, or drawn by the module's generator.
 
@@ -311,50 +343,115 @@ class Generator:
     source: str
 
 
-Kernel = Map | Reduction | ClientSum | MatrixMap
+Coordinatewise = Map | Reduction | ClientSum
+FamilyKernel = Coordinatewise | MatrixMap
+Kernel = FamilyKernel | Sweep
 
 
 @dataclass(frozen=True)
 class Module:
-    """All kernels of one family, with the scalar functions they call, callees first."""
-
-    family: str
-    title: str
-    citation: str
-    digest: str
-    slots: dict[str, tuple[str, ...]]
-    fixed: tuple[str, ...]
-    functions: tuple[Function, ...]
-    kernels: tuple[Kernel, ...]
-    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
-
-    @property
-    def header(self) -> str:
-        """The file of the C header, below badmm/ and without its ending."""
-        return self.family
-
-    @property
-    def origin(self) -> str:
-        """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
-        return f"families/{self.family}.py (sha256 {self.digest})"
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """All kernels of one optimizer, derived from `files`: sweeps, and the generator whose normals they draw."""
+    """The kernels generated from one file of a kind (`family`, `likelihood`, `optimizer`), with the scalar functions
+    they call, callees first."""
 
     name: str
     title: str
     citation: str
-    files: tuple[str, ...]
     digest: str
-    generator: Generator
-    sweeps: tuple[Sweep, ...]
+    functions: tuple[Function, ...]
+    kernels: tuple[Kernel, ...]
+    kind: ClassVar[str]
+
+    @property
+    def prefix(self) -> str:
+        """The name by which functions of the C header and claims speak of the module."""
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """The module's files below a backend's folder, without their endings."""
+        return self.name
 
     @property
     def origin(self) -> str:
-        """What a generated file says it is made from."""
-        return f"{', '.join(self.files)} (sha256 {self.digest})"
+        """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
+        return f"{', '.join(self.sources)} (sha256 {self.digest})"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files below derive/ that state the module."""
+        raise NotImplementedError
+
+    @property
+    def callable_names(self) -> tuple[str, ...]:
+        """The names of everything that is generated to be called, and proved."""
+        return tuple(f"{self.prefix}.{k.name}" for k in self.kernels)
+
+
+@dataclass(frozen=True)
+class FamilyModule(Module):
+    """All kernels of one family."""
+
+    kernels: tuple[FamilyKernel, ...]
+    slots: dict[str, tuple[str, ...]]
+    fixed: tuple[str, ...]
+    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
+    kind: ClassVar[str] = "family"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The family's file."""
+        return (f"families/{self.name}.py",)
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether a member is a matrix."""
+        return any(isinstance(k, MatrixMap) for k in self.kernels)
+
+
+@dataclass(frozen=True)
+class LossModule(Module):
+    """All kernels of one likelihood: the loss, its constant and its expectations."""
+
+    kernels: tuple[Map, Map, Expectation]
+    responses: tuple[tuple[str, str], ...]  # name and support
+    parameters: tuple[tuple[str, str], ...]  # name and meaning
+    facts: tuple[tuple[str, Any], ...] = ()
+    kind: ClassVar[str] = "likelihood"
+
+    @property
+    def prefix(self) -> str:
+        """A family may bear the same name."""
+        return f"{self.name}_loss"
+
+    @property
+    def place(self) -> str:
+        """In a folder of its own."""
+        return f"likelihoods/{self.name}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The likelihood's file."""
+        return (f"{self.place}.py",)
+
+
+@dataclass(frozen=True)
+class OptimizerModule(Module):
+    """All kernels of one optimizer: sweeps, and the generator whose normals they draw."""
+
+    kernels: tuple[Sweep, ...]
+    files: tuple[str, ...]
+    generator: Generator
+    kind: ClassVar[str] = "optimizer"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The papers' lines, and what is derived from them."""
+        return self.files
+
+    @property
+    def callable_names(self) -> tuple[str, ...]:
+        """The generator's normals are called too."""
+        return (f"{self.name}.{self.generator.name}", *super().callable_names)
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:

@@ -13,11 +13,11 @@ from ..calculus.elementwise import Calculus, ScalarRoot, calculus
 from ..calculus.family import Domain, Family, Slot
 from ..ir.nodes import (
     Expr,
+    FamilyKernel,
+    FamilyModule,
     Function,
-    Kernel,
     Let,
     Map,
-    Module,
     Op,
     Operand,
     Reduction,
@@ -157,7 +157,7 @@ class Builder:
             source,
         )
 
-    def conversions(self) -> list[Kernel]:
+    def conversions(self) -> list[FamilyKernel]:
         """The four maps between natural, standard and expectation parameters."""
         c, f = self.calculus, self.family
         standard, natural, expectation = (
@@ -251,7 +251,7 @@ class Builder:
         source = f"{RULE}, section 2: F = grad^2 A; L its Cholesky factor"
         return self.map("whiten", (*operands(f.natural, "natural"), *moved), stages, source)
 
-    def reductions(self) -> list[Kernel]:
+    def reductions(self) -> list[FamilyKernel]:
         """A, entropy and KL, in their stable forms."""
         c, f = self.calculus, self.family
         q, p, kl = c.kl
@@ -303,13 +303,13 @@ def facts(family: Family) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def build_module(family: Family) -> Module:
+def build_module(family: Family) -> FamilyModule:
     """All kernels of one family as IR."""
     slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
     fixed = tuple(s.name for s in family.fixed)
     if family.is_matrix:
         functions = special.library()
-        kernels: list[Kernel] = [*matrix_kernels(family), *admm_kernels()]
+        kernels: list[FamilyKernel] = [*matrix_kernels(family), *admm_kernels()]
     else:
         builder = Builder(family)
         functions = builder.functions
@@ -329,14 +329,14 @@ def build_module(family: Family) -> Module:
         ]
         used |= {name for node in nodes for name in calls(node)}
     polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
-    return Module(
+    return FamilyModule(
         family.name,
         family.title,
         family.citation,
         family.digest,
-        slots,
-        fixed,
         needed(functions, used, polygamma),
         tuple(kernels),
+        slots,
+        fixed,
         facts(family),
     )

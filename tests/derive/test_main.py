@@ -12,10 +12,7 @@ import derive.families
 from derive import generate
 from derive.__main__ import main
 from derive.claims.claim import Claim, ClaimError
-from derive.claims.lowered import kernel_names
 from derive.families import family_names, load_families
-from derive.ir.likelihoods import LossModule
-from derive.ir.nodes import Module, Optimizer
 
 FAMILIES = family_names()
 
@@ -40,10 +37,7 @@ def test_a_failing_claim_stops_the_writing(
     def false() -> str:
         raise ClaimError("planted")
 
-    families, optimizers = generate.build()
-    losses = generate.build_losses().values()
-    modules: list[Module | LossModule | Optimizer] = [*families.values(), *losses, *optimizers.values()]
-    targets = tuple(n for m in modules for n in kernel_names(m))
+    targets = tuple(n for m in generate.build().values() for n in m.callable_names)
     planted = Claim("planted", "round", "0=1", false, targets=targets)
     monkeypatch.setattr("derive.__main__.every_claim", lambda names: [planted])
     assert main(["--out", str(tmp_path)]) == 1
@@ -57,10 +51,9 @@ def test_a_kernel_without_a_claim_stops_the_writing(
     build = generate.build
 
     def planted(names: object = None) -> object:
-        modules, optimizers = build(names)  # type: ignore[arg-type]
-        gamma = modules["gamma"]
+        gamma = build(names)["gamma"]  # type: ignore[arg-type]
         extra = dataclasses.replace(gamma.kernels[-1], name="planted")
-        return {"gamma": dataclasses.replace(gamma, kernels=(*gamma.kernels, extra))}, optimizers
+        return {"gamma": dataclasses.replace(gamma, kernels=(*gamma.kernels, extra))}
 
     monkeypatch.setattr(generate, "build", planted)
     assert main(["gamma", "--out", str(tmp_path)]) == 1

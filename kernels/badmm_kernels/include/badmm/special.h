@@ -16,6 +16,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* The domain test: 1 unless bound < value < infinity (NaN is outside). Bounds: 0 for a positive
  * argument or minus a negative one, minus infinity for a real one. */
@@ -463,5 +468,6 @@ BADMM_INLINE double badmm_log_normal_cdf(double x)
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_SPECIAL_H */

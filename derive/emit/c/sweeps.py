@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...ir import nodes as ir
 from ..docs import operand_text, sweep_scalar_text
 from . import interface as ci
-from .family import BITS, TYPE, Printer, assigned_names, body, comment, define, file, returning
+from .maps import body, returning
+from .printer import BITS, TYPE, Printer, assigned_names, comment, define
 
 INTRINSIC = {
-    ("bits", "f64"): "(unsigned long long)__double_as_longlong(value)",
+    ("bits", "f64"): "BADMM_CAST(unsigned long long, __double_as_longlong(value))",
     ("bits", "f32"): "__float_as_uint(value)",
-    ("from_bits", "f64"): "__longlong_as_double((long long)value)",
+    ("from_bits", "f64"): "__longlong_as_double(BADMM_CAST(long long, value))",
     ("from_bits", "f32"): "__uint_as_float(value)",
 }
 INCLUDES = """\
@@ -21,7 +24,7 @@ INCLUDES = """\
 #include "badmm/special.h\""""
 
 
-def comments(optimizer: ir.Optimizer) -> dict[str, list[str]]:
+def comments(optimizer: ir.OptimizerModule) -> dict[str, list[str]]:
     """What stands above each function: purpose, formula, arguments, source."""
     g = optimizer.generator
     single, double = len(g.single.results), len(g.double.results)
@@ -39,7 +42,7 @@ def comments(optimizer: ir.Optimizer) -> dict[str, list[str]]:
             f"Source: {g.source}.",
         ],
     }
-    for sweep in optimizer.sweeps:
+    for sweep in optimizer.kernels:
         names = dict.fromkeys(o.argument.split(".")[0] for o in sweep.operands)
         texts = [operand_text(n) for n in names]
         texts += [f"{n.argument}: a standard normal." for n in sweep.normals]
@@ -49,7 +52,7 @@ def comments(optimizer: ir.Optimizer) -> dict[str, list[str]]:
     return {name: [ci.ascii_text(line) for line in lines] for name, lines in found.items()}
 
 
-def cast(name: str, precision: str) -> str:
+def bits(name: str, precision: str) -> str:
     """The bits of a real, or the real with some bits; device code has functions of its own for it."""
     taken, given = TYPE[precision], BITS[precision]
     if name == "from_bits":
@@ -66,7 +69,7 @@ def cast(name: str, precision: str) -> str:
 }}"""
 
 
-def normals(optimizer: ir.Optimizer, precision: str) -> str:
+def normals(optimizer: ir.OptimizerModule, precision: str) -> str:
     """The numbers of one block."""
     g = optimizer.generator
     draw = g.single if precision == "f32" else g.double
@@ -76,7 +79,7 @@ def normals(optimizer: ir.Optimizer, precision: str) -> str:
     return define(ci.normals_signature(optimizer, precision), lines)
 
 
-def normal(optimizer: ir.Optimizer, precision: str) -> str:
+def normal(optimizer: ir.OptimizerModule, precision: str) -> str:
     """One coordinate's number."""
     g = optimizer.generator
     seed, step, _ = g.params
@@ -91,30 +94,29 @@ def normal(optimizer: ir.Optimizer, precision: str) -> str:
     return define(ci.normal_signature(optimizer, precision), lines)
 
 
-def step(optimizer: ir.Optimizer, sweep: ir.Sweep, precision: str) -> str:
+def step(optimizer: ir.OptimizerModule, sweep: ir.Sweep, precision: str) -> str:
     """A sweep at one coordinate."""
     lines, results = body(sweep, [r.value for r in sweep.results], precision)
     return returning(ci.sweep_signature(optimizer, sweep, precision), lines, results)
 
 
-def emit(optimizer: ir.Optimizer) -> str:
-    """kernels/badmm_kernels/include/badmm/<optimizer>.h."""
-    texts = comments(optimizer)
+def parts(module: ir.OptimizerModule) -> Iterator[str]:
+    """The bits of a real, the generator, and the step of every sweep."""
+    texts = comments(module)
     both = {
-        optimizer.generator.name: [normals(optimizer, p) for p in ci.PRECISIONS],
-        "normal": [normal(optimizer, p) for p in ci.PRECISIONS],
-        **{s.name: [step(optimizer, s, p) for p in ci.PRECISIONS] for s in optimizer.sweeps},
+        module.generator.name: [normals(module, p) for p in ci.PRECISIONS],
+        "normal": [normal(module, p) for p in ci.PRECISIONS],
+        **{s.name: [step(module, s, p) for p in ci.PRECISIONS] for s in module.kernels},
     }
-    casts = {
-        text: "\n\n".join(cast(name, p) for p in ci.PRECISIONS)
-        for name, text in (("bits", "The bits of a number."), ("from_bits", "The number with these bits."))
-    }
-    parts = [f"{comment([text])}\n{code}" for text, code in casts.items()]
-    parts += [comment(texts[name]) + "\n" + "\n\n".join(codes) for name, codes in both.items()]
-    notes = [
-        f"Source: {ci.ascii_text(optimizer.citation)}.",
+    for name, text in (("bits", "The bits of a number."), ("from_bits", "The number with these bits.")):
+        yield f"{comment([text])}\n" + "\n\n".join(bits(name, p) for p in ci.PRECISIONS)
+    for name, codes in both.items():
+        yield f"{comment(texts[name])}\n" + "\n\n".join(codes)
+
+
+def notes(_module: ir.OptimizerModule) -> list[str]:
+    """What the functions do not do."""
+    return [
         "Functions ending in _f32 and _f64 compute one coordinate. Nothing is checked: the new precision has to be "
         "positive and finite, everything else finite (badmm/special.h has the tests).",
     ]
-    title = f"{ci.ascii_text(optimizer.title)}, for C99, C11, C++17 and CUDA."
-    return file(f"badmm/{optimizer.name}.h", title, optimizer.origin, notes, parts, INCLUDES)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from ...ir import nodes as ir
-from ...ir.likelihoods import LossModule
 from ..docs import PURPOSE, STREAM_TEXT
-from .family import wrapped
+from .kernels import wrapped
 
 INPUTS = {"loss": ("predictor",), "constant": (), "expected_loss": ("center", "variance")}
 INPUT_TEXT = {
@@ -18,12 +17,12 @@ INPUT_TEXT = {
 SUPPORT_TEXT = {"real": "a number", "positive": "positive", "count": "a whole number >= 0", "binary": "0 or 1"}
 
 
-def public_functions(module: LossModule, stream: bool = False) -> list[str]:
+def public_functions(module: ir.LossModule, stream: bool = False) -> list[str]:
     """The functions `loss`, `constant` and `expected_loss`; a device's have the keyword `stream`."""
     return [_function(module, kernel, stream) for kernel in module.kernels]
 
 
-def _function(module: LossModule, kernel: ir.Map, stream: bool) -> str:
+def _function(module: ir.LossModule, kernel: ir.Map, stream: bool) -> str:
     inputs, responses = INPUTS[kernel.name], [n for n, _ in module.responses]
     options = ["weight", *(["offset"] if inputs else [])]
     parameters = [f"{n}: Any" for n in (*inputs, *responses)] + ["*"]

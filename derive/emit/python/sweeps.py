@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ...ir import nodes as ir
 from ..docs import STREAM_TEXT, sweep_docstring, sweep_signature
-from .family import wrapped
+from .kernels import wrapped
 
 
 def tested(sweep: ir.Sweep) -> tuple[ir.Operand, ...]:

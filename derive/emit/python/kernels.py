@@ -12,7 +12,7 @@ from ...ir import nodes as ir
 from ..docs import docstring, result_groups, returns_float, signature
 
 WIDTH = 120
-RECORDS: dict[type, str] = {
+DRIVERS: dict[type, str] = {
     ir.Map: "MapKernel",
     ir.Reduction: "ReductionKernel",
     ir.ClientSum: "ClientSumKernel",
@@ -40,10 +40,10 @@ def python_tuple(items: tuple[object, ...]) -> str:
     return f"({', '.join(shown)}{',' if len(shown) == 1 else ''})"
 
 
-def constants(module: ir.Module) -> str:
+def constants(module: ir.FamilyModule) -> str:
     """What a namespace says of its family."""
     slots = {kind.upper(): names for kind, names in module.slots.items()}
-    named = {"NAME": module.family, **slots, "FIXED": module.fixed, **dict(module.facts)}
+    named = {"NAME": module.name, **slots, "FIXED": module.fixed, **dict(module.facts)}
     return "\n".join(f"{name} = {_literal(value)}" for name, value in named.items())
 
 
@@ -57,22 +57,33 @@ def _literal(value: object) -> str:
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
-def exported(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """__all__."""
-    listed = "\n".join(f'    "{n}",' for n in sorted(names))
-    return f"__all__ = [\n{listed}\n]"
+    rows = "\n".join(f'    "{n}",' for n in sorted(names))
+    return f"__all__ = [\n{rows}\n]"
 
 
-def _operand_lines(kernel: ir.Kernel) -> list[str]:
+def imported(module: str, names: Sequence[str]) -> str:
+    """from module import names, as formatters write it."""
+    flat = f"from {module} import {', '.join(names)}"
+    return flat if len(flat) <= WIDTH else f"from {module} import (\n" + "".join(f"    {n},\n" for n in names) + ")"
+
+
+def _operand_lines(kernel: ir.FamilyKernel) -> list[str]:
     rows = [f'("{o.argument}", "{o.domain}"),' for o in kernel.operands]
     if len(rows) == 1:
         return [f"    operands=({rows[0]}),"]
     return ["    operands=(", *[f"        {r}" for r in rows], "    ),"]
 
 
-def record(kernel: ir.Kernel, uniforms: Sequence[str], fields: Sequence[str]) -> str:
+def driver(kernel: ir.FamilyKernel) -> str:
+    """The class of the record by which a runtime drives a kernel."""
+    return next(name for kind, name in DRIVERS.items() if isinstance(kernel, kind))
+
+
+def record(kernel: ir.FamilyKernel, uniforms: Sequence[str], fields: Sequence[str]) -> str:
     """The record that a runtime drives: operands, scalars, uniforms, results, and `fields` of the device's own."""
-    lines = [f"_{kernel.name.upper()} = {RECORDS[type(kernel)]}(", f'    name="{kernel.name}",']
+    lines = [f"_{kernel.name.upper()} = {driver(kernel)}(", f'    name="{kernel.name}",']
     lines += _operand_lines(kernel)
     if not isinstance(kernel, ir.MatrixMap):
         scalars = tuple((s.argument, s.domain) for s in kernel.scalars)
@@ -100,7 +111,7 @@ def _depends(kernel: ir.Map) -> str:
     return python_tuple(tuple(tuple(sorted(s)) for s in sets))
 
 
-def public_function(kernel: ir.Kernel, module: ir.Module, stream: bool = False) -> str:
+def public_function(kernel: ir.FamilyKernel, module: ir.FamilyModule, stream: bool = False) -> str:
     """The typed, documented function a person calls; a device's has the keyword `stream`."""
     parameters, method, values = signature(kernel, module)
     if stream:

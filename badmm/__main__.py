@@ -27,7 +27,12 @@ COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
 """Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/;
 their imports are relative, so they are loaded under the same names. A user's module called `derive` is never
 imported."""
-EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", **dict.fromkeys(("sympy", "mpmath"), "derive")}
+EXTRAS = {
+    "torch": "run,torch",
+    "mpi4py": "run,mpi",
+    "flwr": "run,flower",
+    **dict.fromkeys(("sympy", "mpmath"), "derive"),
+}
 EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
 """The extra that brings a package, where it is not `run`."""
 GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)

@@ -15,6 +15,7 @@ from typing import Any
 from badmm.checks import RankError
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.solver import SolverConfig
+from badmm.experiments.store import ranks
 from badmm.transports import InProcess
 from badmm.transports.messages import Reply, Transport
 from badmm.transports.ranks import share_of
@@ -55,7 +56,7 @@ class Engine:
         """Where this process writes."""
         if self.is_site:
             return out / str(self.party)
-        return out if self.first else out / f"rank-{self.transport.rank}"
+        return ranks.folder(out, self.transport.rank)
 
     def agree_on(self, rounds: int) -> None:
         """Raise RankError unless all ranks go on from the same round."""

@@ -105,7 +105,7 @@ def run(
 ) -> Result:
     """Solve a convex problem in the folder `out`, with `resume` from its checkpoint."""
     console, engine = console or console_for(quiet=True), engine or Engine()
-    task, out = SolverJob(config, engine), engine.folder(out)
+    task, out = SolverJob(config, engine, out), engine.folder(out)
     rows = task.problem.rows  # raises errors of the data before the folder is created
     console.print(f"{config.name}: {rows}")
     with locked(out):

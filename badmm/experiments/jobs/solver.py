@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import badmm
@@ -16,6 +17,7 @@ from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.plots import solver as plots
 from badmm.experiments.problems.solver import Problem, build
+from badmm.experiments.store import ranks
 from badmm.experiments.store.figures import png
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
 from badmm.families.distributions import Distribution, Gaussian
@@ -32,6 +34,8 @@ class SolverJob:
 
     config: SolverConfig
     engine: Engine = field(default_factory=Engine)
+    root: Path | None = None
+    """The folder of rank 0, where the checkpoints of other ranks lie too."""
 
     @cached_property
     def problem(self) -> Problem:
@@ -58,8 +62,12 @@ class SolverJob:
         """Solve the problem, from the checkpoint if there is one."""
 
         def after_round(state: badmm.SolverState) -> None:
-            after(state.record.as_dict(), lambda: _capture(state, self.engine.sites))
+            after(state.record.as_dict(), lambda: _capture(state, self.engine))
 
+        transport = self.engine.transport
+        if self.root is not None and self.engine.party is None:
+            checkpoint = ranks.regathered(checkpoint, self.root, transport.rank, transport.size)
+            history = history or tuple(RunFolder(self.root).history.read())
         self.engine.agree_on(0 if checkpoint is None else checkpoint.round)
         state = None if checkpoint is None else _restore(checkpoint, history, self.engine.sites)
         return badmm.solve(self._clients, **self.arguments(), state=state, callbacks=(after_round,))
@@ -137,11 +145,12 @@ class SolverJob:
         return nullcontext(())
 
 
-def _capture(state: badmm.SolverState, sites: Sequence[str]) -> Checkpoint:
-    """Return a checkpoint of the state without its records, which the history holds; `sites` take part."""
+def _capture(state: badmm.SolverState, engine: Engine) -> Checkpoint:
+    """Return a checkpoint of the state without its records, which the history holds, and of who takes part."""
     arrays, metadata = state.to_arrays()
     kept = {key: value for key, value in metadata.items() if key not in ("round", "records")}
-    return Checkpoint(state.round, arrays, kept | {"sites": list(sites)})
+    here = {"sites": engine.sites, ranks.RANKS: 1 if engine.party is not None else engine.transport.size}
+    return Checkpoint(state.round, arrays, kept | here)
 
 
 def _restore(checkpoint: Checkpoint, history: Sequence[Record], sites: Sequence[str]) -> badmm.SolverState:

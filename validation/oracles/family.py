@@ -28,6 +28,17 @@ MAPS = ("natural_from_standard", "standard_from_natural", "expectation_from_natu
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
+def jacobian(function: Callable[[Point], list[Any]], point: Point) -> Any:
+    """d function_i / d x_j by central differences whose error is about the last third of the digits in use, relative
+    to what the function changes by over a distance of |x_j|."""
+    columns = []
+    for j, x in enumerate(point):
+        step = (abs(x) or mpmath.mpf(1)) * mpmath.mpf(10) ** (-mpmath.mp.dps // 3)
+        above, below = (function((*point[:j], x + sign * step, *point[j + 1 :])) for sign in (1, -1))
+        columns.append([(a - b) / (2 * step) for a, b in zip(above, below, strict=True)])
+    return mpmath.matrix(columns).T
+
+
 class Pair(NamedTuple):
     """Two natural parameters, arrays of rows, and where they lie to each other."""
 
@@ -132,16 +143,11 @@ class Coordinates(Family):
         raise NotImplementedError
 
     def whiten(self, point: Point) -> SlotTerms:
-        """L^T v at (*lambda, *v), L the Cholesky factor of A's second derivative, by differences at 100 digits."""
+        """L^T v at (*lambda, *v), L the Cholesky factor of A's second derivative, which is that of mu."""
         count = len(self.domains)
         natural, direction = tuple(point[:count]), point[count:]
         with mpmath.workdps(100):
-            second = mpmath.matrix(count, count)
-            for row in range(count):
-                for column in range(count):
-                    order = tuple(int(k == row) + int(k == column) for k in range(count))
-                    second[row, column] = mpmath.diff(lambda *x: mpmath.fsum(self.log_partition(x)), natural, order)
-            factor = mpmath.cholesky(second)
+            factor = mpmath.cholesky(jacobian(self.expectation, natural))
         return [[factor[j, i] * direction[j] for j in range(i, count)] for i in range(count)]
 
     def natural_from_expectation(self, mu: Point) -> SlotTerms:
@@ -154,21 +160,19 @@ class Coordinates(Family):
         return type(self).natural_from_expectation is not Coordinates.natural_from_expectation
 
     def natural_gradient(self, point: Point) -> SlotTerms:
-        """J^-T dL/d(standard), J = d mu / d(standard), by differences at 50 digits."""
+        """J^-T dL/d(standard), J = d mu / d(standard)."""
         count = len(self.standard_domains)
-        standard, gradient = list(point[:count]), point[count:]
+        standard, gradient = tuple(point[:count]), point[count:]
         with mpmath.workdps(100):
-            jacobian = mpmath.matrix(count, count)
-            for row in range(count):
-                for column in range(count):
-                    order = tuple(int(k == column) for k in range(count))
-                    jacobian[row, column] = mpmath.diff(lambda *s, r=row: self.moments(s)[r], tuple(standard), order)
-            inverse = jacobian.T**-1
+            inverse = jacobian(self.moments, standard).T ** -1
         return [[inverse[i, j] * gradient[j] for j in range(count)] for i in range(count)]
 
     def moments(self, standard: Point) -> list[Any]:
         """mu as numbers, of the standard parameters."""
-        natural = [mpmath.fsum(terms) for terms in self.natural_from_standard(standard)]
+        return self.expectation([mpmath.fsum(terms) for terms in self.natural_from_standard(standard)])
+
+    def expectation(self, natural: Point) -> list[Any]:
+        """mu as numbers, of lambda."""
         return [mpmath.fsum(terms) for terms in self.expectation_from_natural(natural)]
 
     def kl(self, q: Point, p: Point) -> Any:

@@ -13,6 +13,8 @@ from badmm.__main__ import main
 from badmm.demo import command, contest, exact, outcome, pictures, problems, report
 from badmm.demo.ellipses import pair_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[outcome.SplitOutcome]]:

@@ -25,6 +25,8 @@ from badmm.methods.scaffold import Scaffold
 from badmm.rounds.network_method import Method
 from tests.badmm.rounds.federated_problems import DIM, SIZES, data, federation, pooled, replace_normals, solve
 
+pytestmark = pytest.mark.slow
+
 K, N = len(SIZES), sum(SIZES)
 X, RESPONSES, ROWS = data()
 LABELS = (RESPONSES > 0).astype(float)

@@ -34,6 +34,8 @@ from tests.badmm.rounds.federated_problems import (
     solve,
 )
 
+pytestmark = pytest.mark.slow
+
 K, N = len(SIZES), sum(SIZES)
 SHARES = np.array(SIZES) / N
 # method, local steps and step size for least squares, for logistic regression

@@ -1,7 +1,8 @@
-"""One rank of a run, started by mpiexec or torchrun: `rank_program.py ENGINE CASE FOLDER`.
+"""One rank of some runs, started by mpiexec or torchrun: `rank_program.py ENGINE CASE[,CASE...] FOLDER`.
 
-ENGINE is "mpi" or "torch". Each rank writes FOLDER/CASE-RANK.npz with what it got, or FOLDER/CASE-RANK.txt with the
-error that ended it, and exits with 0 or 3.
+ENGINE is "mpi" or "torch". For every case each rank writes FOLDER/CASE-RANK.npz with what it got, or
+FOLDER/CASE-RANK.txt with the error that ended it. The exit status is that of the last case: 0, or 3 for an error. One
+program runs many cases because an interpreter that imports this package starts as slowly as most of them run.
 """
 
 from __future__ import annotations
@@ -100,10 +101,10 @@ def bad(transport: Any, how: str) -> dict[str, Any]:
     return {"natural": badmm.solve(clients, transport=transport, workers=1, **arguments).natural[0]}
 
 
-def main() -> int:
-    name, case, folder = sys.argv[1:]
+def attempt(name: str, case: str, folder: Path) -> int:
+    """Run one case on a transport of its own; return 0, or 3 for an error that is written down."""
     transport = engine(name, deadline=2.0 if case == "sleep" else None)
-    place = Path(folder) / f"{case}-{transport.rank}"
+    place = folder / f"{case}-{transport.rank}"
     try:
         found = posteriors(transport) if case == "posteriors" else bad(transport, case)
     except (badmm.checks.RankError, badmm.checks.ClientError, OSError) as error:
@@ -111,6 +112,14 @@ def main() -> int:
         return 3
     np.savez(place.with_suffix(".npz"), **found)
     return 0
+
+
+def main() -> int:
+    name, cases, folder = sys.argv[1:]
+    status = 0
+    for case in cases.split(","):
+        status = attempt(name, case, Path(folder))
+    return status
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,6 +34,7 @@ from badmm.transports.flower import FlowerServer, respond
 if TYPE_CHECKING:
     from flwr.supercore.run import Run
 
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 Answer = Callable[[FlowerMessage, Context], FlowerMessage]
 TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1  # as in a process that Flower has started
 
@@ -254,8 +254,6 @@ tol = 0.0
 """
 
 
-@pytest.mark.skipif(os.environ.get("BADMM_ENGINES") != "all", reason="make engines runs it (BADMM_ENGINES=all)")
-@pytest.mark.filterwarnings("ignore")
 def test_superlink_and_supernodes_give_the_posterior_of_one_process(tmp_path: Path) -> None:
     from badmm.__main__ import main
     from badmm.transports.sealed import load_tensors

@@ -25,6 +25,8 @@ from validation.checks.reductions import keywords
 from validation.on_device import HostArrayNamespace
 from validation.oracles import lines, lookup
 
+pytestmark = pytest.mark.slow
+
 DTYPES = ("float32", "float64")
 ELEMENTWISE = lookup.structured("coordinates")
 

@@ -42,7 +42,8 @@ d + d(d + 1)/2 for a full Gaussian; n rows of d columns per client, K clients at
 ## What ends first
 
 By the table, with 16P + 8P S of memory for terms of K = S sites, 16P for sums, and one link of 10 Gbit/s into the
-server that all terms come through. Lines are those of mixing, 9 for a full Gaussian and 21 for others. A full Gaussian has P = 1e7 at d = 4,471 and P = 1e9 at d = 44,720.
+server that all terms come through. Lines are those of mixing, 9 for a full Gaussian and 21 for others. A full Gaussian
+has P = 1e7 at d = 4,471 and P = 1e9 at d = 44,720.
 
 | K | P | bytes up in all | over one link | memory, sums | memory, terms by site | what ends first, at 24 GB and 1 TB |
 | --- | --- | --- | --- | --- | --- | --- |"""

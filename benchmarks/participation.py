@@ -65,7 +65,8 @@ HEAD = f"""# Some of the clients in each round
 Written by `python -m benchmarks.participation`: {K} clients, of which `per_round` take part in a round, drawn anew in
 each; {len(SEEDS)} seeds of data and draws, a full Gaussian over {DIM} coordinates. Who is absent keeps λ_k and η_k.
 A run is counted up to the first round whose λ_g is within {NEAR:g} posterior standard deviations of the fixed point of
-*all* clients, which is the same whoever takes part. Rounds, and clients asked until then; mean ± sd:
+*all* clients, which is the same whoever takes part; one that is not there after {MOST} rounds counts as {MOST}. Rounds,
+and clients asked until then; mean ± sd:
 
 | per round | quadratics | predicted | logistic regression | asked, quadratics | asked, logistic |
 | --- | --- | --- | --- | --- | --- |"""

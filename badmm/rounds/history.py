@@ -106,11 +106,13 @@ class SolverState:
         own = tuple(np.concatenate([old, rows]) for old, rows in zip(self.clients, new, strict=True))
         return self.regrouped(duals=duals, clients=own)
 
-    def regrouped(self, **own: Natural) -> SolverState:
+    def regrouped(self, *, duals: Natural | None = None, clients: Natural | None = None) -> SolverState:
         """The state without sums over clients and what was mixed from them, for a run whose clients are others."""
         policy = {**self.policy, "damping": 1.0, "size": float("inf"), "best": float("inf"), "waited": 0.0}
-        memories: dict[str, Any] = dict.fromkeys(_MEMORIES, ())
-        return replace(self, **own, **memories, policy=policy, total=(), sent=(), records=())
+        changes: dict[str, Any] = dict.fromkeys((*_MEMORIES, "total", "sent", "records"), ())
+        changes |= {"duals": self.duals if duals is None else duals}
+        changes |= {"clients": self.clients if clients is None else clients}
+        return replace(self, policy=policy, **changes)
 
     @property
     def record(self) -> RoundRecord:

@@ -55,7 +55,8 @@ class ExactClients:
     """Clients whose problems are solved to a tolerance; K' of them with indices `first`, `first` + 1, ... of K.
 
     λ_k, η_k and the last sent c_k have a leading axis of K'; `lines` remembers the dual lines of earlier rounds for
-    mixing, newest last. `sent` is empty where all clients take part in every round.
+    mixing, newest last. `sent` is empty where all clients take part in every round. terms: what is sent is Σ c_k of all
+    clients here, whoever takes part, and no change of it: the engine keeps it for the rounds without them.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class ExactClients:
         tolerance: Tolerance,
         workers: Workers,
         first: int = 0,
+        *,
+        terms: bool = False,
     ) -> None:
         self.bound, self.family, self.dual_line = list(bound), family, dual_line
-        self.tolerance, self.workers, self.first = tolerance, workers, first
+        self.tolerance, self.workers, self.first, self.terms = tolerance, workers, first, terms
         self.natural: Natural = family.prior_natural
         self.clients: Natural = ()
         self.duals: Natural = ()
@@ -224,9 +227,9 @@ class ExactClients:
         return arrays(contributions(self.family.ns, clients, duals, alpha, count, before))
 
     def _contribution(self, message: Message, members: list[int]) -> Array:
-        """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
-        if message.members is None:
-            change = self._contributions(message, members)
+        """Σ c_k over the clients here, or Σ (c_k − c_k(old)) over the members where some clients are absent."""
+        if message.members is None or self.terms:
+            change = self._contributions(message, list(range(len(self))))
         else:
             old = self._rows(self.sent, members)
             change = self._contributions(message, members, old)

@@ -22,6 +22,11 @@ SIGNS = {"positive": 1.0, "negative": -1.0}
 class FactorisingFamily(Family):
     """One coordinate's family, P times over."""
 
+    @classmethod
+    def distribution(cls, ns: Any) -> type[Distribution]:
+        """The class made from the family's metadata."""
+        return distribution_class(ns)
+
     def adopt(self, prior: Distribution) -> Distribution:
         """The prior itself, where it is of the family's class."""
         wanted = distribution_class(self.ns)

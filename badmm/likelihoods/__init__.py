@@ -14,6 +14,7 @@ from badmm.likelihoods.glm import (
     WeibullSurvival,
     regression,
 )
+from badmm.likelihoods.noise import GaussianRegression
 from badmm.likelihoods.quadratic import LinearRegression, Quadratic
 from badmm.likelihoods.rates import (
     ConjugateLoss,
@@ -35,6 +36,7 @@ __all__ = [
     "ExponentialSurvival",
     "GammaRegression",
     "GaussianLikelihood",
+    "GaussianRegression",
     "HuberRegression",
     "LinearRegression",
     "LogisticRegression",

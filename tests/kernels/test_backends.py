@@ -34,6 +34,8 @@ from validation.checks.elementwise import coordinates
 from validation.oracles import lines
 from validation.points import DTYPES, generator
 
+pytestmark = pytest.mark.slow
+
 Checks = Callable[[Any, str, str], list[Check]]
 
 

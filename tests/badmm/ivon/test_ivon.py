@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import badmm_kernels
 from badmm.ivon import IVON
 from badmm.ivon.backends import Sweeps
-from tests.badmm.ivon import ranks
 
 SEED = 11
 
@@ -324,30 +323,3 @@ def test_what_cannot_go_on_is_refused() -> None:
 def test_importing_badmm_loads_no_torch() -> None:
     program = "import sys, badmm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def half_batches(rank: int) -> Any:
-    """The parameters after training on this rank's half of every batch."""
-    network = model()
-    optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
-    train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
-    return parameters(network).tolist()
-
-
-def test_ranks_average_their_samples(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two gloo processes with half a batch each end at the same numbers, those of two samples of one process."""
-    ends = ranks.ends(half_batches, tmp_path)
-    assert ends[0] == ends[1]
-    network = model()
-    optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)
-    words = [np.random.SeedSequence(SEED, spawn_key=(0, 0, r)).generate_state(1, np.uint64)[0] for r in range(2)]
-    noise, out = badmm_kernels.load("ivon").noise, np.empty(parameters(network).numel())
-    draw_instead(monkeypatch, lambda draw: noise(int(words[draw % 2]), draw // 2, out=out))
-    for x, y in batches(6):
-        for rank in range(2):
-            half = slice(8 * rank, 8 * rank + 8)
-            with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(network(x[half]), y[half]).backward()
-        optimizer.step()
-    np.testing.assert_allclose(ends[0], parameters(network), rtol=1e-12, atol=1e-13)

@@ -26,6 +26,8 @@ from validation.checks.reductions import keywords
 from validation.on_device import HostArrayNamespace
 from validation.oracles import lines
 
+pytestmark = pytest.mark.slow
+
 DTYPES = ("float32", "float64")
 
 

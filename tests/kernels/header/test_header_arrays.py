@@ -26,7 +26,7 @@ DTYPES = {"f32": np.float32, "f64": np.float64}
 @cache
 def library(*flags: str) -> ctypes.CDLL:
     """badmm_kernels.c as a shared object."""
-    return shared_object("typedef int only;\n", "gcc", (*PLAIN, *STRICT, *flags), INCLUDE, ("badmm_kernels.c",))
+    return shared_object((), "gcc", (*PLAIN, *STRICT, *flags), INCLUDE, ("badmm_kernels.c",))
 
 
 def call(name: str, *arguments: Any, lib: ctypes.CDLL | None = None) -> tuple[int, int]:

@@ -130,7 +130,7 @@ def _softplus_function() -> Function:
         "softplus_bregman",
         ("p", "q"),
         (
-            Let("sign", _op("select", _op("lt", 0.0, "q"), -1.0, 1.0)),
+            Let("sign", _op("select", _op("lt", "q", 0.0), 1.0, -1.0)),
             Let("a", _op("mul", "sign", "q")),
             Let("b", _op("mul", "sign", "p")),
             Let("h", _op("sub", "b", "a")),
@@ -147,14 +147,14 @@ def _escape_function() -> Function:
         return _op("div", _op("neg", 1.0), _op("mul", _op("expm1", at), _op("expm1", _op("neg", at))))
 
     gap = _op("sub", _call("log_one_minus_exp", "q"), _call("log_one_minus_exp", "p"))
-    size = _op("abs", "h")
-    near = integral(curvature, "h", "q")
+    half = _op("mul", 0.5, "q")
     return Function(
         "escape_bregman",
         ("p", "q"),
         (
             Let("h", _op("sub", "p", "q")),
-            If(_op("lt", size, _op("mul", 0.5, "q")), (If(_op("lt", size, REACH), near),)),
+            Let("reach", _op("select", _op("lt", half, REACH), half, REACH)),
+            If(_op("lt", _op("abs", "h"), "reach"), integral(curvature, "h", "q")),
             Return((_op("add", gap, _op("div", "h", _op("expm1", "q"))),)),
         ),
         "log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of "

@@ -29,6 +29,7 @@ from ..ir.nodes import (
 )
 from .admm import admm_kernels
 from .expressions import Quotients, hoist, lower, uniform_ir
+from .lines import cut
 from .matrix import matrix_kernels
 from .newton import coupled_newton, newton
 
@@ -127,7 +128,7 @@ class Builder:
             else:
                 results = values
         used = self.used_scalars(uniforms)
-        body, results = inline_single_uses(body, results)
+        body, results = cut(*inline_single_uses(body, results), promote)
         return Map(
             name,
             inputs,
@@ -157,7 +158,7 @@ class Builder:
     def reduction(self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str) -> Reduction:
         """A sum of one term per coordinate."""
         hoisted, uniforms = hoist(tails.stable(expr), {s.symbol for s in self.family.fixed})
-        statements, (term,) = lower([hoisted], accurate=True)
+        statements, (term,) = cut(*lower([hoisted], accurate=True), True)
         return Reduction(
             name,
             inputs,

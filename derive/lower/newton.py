@@ -92,11 +92,9 @@ def coupled_newton(root: CoupledRoot, given: tuple[sp.Symbol, ...]) -> tuple[Stm
     largest: Expr = Op("abs", (steps[0],))
     for step in steps[1:]:
         largest = Op("select", (Op("lt", (largest, Op("abs", (step,)))), Op("abs", (step,)), largest))
-    inside += [
-        Let("worst", largest),
-        Let("bounded", Op("select", (Op("lt", (Lit(repr(LARGEST_STEP)), Var("worst"))),
-                                     Op("div", (Lit(repr(LARGEST_STEP)), Var("worst"))), Lit("1.0")))),
-    ]  # fmt: skip
+    shorter = Op("div", (Lit(repr(LARGEST_STEP)), Var("worst")))
+    whole = Op("le", (Var("worst"), Lit(repr(LARGEST_STEP))))
+    inside += [Let("worst", largest), Let("bounded", Op("select", (whole, Lit("1.0"), shorter)))]
     for s, step in zip(unknowns, steps, strict=True):
         inside.append(Let(str(s), Op("mul", (Var(str(s)), Op("exp", (Op("mul", (step, Var("bounded"))),))))))
     settled = Op("le", (Var("worst"), Lit(repr(2.0**-27))))

@@ -13,7 +13,7 @@ import derive.families
 from derive import generate
 from derive.__main__ import main
 from derive.claims.claim import Claim, ClaimError
-from derive.families import load_families
+from derive.families import family_names, load_families
 
 FAMILIES = ("diagonal_gaussian", "full_gaussian", "gamma", "geometric", "isotropic_gaussian")  # one of every form
 

@@ -3,6 +3,7 @@ of badmm_kernels/cpu with the keyword `stream`."""
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def emit(module: ir.Module) -> str:
     standard = [
         *(["import math"] if "math." in body else []),
         *(["from collections.abc import Sequence"] if "Sequence[" in body else []),
-        *(["from math import lgamma"] if "lgamma(" in body else []),
+        *(["from math import lgamma"] if re.search(r"uniforms=.*lgamma\(", body) else []),
         "from typing import Any",
     ]
     outside = ["import numpy as np"] if "np." in body else []

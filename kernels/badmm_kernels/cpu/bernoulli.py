@@ -80,7 +80,7 @@ def logistic(x):
 def softplus_bregman(p, q):
     """softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where
     nothing cancels far from p."""
-    sign = select(0.0 < q, -1.0, 1.0)
+    sign = select(q < 0.0, 1.0, -1.0)
     a = sign * q
     b = sign * p
     h = b - a

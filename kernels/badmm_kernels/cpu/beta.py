@@ -654,7 +654,7 @@ def natural_from_expectation_f32(mu1, mu2):
         step_1 = fma(f_22, miss_1, -f_12 * miss_2) / (a * fma(f_11, f_22, -f_12 * f_12))
         step_2 = fma(-f_12, miss_1, f_11 * miss_2) / (b * fma(f_11, f_22, -f_12 * f_12))
         worst = select(abs(step_1) < abs(step_2), abs(step_2), abs(step_1))
-        bounded = select(1.5 < worst, 1.5 / worst, 1.0)
+        bounded = select(worst <= 1.5, 1.0, 1.5 / worst)
         a = a * math.exp(step_1 * bounded)
         b = b * math.exp(step_2 * bounded)
     return f32(a), f32(b)
@@ -694,7 +694,7 @@ def _natural_from_expectation_f32(
                 step_1 = fma(f_22, miss_1, -f_12 * miss_2) / (a * fma(f_11, f_22, -f_12 * f_12))
                 step_2 = fma(-f_12, miss_1, f_11 * miss_2) / (b * fma(f_11, f_22, -f_12 * f_12))
                 worst = select(abs(step_1) < abs(step_2), abs(step_2), abs(step_1))
-                bounded = select(1.5 < worst, 1.5 / worst, 1.0)
+                bounded = select(worst <= 1.5, 1.0, 1.5 / worst)
                 a = a * math.exp(step_1 * bounded)
                 b = b * math.exp(step_2 * bounded)
             result_0 = f32(a)
@@ -731,7 +731,7 @@ def natural_from_expectation_f64(mu1, mu2):
         step_1 = fma(f_22, miss_1, -f_12 * miss_2) / (a * fma(f_11, f_22, -f_12 * f_12))
         step_2 = fma(-f_12, miss_1, f_11 * miss_2) / (b * fma(f_11, f_22, -f_12 * f_12))
         worst = select(abs(step_1) < abs(step_2), abs(step_2), abs(step_1))
-        bounded = select(1.5 < worst, 1.5 / worst, 1.0)
+        bounded = select(worst <= 1.5, 1.0, 1.5 / worst)
         a = a * math.exp(step_1 * bounded)
         b = b * math.exp(step_2 * bounded)
     return a, b
@@ -771,7 +771,7 @@ def _natural_from_expectation_f64(
                 step_1 = fma(f_22, miss_1, -f_12 * miss_2) / (a * fma(f_11, f_22, -f_12 * f_12))
                 step_2 = fma(-f_12, miss_1, f_11 * miss_2) / (b * fma(f_11, f_22, -f_12 * f_12))
                 worst = select(abs(step_1) < abs(step_2), abs(step_2), abs(step_1))
-                bounded = select(1.5 < worst, 1.5 / worst, 1.0)
+                bounded = select(worst <= 1.5, 1.0, 1.5 / worst)
                 a = a * math.exp(step_1 * bounded)
                 b = b * math.exp(step_2 * bounded)
             result_0 = a
@@ -838,8 +838,13 @@ def natural_gradient_f32(a, b, d_a, d_b):
     t0_15 = a * t0_10
     t0_16 = a * t0_4
     t0_17 = b * t0_13
-    t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))))))))
-    return f32((a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))))), f32(-((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))))))
+    part_1 = fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))
+    part_2 = fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, part_1))))
+    t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, part_2))
+    part_3 = fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))
+    part_4 = fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))
+    part_5 = (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, part_3))
+    return f32(part_5), f32(-((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, part_4))))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -889,9 +894,14 @@ def _natural_gradient_f32(
             t0_15 = a * t0_10
             t0_16 = a * t0_4
             t0_17 = b * t0_13
-            t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))))))))
-            result_0 = f32((a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9)))))))
-            result_1 = f32(-((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))))))
+            part_1 = fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))
+            part_2 = fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, part_1))))
+            t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, part_2))
+            part_3 = fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))
+            part_4 = fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))
+            part_5 = (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, part_3))
+            result_0 = f32(part_5)
+            result_1 = f32(-((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, part_4))))
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)
             outside = nonfinite(result_0, outside)
@@ -921,8 +931,13 @@ def natural_gradient_f64(a, b, d_a, d_b):
     t0_15 = a * t0_10
     t0_16 = a * t0_4
     t0_17 = b * t0_13
-    t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))))))))
-    return (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9)))))), -((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9)))))))
+    part_1 = fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))
+    part_2 = fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, part_1))))
+    t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, part_2))
+    part_3 = fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))
+    part_4 = fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))
+    part_5 = (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, part_3))
+    return part_5, -((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, part_4)))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -972,9 +987,14 @@ def _natural_gradient_f64(
             t0_15 = a * t0_10
             t0_16 = a * t0_4
             t0_17 = b * t0_13
-            t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))))))))
-            result_0 = (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))))
-            result_1 = -((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9)))))))
+            part_1 = fma(2.0 * a, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))))
+            part_2 = fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, part_1))))
+            t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, part_2))
+            part_3 = fma(-t0_5, t0_6, fma(-d_b, t0_4, fma(-d_a, t0_2, fma(-(a * t0_3), t0_7, -t0_9))))
+            part_4 = fma(-d_b, t0_13, fma(d_b, t0_12, fma(d_a, t0_13, fma(-(a * t0_3), t0_7, t0_9))))
+            part_5 = (a * t0_18) * fma((a * b) * d_a, t0_3, fma(d_a * t0_1, t0_3, part_3))
+            result_0 = part_5
+            result_1 = -((b * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, part_4)))
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)
             outside = nonfinite(result_0, outside)
@@ -1159,7 +1179,10 @@ def whiten_f32(a, b, d_a, d_b):
     t0_17 = a * t0_15
     l_11 = t0_11 / (t0_0 * t0_2)
     l_21 = -((t0_0 * t0_2) * trigamma(t0_1)) / t0_11
-    l_22 = math.sqrt(fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14)))))))))) / t0_10) / math.sqrt(b)
+    part_1 = fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14))))
+    part_2 = fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, part_1)))
+    part_3 = fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, part_2)))
+    l_22 = math.sqrt(part_3 / t0_10) / math.sqrt(b)
     return f32(fma(d_b, l_21, d_a * l_11)), f32(d_b * l_22)
 
 
@@ -1212,7 +1235,10 @@ def _whiten_f32(
             t0_17 = a * t0_15
             l_11 = t0_11 / (t0_0 * t0_2)
             l_21 = -((t0_0 * t0_2) * trigamma(t0_1)) / t0_11
-            l_22 = math.sqrt(fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14)))))))))) / t0_10) / math.sqrt(b)
+            part_1 = fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14))))
+            part_2 = fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, part_1)))
+            part_3 = fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, part_2)))
+            l_22 = math.sqrt(part_3 / t0_10) / math.sqrt(b)
             result_0 = f32(fma(d_b, l_21, d_a * l_11))
             result_1 = f32(d_b * l_22)
             outside = nonpositive(a, outside)
@@ -1246,7 +1272,10 @@ def whiten_f64(a, b, d_a, d_b):
     t0_17 = a * t0_15
     l_11 = t0_11 / (t0_0 * t0_2)
     l_21 = -((t0_0 * t0_2) * trigamma(t0_1)) / t0_11
-    l_22 = math.sqrt(fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14)))))))))) / t0_10) / math.sqrt(b)
+    part_1 = fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14))))
+    part_2 = fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, part_1)))
+    part_3 = fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, part_2)))
+    l_22 = math.sqrt(part_3 / t0_10) / math.sqrt(b)
     return fma(d_b, l_21, d_a * l_11), d_b * l_22
 
 
@@ -1299,7 +1328,10 @@ def _whiten_f64(
             t0_17 = a * t0_15
             l_11 = t0_11 / (t0_0 * t0_2)
             l_21 = -((t0_0 * t0_2) * trigamma(t0_1)) / t0_11
-            l_22 = math.sqrt(fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14)))))))))) / t0_10) / math.sqrt(b)
+            part_1 = fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14))))
+            part_2 = fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, part_1)))
+            part_3 = fma(-(b * t0_12), t0_9, fma(a * t0_14, t0_3, fma(-t0_17, t0_3, part_2)))
+            l_22 = math.sqrt(part_3 / t0_10) / math.sqrt(b)
             result_0 = fma(d_b, l_21, d_a * l_11)
             result_1 = d_b * l_22
             outside = nonpositive(a, outside)
@@ -1420,7 +1452,10 @@ def _entropy_f32(row_lo, row_hi, lo, hi, width, a_in, a_in_step, b_in, b_in_step
             t_1 = stirling_remainder_1(b)
             t_2 = a + b
             t_3 = stirling_remainder_1(t_2)
-            term = fma(b, t_3, fma(-b, t_1, fma(a, t_3, fma(-a, t_0, (((((((t_0 + t_1) + math.log(a)) + math.log(b)) + stirling_remainder(a)) + stirling_remainder(b)) - (2.0 * t_3)) - (2.0 * math.log(t_2))) - stirling_remainder(t_2)))))
+            part_1 = (((t_0 + t_1) + math.log(a)) + math.log(b)) + stirling_remainder(a)
+            part_2 = ((part_1 + stirling_remainder(b)) - (2.0 * t_3)) - (2.0 * math.log(t_2))
+            part_3 = fma(-b, t_1, fma(a, t_3, fma(-a, t_0, part_2 - stirling_remainder(t_2))))
+            term = fma(b, t_3, part_3)
             total = add(total, term)
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)
@@ -1442,7 +1477,10 @@ def _entropy_f64(row_lo, row_hi, lo, hi, width, a_in, a_in_step, b_in, b_in_step
             t_1 = stirling_remainder_1(b)
             t_2 = a + b
             t_3 = stirling_remainder_1(t_2)
-            term = fma(b, t_3, fma(-b, t_1, fma(a, t_3, fma(-a, t_0, (((((((t_0 + t_1) + math.log(a)) + math.log(b)) + stirling_remainder(a)) + stirling_remainder(b)) - (2.0 * t_3)) - (2.0 * math.log(t_2))) - stirling_remainder(t_2)))))
+            part_1 = (((t_0 + t_1) + math.log(a)) + math.log(b)) + stirling_remainder(a)
+            part_2 = ((part_1 + stirling_remainder(b)) - (2.0 * t_3)) - (2.0 * math.log(t_2))
+            part_3 = fma(-b, t_1, fma(a, t_3, fma(-a, t_0, part_2 - stirling_remainder(t_2))))
+            term = fma(b, t_3, part_3)
             total = add(total, term)
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)
@@ -1518,7 +1556,9 @@ def _kl_f32(
             t_3 = 1.0 / t_1
             t_4 = t_3 / a_p
             t_5 = t_3 / b_p
-            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1))))
+            part_1 = (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1)
+            part_2 = fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), part_1)
+            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), part_2))
             total = add(total, term)
             outside = nonpositive(a_q, outside)
             outside = nonpositive(b_q, outside)
@@ -1566,7 +1606,9 @@ def _kl_f64(
             t_3 = 1.0 / t_1
             t_4 = t_3 / a_p
             t_5 = t_3 / b_p
-            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1))))
+            part_1 = (stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q)) - stirling_bregman(t_0, t_1)
+            part_2 = fma(a_p, ratio_divergence(-(t_2 * t_4), (a_q * t_0) * t_4), part_1)
+            term = positive_part(fma(b_p, ratio_divergence(t_2 * t_5, (b_q * t_0) * t_5), part_2))
             total = add(total, term)
             outside = nonpositive(a_q, outside)
             outside = nonpositive(b_q, outside)

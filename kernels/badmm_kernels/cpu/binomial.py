@@ -225,7 +225,7 @@ def logistic(x):
 def softplus_bregman(p, q):
     """softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where
     nothing cancels far from p."""
-    sign = select(0.0 < q, -1.0, 1.0)
+    sign = select(q < 0.0, 1.0, -1.0)
     a = sign * q
     b = sign * p
     h = b - a
@@ -697,7 +697,8 @@ def log_density_f32(theta, x, n):
     u1 = f64(lgamma(n + 1.0))
     theta = f64(theta)
     x = f64(x)
-    return f32(fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))))
+    part_1 = fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))
+    return f32(fma(-u0, softplus(x), part_1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -710,7 +711,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
         for i in range(lo, hi):
             theta = f64(load(theta_in, theta_in_at + i))
             x = f64(load(x_in, x_in_at + i))
-            result_0 = f32(fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))))
+            part_1 = fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))
+            result_0 = f32(fma(-u0, softplus(x), part_1))
             outside = nonfinite(theta, outside)
             outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)
@@ -723,7 +725,8 @@ def log_density_f64(theta, x, n):
     """A coordinate of `log_density`, f64."""
     u0 = f64(n)
     u1 = f64(lgamma(n + 1.0))
-    return fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta)))
+    part_1 = fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))
+    return fma(-u0, softplus(x), part_1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -736,7 +739,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, x_i
         for i in range(lo, hi):
             theta = load(theta_in, theta_in_at + i)
             x = load(x_in, x_in_at + i)
-            result_0 = fma(-u0, softplus(x), fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta)))
+            part_1 = fma(theta, x, (u1 - lgamma(theta + 1.0)) - lgamma((u0 + 1.0) - theta))
+            result_0 = fma(-u0, softplus(x), part_1)
             outside = nonfinite(theta, outside)
             outside = nonfinite(x, outside)
             outside = nonfinite(result_0, outside)

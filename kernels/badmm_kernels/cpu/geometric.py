@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import njit
 
-from badmm_kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, nonpositive, store
+from badmm_kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, nonpositive, select, store
 from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 from badmm_kernels.face.calls import slots
 
@@ -72,35 +72,35 @@ def escape_bregman(p, q):
     """log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of (p - t) e^t/(e^t -
     1)^2."""
     h = p - q
-    if abs(h) < (0.5 * q):
-        if abs(h) < 1.0:
-            total = 0.0
-            at = q
-            at = fma(0.009219682876640375, h, q)
-            total = fma(0.023370197372714677, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.04794137181476257, h, q)
-            total = fma(0.05090625400307838, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.11504866290284765, h, q)
-            total = fma(0.07083076544235574, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.2063410228566913, h, q)
-            total = fma(0.08062282604093331, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.3160842505009099, h, q)
-            total = fma(0.0798446115645363, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.43738329574426554, h, q)
-            total = fma(0.07008714489529458, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.5626167042557345, h, q)
-            total = fma(0.054486378011406815, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.6839157494990901, h, q)
-            total = fma(0.0369016567046411, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.7936589771433087, h, q)
-            total = fma(0.02096088732059965, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.8849513370971523, h, q)
-            total = fma(0.009208398829317368, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.9520586281852375, h, q)
-            total = fma(0.0025634089945808327, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.9907803171233597, h, q)
-            total = fma(0.00021747082054123635, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            return (h * h) * total
+    reach = select((0.5 * q) < 1.0, 0.5 * q, 1.0)
+    if abs(h) < reach:
+        total = 0.0
+        at = q
+        at = fma(0.009219682876640375, h, q)
+        total = fma(0.023370197372714677, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.04794137181476257, h, q)
+        total = fma(0.05090625400307838, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.11504866290284765, h, q)
+        total = fma(0.07083076544235574, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.2063410228566913, h, q)
+        total = fma(0.08062282604093331, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.3160842505009099, h, q)
+        total = fma(0.0798446115645363, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.43738329574426554, h, q)
+        total = fma(0.07008714489529458, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.5626167042557345, h, q)
+        total = fma(0.054486378011406815, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.6839157494990901, h, q)
+        total = fma(0.0369016567046411, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.7936589771433087, h, q)
+        total = fma(0.02096088732059965, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.8849513370971523, h, q)
+        total = fma(0.009208398829317368, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.9520586281852375, h, q)
+        total = fma(0.0025634089945808327, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.9907803171233597, h, q)
+        total = fma(0.00021747082054123635, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        return (h * h) * total
     return (log_one_minus_exp(q) - log_one_minus_exp(p)) + (h / math.expm1(q))
 
 

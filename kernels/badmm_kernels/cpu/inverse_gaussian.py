@@ -355,7 +355,8 @@ def expectation_from_natural(
 @njit(nogil=True, cache=True, error_model="numpy")
 def natural_from_expectation_f32(mu1, mu2):
     """A coordinate of `natural_from_expectation`, f32."""
-    return f32(-0.5) / (mu1 * fma(f32(4.0) * mu1, mu2, f32(-1.0))), (f32(-2.0) * mu1) / fma(f32(4.0) * mu1, mu2, f32(-1.0))
+    part_1 = f32(-0.5) / (mu1 * fma(f32(4.0) * mu1, mu2, f32(-1.0)))
+    return part_1, (f32(-2.0) * mu1) / fma(f32(4.0) * mu1, mu2, f32(-1.0))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -370,7 +371,8 @@ def _natural_from_expectation_f32(
         for i in range(lo, hi):
             mu1 = load(mu1_in, mu1_in_at + i)
             mu2 = load(mu2_in, mu2_in_at + i)
-            result_0 = f32(-0.5) / (mu1 * fma(f32(4.0) * mu1, mu2, f32(-1.0)))
+            part_1 = f32(-0.5) / (mu1 * fma(f32(4.0) * mu1, mu2, f32(-1.0)))
+            result_0 = part_1
             result_1 = (f32(-2.0) * mu1) / fma(f32(4.0) * mu1, mu2, f32(-1.0))
             outside = nonpositive(result_0, outside)
             outside = nonpositive(result_1, outside)
@@ -382,7 +384,8 @@ def _natural_from_expectation_f32(
 @njit(nogil=True, cache=True, error_model="numpy")
 def natural_from_expectation_f64(mu1, mu2):
     """A coordinate of `natural_from_expectation`, f64."""
-    return -0.5 / (mu1 * fma(4.0 * mu1, mu2, -1.0)), (-2.0 * mu1) / fma(4.0 * mu1, mu2, -1.0)
+    part_1 = -0.5 / (mu1 * fma(4.0 * mu1, mu2, -1.0))
+    return part_1, (-2.0 * mu1) / fma(4.0 * mu1, mu2, -1.0)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -397,7 +400,8 @@ def _natural_from_expectation_f64(
         for i in range(lo, hi):
             mu1 = load(mu1_in, mu1_in_at + i)
             mu2 = load(mu2_in, mu2_in_at + i)
-            result_0 = -0.5 / (mu1 * fma(4.0 * mu1, mu2, -1.0))
+            part_1 = -0.5 / (mu1 * fma(4.0 * mu1, mu2, -1.0))
+            result_0 = part_1
             result_1 = (-2.0 * mu1) / fma(4.0 * mu1, mu2, -1.0)
             outside = nonpositive(result_0, outside)
             outside = nonpositive(result_1, outside)
@@ -573,7 +577,8 @@ def log_density_f32(theta, a, b):
     m = math.sqrt(b) / math.sqrt(a)
     l = b
     t20 = (m - theta) / m
-    return f32(fma(-1.5, math.log(theta), ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728))
+    part_1 = ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728
+    return f32(fma(-1.5, math.log(theta), part_1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -591,7 +596,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_i
             m = math.sqrt(b) / math.sqrt(a)
             l = b
             t20 = (m - theta) / m
-            result_0 = f32(fma(-1.5, math.log(theta), ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728))
+            part_1 = ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728
+            result_0 = f32(fma(-1.5, math.log(theta), part_1))
             outside = nonpositive(theta, outside)
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)
@@ -606,7 +612,8 @@ def log_density_f64(theta, a, b):
     m = math.sqrt(b) / math.sqrt(a)
     l = b
     t20 = (m - theta) / m
-    return fma(-1.5, math.log(theta), ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728)
+    part_1 = ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728
+    return fma(-1.5, math.log(theta), part_1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -624,7 +631,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, a_i
             m = math.sqrt(b) / math.sqrt(a)
             l = b
             t20 = (m - theta) / m
-            result_0 = fma(-1.5, math.log(theta), ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728)
+            part_1 = ((0.5 * math.log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728
+            result_0 = fma(-1.5, math.log(theta), part_1)
             outside = nonpositive(theta, outside)
             outside = nonpositive(a, outside)
             outside = nonpositive(b, outside)

@@ -576,7 +576,8 @@ def log_density_f32(theta, xi, S):
     m = xi / S
     t1_0 = math.log(theta)
     t1_1 = 0.5 * S
-    return f32(fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728))))
+    part_1 = fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)
+    return f32(fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1)))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -594,7 +595,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_
             m = xi / S
             t1_0 = math.log(theta)
             t1_1 = 0.5 * S
-            result_0 = f32(fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728))))
+            part_1 = fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)
+            result_0 = f32(fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1)))
             outside = nonpositive(theta, outside)
             outside = nonpositive(S, outside)
             outside = nonfinite(result_0, outside)
@@ -608,7 +610,8 @@ def log_density_f64(theta, xi, S):
     m = xi / S
     t1_0 = math.log(theta)
     t1_1 = 0.5 * S
-    return fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)))
+    part_1 = fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)
+    return fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -626,7 +629,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, xi_
             m = xi / S
             t1_0 = math.log(theta)
             t1_1 = 0.5 * S
-            result_0 = fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)))
+            part_1 = fma(-(m * m), t1_1, ((0.5 * math.log(S)) - t1_0) - 0.9189385332046728)
+            result_0 = fma(S * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1))
             outside = nonpositive(theta, outside)
             outside = nonpositive(S, outside)
             outside = nonfinite(result_0, outside)

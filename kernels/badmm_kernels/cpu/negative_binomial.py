@@ -14,7 +14,7 @@ from typing import Any
 
 from numba import njit
 
-from badmm_kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, nonpositive, store
+from badmm_kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, nonpositive, select, store
 from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 from badmm_kernels.face.calls import slots
 
@@ -217,35 +217,35 @@ def escape_bregman(p, q):
     """log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of (p - t) e^t/(e^t -
     1)^2."""
     h = p - q
-    if abs(h) < (0.5 * q):
-        if abs(h) < 1.0:
-            total = 0.0
-            at = q
-            at = fma(0.009219682876640375, h, q)
-            total = fma(0.023370197372714677, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.04794137181476257, h, q)
-            total = fma(0.05090625400307838, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.11504866290284765, h, q)
-            total = fma(0.07083076544235574, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.2063410228566913, h, q)
-            total = fma(0.08062282604093331, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.3160842505009099, h, q)
-            total = fma(0.0798446115645363, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.43738329574426554, h, q)
-            total = fma(0.07008714489529458, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.5626167042557345, h, q)
-            total = fma(0.054486378011406815, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.6839157494990901, h, q)
-            total = fma(0.0369016567046411, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.7936589771433087, h, q)
-            total = fma(0.02096088732059965, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.8849513370971523, h, q)
-            total = fma(0.009208398829317368, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.9520586281852375, h, q)
-            total = fma(0.0025634089945808327, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            at = fma(0.9907803171233597, h, q)
-            total = fma(0.00021747082054123635, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
-            return (h * h) * total
+    reach = select((0.5 * q) < 1.0, 0.5 * q, 1.0)
+    if abs(h) < reach:
+        total = 0.0
+        at = q
+        at = fma(0.009219682876640375, h, q)
+        total = fma(0.023370197372714677, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.04794137181476257, h, q)
+        total = fma(0.05090625400307838, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.11504866290284765, h, q)
+        total = fma(0.07083076544235574, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.2063410228566913, h, q)
+        total = fma(0.08062282604093331, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.3160842505009099, h, q)
+        total = fma(0.0798446115645363, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.43738329574426554, h, q)
+        total = fma(0.07008714489529458, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.5626167042557345, h, q)
+        total = fma(0.054486378011406815, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.6839157494990901, h, q)
+        total = fma(0.0369016567046411, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.7936589771433087, h, q)
+        total = fma(0.02096088732059965, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.8849513370971523, h, q)
+        total = fma(0.009208398829317368, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.9520586281852375, h, q)
+        total = fma(0.0025634089945808327, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        at = fma(0.9907803171233597, h, q)
+        total = fma(0.00021747082054123635, -1.0 / (math.expm1(at) * math.expm1(-at)), total)
+        return (h * h) * total
     return (log_one_minus_exp(q) - log_one_minus_exp(p)) + (h / math.expm1(q))
 
 
@@ -697,7 +697,8 @@ def log_density_f32(theta, r, k):
     theta = f64(theta)
     r = f64(r)
     m = u0 / math.expm1(r)
-    return f32(fma(-u0, math.log(m + u0), fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))))
+    part_1 = fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))
+    return f32(fma(-u0, math.log(m + u0), part_1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -711,7 +712,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             theta = f64(load(theta_in, theta_in_at + i))
             r = f64(load(r_in, r_in_at + i))
             m = u0 / math.expm1(r)
-            result_0 = f32(fma(-u0, math.log(m + u0), fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))))
+            part_1 = fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))
+            result_0 = f32(fma(-u0, math.log(m + u0), part_1))
             outside = nonfinite(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
@@ -726,7 +728,8 @@ def log_density_f64(theta, r, k):
     u1 = f64(-lgamma(k))
     u2 = f64(k * math.log(k))
     m = u0 / math.expm1(r)
-    return fma(-u0, math.log(m + u0), fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0)))
+    part_1 = fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))
+    return fma(-u0, math.log(m + u0), part_1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -740,7 +743,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             theta = load(theta_in, theta_in_at + i)
             r = load(r_in, r_in_at + i)
             m = u0 / math.expm1(r)
-            result_0 = fma(-u0, math.log(m + u0), fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0)))
+            part_1 = fma(-theta, math.log1p(u0 / m), ((u1 + u2) + lgamma(theta + u0)) - lgamma(theta + 1.0))
+            result_0 = fma(-u0, math.log(m + u0), part_1)
             outside = nonfinite(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)

@@ -482,7 +482,8 @@ def log_density_f32(theta, r, k):
     r = f64(r)
     s = math.exp(u0 * math.log(r))
     t1_0 = math.log(theta)
-    return f32(fma(-u1, math.log(s), fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))))
+    part_1 = fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))
+    return f32(fma(-u1, math.log(s), part_1))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -497,7 +498,8 @@ def _log_density_f32(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             r = f64(load(r_in, r_in_at + i))
             s = math.exp(u0 * math.log(r))
             t1_0 = math.log(theta)
-            result_0 = f32(fma(-u1, math.log(s), fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))))
+            part_1 = fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))
+            result_0 = f32(fma(-u1, math.log(s), part_1))
             outside = nonpositive(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)
@@ -514,7 +516,8 @@ def log_density_f64(theta, r, k):
     u3 = f64(math.log(k))
     s = math.exp(u0 * math.log(r))
     t1_0 = math.log(theta)
-    return fma(-u1, math.log(s), fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0)))
+    part_1 = fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))
+    return fma(-u1, math.log(s), part_1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -529,7 +532,8 @@ def _log_density_f64(row_lo, row_hi, lo, hi, width, theta_in, theta_in_step, r_i
             r = load(r_in, r_in_at + i)
             s = math.exp(u0 * math.log(r))
             t1_0 = math.log(theta)
-            result_0 = fma(-u1, math.log(s), fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0)))
+            part_1 = fma(t1_0, u1, fma(-math.exp(u2 * math.log(s)), math.exp(u1 * math.log(theta)), u3 - t1_0))
+            result_0 = fma(-u1, math.log(s), part_1)
             outside = nonpositive(theta, outside)
             outside = nonpositive(r, outside)
             outside = nonfinite(result_0, outside)

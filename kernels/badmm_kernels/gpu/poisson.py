@@ -9,7 +9,6 @@ The kernels are in poisson.cu; domain errors come as badmm_kernels/gpu/status.py
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import lgamma
 from typing import Any
 
 from badmm_kernels.face.calls import slots

@@ -108,7 +108,7 @@ BADMM_INLINE void badmm_beta_natural_from_expectation_f64(
         step_1 = fma(f_22, miss_1, -f_12 * miss_2) / (a * fma(f_11, f_22, -f_12 * f_12));
         step_2 = fma(-f_12, miss_1, f_11 * miss_2) / (b * fma(f_11, f_22, -f_12 * f_12));
         worst = ((fabs(step_1) < fabs(step_2)) ? fabs(step_2) : fabs(step_1));
-        bounded = ((1.5 < worst) ? (1.5 / worst) : 1.0);
+        bounded = ((worst <= 1.5) ? 1.0 : (1.5 / worst));
         a = a * exp(step_1 * bounded);
         b = b * exp(step_2 * bounded);
     }
@@ -167,13 +167,17 @@ BADMM_INLINE void badmm_beta_natural_gradient_f64(
     const double t0_15 = alpha * t0_10;
     const double t0_16 = alpha * t0_4;
     const double t0_17 = beta * t0_13;
-    const double t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0,
-        t0_17, fma(t0_0, t0_16, fma(2.0 * alpha, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3,
-        -t0_12))))))))));
-    *out_alpha = (alpha * t0_18) * fma((alpha * beta) * gradient_alpha, t0_3, fma(gradient_alpha * t0_1, t0_3,
-        fma(-t0_5, t0_6, fma(-gradient_beta, t0_4, fma(-gradient_alpha, t0_2, fma(-(alpha * t0_3), t0_7, -t0_9))))));
-    *out_beta = -((beta * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, fma(-gradient_beta, t0_13, fma(gradient_beta,
-        t0_12, fma(gradient_alpha, t0_13, fma(-(alpha * t0_3), t0_7, t0_9)))))));
+    const double part_1 = fma(2.0 * alpha, t0_14, fma(t0_1, t0_3, fma(-t0_0, t0_1, fma(t0_11, t0_3, -t0_12))));
+    const double part_2 = fma(t0_10, t0_17, fma(t0_10, t0_16, fma(t0_0, t0_17, fma(t0_0, t0_16, part_1))));
+    const double t0_18 = 1.0 / fma(-t0_15, t0_2, fma(-t0_12, t0_6, part_2));
+    const double part_3 = fma(-t0_5, t0_6, fma(-gradient_beta, t0_4, fma(-gradient_alpha, t0_2, fma(-(alpha * t0_3),
+        t0_7, -t0_9))));
+    const double part_4 = fma(-gradient_beta, t0_13, fma(gradient_beta, t0_12, fma(gradient_alpha, t0_13, fma(-(alpha
+        * t0_3), t0_7, t0_9))));
+    const double part_5 = (alpha * t0_18) * fma((alpha * beta) * gradient_alpha, t0_3, fma(gradient_alpha * t0_1,
+        t0_3, part_3));
+    *out_alpha = part_5;
+    *out_beta = -((beta * t0_18) * fma(t0_15, t0_7, fma(t0_14, t0_5, part_4)));
 }
 
 BADMM_INLINE void badmm_beta_natural_gradient_f32(
@@ -232,9 +236,11 @@ BADMM_INLINE void badmm_beta_whiten_f64(
     const double t0_17 = natural_alpha * t0_15;
     const double l_11 = t0_11 / (t0_0 * t0_2);
     const double l_21 = -((t0_0 * t0_2) * badmm_trigamma(t0_1)) / t0_11;
-    const double l_22 = sqrt(fma(-(natural_beta * t0_12), t0_9, fma(natural_alpha * t0_14, t0_3, fma(-t0_17, t0_3,
-        fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5,
-        fma(-t0_13, t0_7, t0_14)))))))))) / t0_10) / sqrt(natural_beta);
+    const double part_1 = fma(-t0_5, t0_7, fma(-2.0 * t0_4, t0_7, fma(t0_3, t0_5, fma(-t0_13, t0_7, t0_14))));
+    const double part_2 = fma(-t0_16, t0_7, fma(-t0_12, t0_17, fma(t0_12, t0_16, part_1)));
+    const double part_3 = fma(-(natural_beta * t0_12), t0_9, fma(natural_alpha * t0_14, t0_3, fma(-t0_17, t0_3,
+        part_2)));
+    const double l_22 = sqrt(part_3 / t0_10) / sqrt(natural_beta);
     *out_alpha = fma(direction_beta, l_21, direction_alpha * l_11);
     *out_beta = direction_beta * l_22;
 }
@@ -271,9 +277,10 @@ BADMM_INLINE double badmm_beta_entropy_term(double alpha, double beta)
     const double t_1 = badmm_stirling_remainder_1(beta);
     const double t_2 = alpha + beta;
     const double t_3 = badmm_stirling_remainder_1(t_2);
-    return fma(beta, t_3, fma(-beta, t_1, fma(alpha, t_3, fma(-alpha, t_0, (((((((t_0 + t_1) + log(alpha)) +
-        log(beta)) + badmm_stirling_remainder(alpha)) + badmm_stirling_remainder(beta)) - (2.0 * t_3)) - (2.0 *
-        log(t_2))) - badmm_stirling_remainder(t_2)))));
+    const double part_1 = (((t_0 + t_1) + log(alpha)) + log(beta)) + badmm_stirling_remainder(alpha);
+    const double part_2 = ((part_1 + badmm_stirling_remainder(beta)) - (2.0 * t_3)) - (2.0 * log(t_2));
+    const double part_3 = fma(-beta, t_1, fma(alpha, t_3, fma(-alpha, t_0, part_2 - badmm_stirling_remainder(t_2))));
+    return fma(beta, t_3, part_3);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
@@ -295,10 +302,12 @@ BADMM_INLINE double badmm_beta_kl_term(
     const double t_3 = 1.0 / t_1;
     const double t_4 = t_3 / natural_p_alpha;
     const double t_5 = t_3 / natural_p_beta;
+    const double part_1 = (badmm_stirling_bregman(natural_p_alpha, natural_q_alpha) +
+        badmm_stirling_bregman(natural_p_beta, natural_q_beta)) - badmm_stirling_bregman(t_0, t_1);
+    const double part_2 = fma(natural_p_alpha, badmm_ratio_divergence(-(t_2 * t_4), (natural_q_alpha * t_0) * t_4),
+        part_1);
     return badmm_positive_part(fma(natural_p_beta, badmm_ratio_divergence(t_2 * t_5, (natural_q_beta * t_0) * t_5),
-        fma(natural_p_alpha, badmm_ratio_divergence(-(t_2 * t_4), (natural_q_alpha * t_0) * t_4),
-        (badmm_stirling_bregman(natural_p_alpha, natural_q_alpha) + badmm_stirling_bregman(natural_p_beta,
-        natural_q_beta)) - badmm_stirling_bregman(t_0, t_1))));
+        part_2));
 }
 
 /* The client's fixed-point map lambda_g + (eta - grad L)/rho.

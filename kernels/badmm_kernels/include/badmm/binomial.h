@@ -115,8 +115,8 @@ BADMM_INLINE double badmm_binomial_log_density_f64(double theta, double log_odds
 {
     const double u0 = trials;
     const double u1 = badmm_lgamma(trials + 1.0);
-    return fma(-u0, badmm_softplus(log_odds), fma(theta, log_odds, (u1 - badmm_lgamma(theta + 1.0)) - badmm_lgamma((u0
-        + 1.0) - theta)));
+    const double part_1 = fma(theta, log_odds, (u1 - badmm_lgamma(theta + 1.0)) - badmm_lgamma((u0 + 1.0) - theta));
+    return fma(-u0, badmm_softplus(log_odds), part_1);
 }
 
 BADMM_INLINE float badmm_binomial_log_density_f32(float theta, float log_odds, double trials)

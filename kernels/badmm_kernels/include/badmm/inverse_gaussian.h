@@ -91,8 +91,9 @@ BADMM_INLINE void badmm_inverse_gaussian_natural_from_expectation_f64(
     double half_negative_mean, double half_negative_mean_reciprocal, double *out_shape_over_square_mean,
     double *out_shape)
 {
-    *out_shape_over_square_mean = -0.5 / (half_negative_mean * fma(4.0 * half_negative_mean,
-        half_negative_mean_reciprocal, -1.0));
+    const double part_1 = -0.5 / (half_negative_mean * fma(4.0 * half_negative_mean, half_negative_mean_reciprocal,
+        -1.0));
+    *out_shape_over_square_mean = part_1;
     *out_shape = (-2.0 * half_negative_mean) / fma(4.0 * half_negative_mean, half_negative_mean_reciprocal, -1.0);
 }
 
@@ -100,8 +101,9 @@ BADMM_INLINE void badmm_inverse_gaussian_natural_from_expectation_f32(
     float half_negative_mean, float half_negative_mean_reciprocal, float *out_shape_over_square_mean,
     float *out_shape)
 {
-    *out_shape_over_square_mean = -0.5f / (half_negative_mean * fmaf(4.0f * half_negative_mean,
-        half_negative_mean_reciprocal, -1.0f));
+    const float part_1 = -0.5f / (half_negative_mean * fmaf(4.0f * half_negative_mean, half_negative_mean_reciprocal,
+        -1.0f));
+    *out_shape_over_square_mean = part_1;
     *out_shape = (-2.0f * half_negative_mean) / fmaf(4.0f * half_negative_mean, half_negative_mean_reciprocal, -1.0f);
 }
 
@@ -136,7 +138,8 @@ BADMM_INLINE double badmm_inverse_gaussian_log_density_f64(double theta, double 
     const double m = sqrt(shape) / sqrt(shape_over_square_mean);
     const double l = shape;
     const double t20 = (m - theta) / m;
-    return fma(-1.5, log(theta), ((0.5 * log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728);
+    const double part_1 = ((0.5 * log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728;
+    return fma(-1.5, log(theta), part_1);
 }
 
 BADMM_INLINE float badmm_inverse_gaussian_log_density_f32(float theta, float shape_over_square_mean, float shape)

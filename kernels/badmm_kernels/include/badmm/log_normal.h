@@ -133,8 +133,8 @@ BADMM_INLINE double badmm_log_normal_log_density_f64(double theta, double precis
     const double m = precision_mean_log / precision_log;
     const double t1_0 = log(theta);
     const double t1_1 = 0.5 * precision_log;
-    return fma(precision_log * m, t1_0, fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * log(precision_log)) -
-        t1_0) - 0.9189385332046728)));
+    const double part_1 = fma(-(m * m), t1_1, ((0.5 * log(precision_log)) - t1_0) - 0.9189385332046728);
+    return fma(precision_log * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1));
 }
 
 BADMM_INLINE float badmm_log_normal_log_density_f32(float theta, float precision_mean_log, float precision_log)

@@ -53,7 +53,7 @@ BADMM_INLINE double badmm_logistic(double x)
  *     cancels far from p. */
 BADMM_INLINE double badmm_softplus_bregman(double p, double q)
 {
-    const double sign = ((0.0 < q) ? -1.0 : 1.0);
+    const double sign = ((q < 0.0) ? 1.0 : -1.0);
     const double a = sign * q;
     const double b = sign * p;
     const double h = b - a;
@@ -432,36 +432,35 @@ BADMM_INLINE double badmm_log_one_minus_exp(double x)
 BADMM_INLINE double badmm_escape_bregman(double p, double q)
 {
     const double h = p - q;
-    if (fabs(h) < (0.5 * q)) {
-        if (fabs(h) < 1.0) {
-            double total = 0.0;
-            double at = q;
-            at = fma(0.009219682876640375, h, q);
-            total = fma(0.023370197372714677, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.04794137181476257, h, q);
-            total = fma(0.05090625400307838, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.11504866290284765, h, q);
-            total = fma(0.07083076544235574, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.2063410228566913, h, q);
-            total = fma(0.08062282604093331, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.3160842505009099, h, q);
-            total = fma(0.0798446115645363, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.43738329574426554, h, q);
-            total = fma(0.07008714489529458, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.5626167042557345, h, q);
-            total = fma(0.054486378011406815, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.6839157494990901, h, q);
-            total = fma(0.0369016567046411, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.7936589771433087, h, q);
-            total = fma(0.02096088732059965, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.8849513370971523, h, q);
-            total = fma(0.009208398829317368, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.9520586281852375, h, q);
-            total = fma(0.0025634089945808327, -1.0 / (expm1(at) * expm1(-at)), total);
-            at = fma(0.9907803171233597, h, q);
-            total = fma(0.00021747082054123635, -1.0 / (expm1(at) * expm1(-at)), total);
-            return (h * h) * total;
-        }
+    const double reach = (((0.5 * q) < 1.0) ? (0.5 * q) : 1.0);
+    if (fabs(h) < reach) {
+        double total = 0.0;
+        double at = q;
+        at = fma(0.009219682876640375, h, q);
+        total = fma(0.023370197372714677, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.04794137181476257, h, q);
+        total = fma(0.05090625400307838, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.11504866290284765, h, q);
+        total = fma(0.07083076544235574, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.2063410228566913, h, q);
+        total = fma(0.08062282604093331, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.3160842505009099, h, q);
+        total = fma(0.0798446115645363, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.43738329574426554, h, q);
+        total = fma(0.07008714489529458, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.5626167042557345, h, q);
+        total = fma(0.054486378011406815, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.6839157494990901, h, q);
+        total = fma(0.0369016567046411, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.7936589771433087, h, q);
+        total = fma(0.02096088732059965, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.8849513370971523, h, q);
+        total = fma(0.009208398829317368, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.9520586281852375, h, q);
+        total = fma(0.0025634089945808327, -1.0 / (expm1(at) * expm1(-at)), total);
+        at = fma(0.9907803171233597, h, q);
+        total = fma(0.00021747082054123635, -1.0 / (expm1(at) * expm1(-at)), total);
+        return (h * h) * total;
     }
     return (badmm_log_one_minus_exp(q) - badmm_log_one_minus_exp(p)) + (h / expm1(q));
 }

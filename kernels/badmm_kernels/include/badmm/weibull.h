@@ -120,7 +120,8 @@ BADMM_INLINE double badmm_weibull_log_density_f64(double theta, double rate, dou
     const double u3 = log(shape);
     const double s = exp(u0 * log(rate));
     const double t1_0 = log(theta);
-    return fma(-u1, log(s), fma(t1_0, u1, fma(-exp(u2 * log(s)), exp(u1 * log(theta)), u3 - t1_0)));
+    const double part_1 = fma(t1_0, u1, fma(-exp(u2 * log(s)), exp(u1 * log(theta)), u3 - t1_0));
+    return fma(-u1, log(s), part_1);
 }
 
 BADMM_INLINE float badmm_weibull_log_density_f32(float theta, float rate, double shape)

@@ -36,11 +36,19 @@ def posterior(precision: float, temperature: float) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.usefixtures("exact_noise")
-@pytest.mark.parametrize("steps", [{"rho": 0.5}, {"rho": 1.0, "alpha": 1.0, "damping": 0.5}], ids=["auto", "pvi"])
-def test_the_fixed_point_is_the_posterior(steps: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("steps", "lr"),
+    [
+        ({"rho": 0.5}, 0.6),
+        ({"rho": 1.0, "alpha": 1.0, "damping": 0.5}, 0.6),
+        ({"rho": 0.5, "mean_step": "local"}, 0.15),
+    ],
+    ids=["auto", "pvi", "the local optimizer's steps"],
+)
+def test_the_fixed_point_is_the_posterior(steps: dict[str, Any], lr: float) -> None:
     """And the duality structure of arXiv:2506.13150 holds at it: λ_g = λ_0 − Σ η_k, η_k = ∇L_k."""
     method = IvonADMM(precision=1.0, samples=8, **FREE, **steps)
-    state = solve(method, federation("squares", epochs=25, lr=0.6), 55)
+    state = solve(method, federation("squares", epochs=25, lr=lr), 55)
     mean, precision = posterior(1.0, 20.0)
     np.testing.assert_allclose(method.mean(state).numpy(), mean, rtol=0, atol=1e-9)
     np.testing.assert_allclose(state.server["precision"].numpy(), precision, rtol=1e-8)

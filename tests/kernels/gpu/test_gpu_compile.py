@@ -20,7 +20,7 @@ from tests.kernels import cuda_text, nvrtc
 from tests.kernels.cuda_text import ENTRY, SOURCES, kernels, own_kernels, with_kernels
 from tests.kernels.representative import REPRESENTATIVE
 
-NEAR = 8  # registers
+NEAR = 4  # registers: twice what was measured
 OTHERS = {*badmm_kernels.FAMILIES} - {*REPRESENTATIVE, "beta"}  # beta: the longest kernels of all
 ORDER = sorted(SOURCES, key=lambda source: source in OTHERS)  # what the others share, a representative family shows
 CASES = [(s, a) for s in ORDER for a in nvrtc.ARCHITECTURES if s not in OTHERS or a == "sm_90"]

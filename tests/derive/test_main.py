@@ -15,7 +15,7 @@ from derive.__main__ import main
 from derive.claims.claim import Claim, ClaimError
 from derive.families import family_names, load_families
 
-FAMILIES = family_names()
+FAMILIES = ("diagonal_gaussian", "full_gaussian", "gamma", "geometric", "isotropic_gaussian")  # one of every form
 
 
 @pytest.mark.parametrize("stage", ["family", "calculus", "ir", "source"])
@@ -28,8 +28,8 @@ def test_show_prints_a_stage(stage: str, name: str, capsys: pytest.CaptureFixtur
 
 
 def test_unknown_family_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["beta"]) == 2
-    assert "expected one of diagonal_gaussian" in capsys.readouterr().err
+    assert main(["cauchy"]) == 2
+    assert "expected one of bernoulli" in capsys.readouterr().err
 
 
 def test_a_failing_claim_stops_the_writing(

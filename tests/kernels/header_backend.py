@@ -21,6 +21,7 @@ import numpy as np
 import badmm_kernels
 from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 from badmm_kernels.face import arrays as ar
+from tests.kernels.representative import REPRESENTATIVE
 
 INCLUDE = Path(badmm_kernels.__file__).parent / "include"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
@@ -167,7 +168,7 @@ def shared_object(
 def compiled(
     compiler: str = "gcc",
     flags: tuple[str, ...] = (*PLAIN, *STRICT),
-    families: tuple[str, ...] = badmm_kernels.FAMILIES,
+    families: tuple[str, ...] = REPRESENTATIVE,
     include: Path = INCLUDE,
 ) -> ctypes.CDLL:
     """The loops over the headers' inline functions, and the functions of these headers with external linkage: what

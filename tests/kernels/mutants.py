@@ -192,10 +192,25 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     return kind(FUSED[kind if kind is np.float32 else float](a, b, c))
 
 
+def overflowing(function: Callable[[float], float]) -> Callable[[Any], Any]:
+    """A growing function that is infinite, as compiled code has it, where Python's own raises."""
+
+    def of(x: Any) -> Any:
+        try:
+            value = function(x)
+        except OverflowError:
+            value = math.inf
+        return np.float32(value) if isinstance(x, np.float32) else np.float64(value)
+
+    return of
+
+
 COMPILED_MATH = types.SimpleNamespace(
     log=compiled(0.0, math.log, -math.inf),
     log1p=compiled(-1.0, math.log1p, -math.inf),
     sqrt=compiled(0.0, math.sqrt, 0.0),
+    exp=overflowing(math.exp),
+    expm1=overflowing(math.expm1),
     fsum=math.fsum,
 )
 

@@ -41,6 +41,11 @@ def keywords(family: str) -> dict[str, float]:
     return lookup.family(family).fixed
 
 
+def sums_of(family: str) -> tuple[str, ...]:
+    """The sums of one parameter that a family has."""
+    return ("log_partition", "entropy") if coordinates(family).has_entropy else ("log_partition",)
+
+
 def rows(family: str, dtype: str, count: int) -> Slots:
     """Ordinary natural parameters with ``count`` rows of `WIDTH` coordinates."""
     return coordinates(family).ordinary(generator("reductions", family, dtype, count), (count, WIDTH), dtype)
@@ -177,11 +182,10 @@ def large_check(namespace: Any, family: str, dtype: str) -> Check:
     other = tuple(np.ascontiguousarray(np.roll(slot, 1)) for slot in flat)
     single, neighbour = (tuple(slot.reshape(-1, 1) for slot in slots) for slots in (flat, other))
     worst = 0.0
-    for total, parts in (
-        (namespace.log_partition(*flat, **kwargs), namespace.log_partition(*single, axis=-1, **kwargs)),
-        (namespace.entropy(*flat, **kwargs), namespace.entropy(*single, axis=-1, **kwargs)),
-        (namespace.kl(flat, other, **kwargs), namespace.kl(single, neighbour, axis=-1, **kwargs)),
-    ):
+    calls = [(getattr(namespace, name), flat, single) for name in sums_of(family)]
+    pairs = [(f(*a, **kwargs), f(*b, axis=-1, **kwargs)) for f, a, b in calls]
+    pairs.append((namespace.kl(flat, other, **kwargs), namespace.kl(single, neighbour, axis=-1, **kwargs)))
+    for total, parts in pairs:
         worst = max(worst, abs(total - math.fsum(parts)) / math.fsum(np.abs(parts)))
     detail = "relative to the sum of magnitudes"
     return check("reductions: above the parallel size", "reduction", family, dtype, worst, TOTAL_TOLERANCE, detail)
@@ -190,8 +194,7 @@ def large_check(namespace: Any, family: str, dtype: str) -> Check:
 def checks(namespace: Any, family: str, dtype: str, count: int = 8, large: bool = True) -> list[Check]:
     """Return all reduction checks of one elementwise family and dtype."""
     with mpmath.workdps(DIGITS):
-        found = list(sum_checks(namespace, family, dtype, "log_partition", count))
-        found += sum_checks(namespace, family, dtype, "entropy", count)
+        found = [c for name in sums_of(family) for c in sum_checks(namespace, family, dtype, name, count)]
         found += kl_checks(namespace, family, dtype, max(count // 4, 1))
     found.append(sign_check(namespace, family, dtype, count))
     if large:

@@ -144,8 +144,6 @@ def test_a_server_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sites: expected at least one name, each once, got \['a', 'a'\]"):
         FilesServer(tmp_path, ["a", "a"])
     one = FilesServer(tmp_path, ["a"])
-    with pytest.raises(ValueError, match="participation: expected 1 with files"):
-        one.broadcast(Message("step", 0, "d", members=(0,)))
     one.broadcast(Message("measure", 0, "d", arrays={"natural": np.ones(3)}))
     with pytest.raises(ValueError, match="folder: expected one that no run has used"):
         FilesServer(tmp_path, ["a"])

@@ -23,6 +23,11 @@ class Anderson:
         self._changes: Array = np.empty((0, 0))
         self._last: tuple[Array, Array] | None = None
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the last proposal was more than a plain step."""
+        return self._count > 0
+
     def reset(self) -> None:
         """Forget every earlier point."""
         self._count, self._last = 0, None

@@ -27,7 +27,7 @@ class Coordinates:
         """λ and the distribution of a point; None outside the domain."""
         return self._chart.point(x)
 
-    def step(self, at: Evaluation, target: Natural) -> Array | None:
+    def goal(self, at: Evaluation, target: Natural) -> Distribution | None:
         """Where one step of the map goes; None where that is outside the domain.
 
         A posterior that cannot hold the whole curvature H = E[∇²ℓ] takes it into the mean's step where it is known:
@@ -40,9 +40,8 @@ class Coordinates:
                 _, precision = family.canonical(target)
                 mean = self._newton_mean(at, q, family) if precision.is_definite else None
                 if mean is not None:
-                    return self.vector(Gaussian.of(mean, precision))
-        goal = family.inside(target)
-        return None if goal is None else self.vector(goal)
+                    return Gaussian.of(mean, precision)
+        return family.inside(target)
 
     def _newton_mean(self, at: Evaluation, q: Gaussian, family: GaussianFamily) -> Array | None:
         assert at.gradient is not None and at.curvature is not None

@@ -21,7 +21,7 @@ from badmm.clients.coordinates import Coordinates
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
 from badmm.clients.problem import ClientProblem, Evaluation, NotFiniteError
-from badmm.families.distributions import Gaussian
+from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.family import Natural
 from badmm.families.gaussian import GaussianFamily
 
@@ -37,15 +37,23 @@ LOST_RESIDUAL = 1e-3
 """A residual above this after all attempts counts as no solution."""
 ROUNDINGS = 10
 """A residual of so many rounding errors of the map cannot be told from 0."""
+SMALL, STALLED = 1e-6, 0.1
+"""Rounding errors are looked for below this residual, or where it falls by less than this factor."""
+CONTRACTS = 0.5
+"""Residuals that have always fallen by at least this factor foretell the next one."""
+DETOUR = 2.0
+"""No displacement is longer than this times the steps that led there, in posterior standard deviations of each."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
     """When a client's problem counts as solved: at a residual of `relative` times the client's own displacement.
 
-    The residual ‖map(λ) − λ‖ and the displacement ‖λ − λ_g‖ are in posterior standard deviations (Fisher metric at λ).
+    The residual ‖map(λ) − λ‖ and the displacement ‖λ − λ_g‖, of which at most 1 counts, are in posterior standard
+    deviations (Fisher metric at λ).
     The displacements are what is left of the gap, so that the tolerance tightens as the rounds converge, and the fixed
-    point is that of exact clients. `absolute` ends the search in any case, as do `max_evaluations`.
+    point is that of exact clients. A residual that the fall of the last ones foretells counts, so that the last point
+    needs no evaluation. `absolute` ends the search in any case, as do `max_evaluations`.
     """
 
     absolute: float = 1e-12
@@ -95,7 +103,7 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | No
             f"{search.residual:.2g} (tolerance {tolerance.absolute:.2g})"
         )
     inexact = 0.0 if search.solved() and not search.stopped_early else search.residual
-    return ClientSolution(search.best.natural, search.residual, problem.evaluations, tuple(events), inexact)
+    return ClientSolution(search.natural, search.residual, problem.evaluations, tuple(events), inexact)
 
 
 def _linear(problem: ClientProblem) -> ClientSolution:
@@ -157,38 +165,76 @@ class _Search:
         self.coordinates = Coordinates(problem, at.posterior)
         self.best, self.residual = at, np.inf
         self._solved = self.stopped_early = False
+        self._foreseen: Natural | None = None
         self.anchor = at
         self.target: Natural = at.natural
+        self.goal: Distribution | None = None
+        # the last residual, the factors by which residuals fell near the solution, the length of the steps from λ_g
         self.latest = np.inf
+        self.rates: list[float] = []
+        self._path = 0.0 if at.natural is problem.natural_global else np.inf
         self._note(at)
 
     def _note(self, at: Evaluation) -> bool:
         """Remember the best point; True at the tolerance."""
         self.target = self.problem.target(at)
-        self.latest = residual = self.problem.residual(at, self.target)
+        before, self.latest = self.latest, self.problem.residual(at, self.target)
+        residual = self.latest
+        if 0 < before < np.inf:
+            self.rates.append(residual / before)
         if residual < self.residual or not np.isfinite(self.residual):
             self.best, self.residual = at, residual
-        if not self._solved and self._meets(at, residual):
+        if not self._solved and self._meets(at, residual, residual > STALLED * before):
             self.best, self.residual, self._solved = at, residual, True
+        self._path += residual
         return self._solved
 
     def solved(self) -> bool:
         """Whether some point met the tolerance; `best` is the first that did."""
         return self._solved
 
-    def _meets(self, at: Evaluation, residual: float) -> bool:
-        tolerance = self.tolerance
-        if residual <= tolerance.absolute:
+    @property
+    def natural(self) -> Natural:
+        """The solution: the best point, or the one after it that needed no evaluation."""
+        return self.best.natural if self._foreseen is None else self._foreseen
+
+    def _meets(self, at: Evaluation, residual: float, stalled: bool) -> bool:
+        if residual <= self.tolerance.absolute:
             return True
-        if residual < LOST_RESIDUAL and residual <= ROUNDINGS * self.problem.rounding(at):
+        suspect = residual < (LOST_RESIDUAL if stalled else SMALL)
+        if suspect and residual <= ROUNDINGS * self.problem.rounding(at):
             return True
-        self.stopped_early = bool(tolerance.relative) and residual <= tolerance.relative * self.problem.displacement(at)
+        self.stopped_early = self._is_early(residual, at, at.natural)
         return self.stopped_early
+
+    def _is_early(self, residual: float, at: Evaluation, natural: Natural) -> bool:
+        """Whether a residual at λ is within the relative tolerance of its displacement, in the metric of a point near.
+
+        A displacement counts up to `FAR`: the next rounds begin with what is left. The steps that led there bound it,
+        and cost nothing to add up.
+        """
+        relative = self.tolerance.relative
+        if residual > relative * min(FAR, DETOUR * self._path):
+            return False
+        return residual <= relative * self.problem.displacement(at, natural)
+
+    def _foresees(self, at: Evaluation) -> bool:
+        """Whether the step from the point just noted leads within the tolerance, by the fall of the residuals."""
+        if self.goal is None or not self.rates or not max(self.rates) <= CONTRACTS:
+            return False
+        natural, residual = self.problem.family.natural(self.goal), max(self.rates) * self.latest
+        if not self._is_early(residual, at, natural):
+            return False
+        self.best, self.residual, self._foreseen = at, residual, natural
+        self._solved = self.stopped_early = True
+        return True
 
     def _step(self, at: Evaluation) -> Array | None:
         """map(x) − x at the point last noted."""
-        goal = self.coordinates.step(at, self.target)
-        return None if goal is None else goal - self.coordinates.vector(at.posterior)
+        self.goal = self.coordinates.goal(at, self.target)
+        if self.goal is None:
+            return None
+        return self.coordinates.vector(self.goal) - self.coordinates.vector(at.posterior)
 
     def restart(self) -> bool:
         """Anderson mixing from the Laplace approximation; True at the tolerance."""
@@ -199,8 +245,9 @@ class _Search:
         if at is None:
             return False
         self.coordinates = Coordinates(self.problem, at.posterior)
-        self.anchor = at
+        self.anchor, self._path = at, np.inf
         self._note(at)
+        self.rates.clear()
         return self.mix(at)
 
     def descend(self) -> Evaluation:
@@ -229,6 +276,7 @@ class _Search:
                 radius *= 4.0
             if self._note(at):
                 break
+            self.rates.clear()
         self.anchor = at
         return at
 
@@ -241,6 +289,8 @@ class _Search:
         f = self._step(at)
         stalled = 0
         while f is not None and self.problem.evaluations < limit:
+            if self._foresees(at):
+                return True
             before = self.residual
             moved = self._advance(at, f, mixing, limit)
             if moved is None:
@@ -260,13 +310,14 @@ class _Search:
         """The mixed point if its step is shorter, else a damped plain step; None where neither helps."""
         x = self.coordinates.vector(at.posterior)
         size = float(np.linalg.norm(f))
-        tried = self._try(mixing.propose(x, f))
+        proposal, goal = mixing.propose(x, f), self.goal
+        tried = self._try(self.coordinates.point(proposal) if mixing.remembers else self._point(goal))
         if tried is not None and (self.solved() or self._shorter(tried[1], size)):
             return tried
         mixing.reset()
         damping = 1.0
         while damping > 1e-2 and self.problem.evaluations < limit:
-            tried = self._try(x + damping * f)
+            tried = self._try(self.coordinates.point(x + damping * f))
             if tried is not None and (self.solved() or self._shorter(tried[1], size * (1 - 0.1 * damping))):
                 return tried
             damping *= 0.4
@@ -276,8 +327,10 @@ class _Search:
     def _shorter(f: Array | None, size: float) -> bool:
         return f is not None and float(np.linalg.norm(f)) < size
 
-    def _try(self, x: Array) -> tuple[Evaluation, Array | None] | None:
-        point = self.coordinates.point(x)
+    def _point(self, goal: Distribution | None) -> tuple[Natural, Distribution] | None:
+        return None if goal is None else (self.problem.family.natural(goal), goal)
+
+    def _try(self, point: tuple[Natural, Distribution] | None) -> tuple[Evaluation, Array | None] | None:
         at = None if point is None else self.problem.try_evaluate(*point)
         if at is None:
             return None
@@ -287,6 +340,7 @@ class _Search:
     def polish(self) -> None:
         """Newton's method until the tolerance, the limit, or no further decrease."""
         start = self.best if self.residual < NEAR else self.anchor
+        self._path = np.inf
         for at in newton(self.problem, start, self.max_evaluations):
             if self._note(at):
                 return

@@ -64,6 +64,8 @@ class BoundClient:
             )
         self.constant = self._constant()
         self.growth = self._growth()
+        self.sees_covariance = self.constant is None and not getattr(client, "at_mean", False)
+        """Whether ∇L may depend on more than the posterior's mean."""
 
     def _constant(self) -> Natural | None:
         give = getattr(self.client, "constant_natural_gradient", None)
@@ -203,9 +205,9 @@ class ClientProblem:
         """‖map(λ) − λ‖ in the Fisher metric at λ, in posterior standard deviations: zero at the solution."""
         return self._length(at, tuple(goal - here for goal, here in zip(target, at.natural, strict=True)))
 
-    def displacement(self, at: Evaluation) -> float:
-        """‖λ − λ_g‖ in the Fisher metric at λ: how far the client moves, its share of the gap."""
-        return self._length(at, tuple(here - old for here, old in zip(at.natural, self.natural_global, strict=True)))
+    def displacement(self, at: Evaluation, natural: Natural) -> float:
+        """‖λ − λ_g‖ in the Fisher metric at a point near λ: how far the client moves, its share of the gap."""
+        return self._length(at, tuple(here - old for here, old in zip(natural, self.natural_global, strict=True)))
 
     def rounding(self, at: Evaluation) -> float:
         """The length of one rounding error of each term of the map: no residual falls below a few of these.

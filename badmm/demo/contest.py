@@ -103,6 +103,7 @@ def central_solution(problem: DemoProblem, family: str) -> badmm.Result:
         rounds=200,
         tol=CENTRAL_TOLERANCE,
         client_tol=1e-13,
+        workers=1,
     )
 
 
@@ -132,8 +133,9 @@ def compete(problem: DemoProblem, contender: Contender, central: tuple[Array, ..
             expectation=problem.expectation(contender.family),
             rounds=rounds,
             tol=0.0,
-            client_tol=1e-10,
             seed=seed,
+            # a run has a process of its own on one core (badmm.demo.outcome)
+            workers=1,
             callbacks=(watch,),
             **steps,
         )

@@ -33,6 +33,7 @@ class FactorisingFamily(Family):
         if not isinstance(prior, wanted):
             expected = f"badmm.{class_name(self.name)} for family {self.name!r}"
             raise ValueError(f"prior: expected {expected}, got {type(prior).__name__}")
+        self.fixed = prior.fixed
         return prior
 
     def natural(self, distribution: Any) -> Natural:
@@ -42,7 +43,8 @@ class FactorisingFamily(Family):
 
     def posterior(self, natural: Natural) -> Distribution:
         """The distribution with natural parameter λ; raises `ValueError` outside the domain."""
-        return distribution_class(self.ns).of(*arrays(self.ns.standard_from_natural(*natural)))
+        standard = arrays(self.ns.standard_from_natural(*natural, **self.fixed))
+        return distribution_class(self.ns).of(*standard, **self.fixed)
 
     def in_domain(self, natural: Natural) -> bool:
         """Whether every slot is finite and in its domain."""

@@ -49,6 +49,8 @@ class Family(ABC):
 
     takes_expectations: ClassVar[bool] = False
     """Whether ∇_μ L follows from E[∇ℓ] and E[∇²ℓ] (Bonnet, Price), which clients are then asked for."""
+    keeps_curvature = False
+    """Whether a member can hold a loss's whole curvature E[∇²ℓ]."""
     mixing_memory = 20
     """Rounds whose dual lines are worth remembering."""
     mixed_damping = 1.0

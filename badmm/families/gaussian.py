@@ -36,6 +36,11 @@ class GaussianFamily(Family):
         return self.structure.adopted(operator)
 
     @property
+    def keeps_curvature(self) -> bool:  # type: ignore[override]
+        """Whether S is a whole matrix."""
+        return self.structure.keeps_curvature
+
+    @property
     def precision_varies(self) -> bool:
         """Whether S is a parameter of the family."""
         return PRECISION not in self.fixed

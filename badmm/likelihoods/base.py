@@ -1,8 +1,9 @@
 """What every likelihood of the package shares, and the protocols that any other client meets.
 
 A client of `badmm.solve` is an object that `GivesExpectations` (Gaussian families) or `GivesNaturalGradient` (every
-family) describes. The other protocols are optional capabilities, used where present; so are `dim`, the length of θ, and
-`configured(expectation, seed)`, a copy that takes its expectations that way.
+family) describes. The other protocols are optional capabilities, used where present; so are `dim`, the length of θ,
+`configured(expectation, seed)`, a copy that takes its expectations that way, and `at_mean`, whether its derivatives
+depend on the posterior's mean alone.
 """
 
 from __future__ import annotations
@@ -103,6 +104,11 @@ class GaussianLikelihood(ABC):
         other = copy.copy(self)
         other._mode, other._seed, other._noise = expectation, seed, None
         return other
+
+    @property
+    def at_mean(self) -> bool:
+        """Whether E[∇ℓ] and E[∇²ℓ] depend on the posterior's mean alone, as under the delta method."""
+        return self._mode == "delta"
 
     def _accepts(self, expectation: Expectation) -> None:  # noqa: B027 - most accept every way
         """Raise `ValueError` where the way of taking expectations is not available."""

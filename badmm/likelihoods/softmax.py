@@ -40,6 +40,11 @@ class SoftmaxRegression(GaussianLikelihood):
         self._row_weights = np.ones(n) if self.weights is None else self.weights
         self.dim = features * self.num_classes
 
+    @property
+    def at_mean(self) -> bool:
+        """Under `auto` and `delta`."""
+        return self._mode != "monte_carlo"
+
     def _accepts(self, expectation: Expectation) -> None:
         if expectation == "quadrature":
             raise ValueError(

@@ -1,7 +1,8 @@
 """The clients of `badmm.solve` in one process: their λ_k, duals and earlier dual lines, and their answers to messages.
 
 "contribute" down: α, K                   up: Σ c_k as they stand
-"measure"  down: λ_g, mixing weights      up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² (Fisher), max of the required penalties
+"measure"  down: λ_g, mixing weights      up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² (Fisher), max of the required penalties,
+                                              whether some ∇L_k depends on more than the mean
 "step"     down: ρ, α, γ, K               up: Σ c_k, c_k = (1 − α)/K λ_k − α η_k (or its change), evaluations,
                                               Σ of the squared residuals that more evaluations would lower
 
@@ -29,7 +30,7 @@ from badmm.transports.messages import Message, Reply
 
 Result = TypeVar("Result")
 WORTH_A_THREAD = 1e-3
-"""Seconds of a client's evaluation below which clients take turns: Python's lock would cost more than threads give."""
+"""CPU seconds of an evaluation below which clients take turns: Python's lock would cost more than threads give."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class _Measured:
     loss: float
     squared_distance: float
     required_rho: float
+    seconds: float
 
 
 class DualLine(Protocol):
@@ -53,7 +55,8 @@ class ExactClients:
     """Clients whose problems are solved to a tolerance; K' of them with indices `first`, `first` + 1, ... of K.
 
     λ_k, η_k and the last sent c_k have a leading axis of K'; `lines` remembers the dual lines of earlier rounds for
-    mixing, newest last. `sent` is empty where all clients take part in every round.
+    mixing, newest last. `sent` is empty where all clients take part in every round. terms: what is sent is Σ c_k of all
+    clients here, whoever takes part, and no change of it: the engine keeps it for the rounds without them.
     """
 
     def __init__(
@@ -64,9 +67,11 @@ class ExactClients:
         tolerance: Tolerance,
         workers: Workers,
         first: int = 0,
+        *,
+        terms: bool = False,
     ) -> None:
         self.bound, self.family, self.dual_line = list(bound), family, dual_line
-        self.tolerance, self.workers, self.first = tolerance, workers, first
+        self.tolerance, self.workers, self.first, self.terms = tolerance, workers, first, terms
         self.natural: Natural = family.prior_natural
         self.clients: Natural = ()
         self.duals: Natural = ()
@@ -115,20 +120,23 @@ class ExactClients:
         weights = message.arrays.get("weights")
         if weights is not None and self.bound:
             self.duals = mix(self.lines, weights)
-        began = time.perf_counter()
         q = self.family.posterior(self.natural)
         found = self._each(lambda k: self._at_server(k, q), members, deadline)
-        self._serial = self._serial and time.perf_counter() - began < WORTH_A_THREAD * len(members)
+        self._serial = sum(one.seconds for one in found) < WORTH_A_THREAD * len(members)
         self._measured = dict(zip(members, found, strict=True))
         totals = {
             "loss": sum(one.loss for one in found),
             "squared_distance": sum(one.squared_distance for one in found),
         }
-        maxima = {"required_rho": max(one.required_rho for one in found)}
+        maxima = {
+            "required_rho": max(one.required_rho for one in found),
+            "sees_covariance": float(any(self.bound[k].sees_covariance for k in members)),
+        }
         return Reply(message.round, message.digest, len(members), totals=totals, maxima=maxima)
 
     def _at_server(self, k: int, q: Distribution) -> _Measured:
         bound, natural = self.bound[k], self.natural
+        began = time.thread_time()
         try:
             start = bound.evaluate(natural, q)
             loss = start.loss
@@ -137,7 +145,8 @@ class ExactClients:
         gap = self.family.ns.primal_residual(tuple(slot[k] for slot in self.clients), natural)
         eta = tuple(slot[k] for slot in self.duals)
         distance = self.family.whiten(natural, tuple(np.asarray(slot)[None] for slot in gap))
-        return _Measured(start, loss, float(np.sum(distance**2)), bound.required_rho(natural, eta))
+        required = bound.required_rho(natural, eta)
+        return _Measured(start, loss, float(np.sum(distance**2)), required, time.thread_time() - began)
 
     def _step(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
         numbers = message.numbers
@@ -218,9 +227,9 @@ class ExactClients:
         return arrays(contributions(self.family.ns, clients, duals, alpha, count, before))
 
     def _contribution(self, message: Message, members: list[int]) -> Array:
-        """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
-        if message.members is None:
-            change = self._contributions(message, members)
+        """Σ c_k over the clients here, or Σ (c_k − c_k(old)) over the members where some clients are absent."""
+        if message.members is None or self.terms:
+            change = self._contributions(message, list(range(len(self))))
         else:
             old = self._rows(self.sent, members)
             change = self._contributions(message, members, old)

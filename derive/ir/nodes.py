@@ -170,7 +170,8 @@ class Map(Elementwise):
     `promote` computes in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to
     every slot in turn. `result_domains` are those that the results must lie in where that is not implied by the
     inputs (inverse maps); the inputs' own domains then follow from the results' and are not tested beside them.
-    `result_names` name several results that are not the slots of one parameter.
+    `result_names` name several results that are not the slots of one parameter. `saturates`: an infinite input may have
+    a finite result, as of exp(−x), so that real inputs are tested as well.
     """
 
     results: tuple[Expr, ...]
@@ -180,11 +181,14 @@ class Map(Elementwise):
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
     result_names: tuple[str, ...] = ()
+    saturates: bool = False
 
     @property
     def tested(self) -> tuple[Operand, ...]:
-        """The operands whose domain the kernel tests: every real one shows in a result that is not finite."""
-        return () if self.result_domains else tuple(o for o in self.operands if o.domain in ("positive", "negative"))
+        """The operands whose domain the kernel tests: unless it saturates, a real one shows in a result that is not
+        finite."""
+        domains = ("positive", "negative", "real") if self.saturates else ("positive", "negative")
+        return () if self.result_domains else tuple(o for o in self.operands if o.domain in domains)
 
 
 @dataclass(frozen=True)

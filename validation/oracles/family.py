@@ -115,16 +115,18 @@ class Coordinates(Family):
     tolerances: ClassVar[Mapping[str, float]] = {}  # of transcendental maps in float64; other maps: 2 ulp
     ulps: ClassVar[Mapping[str, float]] = {}  # of maps that round more than four times, where 2 ulp are too few
     real_line: ClassVar[bool] = False  # whether theta is any real number, or positive
+    discrete: ClassVar[bool] = False  # whether theta is a whole number
     decades: ClassVar[float] = 4.0  # magnitudes of test points run over 10**-decades .. 10**decades
+    edge_decades: ClassVar[float] = 0.0  # of the extreme ones; 0: twice as many
     ratios: ClassVar[tuple[float, ...]] = (1.0,)  # a mean in standard deviations, for the pairs of KL
 
     @abstractmethod
     def log_partition(self, natural: Point) -> Terms:
         """A(lambda)."""
 
-    @abstractmethod
     def entropy(self, natural: Point) -> Terms:
-        """The entropy in nats."""
+        """The entropy in nats; a family states it where it has a closed form."""
+        raise NotImplementedError
 
     @abstractmethod
     def natural_from_standard(self, standard: Point) -> SlotTerms:
@@ -153,6 +155,11 @@ class Coordinates(Family):
     def natural_from_expectation(self, mu: Point) -> SlotTerms:
         """lambda of mu where that is a closed form; elsewhere the kernel is judged by its backward error."""
         raise NotImplementedError
+
+    @property
+    def has_entropy(self) -> bool:
+        """Whether `entropy` is stated."""
+        return type(self).entropy is not Coordinates.entropy
 
     @property
     def has_inverse(self) -> bool:
@@ -216,7 +223,9 @@ class Coordinates(Family):
         """The maps and the natural gradient at ordinary and extreme points."""
         rng = generator(self.name, "maps", dtype, count)
         ordinary = tuple(spread(rng, count, self.decades, d == "real", dtype) for d in self.standard_domains)
-        extreme = tuple(edges(2 * self.decades, [d == "real" for d in self.standard_domains], dtype))
+        extreme = tuple(
+            edges(self.edge_decades or 2 * self.decades, [d == "real" for d in self.standard_domains], dtype)
+        )
         few = min(count, max(count // 20, 8))  # the default of the natural gradient differentiates numerically
         gradient = tuple(spread(rng, few, 2.0, True, dtype) for _ in self.standard_domains)
         calls = [Call("natural_gradient", (*(slot[:few] for slot in ordinary), *gradient), kwargs=self.fixed)]
@@ -235,13 +244,17 @@ class Coordinates(Family):
         rng = generator(self.name, "density", dtype, count)
         few = min(count, max(count // 20, 8))  # the metric's oracle differentiates numerically
         natural = self.ordinary(rng, (count,), dtype)
-        theta = spread(rng, count, 2.0, self.real_line, dtype)
+        theta = self.thetas(rng, count, dtype)
         short = tuple(slot[:few] for slot in natural)
         direction = tuple((slot * rng.normal(size=few)).astype(dtype) for slot in short)
         calls = [Call("whiten", (short, direction), kwargs=self.fixed)]
         if type(self).log_density is not Coordinates.log_density:
             calls.append(Call("log_density", (theta, *natural), kwargs=self.fixed))
         return calls
+
+    def thetas(self, rng: np.random.Generator, count: int, dtype: str) -> Array:
+        """Values of theta."""
+        return spread(rng, count, 2.0, self.real_line, dtype)
 
     def calls(self, dtype: str, count: int) -> list[Call]:
         """Every map, the natural gradient, the log-density and the metric."""

@@ -60,7 +60,7 @@ class SuiteOutcome:
     """The result on one problem: rounds to each of `LEVELS`, None if a level is not reached.
 
     margin: smallest distance to the existence condition over the rounds; negative if a round violates it. failure:
-    reason of an early end, empty if the run reached the last level or the cap. penalties: those of classic ADMM.
+    reason of an early end, empty if the run reached its goal or the cap. penalties: those of classic ADMM.
     """
 
     problem: str
@@ -77,8 +77,10 @@ class _StopRun(Exception):
     """Raised by a callback to end a run."""
 
 
-def run(problem: SuiteProblem, family: str, variant: SolverSettings, cap: int = CAP) -> SuiteOutcome:
-    """Run the solver from the prior until the last of `LEVELS`, the cap, divergence or a lost client."""
+def run(
+    problem: SuiteProblem, family: str, variant: SolverSettings, cap: int = CAP, goal: float = LEVELS[-1]
+) -> SuiteOutcome:
+    """Run the solver from the prior until a distance of at most `goal`, the cap, divergence or a lost client."""
     target = central(problem.name, family)
     distances: list[float] = []
     margins: list[float] = []
@@ -86,7 +88,7 @@ def run(problem: SuiteProblem, family: str, variant: SolverSettings, cap: int = 
     def watch(state: Any) -> None:
         distances.append(distance(state.natural, target))
         margins.append(state.record.condition_margin)
-        if not LEVELS[-1] < distances[-1] < DIVERGED:
+        if not goal < distances[-1] < DIVERGED:
             raise _StopRun
 
     failure = ""
@@ -102,7 +104,7 @@ def run(problem: SuiteProblem, family: str, variant: SolverSettings, cap: int = 
             **variant.settings(problem.num_clients),
         )
     except _StopRun:
-        if not distances[-1] <= LEVELS[-1]:
+        if not distances[-1] <= goal:
             failure = f"diverged by round {len(distances)}"
     except badmm.LostClientError as error:
         failure = f"client {error.client} lost in round {len(distances) + 1}"

@@ -147,6 +147,10 @@ class Run(Section):
     rounds: int = Field(100, ge=1)
     tol: float = Field(1e-8, ge=0)
     seed: int = Field(0, ge=0)
+    participation: float = Field(1.0, gt=0, le=1)
+    """The fraction of the clients that take part in a round."""
+    per_round: int | None = Field(None, ge=1)
+    """Their number instead."""
     client_tol: Positive | None = None
     client_max_iterations: int | None = Field(None, ge=1)
     checkpoint_every: int = Field(1, ge=1)

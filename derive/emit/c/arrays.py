@@ -20,6 +20,7 @@ SCALAR_FAULT = {
     "positive": "badmm_outside_f64({0}, 0.0)",
     "fraction": "badmm_outside_f64({0}, 0.0) || {0} > 1.0",
     "count": "badmm_outside_f64({0}, 0.0) || {0} < 1.0",
+    "real": "badmm_outside_f64({0}, -HUGE_VAL)",
 }
 NOTES = [
     "Each returns 0, or the place (from 1) among its arguments of the one that is outside its domain; *at is then the",

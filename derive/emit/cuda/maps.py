@@ -50,7 +50,8 @@ def _coordinate(kernel: ir.Coordinatewise, module: ir.Module) -> str:
     sizes = f"IN = {len(domains)}"
     if isinstance(kernel, ir.Map):
         sizes += f", OUT = {len(kernel.results)}"
-        checked = list(range(len(domains), len(domains) + len(kernel.results)))
+        checked = [k for k, o in enumerate(kernel.operands) if o in tested and o.domain == "real"]
+        checked += range(len(domains), len(domains) + len(kernel.results))
         domains += kernel.result_domains or ("real",) * len(kernel.results)
     positive, negative = ([k for k, d in enumerate(domains) if d == kind] for kind in ("positive", "negative"))
     masks = f"POSITIVE = {mask(positive)}, NEGATIVE = {mask(negative)}, CHECKED = {mask(checked)}"

@@ -20,6 +20,32 @@ module badmm_kernels
       integer(c_int) :: res
     end function badmm_outside_f32
   end interface badmm_outside
+  ! log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
+  interface
+    pure function badmm_softplus(x) bind(c, name="badmm_softplus") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_softplus
+  end interface
+  ! 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|.
+  interface
+    pure function badmm_logistic(x) bind(c, name="badmm_logistic") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_logistic
+  end interface
+  ! softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where nothing
+  !     cancels far from p.
+  interface
+    pure function badmm_softplus_bregman(p, q) bind(c, name="badmm_softplus_bregman") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: p
+      real(c_double), intent(in), value :: q
+      real(c_double) :: res
+    end function badmm_softplus_bregman
+  end interface
   ! phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0.
   interface
     pure function badmm_x_minus_log1p(x) bind(c, name="badmm_x_minus_log1p") result(res)
@@ -69,6 +95,14 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_digamma
   end interface
+  ! trigamma(x) = R''(x) + 1/x, x > 0.
+  interface
+    pure function badmm_trigamma(x) bind(c, name="badmm_trigamma") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_trigamma
+  end interface
   ! ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10.
   interface
     pure function badmm_lgamma(x) bind(c, name="badmm_lgamma") result(res)
@@ -86,6 +120,14 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_stirling_bregman
   end interface
+  ! max(x, 0), of what rounding alone makes negative.
+  interface
+    pure function badmm_positive_part(x) bind(c, name="badmm_positive_part") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_positive_part
+  end interface
   ! Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution).
   interface
     pure function badmm_shape_from_gap(gap) bind(c, name="badmm_shape_from_gap") result(res)
@@ -94,13 +136,31 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_shape_from_gap
   end interface
-  ! trigamma(x) = R''(x) + 1/x, x > 0.
+  ! log(1 - e^-x), x > 0.
   interface
-    pure function badmm_trigamma(x) bind(c, name="badmm_trigamma") result(res)
+    pure function badmm_log_one_minus_exp(x) bind(c, name="badmm_log_one_minus_exp") result(res)
       import :: c_double
       real(c_double), intent(in), value :: x
       real(c_double) :: res
-    end function badmm_trigamma
+    end function badmm_log_one_minus_exp
+  end interface
+  ! log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of (p - t) e^t/(e^t - 1)^2.
+  interface
+    pure function badmm_escape_bregman(p, q) bind(c, name="badmm_escape_bregman") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: p
+      real(c_double), intent(in), value :: q
+      real(c_double) :: res
+    end function badmm_escape_bregman
+  end interface
+  ! e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t.
+  interface
+    pure function badmm_exp_bregman(p, q) bind(c, name="badmm_exp_bregman") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: p
+      real(c_double), intent(in), value :: q
+      real(c_double) :: res
+    end function badmm_exp_bregman
   end interface
   ! x/(e^x - 1), x >= 0; 1 at 0.
   interface
@@ -118,14 +178,6 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_bernoulli_slope
   end interface
-  ! log(1 - e^-x), x > 0.
-  interface
-    pure function badmm_log_one_minus_exp(x) bind(c, name="badmm_log_one_minus_exp") result(res)
-      import :: c_double
-      real(c_double), intent(in), value :: x
-      real(c_double) :: res
-    end function badmm_log_one_minus_exp
-  end interface
   ! log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2.
   interface
     pure function badmm_log_event(x) bind(c, name="badmm_log_event") result(res)
@@ -133,22 +185,6 @@ module badmm_kernels
       real(c_double), intent(in), value :: x
       real(c_double) :: res
     end function badmm_log_event
-  end interface
-  ! 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|.
-  interface
-    pure function badmm_logistic(x) bind(c, name="badmm_logistic") result(res)
-      import :: c_double
-      real(c_double), intent(in), value :: x
-      real(c_double) :: res
-    end function badmm_logistic
-  end interface
-  ! log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
-  interface
-    pure function badmm_softplus(x) bind(c, name="badmm_softplus") result(res)
-      import :: c_double
-      real(c_double), intent(in), value :: x
-      real(c_double) :: res
-    end function badmm_softplus
   end interface
   ! x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x.
   interface
@@ -174,6 +210,2913 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_log_normal_cdf
   end interface
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: x
+  ! Arguments: log_odds (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_bernoulli_natural_from_standard
+    pure function badmm_bernoulli_natural_from_standard_f64(log_odds) bind(c, &
+        name="badmm_bernoulli_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_natural_from_standard_f64
+    pure function badmm_bernoulli_natural_from_standard_f32(log_odds) bind(c, &
+        name="badmm_bernoulli_natural_from_standard_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_natural_from_standard_f32
+  end interface badmm_bernoulli_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: x
+  ! Arguments: log_odds (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_bernoulli_standard_from_natural
+    pure function badmm_bernoulli_standard_from_natural_f64(log_odds) bind(c, &
+        name="badmm_bernoulli_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_standard_from_natural_f64
+    pure function badmm_bernoulli_standard_from_natural_f32(log_odds) bind(c, &
+        name="badmm_bernoulli_standard_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_standard_from_natural_f32
+  end interface badmm_bernoulli_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: exp(x)/(exp(x) + 1)
+  ! Arguments: log_odds (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_bernoulli_expectation_from_natural
+    pure function badmm_bernoulli_expectation_from_natural_f64(log_odds) bind(c, &
+        name="badmm_bernoulli_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_expectation_from_natural_f64
+    pure function badmm_bernoulli_expectation_from_natural_f32(log_odds) bind(c, &
+        name="badmm_bernoulli_expectation_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_expectation_from_natural_f32
+  end interface badmm_bernoulli_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: log(mu) + log(-1/(mu - 1))
+  ! Arguments: mean (positive): mu.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_bernoulli_natural_from_expectation
+    pure function badmm_bernoulli_natural_from_expectation_f64(mean) bind(c, &
+        name="badmm_bernoulli_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double) :: res
+    end function badmm_bernoulli_natural_from_expectation_f64
+    pure function badmm_bernoulli_natural_from_expectation_f32(mean) bind(c, &
+        name="badmm_bernoulli_natural_from_expectation_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float) :: res
+    end function badmm_bernoulli_natural_from_expectation_f32
+  end interface badmm_bernoulli_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: d_x/(logistic(-x)*logistic(x))
+  ! Arguments: log_odds (finite): x; gradient_log_odds (finite): d_x.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_bernoulli_natural_gradient
+    pure function badmm_bernoulli_natural_gradient_f64(log_odds, gradient_log_odds) bind(c, &
+        name="badmm_bernoulli_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: gradient_log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_natural_gradient_f64
+    pure function badmm_bernoulli_natural_gradient_f32(log_odds, gradient_log_odds) bind(c, &
+        name="badmm_bernoulli_natural_gradient_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_float), intent(in), value :: gradient_log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_natural_gradient_f32
+  end interface badmm_bernoulli_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: theta*x - softplus(x)
+  ! Arguments: theta (finite); log_odds (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_bernoulli_log_density
+    pure function badmm_bernoulli_log_density_f64(theta, log_odds) bind(c, name="badmm_bernoulli_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_log_density_f64
+    pure function badmm_bernoulli_log_density_f32(theta, log_odds) bind(c, name="badmm_bernoulli_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_log_density_f32
+  end interface badmm_bernoulli_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_x*l_11
+  ! Arguments: natural_log_odds (finite): x; direction_log_odds (finite): d_x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_bernoulli_whiten
+    pure function badmm_bernoulli_whiten_f64(natural_log_odds, direction_log_odds) bind(c, &
+        name="badmm_bernoulli_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_log_odds
+      real(c_double), intent(in), value :: direction_log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_whiten_f64
+    pure function badmm_bernoulli_whiten_f32(natural_log_odds, direction_log_odds) bind(c, &
+        name="badmm_bernoulli_whiten_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_log_odds
+      real(c_float), intent(in), value :: direction_log_odds
+      real(c_float) :: res
+    end function badmm_bernoulli_whiten_f32
+  end interface badmm_bernoulli_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: log(exp(x) + 1)
+  ! Arguments: log_odds (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_bernoulli_log_partition_term(log_odds) bind(c, name="badmm_bernoulli_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -x*logistic(x) + softplus(x)
+  ! Arguments: log_odds (finite): x.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_bernoulli_entropy_term(log_odds) bind(c, name="badmm_bernoulli_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: softplus_bregman(x_p, x_q)
+  ! Arguments: natural_q_log_odds (finite): x_q; natural_p_log_odds (finite): x_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_bernoulli_kl_term(natural_q_log_odds, natural_p_log_odds) bind(c, &
+        name="badmm_bernoulli_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_log_odds
+      real(c_double), intent(in), value :: natural_p_log_odds
+      real(c_double) :: res
+    end function badmm_bernoulli_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_bernoulli_client_map
+    pure function badmm_bernoulli_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_bernoulli_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_bernoulli_client_map_f64
+    pure function badmm_bernoulli_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_bernoulli_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_bernoulli_client_map_f32
+  end interface badmm_bernoulli_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_bernoulli_cavity
+    pure function badmm_bernoulli_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_bernoulli_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_bernoulli_cavity_f64
+    pure function badmm_bernoulli_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_bernoulli_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_bernoulli_cavity_f32
+  end interface badmm_bernoulli_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_bernoulli_dual_update
+    pure function badmm_bernoulli_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_bernoulli_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_bernoulli_dual_update_f64
+    pure function badmm_bernoulli_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_bernoulli_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_bernoulli_dual_update_f32
+  end interface badmm_bernoulli_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_bernoulli_bregman_dual_update
+    pure function badmm_bernoulli_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_bernoulli_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_bernoulli_bregman_dual_update_f64
+    pure function badmm_bernoulli_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_bernoulli_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_bernoulli_bregman_dual_update_f32
+  end interface badmm_bernoulli_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_bernoulli_server_contribution
+    pure function badmm_bernoulli_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_bernoulli_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_bernoulli_server_contribution_f64
+    pure function badmm_bernoulli_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_bernoulli_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_bernoulli_server_contribution_f32
+  end interface badmm_bernoulli_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_bernoulli_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_bernoulli_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_bernoulli_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_bernoulli_contribution_change
+    pure function badmm_bernoulli_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_bernoulli_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_bernoulli_contribution_change_f64
+    pure function badmm_bernoulli_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_bernoulli_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_bernoulli_contribution_change_f32
+  end interface badmm_bernoulli_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_bernoulli_server_update
+    pure function badmm_bernoulli_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_bernoulli_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_bernoulli_server_update_f64
+    pure function badmm_bernoulli_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_bernoulli_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_bernoulli_server_update_f32
+  end interface badmm_bernoulli_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_bernoulli_primal_residual
+    pure function badmm_bernoulli_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_bernoulli_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_bernoulli_primal_residual_f64
+    pure function badmm_bernoulli_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_bernoulli_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_bernoulli_primal_residual_f32
+  end interface badmm_bernoulli_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_bernoulli_dual_residual
+    pure function badmm_bernoulli_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_bernoulli_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_bernoulli_dual_residual_f64
+    pure function badmm_bernoulli_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_bernoulli_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_bernoulli_dual_residual_f32
+  end interface badmm_bernoulli_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_bernoulli_round_update
+    pure subroutine badmm_bernoulli_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_bernoulli_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_bernoulli_round_update_f64
+    pure subroutine badmm_bernoulli_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_bernoulli_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_bernoulli_round_update_f32
+  end interface badmm_bernoulli_round_update
+  ! x
+  interface badmm_bernoulli_natural_from_standard_array
+    function badmm_bernoulli_natural_from_standard_array_f64(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_from_standard_array_f64
+    function badmm_bernoulli_natural_from_standard_array_f32(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_from_standard_array_f32
+  end interface badmm_bernoulli_natural_from_standard_array
+  ! x
+  interface badmm_bernoulli_standard_from_natural_array
+    function badmm_bernoulli_standard_from_natural_array_f64(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_standard_from_natural_array_f64
+    function badmm_bernoulli_standard_from_natural_array_f32(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_standard_from_natural_array_f32
+  end interface badmm_bernoulli_standard_from_natural_array
+  ! exp(x)/(exp(x) + 1)
+  interface badmm_bernoulli_expectation_from_natural_array
+    function badmm_bernoulli_expectation_from_natural_array_f64(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_expectation_from_natural_array_f64
+    function badmm_bernoulli_expectation_from_natural_array_f32(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_expectation_from_natural_array_f32
+  end interface badmm_bernoulli_expectation_from_natural_array
+  ! log(mu) + log(-1/(mu - 1))
+  interface badmm_bernoulli_natural_from_expectation_array
+    function badmm_bernoulli_natural_from_expectation_array_f64(count, mean, out, at) bind(c, &
+        name="badmm_bernoulli_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_from_expectation_array_f64
+    function badmm_bernoulli_natural_from_expectation_array_f32(count, mean, out, at) bind(c, &
+        name="badmm_bernoulli_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_from_expectation_array_f32
+  end interface badmm_bernoulli_natural_from_expectation_array
+  ! d_x/(logistic(-x)*logistic(x))
+  interface badmm_bernoulli_natural_gradient_array
+    function badmm_bernoulli_natural_gradient_array_f64(count, log_odds, gradient_log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in) :: gradient_log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_gradient_array_f64
+    function badmm_bernoulli_natural_gradient_array_f32(count, log_odds, gradient_log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(in) :: gradient_log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_natural_gradient_array_f32
+  end interface badmm_bernoulli_natural_gradient_array
+  ! theta*x - softplus(x)
+  interface badmm_bernoulli_log_density_array
+    function badmm_bernoulli_log_density_array_f64(count, theta, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_log_density_array_f64
+    function badmm_bernoulli_log_density_array_f32(count, theta, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_log_density_array_f32
+  end interface badmm_bernoulli_log_density_array
+  ! d_x*l_11
+  interface badmm_bernoulli_whiten_array
+    function badmm_bernoulli_whiten_array_f64(count, natural_log_odds, direction_log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_log_odds(*)
+      real(c_double), intent(in) :: direction_log_odds(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_whiten_array_f64
+    function badmm_bernoulli_whiten_array_f32(count, natural_log_odds, direction_log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_log_odds(*)
+      real(c_float), intent(in) :: direction_log_odds(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_whiten_array_f32
+  end interface badmm_bernoulli_whiten_array
+  ! log(exp(x) + 1)
+  interface
+    function badmm_bernoulli_log_partition_sum(count, log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_log_partition_sum
+  end interface
+  ! -x*logistic(x) + softplus(x)
+  interface
+    function badmm_bernoulli_entropy_sum(count, log_odds, out, at) bind(c, name="badmm_bernoulli_entropy_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_entropy_sum
+  end interface
+  ! softplus_bregman(x_p, x_q)
+  interface
+    function badmm_bernoulli_kl_sum(count, natural_q_log_odds, natural_p_log_odds, out, at) bind(c, &
+        name="badmm_bernoulli_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_log_odds(*)
+      real(c_double), intent(in) :: natural_p_log_odds(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_bernoulli_client_map_array
+    function badmm_bernoulli_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_bernoulli_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_client_map_array_f64
+    function badmm_bernoulli_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_bernoulli_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_client_map_array_f32
+  end interface badmm_bernoulli_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_bernoulli_cavity_array
+    function badmm_bernoulli_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_bernoulli_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_cavity_array_f64
+    function badmm_bernoulli_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_bernoulli_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_cavity_array_f32
+  end interface badmm_bernoulli_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_bernoulli_dual_update_array
+    function badmm_bernoulli_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_bernoulli_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_dual_update_array_f64
+    function badmm_bernoulli_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_bernoulli_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_dual_update_array_f32
+  end interface badmm_bernoulli_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_bernoulli_bregman_dual_update_array
+    function badmm_bernoulli_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_bregman_dual_update_array_f64
+    function badmm_bernoulli_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_bregman_dual_update_array_f32
+  end interface badmm_bernoulli_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_bernoulli_server_contribution_array
+    function badmm_bernoulli_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_bernoulli_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_server_contribution_array_f64
+    function badmm_bernoulli_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_bernoulli_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_server_contribution_array_f32
+  end interface badmm_bernoulli_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_bernoulli_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_bernoulli_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_bernoulli_contribution_change_array
+    function badmm_bernoulli_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_bernoulli_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_contribution_change_array_f64
+    function badmm_bernoulli_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_bernoulli_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_contribution_change_array_f32
+  end interface badmm_bernoulli_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_bernoulli_server_update_array
+    function badmm_bernoulli_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_bernoulli_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_server_update_array_f64
+    function badmm_bernoulli_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_bernoulli_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_server_update_array_f32
+  end interface badmm_bernoulli_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_bernoulli_primal_residual_array
+    function badmm_bernoulli_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_bernoulli_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_primal_residual_array_f64
+    function badmm_bernoulli_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_bernoulli_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_primal_residual_array_f32
+  end interface badmm_bernoulli_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_bernoulli_dual_residual_array
+    function badmm_bernoulli_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_bernoulli_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_dual_residual_array_f64
+    function badmm_bernoulli_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_bernoulli_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_dual_residual_array_f32
+  end interface badmm_bernoulli_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_bernoulli_round_update_array
+    function badmm_bernoulli_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_bernoulli_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_round_update_array_f64
+    function badmm_bernoulli_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_bernoulli_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_bernoulli_round_update_array_f32
+  end interface badmm_bernoulli_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: a, b
+  ! Arguments: alpha (positive): a; beta (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_beta_natural_from_standard
+    pure subroutine badmm_beta_natural_from_standard_f64(alpha, beta, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_natural_from_standard_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double), intent(out) :: out_alpha
+      real(c_double), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_from_standard_f64
+    pure subroutine badmm_beta_natural_from_standard_f32(alpha, beta, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_natural_from_standard_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: alpha
+      real(c_float), intent(in), value :: beta
+      real(c_float), intent(out) :: out_alpha
+      real(c_float), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_from_standard_f32
+  end interface badmm_beta_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: a, b
+  ! Arguments: alpha (positive): a; beta (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_beta_standard_from_natural
+    pure subroutine badmm_beta_standard_from_natural_f64(alpha, beta, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_standard_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double), intent(out) :: out_alpha
+      real(c_double), intent(out) :: out_beta
+    end subroutine badmm_beta_standard_from_natural_f64
+    pure subroutine badmm_beta_standard_from_natural_f32(alpha, beta, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_standard_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: alpha
+      real(c_float), intent(in), value :: beta
+      real(c_float), intent(out) :: out_alpha
+      real(c_float), intent(out) :: out_beta
+    end subroutine badmm_beta_standard_from_natural_f32
+  end interface badmm_beta_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: polygamma(0, a) - polygamma(0, a + b), polygamma(0, b) - polygamma(0, a + b)
+  ! Arguments: alpha (positive): a; beta (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_beta_expectation_from_natural
+    pure subroutine badmm_beta_expectation_from_natural_f64(alpha, beta, out_mean_log, out_mean_log_rest) bind(c, &
+        name="badmm_beta_expectation_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double), intent(out) :: out_mean_log
+      real(c_double), intent(out) :: out_mean_log_rest
+    end subroutine badmm_beta_expectation_from_natural_f64
+    pure subroutine badmm_beta_expectation_from_natural_f32(alpha, beta, out_mean_log, out_mean_log_rest) bind(c, &
+        name="badmm_beta_expectation_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: alpha
+      real(c_float), intent(in), value :: beta
+      real(c_float), intent(out) :: out_mean_log
+      real(c_float), intent(out) :: out_mean_log_rest
+    end subroutine badmm_beta_expectation_from_natural_f32
+  end interface badmm_beta_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: a, b from polygamma(0, a) - polygamma(0, a + b) = mu1, polygamma(0, b) - polygamma(0, a + b) = mu2 by
+  !     Newton
+  ! Arguments: mean_log (negative): mu1; mean_log_rest (negative): mu2.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_beta_natural_from_expectation
+    pure subroutine badmm_beta_natural_from_expectation_f64(mean_log, mean_log_rest, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_natural_from_expectation_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean_log
+      real(c_double), intent(in), value :: mean_log_rest
+      real(c_double), intent(out) :: out_alpha
+      real(c_double), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_from_expectation_f64
+    pure subroutine badmm_beta_natural_from_expectation_f32(mean_log, mean_log_rest, out_alpha, out_beta) bind(c, &
+        name="badmm_beta_natural_from_expectation_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean_log
+      real(c_float), intent(in), value :: mean_log_rest
+      real(c_float), intent(out) :: out_alpha
+      real(c_float), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_from_expectation_f32
+  end interface badmm_beta_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: a*(-a*b*d_a*stirling_remainder_2(b) + a*b*d_a*stirling_remainder_2(a + b) -
+  !     a*b*d_b*stirling_remainder_2(a + b) - a*d_a - b**2*d_a*stirling_remainder_2(b) +
+  !     b**2*d_a*stirling_remainder_2(a + b) - b**2*d_b*stirling_remainder_2(a + b) -
+  !     b*d_b)/(-a**2*b*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a**2*b*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a**2*b*stirling_remainder_2(b)*stirling_remainder_2(a + b) - a**2*stirling_remainder_2(a) +
+  !     a**2*stirling_remainder_2(a + b) - a*b**2*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a*b**2*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
+  !     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b)), -b*(a**2*d_a*stirling_remainder_2(a + b) +
+  !     a**2*d_b*stirling_remainder_2(a) - a**2*d_b*stirling_remainder_2(a + b) + a*b*d_a*stirling_remainder_2(a + b)
+  !     + a*b*d_b*stirling_remainder_2(a) - a*b*d_b*stirling_remainder_2(a + b) + a*d_a +
+  !     b*d_b)/(-a**2*b*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a**2*b*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a**2*b*stirling_remainder_2(b)*stirling_remainder_2(a + b) - a**2*stirling_remainder_2(a) +
+  !     a**2*stirling_remainder_2(a + b) - a*b**2*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a*b**2*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
+  !     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b))
+  ! Arguments: alpha (positive): a; beta (positive): b; gradient_alpha (finite): d_a; gradient_beta (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_beta_natural_gradient
+    pure subroutine badmm_beta_natural_gradient_f64(alpha, beta, gradient_alpha, gradient_beta, out_alpha, out_beta) &
+        bind(c, name="badmm_beta_natural_gradient_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double), intent(in), value :: gradient_alpha
+      real(c_double), intent(in), value :: gradient_beta
+      real(c_double), intent(out) :: out_alpha
+      real(c_double), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_gradient_f64
+    pure subroutine badmm_beta_natural_gradient_f32(alpha, beta, gradient_alpha, gradient_beta, out_alpha, out_beta) &
+        bind(c, name="badmm_beta_natural_gradient_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: alpha
+      real(c_float), intent(in), value :: beta
+      real(c_float), intent(in), value :: gradient_alpha
+      real(c_float), intent(in), value :: gradient_beta
+      real(c_float), intent(out) :: out_alpha
+      real(c_float), intent(out) :: out_beta
+    end subroutine badmm_beta_natural_gradient_f32
+  end interface badmm_beta_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: a*log(theta) + b*log(1 - theta) - log(theta) - log(1 - theta) - loggamma(a) - loggamma(b) + loggamma(a +
+  !     b)
+  ! Arguments: theta (positive); alpha (positive): a; beta (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_beta_log_density
+    pure function badmm_beta_log_density_f64(theta, alpha, beta) bind(c, name="badmm_beta_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double) :: res
+    end function badmm_beta_log_density_f64
+    pure function badmm_beta_log_density_f32(theta, alpha, beta) bind(c, name="badmm_beta_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: alpha
+      real(c_float), intent(in), value :: beta
+      real(c_float) :: res
+    end function badmm_beta_log_density_f32
+  end interface badmm_beta_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_a*l_11 + d_b*l_21, d_b*l_22
+  ! Arguments: natural_alpha (positive): a; natural_beta (positive): b; direction_alpha (finite): d_a; direction_beta
+  !     (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_beta_whiten
+    pure subroutine badmm_beta_whiten_f64(natural_alpha, natural_beta, direction_alpha, direction_beta, out_alpha, &
+        out_beta) bind(c, name="badmm_beta_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_alpha
+      real(c_double), intent(in), value :: natural_beta
+      real(c_double), intent(in), value :: direction_alpha
+      real(c_double), intent(in), value :: direction_beta
+      real(c_double), intent(out) :: out_alpha
+      real(c_double), intent(out) :: out_beta
+    end subroutine badmm_beta_whiten_f64
+    pure subroutine badmm_beta_whiten_f32(natural_alpha, natural_beta, direction_alpha, direction_beta, out_alpha, &
+        out_beta) bind(c, name="badmm_beta_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_alpha
+      real(c_float), intent(in), value :: natural_beta
+      real(c_float), intent(in), value :: direction_alpha
+      real(c_float), intent(in), value :: direction_beta
+      real(c_float), intent(out) :: out_alpha
+      real(c_float), intent(out) :: out_beta
+    end subroutine badmm_beta_whiten_f32
+  end interface badmm_beta_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: loggamma(a) + loggamma(b) - loggamma(a + b)
+  ! Arguments: alpha (positive): a; beta (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_beta_log_partition_term(alpha, beta) bind(c, name="badmm_beta_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double) :: res
+    end function badmm_beta_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -a*stirling_remainder_1(a) + a*stirling_remainder_1(a + b) - b*stirling_remainder_1(b) +
+  !     b*stirling_remainder_1(a + b) + log(a) + log(b) - 2*log(a + b) + stirling_remainder(a) + stirling_remainder(b)
+  !     - stirling_remainder(a + b) + stirling_remainder_1(a) + stirling_remainder_1(b) - 2*stirling_remainder_1(a +
+  !     b)
+  ! Arguments: alpha (positive): a; beta (positive): b.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_beta_entropy_term(alpha, beta) bind(c, name="badmm_beta_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: beta
+      real(c_double) :: res
+    end function badmm_beta_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q +
+  !     b_q))) + b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
+  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
+  ! Arguments: natural_q_alpha (positive): a_q; natural_q_beta (positive): b_q; natural_p_alpha (positive): a_p;
+  !     natural_p_beta (positive): b_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_beta_kl_term(natural_q_alpha, natural_q_beta, natural_p_alpha, natural_p_beta) bind(c, &
+        name="badmm_beta_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_alpha
+      real(c_double), intent(in), value :: natural_q_beta
+      real(c_double), intent(in), value :: natural_p_alpha
+      real(c_double), intent(in), value :: natural_p_beta
+      real(c_double) :: res
+    end function badmm_beta_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_beta_client_map
+    pure function badmm_beta_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_beta_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_beta_client_map_f64
+    pure function badmm_beta_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_beta_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_beta_client_map_f32
+  end interface badmm_beta_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_beta_cavity
+    pure function badmm_beta_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_beta_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_beta_cavity_f64
+    pure function badmm_beta_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_beta_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_beta_cavity_f32
+  end interface badmm_beta_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_beta_dual_update
+    pure function badmm_beta_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_beta_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_beta_dual_update_f64
+    pure function badmm_beta_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_beta_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_beta_dual_update_f32
+  end interface badmm_beta_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_beta_bregman_dual_update
+    pure function badmm_beta_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_beta_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_beta_bregman_dual_update_f64
+    pure function badmm_beta_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_beta_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_beta_bregman_dual_update_f32
+  end interface badmm_beta_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_beta_server_contribution
+    pure function badmm_beta_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_beta_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_beta_server_contribution_f64
+    pure function badmm_beta_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_beta_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_beta_server_contribution_f32
+  end interface badmm_beta_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_beta_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_beta_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_beta_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_beta_contribution_change
+    pure function badmm_beta_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_beta_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_beta_contribution_change_f64
+    pure function badmm_beta_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_beta_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_beta_contribution_change_f32
+  end interface badmm_beta_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_beta_server_update
+    pure function badmm_beta_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_beta_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_beta_server_update_f64
+    pure function badmm_beta_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_beta_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_beta_server_update_f32
+  end interface badmm_beta_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_beta_primal_residual
+    pure function badmm_beta_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_beta_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_beta_primal_residual_f64
+    pure function badmm_beta_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_beta_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_beta_primal_residual_f32
+  end interface badmm_beta_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_beta_dual_residual
+    pure function badmm_beta_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_beta_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_beta_dual_residual_f64
+    pure function badmm_beta_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_beta_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_beta_dual_residual_f32
+  end interface badmm_beta_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_beta_round_update
+    pure subroutine badmm_beta_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_beta_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_beta_round_update_f64
+    pure subroutine badmm_beta_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_beta_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_beta_round_update_f32
+  end interface badmm_beta_round_update
+  ! a, b
+  interface badmm_beta_natural_from_standard_array
+    function badmm_beta_natural_from_standard_array_f64(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+        name="badmm_beta_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out_alpha(*)
+      real(c_double), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_from_standard_array_f64
+    function badmm_beta_natural_from_standard_array_f32(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+        name="badmm_beta_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: alpha(*)
+      real(c_float), intent(in) :: beta(*)
+      real(c_float), intent(out) :: out_alpha(*)
+      real(c_float), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_from_standard_array_f32
+  end interface badmm_beta_natural_from_standard_array
+  ! a, b
+  interface badmm_beta_standard_from_natural_array
+    function badmm_beta_standard_from_natural_array_f64(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+        name="badmm_beta_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out_alpha(*)
+      real(c_double), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_standard_from_natural_array_f64
+    function badmm_beta_standard_from_natural_array_f32(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+        name="badmm_beta_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: alpha(*)
+      real(c_float), intent(in) :: beta(*)
+      real(c_float), intent(out) :: out_alpha(*)
+      real(c_float), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_standard_from_natural_array_f32
+  end interface badmm_beta_standard_from_natural_array
+  ! polygamma(0, a) - polygamma(0, a + b), polygamma(0, b) - polygamma(0, a + b)
+  interface badmm_beta_expectation_from_natural_array
+    function badmm_beta_expectation_from_natural_array_f64(count, alpha, beta, out_mean_log, out_mean_log_rest, at) &
+        bind(c, name="badmm_beta_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out_mean_log(*)
+      real(c_double), intent(out) :: out_mean_log_rest(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_expectation_from_natural_array_f64
+    function badmm_beta_expectation_from_natural_array_f32(count, alpha, beta, out_mean_log, out_mean_log_rest, at) &
+        bind(c, name="badmm_beta_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: alpha(*)
+      real(c_float), intent(in) :: beta(*)
+      real(c_float), intent(out) :: out_mean_log(*)
+      real(c_float), intent(out) :: out_mean_log_rest(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_expectation_from_natural_array_f32
+  end interface badmm_beta_expectation_from_natural_array
+  ! a, b from polygamma(0, a) - polygamma(0, a + b) = mu1, polygamma(0, b) - polygamma(0, a + b) = mu2 by Newton
+  interface badmm_beta_natural_from_expectation_array
+    function badmm_beta_natural_from_expectation_array_f64(count, mean_log, mean_log_rest, out_alpha, out_beta, at) &
+        bind(c, name="badmm_beta_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean_log(*)
+      real(c_double), intent(in) :: mean_log_rest(*)
+      real(c_double), intent(out) :: out_alpha(*)
+      real(c_double), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_from_expectation_array_f64
+    function badmm_beta_natural_from_expectation_array_f32(count, mean_log, mean_log_rest, out_alpha, out_beta, at) &
+        bind(c, name="badmm_beta_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean_log(*)
+      real(c_float), intent(in) :: mean_log_rest(*)
+      real(c_float), intent(out) :: out_alpha(*)
+      real(c_float), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_from_expectation_array_f32
+  end interface badmm_beta_natural_from_expectation_array
+  ! a*(-a*b*d_a*stirling_remainder_2(b) + a*b*d_a*stirling_remainder_2(a + b) - a*b*d_b*stirling_remainder_2(a + b) -
+  !     a*d_a - b**2*d_a*stirling_remainder_2(b) + b**2*d_a*stirling_remainder_2(a + b) -
+  !     b**2*d_b*stirling_remainder_2(a + b) - b*d_b)/(-a**2*b*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a**2*b*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a**2*b*stirling_remainder_2(b)*stirling_remainder_2(a + b) - a**2*stirling_remainder_2(a) +
+  !     a**2*stirling_remainder_2(a + b) - a*b**2*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a*b**2*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
+  !     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b)), -b*(a**2*d_a*stirling_remainder_2(a + b) +
+  !     a**2*d_b*stirling_remainder_2(a) - a**2*d_b*stirling_remainder_2(a + b) + a*b*d_a*stirling_remainder_2(a + b)
+  !     + a*b*d_b*stirling_remainder_2(a) - a*b*d_b*stirling_remainder_2(a + b) + a*d_a +
+  !     b*d_b)/(-a**2*b*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a**2*b*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a**2*b*stirling_remainder_2(b)*stirling_remainder_2(a + b) - a**2*stirling_remainder_2(a) +
+  !     a**2*stirling_remainder_2(a + b) - a*b**2*stirling_remainder_2(a)*stirling_remainder_2(b) +
+  !     a*b**2*stirling_remainder_2(a)*stirling_remainder_2(a + b) +
+  !     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
+  !     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b))
+  interface badmm_beta_natural_gradient_array
+    function badmm_beta_natural_gradient_array_f64(count, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
+        out_beta, at) bind(c, name="badmm_beta_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(in) :: gradient_alpha(*)
+      real(c_double), intent(in) :: gradient_beta(*)
+      real(c_double), intent(out) :: out_alpha(*)
+      real(c_double), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_gradient_array_f64
+    function badmm_beta_natural_gradient_array_f32(count, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
+        out_beta, at) bind(c, name="badmm_beta_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: alpha(*)
+      real(c_float), intent(in) :: beta(*)
+      real(c_float), intent(in) :: gradient_alpha(*)
+      real(c_float), intent(in) :: gradient_beta(*)
+      real(c_float), intent(out) :: out_alpha(*)
+      real(c_float), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_natural_gradient_array_f32
+  end interface badmm_beta_natural_gradient_array
+  ! a*log(theta) + b*log(1 - theta) - log(theta) - log(1 - theta) - loggamma(a) - loggamma(b) + loggamma(a + b)
+  interface badmm_beta_log_density_array
+    function badmm_beta_log_density_array_f64(count, theta, alpha, beta, out, at) bind(c, &
+        name="badmm_beta_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_log_density_array_f64
+    function badmm_beta_log_density_array_f32(count, theta, alpha, beta, out, at) bind(c, &
+        name="badmm_beta_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: alpha(*)
+      real(c_float), intent(in) :: beta(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_log_density_array_f32
+  end interface badmm_beta_log_density_array
+  ! d_a*l_11 + d_b*l_21, d_b*l_22
+  interface badmm_beta_whiten_array
+    function badmm_beta_whiten_array_f64(count, natural_alpha, natural_beta, direction_alpha, direction_beta, &
+        out_alpha, out_beta, at) bind(c, name="badmm_beta_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_alpha(*)
+      real(c_double), intent(in) :: natural_beta(*)
+      real(c_double), intent(in) :: direction_alpha(*)
+      real(c_double), intent(in) :: direction_beta(*)
+      real(c_double), intent(out) :: out_alpha(*)
+      real(c_double), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_whiten_array_f64
+    function badmm_beta_whiten_array_f32(count, natural_alpha, natural_beta, direction_alpha, direction_beta, &
+        out_alpha, out_beta, at) bind(c, name="badmm_beta_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_alpha(*)
+      real(c_float), intent(in) :: natural_beta(*)
+      real(c_float), intent(in) :: direction_alpha(*)
+      real(c_float), intent(in) :: direction_beta(*)
+      real(c_float), intent(out) :: out_alpha(*)
+      real(c_float), intent(out) :: out_beta(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_whiten_array_f32
+  end interface badmm_beta_whiten_array
+  ! loggamma(a) + loggamma(b) - loggamma(a + b)
+  interface
+    function badmm_beta_log_partition_sum(count, alpha, beta, out, at) bind(c, name="badmm_beta_log_partition_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_log_partition_sum
+  end interface
+  ! -a*stirling_remainder_1(a) + a*stirling_remainder_1(a + b) - b*stirling_remainder_1(b) + b*stirling_remainder_1(a
+  !     + b) + log(a) + log(b) - 2*log(a + b) + stirling_remainder(a) + stirling_remainder(b) - stirling_remainder(a +
+  !     b) + stirling_remainder_1(a) + stirling_remainder_1(b) - 2*stirling_remainder_1(a + b)
+  interface
+    function badmm_beta_entropy_sum(count, alpha, beta, out, at) bind(c, name="badmm_beta_entropy_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: alpha(*)
+      real(c_double), intent(in) :: beta(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_entropy_sum
+  end interface
+  ! positive_part(a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*(a_q + b_q)), a_q*(a_p + b_p)/(a_p*(a_q + b_q))) +
+  !     b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
+  !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
+  interface
+    function badmm_beta_kl_sum(count, natural_q_alpha, natural_q_beta, natural_p_alpha, natural_p_beta, out, at) &
+        bind(c, name="badmm_beta_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_alpha(*)
+      real(c_double), intent(in) :: natural_q_beta(*)
+      real(c_double), intent(in) :: natural_p_alpha(*)
+      real(c_double), intent(in) :: natural_p_beta(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_beta_client_map_array
+    function badmm_beta_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_beta_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_client_map_array_f64
+    function badmm_beta_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_beta_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_client_map_array_f32
+  end interface badmm_beta_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_beta_cavity_array
+    function badmm_beta_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_beta_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_cavity_array_f64
+    function badmm_beta_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_beta_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_cavity_array_f32
+  end interface badmm_beta_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_beta_dual_update_array
+    function badmm_beta_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_beta_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_dual_update_array_f64
+    function badmm_beta_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_beta_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_dual_update_array_f32
+  end interface badmm_beta_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_beta_bregman_dual_update_array
+    function badmm_beta_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_beta_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_bregman_dual_update_array_f64
+    function badmm_beta_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_beta_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_bregman_dual_update_array_f32
+  end interface badmm_beta_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_beta_server_contribution_array
+    function badmm_beta_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_beta_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_server_contribution_array_f64
+    function badmm_beta_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_beta_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_server_contribution_array_f32
+  end interface badmm_beta_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_beta_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_beta_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_beta_contribution_change_array
+    function badmm_beta_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_beta_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_contribution_change_array_f64
+    function badmm_beta_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_beta_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_contribution_change_array_f32
+  end interface badmm_beta_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_beta_server_update_array
+    function badmm_beta_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_beta_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_server_update_array_f64
+    function badmm_beta_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_beta_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_server_update_array_f32
+  end interface badmm_beta_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_beta_primal_residual_array
+    function badmm_beta_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_beta_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_primal_residual_array_f64
+    function badmm_beta_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_beta_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_primal_residual_array_f32
+  end interface badmm_beta_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_beta_dual_residual_array
+    function badmm_beta_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+        name="badmm_beta_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_dual_residual_array_f64
+    function badmm_beta_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+        name="badmm_beta_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_dual_residual_array_f32
+  end interface badmm_beta_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_beta_round_update_array
+    function badmm_beta_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_beta_round_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_round_update_array_f64
+    function badmm_beta_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_beta_round_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_beta_round_update_array_f32
+  end interface badmm_beta_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: x
+  ! Arguments: log_odds (finite): x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_binomial_natural_from_standard
+    pure function badmm_binomial_natural_from_standard_f64(log_odds, trials) bind(c, &
+        name="badmm_binomial_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_natural_from_standard_f64
+    pure function badmm_binomial_natural_from_standard_f32(log_odds, trials) bind(c, &
+        name="badmm_binomial_natural_from_standard_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_natural_from_standard_f32
+  end interface badmm_binomial_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: x
+  ! Arguments: log_odds (finite): x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_binomial_standard_from_natural
+    pure function badmm_binomial_standard_from_natural_f64(log_odds, trials) bind(c, &
+        name="badmm_binomial_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_standard_from_natural_f64
+    pure function badmm_binomial_standard_from_natural_f32(log_odds, trials) bind(c, &
+        name="badmm_binomial_standard_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_standard_from_natural_f32
+  end interface badmm_binomial_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: n*exp(x)/(exp(x) + 1)
+  ! Arguments: log_odds (finite): x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_binomial_expectation_from_natural
+    pure function badmm_binomial_expectation_from_natural_f64(log_odds, trials) bind(c, &
+        name="badmm_binomial_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_expectation_from_natural_f64
+    pure function badmm_binomial_expectation_from_natural_f32(log_odds, trials) bind(c, &
+        name="badmm_binomial_expectation_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_expectation_from_natural_f32
+  end interface badmm_binomial_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: log(mu) + log(1/(-mu + n))
+  ! Arguments: mean (positive): mu.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_binomial_natural_from_expectation
+    pure function badmm_binomial_natural_from_expectation_f64(mean, trials) bind(c, &
+        name="badmm_binomial_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_natural_from_expectation_f64
+    pure function badmm_binomial_natural_from_expectation_f32(mean, trials) bind(c, &
+        name="badmm_binomial_natural_from_expectation_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_natural_from_expectation_f32
+  end interface badmm_binomial_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: d_x/(n*logistic(-x)*logistic(x))
+  ! Arguments: log_odds (finite): x; gradient_log_odds (finite): d_x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_binomial_natural_gradient
+    pure function badmm_binomial_natural_gradient_f64(log_odds, gradient_log_odds, trials) bind(c, &
+        name="badmm_binomial_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: gradient_log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_natural_gradient_f64
+    pure function badmm_binomial_natural_gradient_f32(log_odds, gradient_log_odds, trials) bind(c, &
+        name="badmm_binomial_natural_gradient_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: log_odds
+      real(c_float), intent(in), value :: gradient_log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_natural_gradient_f32
+  end interface badmm_binomial_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -n*softplus(x) + theta*x + lgamma(n + 1) - lgamma(theta + 1) - lgamma(n - theta + 1)
+  ! Arguments: theta (finite); log_odds (finite): x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_binomial_log_density
+    pure function badmm_binomial_log_density_f64(theta, log_odds, trials) bind(c, &
+        name="badmm_binomial_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_log_density_f64
+    pure function badmm_binomial_log_density_f32(theta, log_odds, trials) bind(c, &
+        name="badmm_binomial_log_density_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_log_density_f32
+  end interface badmm_binomial_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_x*l_11
+  ! Arguments: natural_log_odds (finite): x; direction_log_odds (finite): d_x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_binomial_whiten
+    pure function badmm_binomial_whiten_f64(natural_log_odds, direction_log_odds, trials) bind(c, &
+        name="badmm_binomial_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_log_odds
+      real(c_double), intent(in), value :: direction_log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_whiten_f64
+    pure function badmm_binomial_whiten_f32(natural_log_odds, direction_log_odds, trials) bind(c, &
+        name="badmm_binomial_whiten_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_log_odds
+      real(c_float), intent(in), value :: direction_log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_float) :: res
+    end function badmm_binomial_whiten_f32
+  end interface badmm_binomial_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: n*log(exp(x) + 1)
+  ! Arguments: log_odds (finite): x.
+  !  trials: count, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_binomial_log_partition_term(log_odds, trials) bind(c, &
+        name="badmm_binomial_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_log_partition_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: n*softplus_bregman(x_p, x_q)
+  ! Arguments: natural_q_log_odds (finite): x_q; natural_p_log_odds (finite): x_p.
+  !  trials: count, of every row.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_binomial_kl_term(natural_q_log_odds, natural_p_log_odds, trials) bind(c, &
+        name="badmm_binomial_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_log_odds
+      real(c_double), intent(in), value :: natural_p_log_odds
+      real(c_double), intent(in), value :: trials
+      real(c_double) :: res
+    end function badmm_binomial_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_binomial_client_map
+    pure function badmm_binomial_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_binomial_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_binomial_client_map_f64
+    pure function badmm_binomial_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_binomial_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_binomial_client_map_f32
+  end interface badmm_binomial_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_binomial_cavity
+    pure function badmm_binomial_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_binomial_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_binomial_cavity_f64
+    pure function badmm_binomial_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_binomial_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_binomial_cavity_f32
+  end interface badmm_binomial_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_binomial_dual_update
+    pure function badmm_binomial_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_binomial_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_binomial_dual_update_f64
+    pure function badmm_binomial_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_binomial_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_binomial_dual_update_f32
+  end interface badmm_binomial_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_binomial_bregman_dual_update
+    pure function badmm_binomial_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_binomial_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_binomial_bregman_dual_update_f64
+    pure function badmm_binomial_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_binomial_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_binomial_bregman_dual_update_f32
+  end interface badmm_binomial_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_binomial_server_contribution
+    pure function badmm_binomial_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_binomial_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_binomial_server_contribution_f64
+    pure function badmm_binomial_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_binomial_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_binomial_server_contribution_f32
+  end interface badmm_binomial_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_binomial_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_binomial_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_binomial_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_binomial_contribution_change
+    pure function badmm_binomial_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_binomial_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_binomial_contribution_change_f64
+    pure function badmm_binomial_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_binomial_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_binomial_contribution_change_f32
+  end interface badmm_binomial_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_binomial_server_update
+    pure function badmm_binomial_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_binomial_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_binomial_server_update_f64
+    pure function badmm_binomial_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_binomial_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_binomial_server_update_f32
+  end interface badmm_binomial_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_binomial_primal_residual
+    pure function badmm_binomial_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_binomial_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_binomial_primal_residual_f64
+    pure function badmm_binomial_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_binomial_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_binomial_primal_residual_f32
+  end interface badmm_binomial_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_binomial_dual_residual
+    pure function badmm_binomial_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_binomial_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_binomial_dual_residual_f64
+    pure function badmm_binomial_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_binomial_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_binomial_dual_residual_f32
+  end interface badmm_binomial_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_binomial_round_update
+    pure subroutine badmm_binomial_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_binomial_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_binomial_round_update_f64
+    pure subroutine badmm_binomial_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_binomial_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_binomial_round_update_f32
+  end interface badmm_binomial_round_update
+  ! x
+  interface badmm_binomial_natural_from_standard_array
+    function badmm_binomial_natural_from_standard_array_f64(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_from_standard_array_f64
+    function badmm_binomial_natural_from_standard_array_f32(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_from_standard_array_f32
+  end interface badmm_binomial_natural_from_standard_array
+  ! x
+  interface badmm_binomial_standard_from_natural_array
+    function badmm_binomial_standard_from_natural_array_f64(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_standard_from_natural_array_f64
+    function badmm_binomial_standard_from_natural_array_f32(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_standard_from_natural_array_f32
+  end interface badmm_binomial_standard_from_natural_array
+  ! n*exp(x)/(exp(x) + 1)
+  interface badmm_binomial_expectation_from_natural_array
+    function badmm_binomial_expectation_from_natural_array_f64(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_expectation_from_natural_array_f64
+    function badmm_binomial_expectation_from_natural_array_f32(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_expectation_from_natural_array_f32
+  end interface badmm_binomial_expectation_from_natural_array
+  ! log(mu) + log(1/(-mu + n))
+  interface badmm_binomial_natural_from_expectation_array
+    function badmm_binomial_natural_from_expectation_array_f64(count, mean, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_from_expectation_array_f64
+    function badmm_binomial_natural_from_expectation_array_f32(count, mean, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_from_expectation_array_f32
+  end interface badmm_binomial_natural_from_expectation_array
+  ! d_x/(n*logistic(-x)*logistic(x))
+  interface badmm_binomial_natural_gradient_array
+    function badmm_binomial_natural_gradient_array_f64(count, log_odds, gradient_log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in) :: gradient_log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_gradient_array_f64
+    function badmm_binomial_natural_gradient_array_f32(count, log_odds, gradient_log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_float), intent(in) :: gradient_log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_natural_gradient_array_f32
+  end interface badmm_binomial_natural_gradient_array
+  ! -n*softplus(x) + theta*x + lgamma(n + 1) - lgamma(theta + 1) - lgamma(n - theta + 1)
+  interface badmm_binomial_log_density_array
+    function badmm_binomial_log_density_array_f64(count, theta, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_log_density_array_f64
+    function badmm_binomial_log_density_array_f32(count, theta, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_log_density_array_f32
+  end interface badmm_binomial_log_density_array
+  ! d_x*l_11
+  interface badmm_binomial_whiten_array
+    function badmm_binomial_whiten_array_f64(count, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_log_odds(*)
+      real(c_double), intent(in) :: direction_log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_whiten_array_f64
+    function badmm_binomial_whiten_array_f32(count, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_log_odds(*)
+      real(c_float), intent(in) :: direction_log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_whiten_array_f32
+  end interface badmm_binomial_whiten_array
+  ! n*log(exp(x) + 1)
+  interface
+    function badmm_binomial_log_partition_sum(count, log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_log_partition_sum
+  end interface
+  ! n*softplus_bregman(x_p, x_q)
+  interface
+    function badmm_binomial_kl_sum(count, natural_q_log_odds, natural_p_log_odds, trials, out, at) bind(c, &
+        name="badmm_binomial_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_log_odds(*)
+      real(c_double), intent(in) :: natural_p_log_odds(*)
+      real(c_double), intent(in), value :: trials
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_binomial_client_map_array
+    function badmm_binomial_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_binomial_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_client_map_array_f64
+    function badmm_binomial_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_binomial_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_client_map_array_f32
+  end interface badmm_binomial_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_binomial_cavity_array
+    function badmm_binomial_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_binomial_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_cavity_array_f64
+    function badmm_binomial_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_binomial_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_cavity_array_f32
+  end interface badmm_binomial_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_binomial_dual_update_array
+    function badmm_binomial_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_binomial_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_dual_update_array_f64
+    function badmm_binomial_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_binomial_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_dual_update_array_f32
+  end interface badmm_binomial_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_binomial_bregman_dual_update_array
+    function badmm_binomial_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_binomial_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_bregman_dual_update_array_f64
+    function badmm_binomial_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_binomial_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_bregman_dual_update_array_f32
+  end interface badmm_binomial_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_binomial_server_contribution_array
+    function badmm_binomial_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_binomial_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_server_contribution_array_f64
+    function badmm_binomial_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_binomial_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_server_contribution_array_f32
+  end interface badmm_binomial_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_binomial_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_binomial_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_binomial_contribution_change_array
+    function badmm_binomial_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_binomial_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_contribution_change_array_f64
+    function badmm_binomial_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_binomial_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_contribution_change_array_f32
+  end interface badmm_binomial_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_binomial_server_update_array
+    function badmm_binomial_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_binomial_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_server_update_array_f64
+    function badmm_binomial_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_binomial_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_server_update_array_f32
+  end interface badmm_binomial_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_binomial_primal_residual_array
+    function badmm_binomial_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_binomial_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_primal_residual_array_f64
+    function badmm_binomial_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_binomial_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_primal_residual_array_f32
+  end interface badmm_binomial_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_binomial_dual_residual_array
+    function badmm_binomial_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_binomial_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_dual_residual_array_f64
+    function badmm_binomial_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_binomial_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_dual_residual_array_f32
+  end interface badmm_binomial_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_binomial_round_update_array
+    function badmm_binomial_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_round_update_array_f64
+    function badmm_binomial_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_binomial_round_update_array_f32
+  end interface badmm_binomial_round_update_array
   ! Natural parameters lambda of the standard ones.
   ! Formula: S*m, S
   ! Arguments: mean (finite): m; precision (positive): S.
@@ -3847,6 +6790,2928 @@ module badmm_kernels
     end function badmm_gamma_round_update_array_f32
   end interface badmm_gamma_round_update_array
   ! Natural parameters lambda of the standard ones.
+  ! Formula: log(1 + 1/m)
+  ! Arguments: mean (positive): m.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_geometric_natural_from_standard
+    pure function badmm_geometric_natural_from_standard_f64(mean) bind(c, &
+        name="badmm_geometric_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double) :: res
+    end function badmm_geometric_natural_from_standard_f64
+    pure function badmm_geometric_natural_from_standard_f32(mean) bind(c, &
+        name="badmm_geometric_natural_from_standard_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float) :: res
+    end function badmm_geometric_natural_from_standard_f32
+  end interface badmm_geometric_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: 1/(exp(r) - 1)
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_geometric_standard_from_natural
+    pure function badmm_geometric_standard_from_natural_f64(rate) bind(c, &
+        name="badmm_geometric_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_geometric_standard_from_natural_f64
+    pure function badmm_geometric_standard_from_natural_f32(rate) bind(c, &
+        name="badmm_geometric_standard_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_geometric_standard_from_natural_f32
+  end interface badmm_geometric_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -m
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_geometric_expectation_from_natural
+    pure function badmm_geometric_expectation_from_natural_f64(rate) bind(c, &
+        name="badmm_geometric_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_geometric_expectation_from_natural_f64
+    pure function badmm_geometric_expectation_from_natural_f32(rate) bind(c, &
+        name="badmm_geometric_expectation_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_geometric_expectation_from_natural_f32
+  end interface badmm_geometric_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: log(1 - 1/mu)
+  ! Arguments: negative_mean (negative): mu.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_geometric_natural_from_expectation
+    pure function badmm_geometric_natural_from_expectation_f64(negative_mean) bind(c, &
+        name="badmm_geometric_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean
+      real(c_double) :: res
+    end function badmm_geometric_natural_from_expectation_f64
+    pure function badmm_geometric_natural_from_expectation_f32(negative_mean) bind(c, &
+        name="badmm_geometric_natural_from_expectation_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: negative_mean
+      real(c_float) :: res
+    end function badmm_geometric_natural_from_expectation_f32
+  end interface badmm_geometric_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: -d_m
+  ! Arguments: mean (positive): m; gradient_mean (finite): d_m.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_geometric_natural_gradient
+    pure function badmm_geometric_natural_gradient_f64(mean, gradient_mean) bind(c, &
+        name="badmm_geometric_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: gradient_mean
+      real(c_double) :: res
+    end function badmm_geometric_natural_gradient_f64
+    pure function badmm_geometric_natural_gradient_f32(mean, gradient_mean) bind(c, &
+        name="badmm_geometric_natural_gradient_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: gradient_mean
+      real(c_float) :: res
+    end function badmm_geometric_natural_gradient_f32
+  end interface badmm_geometric_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -theta*log1p(1/m) - log1p(m)
+  ! Arguments: theta (finite); rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_geometric_log_density
+    pure function badmm_geometric_log_density_f64(theta, rate) bind(c, name="badmm_geometric_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_geometric_log_density_f64
+    pure function badmm_geometric_log_density_f32(theta, rate) bind(c, name="badmm_geometric_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: rate
+      real(c_float) :: res
+    end function badmm_geometric_log_density_f32
+  end interface badmm_geometric_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_r*l_11
+  ! Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_geometric_whiten
+    pure function badmm_geometric_whiten_f64(natural_rate, direction_rate) bind(c, &
+        name="badmm_geometric_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double) :: res
+    end function badmm_geometric_whiten_f64
+    pure function badmm_geometric_whiten_f32(natural_rate, direction_rate) bind(c, &
+        name="badmm_geometric_whiten_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_rate
+      real(c_float) :: res
+    end function badmm_geometric_whiten_f32
+  end interface badmm_geometric_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -log(1 - exp(-r))
+  ! Arguments: rate (positive): r.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_geometric_log_partition_term(rate) bind(c, name="badmm_geometric_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_geometric_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: r/(exp(r) - 1) - log_one_minus_exp(r)
+  ! Arguments: rate (positive): r.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_geometric_entropy_term(rate) bind(c, name="badmm_geometric_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double) :: res
+    end function badmm_geometric_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: escape_bregman(r_p, r_q)
+  ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_geometric_kl_term(natural_q_rate, natural_p_rate) bind(c, name="badmm_geometric_kl_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double) :: res
+    end function badmm_geometric_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_geometric_client_map
+    pure function badmm_geometric_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_geometric_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_geometric_client_map_f64
+    pure function badmm_geometric_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_geometric_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_geometric_client_map_f32
+  end interface badmm_geometric_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_geometric_cavity
+    pure function badmm_geometric_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_geometric_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_geometric_cavity_f64
+    pure function badmm_geometric_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_geometric_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_geometric_cavity_f32
+  end interface badmm_geometric_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_geometric_dual_update
+    pure function badmm_geometric_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_geometric_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_geometric_dual_update_f64
+    pure function badmm_geometric_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_geometric_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_geometric_dual_update_f32
+  end interface badmm_geometric_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_geometric_bregman_dual_update
+    pure function badmm_geometric_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_geometric_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_geometric_bregman_dual_update_f64
+    pure function badmm_geometric_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_geometric_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_geometric_bregman_dual_update_f32
+  end interface badmm_geometric_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_geometric_server_contribution
+    pure function badmm_geometric_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_geometric_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_geometric_server_contribution_f64
+    pure function badmm_geometric_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_geometric_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_geometric_server_contribution_f32
+  end interface badmm_geometric_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_geometric_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_geometric_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_geometric_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_geometric_contribution_change
+    pure function badmm_geometric_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_geometric_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_geometric_contribution_change_f64
+    pure function badmm_geometric_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_geometric_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_geometric_contribution_change_f32
+  end interface badmm_geometric_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_geometric_server_update
+    pure function badmm_geometric_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_geometric_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_geometric_server_update_f64
+    pure function badmm_geometric_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_geometric_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_geometric_server_update_f32
+  end interface badmm_geometric_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_geometric_primal_residual
+    pure function badmm_geometric_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_geometric_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_geometric_primal_residual_f64
+    pure function badmm_geometric_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_geometric_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_geometric_primal_residual_f32
+  end interface badmm_geometric_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_geometric_dual_residual
+    pure function badmm_geometric_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_geometric_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_geometric_dual_residual_f64
+    pure function badmm_geometric_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_geometric_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_geometric_dual_residual_f32
+  end interface badmm_geometric_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_geometric_round_update
+    pure subroutine badmm_geometric_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_geometric_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_geometric_round_update_f64
+    pure subroutine badmm_geometric_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_geometric_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_geometric_round_update_f32
+  end interface badmm_geometric_round_update
+  ! log(1 + 1/m)
+  interface badmm_geometric_natural_from_standard_array
+    function badmm_geometric_natural_from_standard_array_f64(count, mean, out, at) bind(c, &
+        name="badmm_geometric_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_from_standard_array_f64
+    function badmm_geometric_natural_from_standard_array_f32(count, mean, out, at) bind(c, &
+        name="badmm_geometric_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_from_standard_array_f32
+  end interface badmm_geometric_natural_from_standard_array
+  ! 1/(exp(r) - 1)
+  interface badmm_geometric_standard_from_natural_array
+    function badmm_geometric_standard_from_natural_array_f64(count, rate, out, at) bind(c, &
+        name="badmm_geometric_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_standard_from_natural_array_f64
+    function badmm_geometric_standard_from_natural_array_f32(count, rate, out, at) bind(c, &
+        name="badmm_geometric_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_standard_from_natural_array_f32
+  end interface badmm_geometric_standard_from_natural_array
+  ! -m
+  interface badmm_geometric_expectation_from_natural_array
+    function badmm_geometric_expectation_from_natural_array_f64(count, rate, out, at) bind(c, &
+        name="badmm_geometric_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_expectation_from_natural_array_f64
+    function badmm_geometric_expectation_from_natural_array_f32(count, rate, out, at) bind(c, &
+        name="badmm_geometric_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_expectation_from_natural_array_f32
+  end interface badmm_geometric_expectation_from_natural_array
+  ! log(1 - 1/mu)
+  interface badmm_geometric_natural_from_expectation_array
+    function badmm_geometric_natural_from_expectation_array_f64(count, negative_mean, out, at) bind(c, &
+        name="badmm_geometric_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: negative_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_from_expectation_array_f64
+    function badmm_geometric_natural_from_expectation_array_f32(count, negative_mean, out, at) bind(c, &
+        name="badmm_geometric_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: negative_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_from_expectation_array_f32
+  end interface badmm_geometric_natural_from_expectation_array
+  ! -d_m
+  interface badmm_geometric_natural_gradient_array
+    function badmm_geometric_natural_gradient_array_f64(count, mean, gradient_mean, out, at) bind(c, &
+        name="badmm_geometric_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: gradient_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_gradient_array_f64
+    function badmm_geometric_natural_gradient_array_f32(count, mean, gradient_mean, out, at) bind(c, &
+        name="badmm_geometric_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: gradient_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_natural_gradient_array_f32
+  end interface badmm_geometric_natural_gradient_array
+  ! -theta*log1p(1/m) - log1p(m)
+  interface badmm_geometric_log_density_array
+    function badmm_geometric_log_density_array_f64(count, theta, rate, out, at) bind(c, &
+        name="badmm_geometric_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_log_density_array_f64
+    function badmm_geometric_log_density_array_f32(count, theta, rate, out, at) bind(c, &
+        name="badmm_geometric_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_log_density_array_f32
+  end interface badmm_geometric_log_density_array
+  ! d_r*l_11
+  interface badmm_geometric_whiten_array
+    function badmm_geometric_whiten_array_f64(count, natural_rate, direction_rate, out, at) bind(c, &
+        name="badmm_geometric_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_whiten_array_f64
+    function badmm_geometric_whiten_array_f32(count, natural_rate, direction_rate, out, at) bind(c, &
+        name="badmm_geometric_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_whiten_array_f32
+  end interface badmm_geometric_whiten_array
+  ! -log(1 - exp(-r))
+  interface
+    function badmm_geometric_log_partition_sum(count, rate, out, at) bind(c, &
+        name="badmm_geometric_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_log_partition_sum
+  end interface
+  ! r/(exp(r) - 1) - log_one_minus_exp(r)
+  interface
+    function badmm_geometric_entropy_sum(count, rate, out, at) bind(c, name="badmm_geometric_entropy_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_entropy_sum
+  end interface
+  ! escape_bregman(r_p, r_q)
+  interface
+    function badmm_geometric_kl_sum(count, natural_q_rate, natural_p_rate, out, at) bind(c, &
+        name="badmm_geometric_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_rate(*)
+      real(c_double), intent(in) :: natural_p_rate(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_geometric_client_map_array
+    function badmm_geometric_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_geometric_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_client_map_array_f64
+    function badmm_geometric_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_geometric_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_client_map_array_f32
+  end interface badmm_geometric_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_geometric_cavity_array
+    function badmm_geometric_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_geometric_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_cavity_array_f64
+    function badmm_geometric_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_geometric_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_cavity_array_f32
+  end interface badmm_geometric_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_geometric_dual_update_array
+    function badmm_geometric_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_geometric_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_dual_update_array_f64
+    function badmm_geometric_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_geometric_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_dual_update_array_f32
+  end interface badmm_geometric_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_geometric_bregman_dual_update_array
+    function badmm_geometric_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_bregman_dual_update_array_f64
+    function badmm_geometric_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_bregman_dual_update_array_f32
+  end interface badmm_geometric_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_geometric_server_contribution_array
+    function badmm_geometric_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_geometric_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_server_contribution_array_f64
+    function badmm_geometric_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_geometric_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_server_contribution_array_f32
+  end interface badmm_geometric_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_geometric_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_geometric_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_geometric_contribution_change_array
+    function badmm_geometric_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_geometric_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_contribution_change_array_f64
+    function badmm_geometric_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_geometric_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_contribution_change_array_f32
+  end interface badmm_geometric_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_geometric_server_update_array
+    function badmm_geometric_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_geometric_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_server_update_array_f64
+    function badmm_geometric_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_geometric_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_server_update_array_f32
+  end interface badmm_geometric_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_geometric_primal_residual_array
+    function badmm_geometric_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_geometric_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_primal_residual_array_f64
+    function badmm_geometric_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_geometric_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_primal_residual_array_f32
+  end interface badmm_geometric_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_geometric_dual_residual_array
+    function badmm_geometric_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_geometric_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_dual_residual_array_f64
+    function badmm_geometric_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_geometric_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_dual_residual_array_f32
+  end interface badmm_geometric_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_geometric_round_update_array
+    function badmm_geometric_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_geometric_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_round_update_array_f64
+    function badmm_geometric_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_geometric_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_geometric_round_update_array_f32
+  end interface badmm_geometric_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: a, b
+  ! Arguments: shape (positive): a; scale (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gamma_natural_from_standard
+    pure subroutine badmm_inverse_gamma_natural_from_standard_f64(shape, scale, out_shape, out_scale) bind(c, &
+        name="badmm_inverse_gamma_natural_from_standard_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_from_standard_f64
+    pure subroutine badmm_inverse_gamma_natural_from_standard_f32(shape, scale, out_shape, out_scale) bind(c, &
+        name="badmm_inverse_gamma_natural_from_standard_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_from_standard_f32
+  end interface badmm_inverse_gamma_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: a, b
+  ! Arguments: shape (positive): a; scale (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gamma_standard_from_natural
+    pure subroutine badmm_inverse_gamma_standard_from_natural_f64(shape, scale, out_shape, out_scale) bind(c, &
+        name="badmm_inverse_gamma_standard_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_standard_from_natural_f64
+    pure subroutine badmm_inverse_gamma_standard_from_natural_f32(shape, scale, out_shape, out_scale) bind(c, &
+        name="badmm_inverse_gamma_standard_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_standard_from_natural_f32
+  end interface badmm_inverse_gamma_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -log(b) + polygamma(0, a), -a/b
+  ! Arguments: shape (positive): a; scale (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_inverse_gamma_expectation_from_natural
+    pure subroutine badmm_inverse_gamma_expectation_from_natural_f64(shape, scale, out_negative_mean_log, &
+        out_negative_mean_reciprocal) bind(c, name="badmm_inverse_gamma_expectation_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(out) :: out_negative_mean_log
+      real(c_double), intent(out) :: out_negative_mean_reciprocal
+    end subroutine badmm_inverse_gamma_expectation_from_natural_f64
+    pure subroutine badmm_inverse_gamma_expectation_from_natural_f32(shape, scale, out_negative_mean_log, &
+        out_negative_mean_reciprocal) bind(c, name="badmm_inverse_gamma_expectation_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(out) :: out_negative_mean_log
+      real(c_float), intent(out) :: out_negative_mean_reciprocal
+    end subroutine badmm_inverse_gamma_expectation_from_natural_f32
+  end interface badmm_inverse_gamma_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -a/mu2
+  ! Arguments: negative_mean_log (finite): mu1; negative_mean_reciprocal (negative): mu2.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_inverse_gamma_natural_from_expectation
+    pure subroutine badmm_inverse_gamma_natural_from_expectation_f64(negative_mean_log, negative_mean_reciprocal, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_natural_from_expectation_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean_log
+      real(c_double), intent(in), value :: negative_mean_reciprocal
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_from_expectation_f64
+    pure subroutine badmm_inverse_gamma_natural_from_expectation_f32(negative_mean_log, negative_mean_reciprocal, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_natural_from_expectation_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: negative_mean_log
+      real(c_float), intent(in), value :: negative_mean_reciprocal
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_from_expectation_f32
+  end interface badmm_inverse_gamma_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: (a*d_a + b*d_b)/(a*stirling_remainder_2(a)), b*(a*b*d_b*stirling_remainder_2(a) + a*d_a +
+  !     b*d_b)/(a**2*stirling_remainder_2(a))
+  ! Arguments: shape (positive): a; scale (positive): b; gradient_shape (finite): d_a; gradient_scale (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_inverse_gamma_natural_gradient
+    pure subroutine badmm_inverse_gamma_natural_gradient_f64(shape, scale, gradient_shape, gradient_scale, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_natural_gradient_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(in), value :: gradient_shape
+      real(c_double), intent(in), value :: gradient_scale
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_gradient_f64
+    pure subroutine badmm_inverse_gamma_natural_gradient_f32(shape, scale, gradient_shape, gradient_scale, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_natural_gradient_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(in), value :: gradient_shape
+      real(c_float), intent(in), value :: gradient_scale
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_natural_gradient_f32
+  end interface badmm_inverse_gamma_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: a*log(b) - a*log(theta) - b/theta - log(theta) - loggamma(a)
+  ! Arguments: theta (positive); shape (positive): a; scale (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gamma_log_density
+    pure function badmm_inverse_gamma_log_density_f64(theta, shape, scale) bind(c, &
+        name="badmm_inverse_gamma_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double) :: res
+    end function badmm_inverse_gamma_log_density_f64
+    pure function badmm_inverse_gamma_log_density_f32(theta, shape, scale) bind(c, &
+        name="badmm_inverse_gamma_log_density_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: scale
+      real(c_float) :: res
+    end function badmm_inverse_gamma_log_density_f32
+  end interface badmm_inverse_gamma_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_a*l_11 + d_b*l_21, d_b*l_22
+  ! Arguments: natural_shape (positive): a; natural_scale (positive): b; direction_shape (finite): d_a;
+  !     direction_scale (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_inverse_gamma_whiten
+    pure subroutine badmm_inverse_gamma_whiten_f64(natural_shape, natural_scale, direction_shape, direction_scale, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_shape
+      real(c_double), intent(in), value :: natural_scale
+      real(c_double), intent(in), value :: direction_shape
+      real(c_double), intent(in), value :: direction_scale
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_whiten_f64
+    pure subroutine badmm_inverse_gamma_whiten_f32(natural_shape, natural_scale, direction_shape, direction_scale, &
+        out_shape, out_scale) bind(c, name="badmm_inverse_gamma_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_shape
+      real(c_float), intent(in), value :: natural_scale
+      real(c_float), intent(in), value :: direction_shape
+      real(c_float), intent(in), value :: direction_scale
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_scale
+    end subroutine badmm_inverse_gamma_whiten_f32
+  end interface badmm_inverse_gamma_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -a*log(b) + loggamma(a)
+  ! Arguments: shape (positive): a; scale (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_inverse_gamma_log_partition_term(shape, scale) bind(c, &
+        name="badmm_inverse_gamma_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double) :: res
+    end function badmm_inverse_gamma_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -a*stirling_remainder_1(a) - log(a) + log(b) + stirling_remainder(a) - stirling_remainder_1(a)
+  ! Arguments: shape (positive): a; scale (positive): b.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_inverse_gamma_entropy_term(shape, scale) bind(c, name="badmm_inverse_gamma_entropy_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: scale
+      real(c_double) :: res
+    end function badmm_inverse_gamma_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+  ! Arguments: natural_q_shape (positive): a_q; natural_q_scale (positive): b_q; natural_p_shape (positive): a_p;
+  !     natural_p_scale (positive): b_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_inverse_gamma_kl_term(natural_q_shape, natural_q_scale, natural_p_shape, natural_p_scale) &
+        bind(c, name="badmm_inverse_gamma_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_shape
+      real(c_double), intent(in), value :: natural_q_scale
+      real(c_double), intent(in), value :: natural_p_shape
+      real(c_double), intent(in), value :: natural_p_scale
+      real(c_double) :: res
+    end function badmm_inverse_gamma_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gamma_client_map
+    pure function badmm_inverse_gamma_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_inverse_gamma_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_inverse_gamma_client_map_f64
+    pure function badmm_inverse_gamma_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_inverse_gamma_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_inverse_gamma_client_map_f32
+  end interface badmm_inverse_gamma_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gamma_cavity
+    pure function badmm_inverse_gamma_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_inverse_gamma_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_inverse_gamma_cavity_f64
+    pure function badmm_inverse_gamma_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_inverse_gamma_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_inverse_gamma_cavity_f32
+  end interface badmm_inverse_gamma_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_inverse_gamma_dual_update
+    pure function badmm_inverse_gamma_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_inverse_gamma_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_inverse_gamma_dual_update_f64
+    pure function badmm_inverse_gamma_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_inverse_gamma_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_inverse_gamma_dual_update_f32
+  end interface badmm_inverse_gamma_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_inverse_gamma_bregman_dual_update
+    pure function badmm_inverse_gamma_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_inverse_gamma_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_inverse_gamma_bregman_dual_update_f64
+    pure function badmm_inverse_gamma_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_inverse_gamma_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_inverse_gamma_bregman_dual_update_f32
+  end interface badmm_inverse_gamma_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_inverse_gamma_server_contribution
+    pure function badmm_inverse_gamma_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gamma_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gamma_server_contribution_f64
+    pure function badmm_inverse_gamma_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gamma_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_inverse_gamma_server_contribution_f32
+  end interface badmm_inverse_gamma_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_inverse_gamma_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gamma_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gamma_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_inverse_gamma_contribution_change
+    pure function badmm_inverse_gamma_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_inverse_gamma_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gamma_contribution_change_f64
+    pure function badmm_inverse_gamma_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_inverse_gamma_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_inverse_gamma_contribution_change_f32
+  end interface badmm_inverse_gamma_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_inverse_gamma_server_update
+    pure function badmm_inverse_gamma_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_inverse_gamma_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_inverse_gamma_server_update_f64
+    pure function badmm_inverse_gamma_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_inverse_gamma_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_inverse_gamma_server_update_f32
+  end interface badmm_inverse_gamma_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gamma_primal_residual
+    pure function badmm_inverse_gamma_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_inverse_gamma_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_inverse_gamma_primal_residual_f64
+    pure function badmm_inverse_gamma_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_inverse_gamma_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_inverse_gamma_primal_residual_f32
+  end interface badmm_inverse_gamma_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_inverse_gamma_dual_residual
+    pure function badmm_inverse_gamma_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_inverse_gamma_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_inverse_gamma_dual_residual_f64
+    pure function badmm_inverse_gamma_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_inverse_gamma_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_inverse_gamma_dual_residual_f32
+  end interface badmm_inverse_gamma_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_inverse_gamma_round_update
+    pure subroutine badmm_inverse_gamma_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_inverse_gamma_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_inverse_gamma_round_update_f64
+    pure subroutine badmm_inverse_gamma_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_inverse_gamma_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_inverse_gamma_round_update_f32
+  end interface badmm_inverse_gamma_round_update
+  ! a, b
+  interface badmm_inverse_gamma_natural_from_standard_array
+    function badmm_inverse_gamma_natural_from_standard_array_f64(count, shape, scale, out_shape, out_scale, at) &
+        bind(c, name="badmm_inverse_gamma_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_from_standard_array_f64
+    function badmm_inverse_gamma_natural_from_standard_array_f32(count, shape, scale, out_shape, out_scale, at) &
+        bind(c, name="badmm_inverse_gamma_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_from_standard_array_f32
+  end interface badmm_inverse_gamma_natural_from_standard_array
+  ! a, b
+  interface badmm_inverse_gamma_standard_from_natural_array
+    function badmm_inverse_gamma_standard_from_natural_array_f64(count, shape, scale, out_shape, out_scale, at) &
+        bind(c, name="badmm_inverse_gamma_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_standard_from_natural_array_f64
+    function badmm_inverse_gamma_standard_from_natural_array_f32(count, shape, scale, out_shape, out_scale, at) &
+        bind(c, name="badmm_inverse_gamma_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_standard_from_natural_array_f32
+  end interface badmm_inverse_gamma_standard_from_natural_array
+  ! -log(b) + polygamma(0, a), -a/b
+  interface badmm_inverse_gamma_expectation_from_natural_array
+    function badmm_inverse_gamma_expectation_from_natural_array_f64(count, shape, scale, out_negative_mean_log, &
+        out_negative_mean_reciprocal, at) bind(c, name="badmm_inverse_gamma_expectation_from_natural_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out_negative_mean_log(*)
+      real(c_double), intent(out) :: out_negative_mean_reciprocal(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_expectation_from_natural_array_f64
+    function badmm_inverse_gamma_expectation_from_natural_array_f32(count, shape, scale, out_negative_mean_log, &
+        out_negative_mean_reciprocal, at) bind(c, name="badmm_inverse_gamma_expectation_from_natural_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(out) :: out_negative_mean_log(*)
+      real(c_float), intent(out) :: out_negative_mean_reciprocal(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_expectation_from_natural_array_f32
+  end interface badmm_inverse_gamma_expectation_from_natural_array
+  ! a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -a/mu2
+  interface badmm_inverse_gamma_natural_from_expectation_array
+    function badmm_inverse_gamma_natural_from_expectation_array_f64(count, negative_mean_log, &
+        negative_mean_reciprocal, out_shape, out_scale, at) bind(c, &
+        name="badmm_inverse_gamma_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: negative_mean_log(*)
+      real(c_double), intent(in) :: negative_mean_reciprocal(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_from_expectation_array_f64
+    function badmm_inverse_gamma_natural_from_expectation_array_f32(count, negative_mean_log, &
+        negative_mean_reciprocal, out_shape, out_scale, at) bind(c, &
+        name="badmm_inverse_gamma_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: negative_mean_log(*)
+      real(c_float), intent(in) :: negative_mean_reciprocal(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_from_expectation_array_f32
+  end interface badmm_inverse_gamma_natural_from_expectation_array
+  ! (a*d_a + b*d_b)/(a*stirling_remainder_2(a)), b*(a*b*d_b*stirling_remainder_2(a) + a*d_a +
+  !     b*d_b)/(a**2*stirling_remainder_2(a))
+  interface badmm_inverse_gamma_natural_gradient_array
+    function badmm_inverse_gamma_natural_gradient_array_f64(count, shape, scale, gradient_shape, gradient_scale, &
+        out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(in) :: gradient_shape(*)
+      real(c_double), intent(in) :: gradient_scale(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_gradient_array_f64
+    function badmm_inverse_gamma_natural_gradient_array_f32(count, shape, scale, gradient_shape, gradient_scale, &
+        out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(in) :: gradient_shape(*)
+      real(c_float), intent(in) :: gradient_scale(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_natural_gradient_array_f32
+  end interface badmm_inverse_gamma_natural_gradient_array
+  ! a*log(b) - a*log(theta) - b/theta - log(theta) - loggamma(a)
+  interface badmm_inverse_gamma_log_density_array
+    function badmm_inverse_gamma_log_density_array_f64(count, theta, shape, scale, out, at) bind(c, &
+        name="badmm_inverse_gamma_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_log_density_array_f64
+    function badmm_inverse_gamma_log_density_array_f32(count, theta, shape, scale, out, at) bind(c, &
+        name="badmm_inverse_gamma_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_log_density_array_f32
+  end interface badmm_inverse_gamma_log_density_array
+  ! d_a*l_11 + d_b*l_21, d_b*l_22
+  interface badmm_inverse_gamma_whiten_array
+    function badmm_inverse_gamma_whiten_array_f64(count, natural_shape, natural_scale, direction_shape, &
+        direction_scale, out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_shape(*)
+      real(c_double), intent(in) :: natural_scale(*)
+      real(c_double), intent(in) :: direction_shape(*)
+      real(c_double), intent(in) :: direction_scale(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_whiten_array_f64
+    function badmm_inverse_gamma_whiten_array_f32(count, natural_shape, natural_scale, direction_shape, &
+        direction_scale, out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_shape(*)
+      real(c_float), intent(in) :: natural_scale(*)
+      real(c_float), intent(in) :: direction_shape(*)
+      real(c_float), intent(in) :: direction_scale(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_scale(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_whiten_array_f32
+  end interface badmm_inverse_gamma_whiten_array
+  ! -a*log(b) + loggamma(a)
+  interface
+    function badmm_inverse_gamma_log_partition_sum(count, shape, scale, out, at) bind(c, &
+        name="badmm_inverse_gamma_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_log_partition_sum
+  end interface
+  ! -a*stirling_remainder_1(a) - log(a) + log(b) + stirling_remainder(a) - stirling_remainder_1(a)
+  interface
+    function badmm_inverse_gamma_entropy_sum(count, shape, scale, out, at) bind(c, &
+        name="badmm_inverse_gamma_entropy_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_entropy_sum
+  end interface
+  ! a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
+  interface
+    function badmm_inverse_gamma_kl_sum(count, natural_q_shape, natural_q_scale, natural_p_shape, natural_p_scale, &
+        out, at) bind(c, name="badmm_inverse_gamma_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_shape(*)
+      real(c_double), intent(in) :: natural_q_scale(*)
+      real(c_double), intent(in) :: natural_p_shape(*)
+      real(c_double), intent(in) :: natural_p_scale(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_inverse_gamma_client_map_array
+    function badmm_inverse_gamma_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_inverse_gamma_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_client_map_array_f64
+    function badmm_inverse_gamma_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_inverse_gamma_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_client_map_array_f32
+  end interface badmm_inverse_gamma_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_inverse_gamma_cavity_array
+    function badmm_inverse_gamma_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_inverse_gamma_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_cavity_array_f64
+    function badmm_inverse_gamma_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_inverse_gamma_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_cavity_array_f32
+  end interface badmm_inverse_gamma_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_inverse_gamma_dual_update_array
+    function badmm_inverse_gamma_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_inverse_gamma_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_dual_update_array_f64
+    function badmm_inverse_gamma_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_inverse_gamma_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_dual_update_array_f32
+  end interface badmm_inverse_gamma_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_inverse_gamma_bregman_dual_update_array
+    function badmm_inverse_gamma_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_inverse_gamma_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_bregman_dual_update_array_f64
+    function badmm_inverse_gamma_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_inverse_gamma_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_bregman_dual_update_array_f32
+  end interface badmm_inverse_gamma_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gamma_server_contribution_array
+    function badmm_inverse_gamma_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_server_contribution_array_f64
+    function badmm_inverse_gamma_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_server_contribution_array_f32
+  end interface badmm_inverse_gamma_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_inverse_gamma_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_inverse_gamma_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gamma_contribution_change_array
+    function badmm_inverse_gamma_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_contribution_change_array_f64
+    function badmm_inverse_gamma_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_contribution_change_array_f32
+  end interface badmm_inverse_gamma_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_inverse_gamma_server_update_array
+    function badmm_inverse_gamma_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_inverse_gamma_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_server_update_array_f64
+    function badmm_inverse_gamma_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_inverse_gamma_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_server_update_array_f32
+  end interface badmm_inverse_gamma_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_inverse_gamma_primal_residual_array
+    function badmm_inverse_gamma_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_inverse_gamma_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_primal_residual_array_f64
+    function badmm_inverse_gamma_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_inverse_gamma_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_primal_residual_array_f32
+  end interface badmm_inverse_gamma_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_inverse_gamma_dual_residual_array
+    function badmm_inverse_gamma_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_inverse_gamma_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_dual_residual_array_f64
+    function badmm_inverse_gamma_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_inverse_gamma_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_dual_residual_array_f32
+  end interface badmm_inverse_gamma_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gamma_round_update_array
+    function badmm_inverse_gamma_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_inverse_gamma_round_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_round_update_array_f64
+    function badmm_inverse_gamma_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_inverse_gamma_round_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gamma_round_update_array_f32
+  end interface badmm_inverse_gamma_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: l/m**2, l
+  ! Arguments: mean (positive): m; shape (positive): l.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gaussian_natural_from_standard
+    pure subroutine badmm_inverse_gaussian_natural_from_standard_f64(mean, shape, out_shape_over_square_mean, &
+        out_shape) bind(c, name="badmm_inverse_gaussian_natural_from_standard_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_shape_over_square_mean
+      real(c_double), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_from_standard_f64
+    pure subroutine badmm_inverse_gaussian_natural_from_standard_f32(mean, shape, out_shape_over_square_mean, &
+        out_shape) bind(c, name="badmm_inverse_gaussian_natural_from_standard_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(out) :: out_shape_over_square_mean
+      real(c_float), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_from_standard_f32
+  end interface badmm_inverse_gaussian_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: sqrt(b)/sqrt(a), b
+  ! Arguments: shape_over_square_mean (positive): a; shape (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gaussian_standard_from_natural
+    pure subroutine badmm_inverse_gaussian_standard_from_natural_f64(shape_over_square_mean, shape, out_mean, &
+        out_shape) bind(c, name="badmm_inverse_gaussian_standard_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape_over_square_mean
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_mean
+      real(c_double), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_standard_from_natural_f64
+    pure subroutine badmm_inverse_gaussian_standard_from_natural_f32(shape_over_square_mean, shape, out_mean, &
+        out_shape) bind(c, name="badmm_inverse_gaussian_standard_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape_over_square_mean
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(out) :: out_mean
+      real(c_float), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_standard_from_natural_f32
+  end interface badmm_inverse_gaussian_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -m/2, -1/(2*m) - 1/(2*l)
+  ! Arguments: shape_over_square_mean (positive): a; shape (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_inverse_gaussian_expectation_from_natural
+    pure subroutine badmm_inverse_gaussian_expectation_from_natural_f64(shape_over_square_mean, shape, &
+        out_half_negative_mean, out_half_negative_mean_reciprocal) bind(c, &
+        name="badmm_inverse_gaussian_expectation_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape_over_square_mean
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out_half_negative_mean
+      real(c_double), intent(out) :: out_half_negative_mean_reciprocal
+    end subroutine badmm_inverse_gaussian_expectation_from_natural_f64
+    pure subroutine badmm_inverse_gaussian_expectation_from_natural_f32(shape_over_square_mean, shape, &
+        out_half_negative_mean, out_half_negative_mean_reciprocal) bind(c, &
+        name="badmm_inverse_gaussian_expectation_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape_over_square_mean
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(out) :: out_half_negative_mean
+      real(c_float), intent(out) :: out_half_negative_mean_reciprocal
+    end subroutine badmm_inverse_gaussian_expectation_from_natural_f32
+  end interface badmm_inverse_gaussian_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: -1/(2*mu1*(4*mu1*mu2 - 1)), -2*mu1/(4*mu1*mu2 - 1)
+  ! Arguments: half_negative_mean (negative): mu1; half_negative_mean_reciprocal (negative): mu2.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_inverse_gaussian_natural_from_expectation
+    pure subroutine badmm_inverse_gaussian_natural_from_expectation_f64(half_negative_mean, &
+        half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape) bind(c, &
+        name="badmm_inverse_gaussian_natural_from_expectation_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: half_negative_mean
+      real(c_double), intent(in), value :: half_negative_mean_reciprocal
+      real(c_double), intent(out) :: out_shape_over_square_mean
+      real(c_double), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_from_expectation_f64
+    pure subroutine badmm_inverse_gaussian_natural_from_expectation_f32(half_negative_mean, &
+        half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape) bind(c, &
+        name="badmm_inverse_gaussian_natural_from_expectation_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: half_negative_mean
+      real(c_float), intent(in), value :: half_negative_mean_reciprocal
+      real(c_float), intent(out) :: out_shape_over_square_mean
+      real(c_float), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_from_expectation_f32
+  end interface badmm_inverse_gaussian_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: 2*(d_l*l**2 - d_m*m**2)/m**2, 2*d_l*l**2
+  ! Arguments: mean (positive): m; shape (positive): l; gradient_mean (finite): d_m; gradient_shape (finite): d_l.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_inverse_gaussian_natural_gradient
+    pure subroutine badmm_inverse_gaussian_natural_gradient_f64(mean, shape, gradient_mean, gradient_shape, &
+        out_shape_over_square_mean, out_shape) bind(c, name="badmm_inverse_gaussian_natural_gradient_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: gradient_mean
+      real(c_double), intent(in), value :: gradient_shape
+      real(c_double), intent(out) :: out_shape_over_square_mean
+      real(c_double), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_gradient_f64
+    pure subroutine badmm_inverse_gaussian_natural_gradient_f32(mean, shape, gradient_mean, gradient_shape, &
+        out_shape_over_square_mean, out_shape) bind(c, name="badmm_inverse_gaussian_natural_gradient_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: gradient_mean
+      real(c_float), intent(in), value :: gradient_shape
+      real(c_float), intent(out) :: out_shape_over_square_mean
+      real(c_float), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_natural_gradient_f32
+  end interface badmm_inverse_gaussian_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -l*(m - theta)**2/(2*m**2*theta) + log(l)/2 - 3*log(theta)/2 - log(pi)/2 - log(2)/2
+  ! Arguments: theta (positive); shape_over_square_mean (positive): a; shape (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_inverse_gaussian_log_density
+    pure function badmm_inverse_gaussian_log_density_f64(theta, shape_over_square_mean, shape) bind(c, &
+        name="badmm_inverse_gaussian_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: shape_over_square_mean
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_log_density_f64
+    pure function badmm_inverse_gaussian_log_density_f32(theta, shape_over_square_mean, shape) bind(c, &
+        name="badmm_inverse_gaussian_log_density_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: shape_over_square_mean
+      real(c_float), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_log_density_f32
+  end interface badmm_inverse_gaussian_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_a*l_11 + d_b*l_21, d_b*l_22
+  ! Arguments: natural_shape_over_square_mean (positive): a; natural_shape (positive): b;
+  !     direction_shape_over_square_mean (finite): d_a; direction_shape (finite): d_b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_inverse_gaussian_whiten
+    pure subroutine badmm_inverse_gaussian_whiten_f64(natural_shape_over_square_mean, natural_shape, &
+        direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape) bind(c, &
+        name="badmm_inverse_gaussian_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_shape_over_square_mean
+      real(c_double), intent(in), value :: natural_shape
+      real(c_double), intent(in), value :: direction_shape_over_square_mean
+      real(c_double), intent(in), value :: direction_shape
+      real(c_double), intent(out) :: out_shape_over_square_mean
+      real(c_double), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_whiten_f64
+    pure subroutine badmm_inverse_gaussian_whiten_f32(natural_shape_over_square_mean, natural_shape, &
+        direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape) bind(c, &
+        name="badmm_inverse_gaussian_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_shape_over_square_mean
+      real(c_float), intent(in), value :: natural_shape
+      real(c_float), intent(in), value :: direction_shape_over_square_mean
+      real(c_float), intent(in), value :: direction_shape
+      real(c_float), intent(out) :: out_shape_over_square_mean
+      real(c_float), intent(out) :: out_shape
+    end subroutine badmm_inverse_gaussian_whiten_f32
+  end interface badmm_inverse_gaussian_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -sqrt(a)*sqrt(b) - log(b)/2
+  ! Arguments: shape_over_square_mean (positive): a; shape (positive): b.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_inverse_gaussian_log_partition_term(shape_over_square_mean, shape) bind(c, &
+        name="badmm_inverse_gaussian_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: shape_over_square_mean
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_log_partition_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: ratio_divergence((b_p - b_q)/b_q, b_p/b_q)/2 + (a_p*b_q -
+  !     a_q*b_p)**2/(2*sqrt(a_q)*sqrt(b_q)*(sqrt(a_p)*sqrt(b_q) + sqrt(a_q)*sqrt(b_p))**2)
+  ! Arguments: natural_q_shape_over_square_mean (positive): a_q; natural_q_shape (positive): b_q;
+  !     natural_p_shape_over_square_mean (positive): a_p; natural_p_shape (positive): b_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_inverse_gaussian_kl_term(natural_q_shape_over_square_mean, natural_q_shape, &
+        natural_p_shape_over_square_mean, natural_p_shape) bind(c, name="badmm_inverse_gaussian_kl_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_shape_over_square_mean
+      real(c_double), intent(in), value :: natural_q_shape
+      real(c_double), intent(in), value :: natural_p_shape_over_square_mean
+      real(c_double), intent(in), value :: natural_p_shape
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gaussian_client_map
+    pure function badmm_inverse_gaussian_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_inverse_gaussian_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_client_map_f64
+    pure function badmm_inverse_gaussian_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_inverse_gaussian_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_client_map_f32
+  end interface badmm_inverse_gaussian_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gaussian_cavity
+    pure function badmm_inverse_gaussian_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_inverse_gaussian_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_cavity_f64
+    pure function badmm_inverse_gaussian_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_inverse_gaussian_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_cavity_f32
+  end interface badmm_inverse_gaussian_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_inverse_gaussian_dual_update
+    pure function badmm_inverse_gaussian_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_inverse_gaussian_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_dual_update_f64
+    pure function badmm_inverse_gaussian_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_inverse_gaussian_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_dual_update_f32
+  end interface badmm_inverse_gaussian_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_inverse_gaussian_bregman_dual_update
+    pure function badmm_inverse_gaussian_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_inverse_gaussian_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_bregman_dual_update_f64
+    pure function badmm_inverse_gaussian_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_inverse_gaussian_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_bregman_dual_update_f32
+  end interface badmm_inverse_gaussian_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_inverse_gaussian_server_contribution
+    pure function badmm_inverse_gaussian_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gaussian_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_server_contribution_f64
+    pure function badmm_inverse_gaussian_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gaussian_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_server_contribution_f32
+  end interface badmm_inverse_gaussian_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_inverse_gaussian_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_inverse_gaussian_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_inverse_gaussian_contribution_change
+    pure function badmm_inverse_gaussian_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_inverse_gaussian_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_contribution_change_f64
+    pure function badmm_inverse_gaussian_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_inverse_gaussian_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_contribution_change_f32
+  end interface badmm_inverse_gaussian_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_inverse_gaussian_server_update
+    pure function badmm_inverse_gaussian_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_inverse_gaussian_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_server_update_f64
+    pure function badmm_inverse_gaussian_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_inverse_gaussian_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_server_update_f32
+  end interface badmm_inverse_gaussian_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_inverse_gaussian_primal_residual
+    pure function badmm_inverse_gaussian_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_inverse_gaussian_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_primal_residual_f64
+    pure function badmm_inverse_gaussian_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_inverse_gaussian_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_primal_residual_f32
+  end interface badmm_inverse_gaussian_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_inverse_gaussian_dual_residual
+    pure function badmm_inverse_gaussian_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_inverse_gaussian_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_inverse_gaussian_dual_residual_f64
+    pure function badmm_inverse_gaussian_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_inverse_gaussian_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_inverse_gaussian_dual_residual_f32
+  end interface badmm_inverse_gaussian_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_inverse_gaussian_round_update
+    pure subroutine badmm_inverse_gaussian_round_update_f64(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_inverse_gaussian_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_inverse_gaussian_round_update_f64
+    pure subroutine badmm_inverse_gaussian_round_update_f32(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_inverse_gaussian_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_inverse_gaussian_round_update_f32
+  end interface badmm_inverse_gaussian_round_update
+  ! l/m**2, l
+  interface badmm_inverse_gaussian_natural_from_standard_array
+    function badmm_inverse_gaussian_natural_from_standard_array_f64(count, mean, shape, out_shape_over_square_mean, &
+        out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(out) :: out_shape_over_square_mean(*)
+      real(c_double), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_from_standard_array_f64
+    function badmm_inverse_gaussian_natural_from_standard_array_f32(count, mean, shape, out_shape_over_square_mean, &
+        out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(out) :: out_shape_over_square_mean(*)
+      real(c_float), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_from_standard_array_f32
+  end interface badmm_inverse_gaussian_natural_from_standard_array
+  ! sqrt(b)/sqrt(a), b
+  interface badmm_inverse_gaussian_standard_from_natural_array
+    function badmm_inverse_gaussian_standard_from_natural_array_f64(count, shape_over_square_mean, shape, out_mean, &
+        out_shape, at) bind(c, name="badmm_inverse_gaussian_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape_over_square_mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(out) :: out_mean(*)
+      real(c_double), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_standard_from_natural_array_f64
+    function badmm_inverse_gaussian_standard_from_natural_array_f32(count, shape_over_square_mean, shape, out_mean, &
+        out_shape, at) bind(c, name="badmm_inverse_gaussian_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape_over_square_mean(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(out) :: out_mean(*)
+      real(c_float), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_standard_from_natural_array_f32
+  end interface badmm_inverse_gaussian_standard_from_natural_array
+  ! -m/2, -1/(2*m) - 1/(2*l)
+  interface badmm_inverse_gaussian_expectation_from_natural_array
+    function badmm_inverse_gaussian_expectation_from_natural_array_f64(count, shape_over_square_mean, shape, &
+        out_half_negative_mean, out_half_negative_mean_reciprocal, at) bind(c, &
+        name="badmm_inverse_gaussian_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape_over_square_mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(out) :: out_half_negative_mean(*)
+      real(c_double), intent(out) :: out_half_negative_mean_reciprocal(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_expectation_from_natural_array_f64
+    function badmm_inverse_gaussian_expectation_from_natural_array_f32(count, shape_over_square_mean, shape, &
+        out_half_negative_mean, out_half_negative_mean_reciprocal, at) bind(c, &
+        name="badmm_inverse_gaussian_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: shape_over_square_mean(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(out) :: out_half_negative_mean(*)
+      real(c_float), intent(out) :: out_half_negative_mean_reciprocal(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_expectation_from_natural_array_f32
+  end interface badmm_inverse_gaussian_expectation_from_natural_array
+  ! -1/(2*mu1*(4*mu1*mu2 - 1)), -2*mu1/(4*mu1*mu2 - 1)
+  interface badmm_inverse_gaussian_natural_from_expectation_array
+    function badmm_inverse_gaussian_natural_from_expectation_array_f64(count, half_negative_mean, &
+        half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape, at) bind(c, &
+        name="badmm_inverse_gaussian_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: half_negative_mean(*)
+      real(c_double), intent(in) :: half_negative_mean_reciprocal(*)
+      real(c_double), intent(out) :: out_shape_over_square_mean(*)
+      real(c_double), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_from_expectation_array_f64
+    function badmm_inverse_gaussian_natural_from_expectation_array_f32(count, half_negative_mean, &
+        half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape, at) bind(c, &
+        name="badmm_inverse_gaussian_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: half_negative_mean(*)
+      real(c_float), intent(in) :: half_negative_mean_reciprocal(*)
+      real(c_float), intent(out) :: out_shape_over_square_mean(*)
+      real(c_float), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_from_expectation_array_f32
+  end interface badmm_inverse_gaussian_natural_from_expectation_array
+  ! 2*(d_l*l**2 - d_m*m**2)/m**2, 2*d_l*l**2
+  interface badmm_inverse_gaussian_natural_gradient_array
+    function badmm_inverse_gaussian_natural_gradient_array_f64(count, mean, shape, gradient_mean, gradient_shape, &
+        out_shape_over_square_mean, out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_gradient_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: gradient_mean(*)
+      real(c_double), intent(in) :: gradient_shape(*)
+      real(c_double), intent(out) :: out_shape_over_square_mean(*)
+      real(c_double), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_gradient_array_f64
+    function badmm_inverse_gaussian_natural_gradient_array_f32(count, mean, shape, gradient_mean, gradient_shape, &
+        out_shape_over_square_mean, out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_gradient_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: gradient_mean(*)
+      real(c_float), intent(in) :: gradient_shape(*)
+      real(c_float), intent(out) :: out_shape_over_square_mean(*)
+      real(c_float), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_natural_gradient_array_f32
+  end interface badmm_inverse_gaussian_natural_gradient_array
+  ! -l*(m - theta)**2/(2*m**2*theta) + log(l)/2 - 3*log(theta)/2 - log(pi)/2 - log(2)/2
+  interface badmm_inverse_gaussian_log_density_array
+    function badmm_inverse_gaussian_log_density_array_f64(count, theta, shape_over_square_mean, shape, out, at) &
+        bind(c, name="badmm_inverse_gaussian_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: shape_over_square_mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_log_density_array_f64
+    function badmm_inverse_gaussian_log_density_array_f32(count, theta, shape_over_square_mean, shape, out, at) &
+        bind(c, name="badmm_inverse_gaussian_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: shape_over_square_mean(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_log_density_array_f32
+  end interface badmm_inverse_gaussian_log_density_array
+  ! d_a*l_11 + d_b*l_21, d_b*l_22
+  interface badmm_inverse_gaussian_whiten_array
+    function badmm_inverse_gaussian_whiten_array_f64(count, natural_shape_over_square_mean, natural_shape, &
+        direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape, at) bind(c, &
+        name="badmm_inverse_gaussian_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_shape_over_square_mean(*)
+      real(c_double), intent(in) :: natural_shape(*)
+      real(c_double), intent(in) :: direction_shape_over_square_mean(*)
+      real(c_double), intent(in) :: direction_shape(*)
+      real(c_double), intent(out) :: out_shape_over_square_mean(*)
+      real(c_double), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_whiten_array_f64
+    function badmm_inverse_gaussian_whiten_array_f32(count, natural_shape_over_square_mean, natural_shape, &
+        direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape, at) bind(c, &
+        name="badmm_inverse_gaussian_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_shape_over_square_mean(*)
+      real(c_float), intent(in) :: natural_shape(*)
+      real(c_float), intent(in) :: direction_shape_over_square_mean(*)
+      real(c_float), intent(in) :: direction_shape(*)
+      real(c_float), intent(out) :: out_shape_over_square_mean(*)
+      real(c_float), intent(out) :: out_shape(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_whiten_array_f32
+  end interface badmm_inverse_gaussian_whiten_array
+  ! -sqrt(a)*sqrt(b) - log(b)/2
+  interface
+    function badmm_inverse_gaussian_log_partition_sum(count, shape_over_square_mean, shape, out, at) bind(c, &
+        name="badmm_inverse_gaussian_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: shape_over_square_mean(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_log_partition_sum
+  end interface
+  ! ratio_divergence((b_p - b_q)/b_q, b_p/b_q)/2 + (a_p*b_q - a_q*b_p)**2/(2*sqrt(a_q)*sqrt(b_q)*(sqrt(a_p)*sqrt(b_q)
+  !     + sqrt(a_q)*sqrt(b_p))**2)
+  interface
+    function badmm_inverse_gaussian_kl_sum(count, natural_q_shape_over_square_mean, natural_q_shape, &
+        natural_p_shape_over_square_mean, natural_p_shape, out, at) bind(c, name="badmm_inverse_gaussian_kl_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_shape_over_square_mean(*)
+      real(c_double), intent(in) :: natural_q_shape(*)
+      real(c_double), intent(in) :: natural_p_shape_over_square_mean(*)
+      real(c_double), intent(in) :: natural_p_shape(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_inverse_gaussian_client_map_array
+    function badmm_inverse_gaussian_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+        bind(c, name="badmm_inverse_gaussian_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_client_map_array_f64
+    function badmm_inverse_gaussian_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+        bind(c, name="badmm_inverse_gaussian_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_client_map_array_f32
+  end interface badmm_inverse_gaussian_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_inverse_gaussian_cavity_array
+    function badmm_inverse_gaussian_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_inverse_gaussian_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_cavity_array_f64
+    function badmm_inverse_gaussian_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_inverse_gaussian_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_cavity_array_f32
+  end interface badmm_inverse_gaussian_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_inverse_gaussian_dual_update_array
+    function badmm_inverse_gaussian_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_dual_update_array_f64
+    function badmm_inverse_gaussian_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_dual_update_array_f32
+  end interface badmm_inverse_gaussian_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_inverse_gaussian_bregman_dual_update_array
+    function badmm_inverse_gaussian_bregman_dual_update_array_f64(count, dual, expectation_global, &
+        expectation_client, rho, damping, out, at) bind(c, &
+        name="badmm_inverse_gaussian_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_bregman_dual_update_array_f64
+    function badmm_inverse_gaussian_bregman_dual_update_array_f32(count, dual, expectation_global, &
+        expectation_client, rho, damping, out, at) bind(c, &
+        name="badmm_inverse_gaussian_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_bregman_dual_update_array_f32
+  end interface badmm_inverse_gaussian_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gaussian_server_contribution_array
+    function badmm_inverse_gaussian_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_inverse_gaussian_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_server_contribution_array_f64
+    function badmm_inverse_gaussian_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_inverse_gaussian_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_server_contribution_array_f32
+  end interface badmm_inverse_gaussian_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_inverse_gaussian_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_inverse_gaussian_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gaussian_contribution_change_array
+    function badmm_inverse_gaussian_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_inverse_gaussian_contribution_change_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_contribution_change_array_f64
+    function badmm_inverse_gaussian_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_inverse_gaussian_contribution_change_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_contribution_change_array_f32
+  end interface badmm_inverse_gaussian_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_inverse_gaussian_server_update_array
+    function badmm_inverse_gaussian_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_inverse_gaussian_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_server_update_array_f64
+    function badmm_inverse_gaussian_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_inverse_gaussian_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_server_update_array_f32
+  end interface badmm_inverse_gaussian_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_inverse_gaussian_primal_residual_array
+    function badmm_inverse_gaussian_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+        bind(c, name="badmm_inverse_gaussian_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_primal_residual_array_f64
+    function badmm_inverse_gaussian_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+        bind(c, name="badmm_inverse_gaussian_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_primal_residual_array_f32
+  end interface badmm_inverse_gaussian_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_inverse_gaussian_dual_residual_array
+    function badmm_inverse_gaussian_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
+        at) bind(c, name="badmm_inverse_gaussian_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_dual_residual_array_f64
+    function badmm_inverse_gaussian_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
+        at) bind(c, name="badmm_inverse_gaussian_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_dual_residual_array_f32
+  end interface badmm_inverse_gaussian_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_inverse_gaussian_round_update_array
+    function badmm_inverse_gaussian_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+        damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_inverse_gaussian_round_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_round_update_array_f64
+    function badmm_inverse_gaussian_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+        damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_inverse_gaussian_round_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_inverse_gaussian_round_update_array_f32
+  end interface badmm_inverse_gaussian_round_update_array
+  ! Natural parameters lambda of the standard ones.
   ! Formula: m*s
   ! Arguments: mean (finite): m.
   !  precision: the family's fixed precision s > 0 (1 / theta2).
@@ -4816,6 +10681,4812 @@ module badmm_kernels
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_round_update_array_f32
   end interface badmm_isotropic_gaussian_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: 1/s
+  ! Arguments: scale (positive): s.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_laplace_natural_from_standard
+    pure function badmm_laplace_natural_from_standard_f64(scale, location) bind(c, &
+        name="badmm_laplace_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_natural_from_standard_f64
+    pure function badmm_laplace_natural_from_standard_f32(scale, location) bind(c, &
+        name="badmm_laplace_natural_from_standard_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: scale
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_natural_from_standard_f32
+  end interface badmm_laplace_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: 1/r
+  ! Arguments: rate (positive): r.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_laplace_standard_from_natural
+    pure function badmm_laplace_standard_from_natural_f64(rate, location) bind(c, &
+        name="badmm_laplace_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_standard_from_natural_f64
+    pure function badmm_laplace_standard_from_natural_f32(rate, location) bind(c, &
+        name="badmm_laplace_standard_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_standard_from_natural_f32
+  end interface badmm_laplace_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -s
+  ! Arguments: rate (positive): r.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_laplace_expectation_from_natural
+    pure function badmm_laplace_expectation_from_natural_f64(rate, location) bind(c, &
+        name="badmm_laplace_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_expectation_from_natural_f64
+    pure function badmm_laplace_expectation_from_natural_f32(rate, location) bind(c, &
+        name="badmm_laplace_expectation_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_expectation_from_natural_f32
+  end interface badmm_laplace_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: -1/mu
+  ! Arguments: negative_mean_deviation (negative): mu.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_laplace_natural_from_expectation
+    pure function badmm_laplace_natural_from_expectation_f64(negative_mean_deviation, location) bind(c, &
+        name="badmm_laplace_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean_deviation
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_natural_from_expectation_f64
+    pure function badmm_laplace_natural_from_expectation_f32(negative_mean_deviation, location) bind(c, &
+        name="badmm_laplace_natural_from_expectation_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: negative_mean_deviation
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_natural_from_expectation_f32
+  end interface badmm_laplace_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: -d_s
+  ! Arguments: scale (positive): s; gradient_scale (finite): d_s.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_laplace_natural_gradient
+    pure function badmm_laplace_natural_gradient_f64(scale, gradient_scale, location) bind(c, &
+        name="badmm_laplace_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(in), value :: gradient_scale
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_natural_gradient_f64
+    pure function badmm_laplace_natural_gradient_f32(scale, gradient_scale, location) bind(c, &
+        name="badmm_laplace_natural_gradient_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(in), value :: gradient_scale
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_natural_gradient_f32
+  end interface badmm_laplace_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -log(s) - log(2) - Abs(c - theta)/s
+  ! Arguments: theta (finite); rate (positive): r.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_laplace_log_density
+    pure function badmm_laplace_log_density_f64(theta, rate, location) bind(c, name="badmm_laplace_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_log_density_f64
+    pure function badmm_laplace_log_density_f32(theta, rate, location) bind(c, name="badmm_laplace_log_density_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_log_density_f32
+  end interface badmm_laplace_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_r*l_11
+  ! Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_laplace_whiten
+    pure function badmm_laplace_whiten_f64(natural_rate, direction_rate, location) bind(c, &
+        name="badmm_laplace_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_whiten_f64
+    pure function badmm_laplace_whiten_f32(natural_rate, direction_rate, location) bind(c, &
+        name="badmm_laplace_whiten_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: location
+      real(c_float) :: res
+    end function badmm_laplace_whiten_f32
+  end interface badmm_laplace_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -log(r)
+  ! Arguments: rate (positive): r.
+  !  location: real, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_laplace_log_partition_term(rate, location) bind(c, name="badmm_laplace_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -log(r) + log(2) + 1
+  ! Arguments: rate (positive): r.
+  !  location: real, of every row.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_laplace_entropy_term(rate, location) bind(c, name="badmm_laplace_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+  ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.
+  !  location: real, of every row.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_laplace_kl_term(natural_q_rate, natural_p_rate, location) bind(c, &
+        name="badmm_laplace_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double), intent(in), value :: location
+      real(c_double) :: res
+    end function badmm_laplace_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_laplace_client_map
+    pure function badmm_laplace_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_laplace_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_laplace_client_map_f64
+    pure function badmm_laplace_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_laplace_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_laplace_client_map_f32
+  end interface badmm_laplace_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_laplace_cavity
+    pure function badmm_laplace_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_laplace_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_laplace_cavity_f64
+    pure function badmm_laplace_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_laplace_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_laplace_cavity_f32
+  end interface badmm_laplace_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_laplace_dual_update
+    pure function badmm_laplace_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_laplace_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_laplace_dual_update_f64
+    pure function badmm_laplace_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_laplace_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_laplace_dual_update_f32
+  end interface badmm_laplace_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_laplace_bregman_dual_update
+    pure function badmm_laplace_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_laplace_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_laplace_bregman_dual_update_f64
+    pure function badmm_laplace_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_laplace_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_laplace_bregman_dual_update_f32
+  end interface badmm_laplace_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_laplace_server_contribution
+    pure function badmm_laplace_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_laplace_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_laplace_server_contribution_f64
+    pure function badmm_laplace_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_laplace_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_laplace_server_contribution_f32
+  end interface badmm_laplace_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_laplace_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_laplace_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_laplace_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_laplace_contribution_change
+    pure function badmm_laplace_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_laplace_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_laplace_contribution_change_f64
+    pure function badmm_laplace_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_laplace_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_laplace_contribution_change_f32
+  end interface badmm_laplace_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_laplace_server_update
+    pure function badmm_laplace_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_laplace_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_laplace_server_update_f64
+    pure function badmm_laplace_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_laplace_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_laplace_server_update_f32
+  end interface badmm_laplace_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_laplace_primal_residual
+    pure function badmm_laplace_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_laplace_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_laplace_primal_residual_f64
+    pure function badmm_laplace_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_laplace_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_laplace_primal_residual_f32
+  end interface badmm_laplace_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_laplace_dual_residual
+    pure function badmm_laplace_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_laplace_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_laplace_dual_residual_f64
+    pure function badmm_laplace_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_laplace_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_laplace_dual_residual_f32
+  end interface badmm_laplace_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_laplace_round_update
+    pure subroutine badmm_laplace_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_laplace_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_laplace_round_update_f64
+    pure subroutine badmm_laplace_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_laplace_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_laplace_round_update_f32
+  end interface badmm_laplace_round_update
+  ! 1/s
+  interface badmm_laplace_natural_from_standard_array
+    function badmm_laplace_natural_from_standard_array_f64(count, scale, location, out, at) bind(c, &
+        name="badmm_laplace_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_from_standard_array_f64
+    function badmm_laplace_natural_from_standard_array_f32(count, scale, location, out, at) bind(c, &
+        name="badmm_laplace_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: scale(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_from_standard_array_f32
+  end interface badmm_laplace_natural_from_standard_array
+  ! 1/r
+  interface badmm_laplace_standard_from_natural_array
+    function badmm_laplace_standard_from_natural_array_f64(count, rate, location, out, at) bind(c, &
+        name="badmm_laplace_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_standard_from_natural_array_f64
+    function badmm_laplace_standard_from_natural_array_f32(count, rate, location, out, at) bind(c, &
+        name="badmm_laplace_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_standard_from_natural_array_f32
+  end interface badmm_laplace_standard_from_natural_array
+  ! -s
+  interface badmm_laplace_expectation_from_natural_array
+    function badmm_laplace_expectation_from_natural_array_f64(count, rate, location, out, at) bind(c, &
+        name="badmm_laplace_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_expectation_from_natural_array_f64
+    function badmm_laplace_expectation_from_natural_array_f32(count, rate, location, out, at) bind(c, &
+        name="badmm_laplace_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_expectation_from_natural_array_f32
+  end interface badmm_laplace_expectation_from_natural_array
+  ! -1/mu
+  interface badmm_laplace_natural_from_expectation_array
+    function badmm_laplace_natural_from_expectation_array_f64(count, negative_mean_deviation, location, out, at) &
+        bind(c, name="badmm_laplace_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: negative_mean_deviation(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_from_expectation_array_f64
+    function badmm_laplace_natural_from_expectation_array_f32(count, negative_mean_deviation, location, out, at) &
+        bind(c, name="badmm_laplace_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: negative_mean_deviation(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_from_expectation_array_f32
+  end interface badmm_laplace_natural_from_expectation_array
+  ! -d_s
+  interface badmm_laplace_natural_gradient_array
+    function badmm_laplace_natural_gradient_array_f64(count, scale, gradient_scale, location, out, at) bind(c, &
+        name="badmm_laplace_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(in) :: gradient_scale(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_gradient_array_f64
+    function badmm_laplace_natural_gradient_array_f32(count, scale, gradient_scale, location, out, at) bind(c, &
+        name="badmm_laplace_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(in) :: gradient_scale(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_natural_gradient_array_f32
+  end interface badmm_laplace_natural_gradient_array
+  ! -log(s) - log(2) - Abs(c - theta)/s
+  interface badmm_laplace_log_density_array
+    function badmm_laplace_log_density_array_f64(count, theta, rate, location, out, at) bind(c, &
+        name="badmm_laplace_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_log_density_array_f64
+    function badmm_laplace_log_density_array_f32(count, theta, rate, location, out, at) bind(c, &
+        name="badmm_laplace_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_log_density_array_f32
+  end interface badmm_laplace_log_density_array
+  ! d_r*l_11
+  interface badmm_laplace_whiten_array
+    function badmm_laplace_whiten_array_f64(count, natural_rate, direction_rate, location, out, at) bind(c, &
+        name="badmm_laplace_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_whiten_array_f64
+    function badmm_laplace_whiten_array_f32(count, natural_rate, direction_rate, location, out, at) bind(c, &
+        name="badmm_laplace_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_whiten_array_f32
+  end interface badmm_laplace_whiten_array
+  ! -log(r)
+  interface
+    function badmm_laplace_log_partition_sum(count, rate, location, out, at) bind(c, &
+        name="badmm_laplace_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_log_partition_sum
+  end interface
+  ! -log(r) + log(2) + 1
+  interface
+    function badmm_laplace_entropy_sum(count, rate, location, out, at) bind(c, name="badmm_laplace_entropy_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_entropy_sum
+  end interface
+  ! ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+  interface
+    function badmm_laplace_kl_sum(count, natural_q_rate, natural_p_rate, location, out, at) bind(c, &
+        name="badmm_laplace_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_rate(*)
+      real(c_double), intent(in) :: natural_p_rate(*)
+      real(c_double), intent(in), value :: location
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_laplace_client_map_array
+    function badmm_laplace_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_laplace_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_client_map_array_f64
+    function badmm_laplace_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_laplace_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_client_map_array_f32
+  end interface badmm_laplace_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_laplace_cavity_array
+    function badmm_laplace_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_laplace_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_cavity_array_f64
+    function badmm_laplace_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_laplace_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_cavity_array_f32
+  end interface badmm_laplace_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_laplace_dual_update_array
+    function badmm_laplace_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_laplace_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_dual_update_array_f64
+    function badmm_laplace_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_laplace_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_dual_update_array_f32
+  end interface badmm_laplace_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_laplace_bregman_dual_update_array
+    function badmm_laplace_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_laplace_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_bregman_dual_update_array_f64
+    function badmm_laplace_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_laplace_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_bregman_dual_update_array_f32
+  end interface badmm_laplace_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_laplace_server_contribution_array
+    function badmm_laplace_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_laplace_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_server_contribution_array_f64
+    function badmm_laplace_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_laplace_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_server_contribution_array_f32
+  end interface badmm_laplace_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_laplace_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_laplace_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_laplace_contribution_change_array
+    function badmm_laplace_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_laplace_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_contribution_change_array_f64
+    function badmm_laplace_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_laplace_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_contribution_change_array_f32
+  end interface badmm_laplace_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_laplace_server_update_array
+    function badmm_laplace_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_laplace_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_server_update_array_f64
+    function badmm_laplace_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_laplace_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_server_update_array_f32
+  end interface badmm_laplace_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_laplace_primal_residual_array
+    function badmm_laplace_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_laplace_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_primal_residual_array_f64
+    function badmm_laplace_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_laplace_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_primal_residual_array_f32
+  end interface badmm_laplace_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_laplace_dual_residual_array
+    function badmm_laplace_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_laplace_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_dual_residual_array_f64
+    function badmm_laplace_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_laplace_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_dual_residual_array_f32
+  end interface badmm_laplace_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_laplace_round_update_array
+    function badmm_laplace_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_laplace_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_round_update_array_f64
+    function badmm_laplace_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_laplace_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_laplace_round_update_array_f32
+  end interface badmm_laplace_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: S*m, S
+  ! Arguments: mean_log (finite): m; precision_log (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_log_normal_natural_from_standard
+    pure subroutine badmm_log_normal_natural_from_standard_f64(mean_log, precision_log, out_precision_mean_log, &
+        out_precision_log) bind(c, name="badmm_log_normal_natural_from_standard_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double), intent(out) :: out_precision_mean_log
+      real(c_double), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_from_standard_f64
+    pure subroutine badmm_log_normal_natural_from_standard_f32(mean_log, precision_log, out_precision_mean_log, &
+        out_precision_log) bind(c, name="badmm_log_normal_natural_from_standard_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean_log
+      real(c_float), intent(in), value :: precision_log
+      real(c_float), intent(out) :: out_precision_mean_log
+      real(c_float), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_from_standard_f32
+  end interface badmm_log_normal_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: xi/S, S
+  ! Arguments: precision_mean_log (finite): xi; precision_log (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_log_normal_standard_from_natural
+    pure subroutine badmm_log_normal_standard_from_natural_f64(precision_mean_log, precision_log, out_mean_log, &
+        out_precision_log) bind(c, name="badmm_log_normal_standard_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: precision_mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double), intent(out) :: out_mean_log
+      real(c_double), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_standard_from_natural_f64
+    pure subroutine badmm_log_normal_standard_from_natural_f32(precision_mean_log, precision_log, out_mean_log, &
+        out_precision_log) bind(c, name="badmm_log_normal_standard_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: precision_mean_log
+      real(c_float), intent(in), value :: precision_log
+      real(c_float), intent(out) :: out_mean_log
+      real(c_float), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_standard_from_natural_f32
+  end interface badmm_log_normal_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: m, -m**2/2 - 1/(2*S)
+  ! Arguments: precision_mean_log (finite): xi; precision_log (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_log_normal_expectation_from_natural
+    pure subroutine badmm_log_normal_expectation_from_natural_f64(precision_mean_log, precision_log, out_mean_log, &
+        out_half_negative_mean_square_log) bind(c, name="badmm_log_normal_expectation_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: precision_mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double), intent(out) :: out_mean_log
+      real(c_double), intent(out) :: out_half_negative_mean_square_log
+    end subroutine badmm_log_normal_expectation_from_natural_f64
+    pure subroutine badmm_log_normal_expectation_from_natural_f32(precision_mean_log, precision_log, out_mean_log, &
+        out_half_negative_mean_square_log) bind(c, name="badmm_log_normal_expectation_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: precision_mean_log
+      real(c_float), intent(in), value :: precision_log
+      real(c_float), intent(out) :: out_mean_log
+      real(c_float), intent(out) :: out_half_negative_mean_square_log
+    end subroutine badmm_log_normal_expectation_from_natural_f32
+  end interface badmm_log_normal_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: -mu1/(mu1**2 + 2*mu2), -1/(mu1**2 + 2*mu2)
+  ! Arguments: mean_log (finite): mu1; half_negative_mean_square_log (negative): mu2.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_log_normal_natural_from_expectation
+    pure subroutine badmm_log_normal_natural_from_expectation_f64(mean_log, half_negative_mean_square_log, &
+        out_precision_mean_log, out_precision_log) bind(c, name="badmm_log_normal_natural_from_expectation_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean_log
+      real(c_double), intent(in), value :: half_negative_mean_square_log
+      real(c_double), intent(out) :: out_precision_mean_log
+      real(c_double), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_from_expectation_f64
+    pure subroutine badmm_log_normal_natural_from_expectation_f32(mean_log, half_negative_mean_square_log, &
+        out_precision_mean_log, out_precision_log) bind(c, name="badmm_log_normal_natural_from_expectation_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean_log
+      real(c_float), intent(in), value :: half_negative_mean_square_log
+      real(c_float), intent(out) :: out_precision_mean_log
+      real(c_float), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_from_expectation_f32
+  end interface badmm_log_normal_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: 2*S**2*d_S*m + d_m, 2*S**2*d_S
+  ! Arguments: mean_log (finite): m; precision_log (positive): S; gradient_mean_log (finite): d_m;
+  !     gradient_precision_log (finite): d_S.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_log_normal_natural_gradient
+    pure subroutine badmm_log_normal_natural_gradient_f64(mean_log, precision_log, gradient_mean_log, &
+        gradient_precision_log, out_precision_mean_log, out_precision_log) bind(c, &
+        name="badmm_log_normal_natural_gradient_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double), intent(in), value :: gradient_mean_log
+      real(c_double), intent(in), value :: gradient_precision_log
+      real(c_double), intent(out) :: out_precision_mean_log
+      real(c_double), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_gradient_f64
+    pure subroutine badmm_log_normal_natural_gradient_f32(mean_log, precision_log, gradient_mean_log, &
+        gradient_precision_log, out_precision_mean_log, out_precision_log) bind(c, &
+        name="badmm_log_normal_natural_gradient_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean_log
+      real(c_float), intent(in), value :: precision_log
+      real(c_float), intent(in), value :: gradient_mean_log
+      real(c_float), intent(in), value :: gradient_precision_log
+      real(c_float), intent(out) :: out_precision_mean_log
+      real(c_float), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_natural_gradient_f32
+  end interface badmm_log_normal_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -S*m**2/2 + S*m*log(theta) - S*log(theta)**2/2 + log(S)/2 - log(theta) - log(pi)/2 - log(2)/2
+  ! Arguments: theta (positive); precision_mean_log (finite): xi; precision_log (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_log_normal_log_density
+    pure function badmm_log_normal_log_density_f64(theta, precision_mean_log, precision_log) bind(c, &
+        name="badmm_log_normal_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: precision_mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double) :: res
+    end function badmm_log_normal_log_density_f64
+    pure function badmm_log_normal_log_density_f32(theta, precision_mean_log, precision_log) bind(c, &
+        name="badmm_log_normal_log_density_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: precision_mean_log
+      real(c_float), intent(in), value :: precision_log
+      real(c_float) :: res
+    end function badmm_log_normal_log_density_f32
+  end interface badmm_log_normal_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_S*l_21 + d_xi*l_11, d_S*l_22
+  ! Arguments: natural_precision_mean_log (finite): xi; natural_precision_log (positive): S;
+  !     direction_precision_mean_log (finite): d_xi; direction_precision_log (finite): d_S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_log_normal_whiten
+    pure subroutine badmm_log_normal_whiten_f64(natural_precision_mean_log, natural_precision_log, &
+        direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log) bind(c, &
+        name="badmm_log_normal_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_precision_mean_log
+      real(c_double), intent(in), value :: natural_precision_log
+      real(c_double), intent(in), value :: direction_precision_mean_log
+      real(c_double), intent(in), value :: direction_precision_log
+      real(c_double), intent(out) :: out_precision_mean_log
+      real(c_double), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_whiten_f64
+    pure subroutine badmm_log_normal_whiten_f32(natural_precision_mean_log, natural_precision_log, &
+        direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log) bind(c, &
+        name="badmm_log_normal_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_precision_mean_log
+      real(c_float), intent(in), value :: natural_precision_log
+      real(c_float), intent(in), value :: direction_precision_mean_log
+      real(c_float), intent(in), value :: direction_precision_log
+      real(c_float), intent(out) :: out_precision_mean_log
+      real(c_float), intent(out) :: out_precision_log
+    end subroutine badmm_log_normal_whiten_f32
+  end interface badmm_log_normal_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -log(S)/2 + xi**2/(2*S)
+  ! Arguments: precision_mean_log (finite): xi; precision_log (positive): S.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_log_normal_log_partition_term(precision_mean_log, precision_log) bind(c, &
+        name="badmm_log_normal_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: precision_mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double) :: res
+    end function badmm_log_normal_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2 + xi/S
+  ! Arguments: precision_mean_log (finite): xi; precision_log (positive): S.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_log_normal_entropy_term(precision_mean_log, precision_log) bind(c, &
+        name="badmm_log_normal_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: precision_mean_log
+      real(c_double), intent(in), value :: precision_log
+      real(c_double) :: res
+    end function badmm_log_normal_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
+  ! Arguments: natural_q_precision_mean_log (finite): xi_q; natural_q_precision_log (positive): S_q;
+  !     natural_p_precision_mean_log (finite): xi_p; natural_p_precision_log (positive): S_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_log_normal_kl_term(natural_q_precision_mean_log, natural_q_precision_log, &
+        natural_p_precision_mean_log, natural_p_precision_log) bind(c, name="badmm_log_normal_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_precision_mean_log
+      real(c_double), intent(in), value :: natural_q_precision_log
+      real(c_double), intent(in), value :: natural_p_precision_mean_log
+      real(c_double), intent(in), value :: natural_p_precision_log
+      real(c_double) :: res
+    end function badmm_log_normal_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_log_normal_client_map
+    pure function badmm_log_normal_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_log_normal_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_log_normal_client_map_f64
+    pure function badmm_log_normal_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_log_normal_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_log_normal_client_map_f32
+  end interface badmm_log_normal_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_log_normal_cavity
+    pure function badmm_log_normal_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_log_normal_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_log_normal_cavity_f64
+    pure function badmm_log_normal_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_log_normal_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_log_normal_cavity_f32
+  end interface badmm_log_normal_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_log_normal_dual_update
+    pure function badmm_log_normal_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_log_normal_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_log_normal_dual_update_f64
+    pure function badmm_log_normal_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_log_normal_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_log_normal_dual_update_f32
+  end interface badmm_log_normal_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_log_normal_bregman_dual_update
+    pure function badmm_log_normal_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_log_normal_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_log_normal_bregman_dual_update_f64
+    pure function badmm_log_normal_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_log_normal_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_log_normal_bregman_dual_update_f32
+  end interface badmm_log_normal_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_log_normal_server_contribution
+    pure function badmm_log_normal_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_log_normal_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_log_normal_server_contribution_f64
+    pure function badmm_log_normal_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_log_normal_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_log_normal_server_contribution_f32
+  end interface badmm_log_normal_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_log_normal_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_log_normal_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_log_normal_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_log_normal_contribution_change
+    pure function badmm_log_normal_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_log_normal_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_log_normal_contribution_change_f64
+    pure function badmm_log_normal_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_log_normal_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_log_normal_contribution_change_f32
+  end interface badmm_log_normal_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_log_normal_server_update
+    pure function badmm_log_normal_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_log_normal_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_log_normal_server_update_f64
+    pure function badmm_log_normal_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_log_normal_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_log_normal_server_update_f32
+  end interface badmm_log_normal_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_log_normal_primal_residual
+    pure function badmm_log_normal_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_log_normal_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_log_normal_primal_residual_f64
+    pure function badmm_log_normal_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_log_normal_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_log_normal_primal_residual_f32
+  end interface badmm_log_normal_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_log_normal_dual_residual
+    pure function badmm_log_normal_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_log_normal_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_log_normal_dual_residual_f64
+    pure function badmm_log_normal_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_log_normal_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_log_normal_dual_residual_f32
+  end interface badmm_log_normal_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_log_normal_round_update
+    pure subroutine badmm_log_normal_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_log_normal_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_log_normal_round_update_f64
+    pure subroutine badmm_log_normal_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_log_normal_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_log_normal_round_update_f32
+  end interface badmm_log_normal_round_update
+  ! S*m, S
+  interface badmm_log_normal_natural_from_standard_array
+    function badmm_log_normal_natural_from_standard_array_f64(count, mean_log, precision_log, &
+        out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out_precision_mean_log(*)
+      real(c_double), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_from_standard_array_f64
+    function badmm_log_normal_natural_from_standard_array_f32(count, mean_log, precision_log, &
+        out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean_log(*)
+      real(c_float), intent(in) :: precision_log(*)
+      real(c_float), intent(out) :: out_precision_mean_log(*)
+      real(c_float), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_from_standard_array_f32
+  end interface badmm_log_normal_natural_from_standard_array
+  ! xi/S, S
+  interface badmm_log_normal_standard_from_natural_array
+    function badmm_log_normal_standard_from_natural_array_f64(count, precision_mean_log, precision_log, &
+        out_mean_log, out_precision_log, at) bind(c, name="badmm_log_normal_standard_from_natural_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: precision_mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out_mean_log(*)
+      real(c_double), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_standard_from_natural_array_f64
+    function badmm_log_normal_standard_from_natural_array_f32(count, precision_mean_log, precision_log, &
+        out_mean_log, out_precision_log, at) bind(c, name="badmm_log_normal_standard_from_natural_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: precision_mean_log(*)
+      real(c_float), intent(in) :: precision_log(*)
+      real(c_float), intent(out) :: out_mean_log(*)
+      real(c_float), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_standard_from_natural_array_f32
+  end interface badmm_log_normal_standard_from_natural_array
+  ! m, -m**2/2 - 1/(2*S)
+  interface badmm_log_normal_expectation_from_natural_array
+    function badmm_log_normal_expectation_from_natural_array_f64(count, precision_mean_log, precision_log, &
+        out_mean_log, out_half_negative_mean_square_log, at) bind(c, &
+        name="badmm_log_normal_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: precision_mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out_mean_log(*)
+      real(c_double), intent(out) :: out_half_negative_mean_square_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_expectation_from_natural_array_f64
+    function badmm_log_normal_expectation_from_natural_array_f32(count, precision_mean_log, precision_log, &
+        out_mean_log, out_half_negative_mean_square_log, at) bind(c, &
+        name="badmm_log_normal_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: precision_mean_log(*)
+      real(c_float), intent(in) :: precision_log(*)
+      real(c_float), intent(out) :: out_mean_log(*)
+      real(c_float), intent(out) :: out_half_negative_mean_square_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_expectation_from_natural_array_f32
+  end interface badmm_log_normal_expectation_from_natural_array
+  ! -mu1/(mu1**2 + 2*mu2), -1/(mu1**2 + 2*mu2)
+  interface badmm_log_normal_natural_from_expectation_array
+    function badmm_log_normal_natural_from_expectation_array_f64(count, mean_log, half_negative_mean_square_log, &
+        out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean_log(*)
+      real(c_double), intent(in) :: half_negative_mean_square_log(*)
+      real(c_double), intent(out) :: out_precision_mean_log(*)
+      real(c_double), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_from_expectation_array_f64
+    function badmm_log_normal_natural_from_expectation_array_f32(count, mean_log, half_negative_mean_square_log, &
+        out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean_log(*)
+      real(c_float), intent(in) :: half_negative_mean_square_log(*)
+      real(c_float), intent(out) :: out_precision_mean_log(*)
+      real(c_float), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_from_expectation_array_f32
+  end interface badmm_log_normal_natural_from_expectation_array
+  ! 2*S**2*d_S*m + d_m, 2*S**2*d_S
+  interface badmm_log_normal_natural_gradient_array
+    function badmm_log_normal_natural_gradient_array_f64(count, mean_log, precision_log, gradient_mean_log, &
+        gradient_precision_log, out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(in) :: gradient_mean_log(*)
+      real(c_double), intent(in) :: gradient_precision_log(*)
+      real(c_double), intent(out) :: out_precision_mean_log(*)
+      real(c_double), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_gradient_array_f64
+    function badmm_log_normal_natural_gradient_array_f32(count, mean_log, precision_log, gradient_mean_log, &
+        gradient_precision_log, out_precision_mean_log, out_precision_log, at) bind(c, &
+        name="badmm_log_normal_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean_log(*)
+      real(c_float), intent(in) :: precision_log(*)
+      real(c_float), intent(in) :: gradient_mean_log(*)
+      real(c_float), intent(in) :: gradient_precision_log(*)
+      real(c_float), intent(out) :: out_precision_mean_log(*)
+      real(c_float), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_natural_gradient_array_f32
+  end interface badmm_log_normal_natural_gradient_array
+  ! -S*m**2/2 + S*m*log(theta) - S*log(theta)**2/2 + log(S)/2 - log(theta) - log(pi)/2 - log(2)/2
+  interface badmm_log_normal_log_density_array
+    function badmm_log_normal_log_density_array_f64(count, theta, precision_mean_log, precision_log, out, at) &
+        bind(c, name="badmm_log_normal_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: precision_mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_log_density_array_f64
+    function badmm_log_normal_log_density_array_f32(count, theta, precision_mean_log, precision_log, out, at) &
+        bind(c, name="badmm_log_normal_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: precision_mean_log(*)
+      real(c_float), intent(in) :: precision_log(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_log_density_array_f32
+  end interface badmm_log_normal_log_density_array
+  ! d_S*l_21 + d_xi*l_11, d_S*l_22
+  interface badmm_log_normal_whiten_array
+    function badmm_log_normal_whiten_array_f64(count, natural_precision_mean_log, natural_precision_log, &
+        direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log, at) &
+        bind(c, name="badmm_log_normal_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_precision_mean_log(*)
+      real(c_double), intent(in) :: natural_precision_log(*)
+      real(c_double), intent(in) :: direction_precision_mean_log(*)
+      real(c_double), intent(in) :: direction_precision_log(*)
+      real(c_double), intent(out) :: out_precision_mean_log(*)
+      real(c_double), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_whiten_array_f64
+    function badmm_log_normal_whiten_array_f32(count, natural_precision_mean_log, natural_precision_log, &
+        direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log, at) &
+        bind(c, name="badmm_log_normal_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_precision_mean_log(*)
+      real(c_float), intent(in) :: natural_precision_log(*)
+      real(c_float), intent(in) :: direction_precision_mean_log(*)
+      real(c_float), intent(in) :: direction_precision_log(*)
+      real(c_float), intent(out) :: out_precision_mean_log(*)
+      real(c_float), intent(out) :: out_precision_log(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_whiten_array_f32
+  end interface badmm_log_normal_whiten_array
+  ! -log(S)/2 + xi**2/(2*S)
+  interface
+    function badmm_log_normal_log_partition_sum(count, precision_mean_log, precision_log, out, at) bind(c, &
+        name="badmm_log_normal_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: precision_mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_log_partition_sum
+  end interface
+  ! -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2 + xi/S
+  interface
+    function badmm_log_normal_entropy_sum(count, precision_mean_log, precision_log, out, at) bind(c, &
+        name="badmm_log_normal_entropy_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: precision_mean_log(*)
+      real(c_double), intent(in) :: precision_log(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_entropy_sum
+  end interface
+  ! ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
+  interface
+    function badmm_log_normal_kl_sum(count, natural_q_precision_mean_log, natural_q_precision_log, &
+        natural_p_precision_mean_log, natural_p_precision_log, out, at) bind(c, name="badmm_log_normal_kl_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_precision_mean_log(*)
+      real(c_double), intent(in) :: natural_q_precision_log(*)
+      real(c_double), intent(in) :: natural_p_precision_mean_log(*)
+      real(c_double), intent(in) :: natural_p_precision_log(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_log_normal_client_map_array
+    function badmm_log_normal_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_log_normal_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_client_map_array_f64
+    function badmm_log_normal_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_log_normal_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_client_map_array_f32
+  end interface badmm_log_normal_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_log_normal_cavity_array
+    function badmm_log_normal_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_log_normal_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_cavity_array_f64
+    function badmm_log_normal_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_log_normal_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_cavity_array_f32
+  end interface badmm_log_normal_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_log_normal_dual_update_array
+    function badmm_log_normal_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_log_normal_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_dual_update_array_f64
+    function badmm_log_normal_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_log_normal_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_dual_update_array_f32
+  end interface badmm_log_normal_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_log_normal_bregman_dual_update_array
+    function badmm_log_normal_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_log_normal_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_bregman_dual_update_array_f64
+    function badmm_log_normal_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_log_normal_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_bregman_dual_update_array_f32
+  end interface badmm_log_normal_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_log_normal_server_contribution_array
+    function badmm_log_normal_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_log_normal_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_server_contribution_array_f64
+    function badmm_log_normal_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_log_normal_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_server_contribution_array_f32
+  end interface badmm_log_normal_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_log_normal_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_log_normal_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_log_normal_contribution_change_array
+    function badmm_log_normal_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_log_normal_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_contribution_change_array_f64
+    function badmm_log_normal_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_log_normal_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_contribution_change_array_f32
+  end interface badmm_log_normal_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_log_normal_server_update_array
+    function badmm_log_normal_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_log_normal_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_server_update_array_f64
+    function badmm_log_normal_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_log_normal_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_server_update_array_f32
+  end interface badmm_log_normal_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_log_normal_primal_residual_array
+    function badmm_log_normal_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_log_normal_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_primal_residual_array_f64
+    function badmm_log_normal_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_log_normal_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_primal_residual_array_f32
+  end interface badmm_log_normal_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_log_normal_dual_residual_array
+    function badmm_log_normal_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_log_normal_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_dual_residual_array_f64
+    function badmm_log_normal_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_log_normal_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_dual_residual_array_f32
+  end interface badmm_log_normal_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_log_normal_round_update_array
+    function badmm_log_normal_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_log_normal_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_round_update_array_f64
+    function badmm_log_normal_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_log_normal_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_log_normal_round_update_array_f32
+  end interface badmm_log_normal_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: log(k/m + 1)
+  ! Arguments: mean (positive): m.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_negative_binomial_natural_from_standard
+    pure function badmm_negative_binomial_natural_from_standard_f64(mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_natural_from_standard_f64
+    pure function badmm_negative_binomial_natural_from_standard_f32(mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_from_standard_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_natural_from_standard_f32
+  end interface badmm_negative_binomial_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: k/(exp(r) - 1)
+  ! Arguments: rate (positive): r.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_negative_binomial_standard_from_natural
+    pure function badmm_negative_binomial_standard_from_natural_f64(rate, size) bind(c, &
+        name="badmm_negative_binomial_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_standard_from_natural_f64
+    pure function badmm_negative_binomial_standard_from_natural_f32(rate, size) bind(c, &
+        name="badmm_negative_binomial_standard_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_standard_from_natural_f32
+  end interface badmm_negative_binomial_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -m
+  ! Arguments: rate (positive): r.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_negative_binomial_expectation_from_natural
+    pure function badmm_negative_binomial_expectation_from_natural_f64(rate, size) bind(c, &
+        name="badmm_negative_binomial_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_expectation_from_natural_f64
+    pure function badmm_negative_binomial_expectation_from_natural_f32(rate, size) bind(c, &
+        name="badmm_negative_binomial_expectation_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_expectation_from_natural_f32
+  end interface badmm_negative_binomial_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: log(-k/mu + 1)
+  ! Arguments: negative_mean (negative): mu.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_negative_binomial_natural_from_expectation
+    pure function badmm_negative_binomial_natural_from_expectation_f64(negative_mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_natural_from_expectation_f64
+    pure function badmm_negative_binomial_natural_from_expectation_f32(negative_mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_from_expectation_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: negative_mean
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_natural_from_expectation_f32
+  end interface badmm_negative_binomial_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: -d_m
+  ! Arguments: mean (positive): m; gradient_mean (finite): d_m.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_negative_binomial_natural_gradient
+    pure function badmm_negative_binomial_natural_gradient_f64(mean, gradient_mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: gradient_mean
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_natural_gradient_f64
+    pure function badmm_negative_binomial_natural_gradient_f32(mean, gradient_mean, size) bind(c, &
+        name="badmm_negative_binomial_natural_gradient_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: gradient_mean
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_natural_gradient_f32
+  end interface badmm_negative_binomial_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: k*log(k) - k*log(k + m) - theta*log1p(k/m) - lgamma(k) + lgamma(k + theta) - lgamma(theta + 1)
+  ! Arguments: theta (finite); rate (positive): r.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_negative_binomial_log_density
+    pure function badmm_negative_binomial_log_density_f64(theta, rate, size) bind(c, &
+        name="badmm_negative_binomial_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_log_density_f64
+    pure function badmm_negative_binomial_log_density_f32(theta, rate, size) bind(c, &
+        name="badmm_negative_binomial_log_density_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_log_density_f32
+  end interface badmm_negative_binomial_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_r*l_11
+  ! Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_negative_binomial_whiten
+    pure function badmm_negative_binomial_whiten_f64(natural_rate, direction_rate, size) bind(c, &
+        name="badmm_negative_binomial_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_whiten_f64
+    pure function badmm_negative_binomial_whiten_f32(natural_rate, direction_rate, size) bind(c, &
+        name="badmm_negative_binomial_whiten_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: size
+      real(c_float) :: res
+    end function badmm_negative_binomial_whiten_f32
+  end interface badmm_negative_binomial_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -k*log(1 - exp(-r))
+  ! Arguments: rate (positive): r.
+  !  size: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_negative_binomial_log_partition_term(rate, size) bind(c, &
+        name="badmm_negative_binomial_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_log_partition_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: k*escape_bregman(r_p, r_q)
+  ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.
+  !  size: positive, of every row.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_negative_binomial_kl_term(natural_q_rate, natural_p_rate, size) bind(c, &
+        name="badmm_negative_binomial_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double), intent(in), value :: size
+      real(c_double) :: res
+    end function badmm_negative_binomial_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_negative_binomial_client_map
+    pure function badmm_negative_binomial_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_negative_binomial_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_negative_binomial_client_map_f64
+    pure function badmm_negative_binomial_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_negative_binomial_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_negative_binomial_client_map_f32
+  end interface badmm_negative_binomial_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_negative_binomial_cavity
+    pure function badmm_negative_binomial_cavity_f64(natural_global, dual, rho) bind(c, &
+        name="badmm_negative_binomial_cavity_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_negative_binomial_cavity_f64
+    pure function badmm_negative_binomial_cavity_f32(natural_global, dual, rho) bind(c, &
+        name="badmm_negative_binomial_cavity_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_negative_binomial_cavity_f32
+  end interface badmm_negative_binomial_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_negative_binomial_dual_update
+    pure function badmm_negative_binomial_dual_update_f64(dual, natural_global, natural_client, rho, damping) &
+        bind(c, name="badmm_negative_binomial_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_negative_binomial_dual_update_f64
+    pure function badmm_negative_binomial_dual_update_f32(dual, natural_global, natural_client, rho, damping) &
+        bind(c, name="badmm_negative_binomial_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_negative_binomial_dual_update_f32
+  end interface badmm_negative_binomial_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_negative_binomial_bregman_dual_update
+    pure function badmm_negative_binomial_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_negative_binomial_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_negative_binomial_bregman_dual_update_f64
+    pure function badmm_negative_binomial_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, &
+        damping) bind(c, name="badmm_negative_binomial_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_negative_binomial_bregman_dual_update_f32
+  end interface badmm_negative_binomial_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_negative_binomial_server_contribution
+    pure function badmm_negative_binomial_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_negative_binomial_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_negative_binomial_server_contribution_f64
+    pure function badmm_negative_binomial_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_negative_binomial_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_negative_binomial_server_contribution_f32
+  end interface badmm_negative_binomial_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_negative_binomial_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_negative_binomial_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_negative_binomial_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_negative_binomial_contribution_change
+    pure function badmm_negative_binomial_contribution_change_f64(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_negative_binomial_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_negative_binomial_contribution_change_f64
+    pure function badmm_negative_binomial_contribution_change_f32(natural_client, dual, contribution_old, alpha, &
+        num_clients) bind(c, name="badmm_negative_binomial_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_negative_binomial_contribution_change_f32
+  end interface badmm_negative_binomial_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_negative_binomial_server_update
+    pure function badmm_negative_binomial_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_negative_binomial_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_negative_binomial_server_update_f64
+    pure function badmm_negative_binomial_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_negative_binomial_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_negative_binomial_server_update_f32
+  end interface badmm_negative_binomial_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_negative_binomial_primal_residual
+    pure function badmm_negative_binomial_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_negative_binomial_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_negative_binomial_primal_residual_f64
+    pure function badmm_negative_binomial_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_negative_binomial_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_negative_binomial_primal_residual_f32
+  end interface badmm_negative_binomial_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_negative_binomial_dual_residual
+    pure function badmm_negative_binomial_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_negative_binomial_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_negative_binomial_dual_residual_f64
+    pure function badmm_negative_binomial_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_negative_binomial_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_negative_binomial_dual_residual_f32
+  end interface badmm_negative_binomial_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_negative_binomial_round_update
+    pure subroutine badmm_negative_binomial_round_update_f64(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_negative_binomial_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_negative_binomial_round_update_f64
+    pure subroutine badmm_negative_binomial_round_update_f32(dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution) bind(c, name="badmm_negative_binomial_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_negative_binomial_round_update_f32
+  end interface badmm_negative_binomial_round_update
+  ! log(k/m + 1)
+  interface badmm_negative_binomial_natural_from_standard_array
+    function badmm_negative_binomial_natural_from_standard_array_f64(count, mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_from_standard_array_f64
+    function badmm_negative_binomial_natural_from_standard_array_f32(count, mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_from_standard_array_f32
+  end interface badmm_negative_binomial_natural_from_standard_array
+  ! k/(exp(r) - 1)
+  interface badmm_negative_binomial_standard_from_natural_array
+    function badmm_negative_binomial_standard_from_natural_array_f64(count, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_standard_from_natural_array_f64
+    function badmm_negative_binomial_standard_from_natural_array_f32(count, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_standard_from_natural_array_f32
+  end interface badmm_negative_binomial_standard_from_natural_array
+  ! -m
+  interface badmm_negative_binomial_expectation_from_natural_array
+    function badmm_negative_binomial_expectation_from_natural_array_f64(count, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_expectation_from_natural_array_f64
+    function badmm_negative_binomial_expectation_from_natural_array_f32(count, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_expectation_from_natural_array_f32
+  end interface badmm_negative_binomial_expectation_from_natural_array
+  ! log(-k/mu + 1)
+  interface badmm_negative_binomial_natural_from_expectation_array
+    function badmm_negative_binomial_natural_from_expectation_array_f64(count, negative_mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: negative_mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_from_expectation_array_f64
+    function badmm_negative_binomial_natural_from_expectation_array_f32(count, negative_mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: negative_mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_from_expectation_array_f32
+  end interface badmm_negative_binomial_natural_from_expectation_array
+  ! -d_m
+  interface badmm_negative_binomial_natural_gradient_array
+    function badmm_negative_binomial_natural_gradient_array_f64(count, mean, gradient_mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: gradient_mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_gradient_array_f64
+    function badmm_negative_binomial_natural_gradient_array_f32(count, mean, gradient_mean, size, out, at) bind(c, &
+        name="badmm_negative_binomial_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: gradient_mean(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_natural_gradient_array_f32
+  end interface badmm_negative_binomial_natural_gradient_array
+  ! k*log(k) - k*log(k + m) - theta*log1p(k/m) - lgamma(k) + lgamma(k + theta) - lgamma(theta + 1)
+  interface badmm_negative_binomial_log_density_array
+    function badmm_negative_binomial_log_density_array_f64(count, theta, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_log_density_array_f64
+    function badmm_negative_binomial_log_density_array_f32(count, theta, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_log_density_array_f32
+  end interface badmm_negative_binomial_log_density_array
+  ! d_r*l_11
+  interface badmm_negative_binomial_whiten_array
+    function badmm_negative_binomial_whiten_array_f64(count, natural_rate, direction_rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_whiten_array_f64
+    function badmm_negative_binomial_whiten_array_f32(count, natural_rate, direction_rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_whiten_array_f32
+  end interface badmm_negative_binomial_whiten_array
+  ! -k*log(1 - exp(-r))
+  interface
+    function badmm_negative_binomial_log_partition_sum(count, rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_log_partition_sum
+  end interface
+  ! k*escape_bregman(r_p, r_q)
+  interface
+    function badmm_negative_binomial_kl_sum(count, natural_q_rate, natural_p_rate, size, out, at) bind(c, &
+        name="badmm_negative_binomial_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_rate(*)
+      real(c_double), intent(in) :: natural_p_rate(*)
+      real(c_double), intent(in), value :: size
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_negative_binomial_client_map_array
+    function badmm_negative_binomial_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+        bind(c, name="badmm_negative_binomial_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_client_map_array_f64
+    function badmm_negative_binomial_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+        bind(c, name="badmm_negative_binomial_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_client_map_array_f32
+  end interface badmm_negative_binomial_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_negative_binomial_cavity_array
+    function badmm_negative_binomial_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_negative_binomial_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_cavity_array_f64
+    function badmm_negative_binomial_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_negative_binomial_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_cavity_array_f32
+  end interface badmm_negative_binomial_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_negative_binomial_dual_update_array
+    function badmm_negative_binomial_dual_update_array_f64(count, dual, natural_global, natural_client, rho, &
+        damping, out, at) bind(c, name="badmm_negative_binomial_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_dual_update_array_f64
+    function badmm_negative_binomial_dual_update_array_f32(count, dual, natural_global, natural_client, rho, &
+        damping, out, at) bind(c, name="badmm_negative_binomial_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_dual_update_array_f32
+  end interface badmm_negative_binomial_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_negative_binomial_bregman_dual_update_array
+    function badmm_negative_binomial_bregman_dual_update_array_f64(count, dual, expectation_global, &
+        expectation_client, rho, damping, out, at) bind(c, &
+        name="badmm_negative_binomial_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_bregman_dual_update_array_f64
+    function badmm_negative_binomial_bregman_dual_update_array_f32(count, dual, expectation_global, &
+        expectation_client, rho, damping, out, at) bind(c, &
+        name="badmm_negative_binomial_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_bregman_dual_update_array_f32
+  end interface badmm_negative_binomial_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_negative_binomial_server_contribution_array
+    function badmm_negative_binomial_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_negative_binomial_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_server_contribution_array_f64
+    function badmm_negative_binomial_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_negative_binomial_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_server_contribution_array_f32
+  end interface badmm_negative_binomial_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_negative_binomial_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_negative_binomial_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_negative_binomial_contribution_change_array
+    function badmm_negative_binomial_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_negative_binomial_contribution_change_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_contribution_change_array_f64
+    function badmm_negative_binomial_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_negative_binomial_contribution_change_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_contribution_change_array_f32
+  end interface badmm_negative_binomial_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_negative_binomial_server_update_array
+    function badmm_negative_binomial_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_negative_binomial_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_server_update_array_f64
+    function badmm_negative_binomial_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_negative_binomial_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_server_update_array_f32
+  end interface badmm_negative_binomial_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_negative_binomial_primal_residual_array
+    function badmm_negative_binomial_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+        bind(c, name="badmm_negative_binomial_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_primal_residual_array_f64
+    function badmm_negative_binomial_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+        bind(c, name="badmm_negative_binomial_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_primal_residual_array_f32
+  end interface badmm_negative_binomial_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_negative_binomial_dual_residual_array
+    function badmm_negative_binomial_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
+        at) bind(c, name="badmm_negative_binomial_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_dual_residual_array_f64
+    function badmm_negative_binomial_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
+        at) bind(c, name="badmm_negative_binomial_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_dual_residual_array_f32
+  end interface badmm_negative_binomial_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_negative_binomial_round_update_array
+    function badmm_negative_binomial_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+        damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_negative_binomial_round_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_round_update_array_f64
+    function badmm_negative_binomial_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+        damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
+        name="badmm_negative_binomial_round_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_negative_binomial_round_update_array_f32
+  end interface badmm_negative_binomial_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: log(m)
+  ! Arguments: mean (positive): m.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_poisson_natural_from_standard
+    pure function badmm_poisson_natural_from_standard_f64(mean) bind(c, &
+        name="badmm_poisson_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double) :: res
+    end function badmm_poisson_natural_from_standard_f64
+    pure function badmm_poisson_natural_from_standard_f32(mean) bind(c, &
+        name="badmm_poisson_natural_from_standard_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float) :: res
+    end function badmm_poisson_natural_from_standard_f32
+  end interface badmm_poisson_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: exp(x)
+  ! Arguments: log_mean (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_poisson_standard_from_natural
+    pure function badmm_poisson_standard_from_natural_f64(log_mean) bind(c, &
+        name="badmm_poisson_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_mean
+      real(c_double) :: res
+    end function badmm_poisson_standard_from_natural_f64
+    pure function badmm_poisson_standard_from_natural_f32(log_mean) bind(c, &
+        name="badmm_poisson_standard_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_mean
+      real(c_float) :: res
+    end function badmm_poisson_standard_from_natural_f32
+  end interface badmm_poisson_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: m
+  ! Arguments: log_mean (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_poisson_expectation_from_natural
+    pure function badmm_poisson_expectation_from_natural_f64(log_mean) bind(c, &
+        name="badmm_poisson_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_mean
+      real(c_double) :: res
+    end function badmm_poisson_expectation_from_natural_f64
+    pure function badmm_poisson_expectation_from_natural_f32(log_mean) bind(c, &
+        name="badmm_poisson_expectation_from_natural_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: log_mean
+      real(c_float) :: res
+    end function badmm_poisson_expectation_from_natural_f32
+  end interface badmm_poisson_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: log(mu)
+  ! Arguments: mean (positive): mu.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_poisson_natural_from_expectation
+    pure function badmm_poisson_natural_from_expectation_f64(mean) bind(c, &
+        name="badmm_poisson_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double) :: res
+    end function badmm_poisson_natural_from_expectation_f64
+    pure function badmm_poisson_natural_from_expectation_f32(mean) bind(c, &
+        name="badmm_poisson_natural_from_expectation_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float) :: res
+    end function badmm_poisson_natural_from_expectation_f32
+  end interface badmm_poisson_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: d_m
+  ! Arguments: mean (positive): m; gradient_mean (finite): d_m.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_poisson_natural_gradient
+    pure function badmm_poisson_natural_gradient_f64(mean, gradient_mean) bind(c, &
+        name="badmm_poisson_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: gradient_mean
+      real(c_double) :: res
+    end function badmm_poisson_natural_gradient_f64
+    pure function badmm_poisson_natural_gradient_f32(mean, gradient_mean) bind(c, &
+        name="badmm_poisson_natural_gradient_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: gradient_mean
+      real(c_float) :: res
+    end function badmm_poisson_natural_gradient_f32
+  end interface badmm_poisson_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -m + theta*log(m) - lgamma(theta + 1)
+  ! Arguments: theta (finite); log_mean (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_poisson_log_density
+    pure function badmm_poisson_log_density_f64(theta, log_mean) bind(c, name="badmm_poisson_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: log_mean
+      real(c_double) :: res
+    end function badmm_poisson_log_density_f64
+    pure function badmm_poisson_log_density_f32(theta, log_mean) bind(c, name="badmm_poisson_log_density_f32") &
+        result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: log_mean
+      real(c_float) :: res
+    end function badmm_poisson_log_density_f32
+  end interface badmm_poisson_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_x*l_11
+  ! Arguments: natural_log_mean (finite): x; direction_log_mean (finite): d_x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_poisson_whiten
+    pure function badmm_poisson_whiten_f64(natural_log_mean, direction_log_mean) bind(c, &
+        name="badmm_poisson_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_log_mean
+      real(c_double), intent(in), value :: direction_log_mean
+      real(c_double) :: res
+    end function badmm_poisson_whiten_f64
+    pure function badmm_poisson_whiten_f32(natural_log_mean, direction_log_mean) bind(c, &
+        name="badmm_poisson_whiten_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_log_mean
+      real(c_float), intent(in), value :: direction_log_mean
+      real(c_float) :: res
+    end function badmm_poisson_whiten_f32
+  end interface badmm_poisson_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: exp(x)
+  ! Arguments: log_mean (finite): x.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_poisson_log_partition_term(log_mean) bind(c, name="badmm_poisson_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: log_mean
+      real(c_double) :: res
+    end function badmm_poisson_log_partition_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: exp_bregman(x_p, x_q)
+  ! Arguments: natural_q_log_mean (finite): x_q; natural_p_log_mean (finite): x_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_poisson_kl_term(natural_q_log_mean, natural_p_log_mean) bind(c, &
+        name="badmm_poisson_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_log_mean
+      real(c_double), intent(in), value :: natural_p_log_mean
+      real(c_double) :: res
+    end function badmm_poisson_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_poisson_client_map
+    pure function badmm_poisson_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_poisson_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_poisson_client_map_f64
+    pure function badmm_poisson_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_poisson_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_poisson_client_map_f32
+  end interface badmm_poisson_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_poisson_cavity
+    pure function badmm_poisson_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_poisson_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_poisson_cavity_f64
+    pure function badmm_poisson_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_poisson_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_poisson_cavity_f32
+  end interface badmm_poisson_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_poisson_dual_update
+    pure function badmm_poisson_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_poisson_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_poisson_dual_update_f64
+    pure function badmm_poisson_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_poisson_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_poisson_dual_update_f32
+  end interface badmm_poisson_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_poisson_bregman_dual_update
+    pure function badmm_poisson_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_poisson_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_poisson_bregman_dual_update_f64
+    pure function badmm_poisson_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_poisson_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_poisson_bregman_dual_update_f32
+  end interface badmm_poisson_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_poisson_server_contribution
+    pure function badmm_poisson_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_poisson_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_poisson_server_contribution_f64
+    pure function badmm_poisson_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_poisson_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_poisson_server_contribution_f32
+  end interface badmm_poisson_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_poisson_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_poisson_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_poisson_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_poisson_contribution_change
+    pure function badmm_poisson_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_poisson_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_poisson_contribution_change_f64
+    pure function badmm_poisson_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_poisson_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_poisson_contribution_change_f32
+  end interface badmm_poisson_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_poisson_server_update
+    pure function badmm_poisson_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_poisson_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_poisson_server_update_f64
+    pure function badmm_poisson_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_poisson_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_poisson_server_update_f32
+  end interface badmm_poisson_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_poisson_primal_residual
+    pure function badmm_poisson_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_poisson_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_poisson_primal_residual_f64
+    pure function badmm_poisson_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_poisson_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_poisson_primal_residual_f32
+  end interface badmm_poisson_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_poisson_dual_residual
+    pure function badmm_poisson_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_poisson_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_poisson_dual_residual_f64
+    pure function badmm_poisson_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_poisson_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_poisson_dual_residual_f32
+  end interface badmm_poisson_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_poisson_round_update
+    pure subroutine badmm_poisson_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_poisson_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_poisson_round_update_f64
+    pure subroutine badmm_poisson_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_poisson_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_poisson_round_update_f32
+  end interface badmm_poisson_round_update
+  ! log(m)
+  interface badmm_poisson_natural_from_standard_array
+    function badmm_poisson_natural_from_standard_array_f64(count, mean, out, at) bind(c, &
+        name="badmm_poisson_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_from_standard_array_f64
+    function badmm_poisson_natural_from_standard_array_f32(count, mean, out, at) bind(c, &
+        name="badmm_poisson_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_from_standard_array_f32
+  end interface badmm_poisson_natural_from_standard_array
+  ! exp(x)
+  interface badmm_poisson_standard_from_natural_array
+    function badmm_poisson_standard_from_natural_array_f64(count, log_mean, out, at) bind(c, &
+        name="badmm_poisson_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_standard_from_natural_array_f64
+    function badmm_poisson_standard_from_natural_array_f32(count, log_mean, out, at) bind(c, &
+        name="badmm_poisson_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_standard_from_natural_array_f32
+  end interface badmm_poisson_standard_from_natural_array
+  ! m
+  interface badmm_poisson_expectation_from_natural_array
+    function badmm_poisson_expectation_from_natural_array_f64(count, log_mean, out, at) bind(c, &
+        name="badmm_poisson_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_expectation_from_natural_array_f64
+    function badmm_poisson_expectation_from_natural_array_f32(count, log_mean, out, at) bind(c, &
+        name="badmm_poisson_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: log_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_expectation_from_natural_array_f32
+  end interface badmm_poisson_expectation_from_natural_array
+  ! log(mu)
+  interface badmm_poisson_natural_from_expectation_array
+    function badmm_poisson_natural_from_expectation_array_f64(count, mean, out, at) bind(c, &
+        name="badmm_poisson_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_from_expectation_array_f64
+    function badmm_poisson_natural_from_expectation_array_f32(count, mean, out, at) bind(c, &
+        name="badmm_poisson_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_from_expectation_array_f32
+  end interface badmm_poisson_natural_from_expectation_array
+  ! d_m
+  interface badmm_poisson_natural_gradient_array
+    function badmm_poisson_natural_gradient_array_f64(count, mean, gradient_mean, out, at) bind(c, &
+        name="badmm_poisson_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: gradient_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_gradient_array_f64
+    function badmm_poisson_natural_gradient_array_f32(count, mean, gradient_mean, out, at) bind(c, &
+        name="badmm_poisson_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: gradient_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_natural_gradient_array_f32
+  end interface badmm_poisson_natural_gradient_array
+  ! -m + theta*log(m) - lgamma(theta + 1)
+  interface badmm_poisson_log_density_array
+    function badmm_poisson_log_density_array_f64(count, theta, log_mean, out, at) bind(c, &
+        name="badmm_poisson_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: log_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_log_density_array_f64
+    function badmm_poisson_log_density_array_f32(count, theta, log_mean, out, at) bind(c, &
+        name="badmm_poisson_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: log_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_log_density_array_f32
+  end interface badmm_poisson_log_density_array
+  ! d_x*l_11
+  interface badmm_poisson_whiten_array
+    function badmm_poisson_whiten_array_f64(count, natural_log_mean, direction_log_mean, out, at) bind(c, &
+        name="badmm_poisson_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_log_mean(*)
+      real(c_double), intent(in) :: direction_log_mean(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_whiten_array_f64
+    function badmm_poisson_whiten_array_f32(count, natural_log_mean, direction_log_mean, out, at) bind(c, &
+        name="badmm_poisson_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_log_mean(*)
+      real(c_float), intent(in) :: direction_log_mean(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_whiten_array_f32
+  end interface badmm_poisson_whiten_array
+  ! exp(x)
+  interface
+    function badmm_poisson_log_partition_sum(count, log_mean, out, at) bind(c, &
+        name="badmm_poisson_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: log_mean(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_log_partition_sum
+  end interface
+  ! exp_bregman(x_p, x_q)
+  interface
+    function badmm_poisson_kl_sum(count, natural_q_log_mean, natural_p_log_mean, out, at) bind(c, &
+        name="badmm_poisson_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_log_mean(*)
+      real(c_double), intent(in) :: natural_p_log_mean(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_poisson_client_map_array
+    function badmm_poisson_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_poisson_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_client_map_array_f64
+    function badmm_poisson_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_poisson_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_client_map_array_f32
+  end interface badmm_poisson_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_poisson_cavity_array
+    function badmm_poisson_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_poisson_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_cavity_array_f64
+    function badmm_poisson_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_poisson_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_cavity_array_f32
+  end interface badmm_poisson_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_poisson_dual_update_array
+    function badmm_poisson_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_poisson_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_dual_update_array_f64
+    function badmm_poisson_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_poisson_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_dual_update_array_f32
+  end interface badmm_poisson_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_poisson_bregman_dual_update_array
+    function badmm_poisson_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_poisson_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_bregman_dual_update_array_f64
+    function badmm_poisson_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_poisson_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_bregman_dual_update_array_f32
+  end interface badmm_poisson_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_poisson_server_contribution_array
+    function badmm_poisson_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_poisson_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_server_contribution_array_f64
+    function badmm_poisson_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_poisson_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_server_contribution_array_f32
+  end interface badmm_poisson_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_poisson_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_poisson_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_poisson_contribution_change_array
+    function badmm_poisson_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_poisson_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_contribution_change_array_f64
+    function badmm_poisson_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_poisson_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_contribution_change_array_f32
+  end interface badmm_poisson_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_poisson_server_update_array
+    function badmm_poisson_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_poisson_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_server_update_array_f64
+    function badmm_poisson_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_poisson_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_server_update_array_f32
+  end interface badmm_poisson_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_poisson_primal_residual_array
+    function badmm_poisson_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_poisson_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_primal_residual_array_f64
+    function badmm_poisson_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_poisson_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_primal_residual_array_f32
+  end interface badmm_poisson_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_poisson_dual_residual_array
+    function badmm_poisson_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_poisson_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_dual_residual_array_f64
+    function badmm_poisson_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_poisson_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_dual_residual_array_f32
+  end interface badmm_poisson_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_poisson_round_update_array
+    function badmm_poisson_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_poisson_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_round_update_array_f64
+    function badmm_poisson_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_poisson_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_poisson_round_update_array_f32
+  end interface badmm_poisson_round_update_array
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: s**(-k)
+  ! Arguments: scale (positive): s.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_weibull_natural_from_standard
+    pure function badmm_weibull_natural_from_standard_f64(scale, shape) bind(c, &
+        name="badmm_weibull_natural_from_standard_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_natural_from_standard_f64
+    pure function badmm_weibull_natural_from_standard_f32(scale, shape) bind(c, &
+        name="badmm_weibull_natural_from_standard_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: scale
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_natural_from_standard_f32
+  end interface badmm_weibull_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: r**(-1/k)
+  ! Arguments: rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_weibull_standard_from_natural
+    pure function badmm_weibull_standard_from_natural_f64(rate, shape) bind(c, &
+        name="badmm_weibull_standard_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_standard_from_natural_f64
+    pure function badmm_weibull_standard_from_natural_f32(rate, shape) bind(c, &
+        name="badmm_weibull_standard_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_standard_from_natural_f32
+  end interface badmm_weibull_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -s**k
+  ! Arguments: rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_weibull_expectation_from_natural
+    pure function badmm_weibull_expectation_from_natural_f64(rate, shape) bind(c, &
+        name="badmm_weibull_expectation_from_natural_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_expectation_from_natural_f64
+    pure function badmm_weibull_expectation_from_natural_f32(rate, shape) bind(c, &
+        name="badmm_weibull_expectation_from_natural_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_expectation_from_natural_f32
+  end interface badmm_weibull_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: -1/mu
+  ! Arguments: negative_mean_power (negative): mu.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_weibull_natural_from_expectation
+    pure function badmm_weibull_natural_from_expectation_f64(negative_mean_power, shape) bind(c, &
+        name="badmm_weibull_natural_from_expectation_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: negative_mean_power
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_natural_from_expectation_f64
+    pure function badmm_weibull_natural_from_expectation_f32(negative_mean_power, shape) bind(c, &
+        name="badmm_weibull_natural_from_expectation_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: negative_mean_power
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_natural_from_expectation_f32
+  end interface badmm_weibull_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: -d_s*s**(1 - k)/k
+  ! Arguments: scale (positive): s; gradient_scale (finite): d_s.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_weibull_natural_gradient
+    pure function badmm_weibull_natural_gradient_f64(scale, gradient_scale, shape) bind(c, &
+        name="badmm_weibull_natural_gradient_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: scale
+      real(c_double), intent(in), value :: gradient_scale
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_natural_gradient_f64
+    pure function badmm_weibull_natural_gradient_f32(scale, gradient_scale, shape) bind(c, &
+        name="badmm_weibull_natural_gradient_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: scale
+      real(c_float), intent(in), value :: gradient_scale
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_natural_gradient_f32
+  end interface badmm_weibull_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: -k*log(s) + k*log(theta) + log(k) - log(theta) - theta**k/s**k
+  ! Arguments: theta (positive); rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_weibull_log_density
+    pure function badmm_weibull_log_density_f64(theta, rate, shape) bind(c, name="badmm_weibull_log_density_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: theta
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_log_density_f64
+    pure function badmm_weibull_log_density_f32(theta, rate, shape) bind(c, name="badmm_weibull_log_density_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: theta
+      real(c_float), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_log_density_f32
+  end interface badmm_weibull_log_density
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_r*l_11
+  ! Arguments: natural_rate (positive): r; direction_rate (finite): d_r.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_weibull_whiten
+    pure function badmm_weibull_whiten_f64(natural_rate, direction_rate, shape) bind(c, &
+        name="badmm_weibull_whiten_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_whiten_f64
+    pure function badmm_weibull_whiten_f32(natural_rate, direction_rate, shape) bind(c, &
+        name="badmm_weibull_whiten_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: shape
+      real(c_float) :: res
+    end function badmm_weibull_whiten_f32
+  end interface badmm_weibull_whiten
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -log(r)
+  ! Arguments: rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_weibull_log_partition_term(rate, shape) bind(c, name="badmm_weibull_log_partition_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+  ! Arguments: rate (positive): r.
+  !  shape: positive, of every row.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_weibull_entropy_term(rate, shape) bind(c, name="badmm_weibull_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+  ! Arguments: natural_q_rate (positive): r_q; natural_p_rate (positive): r_p.
+  !  shape: positive, of every row.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_weibull_kl_term(natural_q_rate, natural_p_rate, shape) bind(c, name="badmm_weibull_kl_term") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double), intent(in), value :: shape
+      real(c_double) :: res
+    end function badmm_weibull_kl_term
+  end interface
+  ! The client's fixed-point map lambda_g + (eta - grad L)/rho.
+  ! Formula: lambda_g + (-G + eta)/rho
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta; gradient (finite): G.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_weibull_client_map
+    pure function badmm_weibull_client_map_f64(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_weibull_client_map_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_weibull_client_map_f64
+    pure function badmm_weibull_client_map_f32(natural_global, dual, gradient, rho) bind(c, &
+        name="badmm_weibull_client_map_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: gradient
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_weibull_client_map_f32
+  end interface badmm_weibull_client_map
+  ! The client's cavity lambda_g + eta/rho.
+  ! Formula: eta/rho + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; dual (finite): eta.
+  !  rho: penalty rho > 0.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_weibull_cavity
+    pure function badmm_weibull_cavity_f64(natural_global, dual, rho) bind(c, name="badmm_weibull_cavity_f64") &
+        result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_double) :: res
+    end function badmm_weibull_cavity_f64
+    pure function badmm_weibull_cavity_f32(natural_global, dual, rho) bind(c, name="badmm_weibull_cavity_f32") &
+        result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: rho
+      real(c_float) :: res
+    end function badmm_weibull_cavity_f32
+  end interface badmm_weibull_cavity
+  ! Dual line eta <- eta + gamma rho(lambda_g - lambda_k).
+  ! Formula: eta + gamma*rho*(lambda_g - lambda_k)
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line.
+  interface badmm_weibull_dual_update
+    pure function badmm_weibull_dual_update_f64(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_weibull_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_weibull_dual_update_f64
+    pure function badmm_weibull_dual_update_f32(dual, natural_global, natural_client, rho, damping) bind(c, &
+        name="badmm_weibull_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_weibull_dual_update_f32
+  end interface badmm_weibull_dual_update
+  ! Dual line of Bregman ADMM, eta <- eta + gamma rho(mu_g - mu_k).
+  ! Formula: eta + gamma*rho*(mu_g - mu_k)
+  ! Arguments: dual (finite): eta; expectation_global (finite): mu_g; expectation_client (finite): mu_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma > 0, in units of lambda over mu.
+  ! Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
+  interface badmm_weibull_bregman_dual_update
+    pure function badmm_weibull_bregman_dual_update_f64(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_weibull_bregman_dual_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: expectation_global
+      real(c_double), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double) :: res
+    end function badmm_weibull_bregman_dual_update_f64
+    pure function badmm_weibull_bregman_dual_update_f32(dual, expectation_global, expectation_client, rho, damping) &
+        bind(c, name="badmm_weibull_bregman_dual_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: expectation_global
+      real(c_float), intent(in), value :: expectation_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float) :: res
+    end function badmm_weibull_bregman_dual_update_f32
+  end interface badmm_weibull_bregman_dual_update
+  ! One client's term c_k = (1 - alpha)/K lambda_k - alpha eta_k of the server line.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_weibull_server_contribution
+    pure function badmm_weibull_server_contribution_f64(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_weibull_server_contribution_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_weibull_server_contribution_f64
+    pure function badmm_weibull_server_contribution_f32(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_weibull_server_contribution_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_weibull_server_contribution_f32
+  end interface badmm_weibull_server_contribution
+  ! sum_k c_k over the leading client axis, with float64 accumulators. This is one term: sum over clients, in double.
+  ! Formula: -alpha*eta + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface
+    pure function badmm_weibull_server_total_term(natural_client, dual, alpha, num_clients) bind(c, &
+        name="badmm_weibull_server_total_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_weibull_server_total_term
+  end interface
+  ! The change c_k - c_k(old) that a client which takes part adds to the running sum sum_k c_k.
+  ! Formula: -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  ! Arguments: natural_client (finite): lambda_k; dual (finite): eta; contribution_old (finite): c_old.
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line as a sum.
+  interface badmm_weibull_contribution_change
+    pure function badmm_weibull_contribution_change_f64(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_weibull_contribution_change_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double) :: res
+    end function badmm_weibull_contribution_change_f64
+    pure function badmm_weibull_contribution_change_f32(natural_client, dual, contribution_old, alpha, num_clients) &
+        bind(c, name="badmm_weibull_contribution_change_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: contribution_old
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float) :: res
+    end function badmm_weibull_contribution_change_f32
+  end interface badmm_weibull_contribution_change
+  ! Server line lambda_g <- alpha lambda_0 + sum_k c_k.
+  ! Formula: alpha*lambda_0 + c
+  ! Arguments: natural_prior (finite): lambda_0; total (finite): c.
+  !  alpha: server step alpha in (0, 1].
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_weibull_server_update
+    pure function badmm_weibull_server_update_f64(natural_prior, total, alpha) bind(c, &
+        name="badmm_weibull_server_update_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_double) :: res
+    end function badmm_weibull_server_update_f64
+    pure function badmm_weibull_server_update_f32(natural_prior, total, alpha) bind(c, &
+        name="badmm_weibull_server_update_f32") result(res)
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: total
+      real(c_double), intent(in), value :: alpha
+      real(c_float) :: res
+    end function badmm_weibull_server_update_f32
+  end interface badmm_weibull_server_update
+  ! Primal residual lambda_k - lambda_g of a client.
+  ! Formula: -lambda_g + lambda_k
+  ! Arguments: natural_client (finite): lambda_k; natural_global (finite): lambda_g.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, client line.
+  interface badmm_weibull_primal_residual
+    pure function badmm_weibull_primal_residual_f64(natural_client, natural_global) bind(c, &
+        name="badmm_weibull_primal_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: natural_global
+      real(c_double) :: res
+    end function badmm_weibull_primal_residual_f64
+    pure function badmm_weibull_primal_residual_f32(natural_client, natural_global) bind(c, &
+        name="badmm_weibull_primal_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_client
+      real(c_float), intent(in), value :: natural_global
+      real(c_float) :: res
+    end function badmm_weibull_primal_residual_f32
+  end interface badmm_weibull_primal_residual
+  ! Dual residual lambda_g - lambda_0 + sum_k eta_k of the server.
+  ! Formula: E - lambda_0 + lambda_g
+  ! Arguments: natural_global (finite): lambda_g; natural_prior (finite): lambda_0; dual_total (finite): E.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, server line.
+  interface badmm_weibull_dual_residual
+    pure function badmm_weibull_dual_residual_f64(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_weibull_dual_residual_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_prior
+      real(c_double), intent(in), value :: dual_total
+      real(c_double) :: res
+    end function badmm_weibull_dual_residual_f64
+    pure function badmm_weibull_dual_residual_f32(natural_global, natural_prior, dual_total) bind(c, &
+        name="badmm_weibull_dual_residual_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_prior
+      real(c_float), intent(in), value :: dual_total
+      real(c_float) :: res
+    end function badmm_weibull_dual_residual_f32
+  end interface badmm_weibull_dual_residual
+  ! Dual line and the updated dual's term c_k of the server line, in one pass over memory.
+  ! Formula: eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  ! Arguments: dual (finite): eta; natural_global (finite): lambda_g; natural_client (finite): lambda_k.
+  !  rho: penalty rho > 0.
+  !  damping: dual damping gamma in (0, 1].
+  !  alpha: server step alpha in (0, 1].
+  !  num_clients: number of clients K >= 1.
+  ! Source: Moellenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
+  interface badmm_weibull_round_update
+    pure subroutine badmm_weibull_round_update_f64(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_weibull_round_update_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: dual
+      real(c_double), intent(in), value :: natural_global
+      real(c_double), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual
+      real(c_double), intent(out) :: out_contribution
+    end subroutine badmm_weibull_round_update_f64
+    pure subroutine badmm_weibull_round_update_f32(dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution) bind(c, name="badmm_weibull_round_update_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: dual
+      real(c_float), intent(in), value :: natural_global
+      real(c_float), intent(in), value :: natural_client
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual
+      real(c_float), intent(out) :: out_contribution
+    end subroutine badmm_weibull_round_update_f32
+  end interface badmm_weibull_round_update
+  ! s**(-k)
+  interface badmm_weibull_natural_from_standard_array
+    function badmm_weibull_natural_from_standard_array_f64(count, scale, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_from_standard_array_f64
+    function badmm_weibull_natural_from_standard_array_f32(count, scale, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: scale(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_from_standard_array_f32
+  end interface badmm_weibull_natural_from_standard_array
+  ! r**(-1/k)
+  interface badmm_weibull_standard_from_natural_array
+    function badmm_weibull_standard_from_natural_array_f64(count, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_standard_from_natural_array_f64
+    function badmm_weibull_standard_from_natural_array_f32(count, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_standard_from_natural_array_f32
+  end interface badmm_weibull_standard_from_natural_array
+  ! -s**k
+  interface badmm_weibull_expectation_from_natural_array
+    function badmm_weibull_expectation_from_natural_array_f64(count, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_expectation_from_natural_array_f64
+    function badmm_weibull_expectation_from_natural_array_f32(count, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_expectation_from_natural_array_f32
+  end interface badmm_weibull_expectation_from_natural_array
+  ! -1/mu
+  interface badmm_weibull_natural_from_expectation_array
+    function badmm_weibull_natural_from_expectation_array_f64(count, negative_mean_power, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: negative_mean_power(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_from_expectation_array_f64
+    function badmm_weibull_natural_from_expectation_array_f32(count, negative_mean_power, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: negative_mean_power(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_from_expectation_array_f32
+  end interface badmm_weibull_natural_from_expectation_array
+  ! -d_s*s**(1 - k)/k
+  interface badmm_weibull_natural_gradient_array
+    function badmm_weibull_natural_gradient_array_f64(count, scale, gradient_scale, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: scale(*)
+      real(c_double), intent(in) :: gradient_scale(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_gradient_array_f64
+    function badmm_weibull_natural_gradient_array_f32(count, scale, gradient_scale, shape, out, at) bind(c, &
+        name="badmm_weibull_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: scale(*)
+      real(c_float), intent(in) :: gradient_scale(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_natural_gradient_array_f32
+  end interface badmm_weibull_natural_gradient_array
+  ! -k*log(s) + k*log(theta) + log(k) - log(theta) - theta**k/s**k
+  interface badmm_weibull_log_density_array
+    function badmm_weibull_log_density_array_f64(count, theta, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: theta(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_log_density_array_f64
+    function badmm_weibull_log_density_array_f32(count, theta, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: theta(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_log_density_array_f32
+  end interface badmm_weibull_log_density_array
+  ! d_r*l_11
+  interface badmm_weibull_whiten_array
+    function badmm_weibull_whiten_array_f64(count, natural_rate, direction_rate, shape, out, at) bind(c, &
+        name="badmm_weibull_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_whiten_array_f64
+    function badmm_weibull_whiten_array_f32(count, natural_rate, direction_rate, shape, out, at) bind(c, &
+        name="badmm_weibull_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_whiten_array_f32
+  end interface badmm_weibull_whiten_array
+  ! -log(r)
+  interface
+    function badmm_weibull_log_partition_sum(count, rate, shape, out, at) bind(c, &
+        name="badmm_weibull_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_log_partition_sum
+  end interface
+  ! -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
+  interface
+    function badmm_weibull_entropy_sum(count, rate, shape, out, at) bind(c, name="badmm_weibull_entropy_sum") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_entropy_sum
+  end interface
+  ! ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
+  interface
+    function badmm_weibull_kl_sum(count, natural_q_rate, natural_p_rate, shape, out, at) bind(c, &
+        name="badmm_weibull_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_q_rate(*)
+      real(c_double), intent(in) :: natural_p_rate(*)
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_kl_sum
+  end interface
+  ! lambda_g + (-G + eta)/rho
+  interface badmm_weibull_client_map_array
+    function badmm_weibull_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_weibull_client_map_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_client_map_array_f64
+    function badmm_weibull_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+        name="badmm_weibull_client_map_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: gradient(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_client_map_array_f32
+  end interface badmm_weibull_client_map_array
+  ! eta/rho + lambda_g
+  interface badmm_weibull_cavity_array
+    function badmm_weibull_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_weibull_cavity_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_cavity_array_f64
+    function badmm_weibull_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+        name="badmm_weibull_cavity_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: rho
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_cavity_array_f32
+  end interface badmm_weibull_cavity_array
+  ! eta + gamma*rho*(lambda_g - lambda_k)
+  interface badmm_weibull_dual_update_array
+    function badmm_weibull_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_weibull_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_dual_update_array_f64
+    function badmm_weibull_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+        bind(c, name="badmm_weibull_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_dual_update_array_f32
+  end interface badmm_weibull_dual_update_array
+  ! eta + gamma*rho*(mu_g - mu_k)
+  interface badmm_weibull_bregman_dual_update_array
+    function badmm_weibull_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_weibull_bregman_dual_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: expectation_global(*)
+      real(c_double), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_bregman_dual_update_array_f64
+    function badmm_weibull_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+        damping, out, at) bind(c, name="badmm_weibull_bregman_dual_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: expectation_global(*)
+      real(c_float), intent(in) :: expectation_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_bregman_dual_update_array_f32
+  end interface badmm_weibull_bregman_dual_update_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface badmm_weibull_server_contribution_array
+    function badmm_weibull_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_weibull_server_contribution_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_server_contribution_array_f64
+    function badmm_weibull_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+        bind(c, name="badmm_weibull_server_contribution_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_server_contribution_array_f32
+  end interface badmm_weibull_server_contribution_array
+  ! -alpha*eta + lambda_k*(1 - alpha)/K
+  interface
+    function badmm_weibull_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+        name="badmm_weibull_server_total_over_clients") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: clients
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_server_total_over_clients
+  end interface
+  ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
+  interface badmm_weibull_contribution_change_array
+    function badmm_weibull_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_weibull_contribution_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_contribution_change_array_f64
+    function badmm_weibull_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+        num_clients, out, at) bind(c, name="badmm_weibull_contribution_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: contribution_old(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_contribution_change_array_f32
+  end interface badmm_weibull_contribution_change_array
+  ! alpha*lambda_0 + c
+  interface badmm_weibull_server_update_array
+    function badmm_weibull_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_weibull_server_update_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_server_update_array_f64
+    function badmm_weibull_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+        name="badmm_weibull_server_update_array_f32") result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: total(*)
+      real(c_double), intent(in), value :: alpha
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_server_update_array_f32
+  end interface badmm_weibull_server_update_array
+  ! -lambda_g + lambda_k
+  interface badmm_weibull_primal_residual_array
+    function badmm_weibull_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_weibull_primal_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_primal_residual_array_f64
+    function badmm_weibull_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+        name="badmm_weibull_primal_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_primal_residual_array_f32
+  end interface badmm_weibull_primal_residual_array
+  ! E - lambda_0 + lambda_g
+  interface badmm_weibull_dual_residual_array
+    function badmm_weibull_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_weibull_dual_residual_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_prior(*)
+      real(c_double), intent(in) :: dual_total(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_dual_residual_array_f64
+    function badmm_weibull_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+        bind(c, name="badmm_weibull_dual_residual_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_prior(*)
+      real(c_float), intent(in) :: dual_total(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_dual_residual_array_f32
+  end interface badmm_weibull_dual_residual_array
+  ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
+  interface badmm_weibull_round_update_array
+    function badmm_weibull_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_weibull_round_update_array_f64") &
+        result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: count
+      real(c_double), intent(in) :: dual(*)
+      real(c_double), intent(in) :: natural_global(*)
+      real(c_double), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_double), intent(out) :: out_dual(*)
+      real(c_double), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_round_update_array_f64
+    function badmm_weibull_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_weibull_round_update_array_f32") &
+        result(res)
+      import :: c_int, c_size_t, c_double, c_float
+      integer(c_size_t), intent(in), value :: count
+      real(c_float), intent(in) :: dual(*)
+      real(c_float), intent(in) :: natural_global(*)
+      real(c_float), intent(in) :: natural_client(*)
+      real(c_double), intent(in), value :: rho
+      real(c_double), intent(in), value :: damping
+      real(c_double), intent(in), value :: alpha
+      real(c_double), intent(in), value :: num_clients
+      real(c_float), intent(out) :: out_dual(*)
+      real(c_float), intent(out) :: out_contribution(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_weibull_round_update_array_f32
+  end interface badmm_weibull_round_update_array
   ! f, f' and f'' at a predictor, without the loss's constant.
   ! Formula: -y*log_event(a) + (1 - y)*exp(a), -y*bernoulli(exp(a)) + (1 - y)*exp(a), -y*bernoulli_slope(exp(a)) - (y
   !     - 1)*exp(a)

@@ -14,6 +14,8 @@ from badmm.demo import command, contest, exact, outcome, pictures, problems, rep
 from badmm.demo.ellipses import pair_of
 from badmm.demo.noise import unknown_noise
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[outcome.SplitOutcome]]:

@@ -57,9 +57,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.engines
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_federation_of_networks_on_ranks_is_the_local_one(engine: str, local: Path, tmp_path: Path) -> None:
-    ranks = 4 if engine == "torch" else 2
-    command = [*launcher(engine, ranks), "-m", "badmm", "run", str(NETWORKS), *FEW, "--transport", engine]
+def test_a_federation_of_networks_on_two_ranks_is_the_local_one(engine: str, local: Path, tmp_path: Path) -> None:
+    command = [*launcher(engine, 2), "-m", "badmm", "run", str(NETWORKS), *FEW, "--transport", engine]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "ranks")], env=environment(), capture_output=True, text=True, timeout=300
     )
@@ -67,7 +66,7 @@ def test_a_federation_of_networks_on_ranks_is_the_local_one(engine: str, local: 
     for method in ("ivon_admm", "fedavg"):
         place = f"{method}/seed-62"
         expected = posterior(local / place)
-        for folder in (tmp_path / "ranks", tmp_path / "ranks" / f"rank-{ranks - 1}"):
+        for folder in (tmp_path / "ranks", tmp_path / "ranks" / "rank-1"):
             for name, found in posterior(folder / place).items():
                 assert np.abs(found - expected[name]).max() <= 1e-10 * np.abs(expected[name]).max(), (method, name)
 

@@ -47,7 +47,7 @@ def test_it_compiles_without_a_warning(compiler: str, language: str, standard: s
         options = ["-x", language, f"-std={standard}", *STRICT, *casts, f"-I{INCLUDE}", "-fsyntax-only"]
         done = run([compiler, *options, str(source)])
         assert done.returncode == 0, done.stderr
-    if language == "c":  # every function is translated, not only parsed
+    if standard == "c99":  # every function is translated, not only parsed; of the same text c11 makes the same
         done = run([compiler, f"-std={standard}", "-O2", *STRICT, "-c", INCLUDE / "badmm_kernels.c", f"-I{INCLUDE}",
                     "-o", tmp_path / "all.o"])  # fmt: skip
         assert done.returncode == 0, done.stderr

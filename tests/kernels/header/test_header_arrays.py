@@ -15,9 +15,9 @@ import badmm_kernels
 from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 from tests.kernels.header.test_header import needs
 from tests.kernels.header_backend import INCLUDE, PLAIN, STRICT, records, run, shared_object
+from tests.kernels.representative import FACTORISING
 
 pytestmark = needs("gcc")
-FACTORISING = tuple(f for f in badmm_kernels.FAMILIES if badmm_kernels.load(f).NAME != "full_gaussian")
 COUNT, CLIENTS = 700, 3  # more than one block of 512
 SCALARS = {"positive": 1.7, "fraction": 0.6, "count": 5.0}
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -26,7 +26,7 @@ DTYPES = {"f32": np.float32, "f64": np.float64}
 @cache
 def library(*flags: str) -> ctypes.CDLL:
     """badmm_kernels.c as a shared object."""
-    return shared_object("typedef int only;\n", "gcc", (*PLAIN, *STRICT, *flags), INCLUDE, ("badmm_kernels.c",))
+    return shared_object((), "gcc", (*PLAIN, *STRICT, *flags), INCLUDE, ("badmm_kernels.c",))
 
 
 def call(name: str, *arguments: Any, lib: ctypes.CDLL | None = None) -> tuple[int, int]:

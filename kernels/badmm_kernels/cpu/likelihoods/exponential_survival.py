@@ -63,7 +63,7 @@ def _loss(
         t_0 = math.exp(a)
         t_1 = -(t * t_0)
         store(out_0, i, select(0.0 < weight, weight * fma(-a, d, -t_1), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (-d - t_1), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(t, t_0, -d), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * (t * t_0), 0.0), 2)
     return 0
 
@@ -110,7 +110,7 @@ def _expected_loss(
         r_0 = math.exp(fma(0.5 * spread, spread, center))
         r_1 = -(r_0 * t)
         store(out_0, i, select(0.0 < weight, weight * fma(-center, d, -r_1), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (-d - r_1), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(r_0, t, -d), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * (r_0 * t), 0.0), 2)
     return 0
 

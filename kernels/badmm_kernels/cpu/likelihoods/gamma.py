@@ -201,7 +201,7 @@ def _loss(
         a = a_given + offset
         t_0 = (u0 * y) / math.exp(a)
         store(out_0, i, select(0.0 < weight, weight * fma(a, u0, t_0), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (u0 - t_0), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(-(u0 * y), math.exp(-a), u0), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * t_0, 0.0), 2)
     return 0
 
@@ -245,7 +245,7 @@ def _expected_loss(
         spread = math.sqrt(select(variance < 1e-300, 1e-300, variance))
         r_0 = (u0 * y) / math.exp(fma(-0.5 * spread, spread, center))
         store(out_0, i, select(0.0 < weight, weight * fma(center, u0, r_0), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (u0 - r_0), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(-(u0 * y), math.exp(fma(0.5 * spread, spread, -center)), u0), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * r_0, 0.0), 2)
     return 0
 

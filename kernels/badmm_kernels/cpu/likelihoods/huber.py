@@ -131,15 +131,13 @@ def _expected_loss(
         r_14 = 0.5 * math.erf(r_10 * r_13)
         r_15 = 0.5 - r_14
         r_16 = 2.0 * center
-        r_17 = r_16 * u4
-        r_18 = 2.0 * (u4 * y)
         r_19 = 0.5 * u5
         r_20 = 0.5 * math.erf(r_1 * r_13)
         r_21 = r_20 + 0.5
         r_22 = r_20 - r_14
         r_23 = -(r_22 * u2)
         r_24 = u2 * fma(0.5 * (r_4 * r_5), r_6, -r_11)
-        store(out_0, i, select(0.0 < weight, weight * fma(r_4 * r_8, r_9, fma(0.5 * (r_2 * u2), fma(0.5 * (((r_1 * r_12) * r_4) * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, (r_18 + u3) - r_17, fma(r_15 * r_19, (r_17 + u3) - r_18, fma(r_24, fma(-spread, y, center * spread), fma(0.5 * r_23, fma(-r_16, y, fma(y, y, center * center)), r_11 * r_9)))))), 0.0), 0)
+        store(out_0, i, select(0.0 < weight, weight * fma(r_4 * r_8, r_9, fma(0.5 * (r_2 * u2), fma(0.5 * (((r_1 * r_12) * r_4) * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, fma(2.0 * u4, y, fma(-r_16, u4, u3)), fma(r_15 * r_19, fma(-2.0 * u4, y, fma(r_16, u4, u3)), fma(r_24, fma(-spread, y, center * spread), fma(0.5 * r_23, fma(-r_16, y, fma(y, y, center * center)), r_11 * r_9)))))), 0.0), 0)
         store(out_1, i, select(0.0 < weight, weight * fma(r_24, spread, fma(r_23, center - y, fma(-r_21, u6, r_15 * u6))), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * r_23, 0.0), 2)
     return 0

@@ -181,7 +181,7 @@ def lgamma(x):
 def _profile_0(x):
     """g, g' and g'' at a number."""
     g_0 = x * x
-    g_1 = 2.0 / (g_0 + 1.0)
+    g_1 = 2.0 / fma(x, x, 1.0)
     return math.log1p(g_0), g_1 * x, g_1 * fma(-g_0, g_1, 1.0)
 
 
@@ -214,7 +214,7 @@ def _quadrature_0(q0_center, q0_spread):
             n_x = fma(q0_spread, n_z, q0_center)
             n_w = math.exp((-0.5 * n_z) * n_z)
             n_g_0 = n_x * n_x
-            n_g_1 = 2.0 / (n_g_0 + 1.0)
+            n_g_1 = 2.0 / fma(n_x, n_x, 1.0)
             n_sum0 = fma(n_w, math.log1p(n_g_0), n_sum0)
             n_sum1 = fma(n_w, n_g_1 * n_x, n_sum1)
             n_sum2 = fma(n_w, n_g_1 * fma(-n_g_0, n_g_1, 1.0), n_sum2)
@@ -237,7 +237,7 @@ def _quadrature_0(q0_center, q0_spread):
             n_z = (n_x - q0_center) / q0_spread
             n_w = math.exp((-0.5 * n_z) * n_z) * (n_e + n_back)
             n_g_0 = n_x * n_x
-            n_g_1 = 2.0 / (n_g_0 + 1.0)
+            n_g_1 = 2.0 / fma(n_x, n_x, 1.0)
             n_sum0 = fma(n_w, math.log1p(n_g_0), n_sum0)
             n_sum1 = fma(n_w, n_g_1 * n_x, n_sum1)
             n_sum2 = fma(n_w, n_g_1 * fma(-n_g_0, n_g_1, 1.0), n_sum2)
@@ -277,7 +277,7 @@ def _loss(
         a = a_given + offset
         t_0 = fma(u0, y, -a * u0)
         t_1 = t_0 * t_0
-        t_2 = 1.0 / (t_1 + 1.0)
+        t_2 = 1.0 / fma(t_0, t_0, 1.0)
         store(out_0, i, select(0.0 < weight, weight * (0.5 * (u1 * math.log1p(t_1))), 0.0), 0)
         store(out_1, i, select(0.0 < weight, weight * -((t_0 * t_2) * u2), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * ((t_2 * u3) * fma(-2.0 * t_1, t_2, 1.0)), 0.0), 2)

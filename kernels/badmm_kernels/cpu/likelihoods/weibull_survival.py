@@ -65,7 +65,7 @@ def _loss(
         t_1 = math.exp(u0 * math.log(t))
         t_2 = -(t_0 * t_1)
         store(out_0, i, select(0.0 < weight, weight * fma(-a, d, -t_2), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (-d - t_2), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(t_0, t_1, -d), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * (t_0 * t_1), 0.0), 2)
     return 0
 
@@ -114,7 +114,7 @@ def _expected_loss(
         r_1 = math.exp(fma(0.5 * spread, spread, center))
         r_2 = -(r_0 * r_1)
         store(out_0, i, select(0.0 < weight, weight * fma(-center, d, -r_2), 0.0), 0)
-        store(out_1, i, select(0.0 < weight, weight * (-d - r_2), 0.0), 1)
+        store(out_1, i, select(0.0 < weight, weight * fma(r_0, r_1, -d), 0.0), 1)
         store(out_2, i, select(0.0 < weight, weight * (r_0 * r_1), 0.0), 2)
     return 0
 

@@ -36,7 +36,7 @@ BADMM_INLINE void badmm_exponential_survival_loss_loss_f64(
     const double t_0 = exp(a);
     const double t_1 = -(time * t_0);
     *out_value = ((0.0 < weight) ? (weight * fma(-a, event, -t_1)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (-event - t_1)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(time, t_0, -event)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * (time * t_0)) : 0.0);
 }
 
@@ -81,7 +81,7 @@ BADMM_INLINE void badmm_exponential_survival_loss_expected_loss_f64(
     const double r_0 = exp(fma(0.5 * spread, spread, new_center));
     const double r_1 = -(r_0 * time);
     *out_value = ((0.0 < weight) ? (weight * fma(-new_center, event, -r_1)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (-event - r_1)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(r_0, time, -event)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * (r_0 * time)) : 0.0);
 }
 

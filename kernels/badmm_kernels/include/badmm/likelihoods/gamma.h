@@ -35,7 +35,7 @@ BADMM_INLINE void badmm_gamma_loss_loss_f64(
     const double a = predictor + offset;
     const double t_0 = (u0 * y) / exp(a);
     *out_value = ((0.0 < weight) ? (weight * fma(a, u0, t_0)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (u0 - t_0)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(-(u0 * y), exp(-a), u0)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * t_0) : 0.0);
 }
 
@@ -83,7 +83,7 @@ BADMM_INLINE void badmm_gamma_loss_expected_loss_f64(
     const double spread = sqrt(((variance < 1e-300) ? 1e-300 : variance));
     const double r_0 = (u0 * y) / exp(fma(-0.5 * spread, spread, new_center));
     *out_value = ((0.0 < weight) ? (weight * fma(new_center, u0, r_0)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (u0 - r_0)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(-(u0 * y), exp(fma(0.5 * spread, spread, -new_center)), u0)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * r_0) : 0.0);
 }
 

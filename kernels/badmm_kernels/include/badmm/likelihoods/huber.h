@@ -112,8 +112,6 @@ BADMM_INLINE void badmm_huber_loss_expected_loss_f64(
     const double r_14 = 0.5 * erf(r_10 * r_13);
     const double r_15 = 0.5 - r_14;
     const double r_16 = 2.0 * new_center;
-    const double r_17 = r_16 * u4;
-    const double r_18 = 2.0 * (u4 * y);
     const double r_19 = 0.5 * u5;
     const double r_20 = 0.5 * erf(r_1 * r_13);
     const double r_21 = r_20 + 0.5;
@@ -121,9 +119,9 @@ BADMM_INLINE void badmm_huber_loss_expected_loss_f64(
     const double r_23 = -(r_22 * u2);
     const double r_24 = u2 * fma(0.5 * (r_4 * r_5), r_6, -r_11);
     *out_value = ((0.0 < weight) ? (weight * fma(r_4 * r_8, r_9, fma(0.5 * (r_2 * u2), fma(0.5 * (((r_1 * r_12) * r_4)
-        * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, (r_18 + u3) - r_17, fma(r_15 * r_19, (r_17 +
-        u3) - r_18, fma(r_24, fma(-spread, y, new_center * spread), fma(0.5 * r_23, fma(-r_16, y, fma(y, y, new_center
-        * new_center)), r_11 * r_9))))))) : 0.0);
+        * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, fma(2.0 * u4, y, fma(-r_16, u4, u3)),
+        fma(r_15 * r_19, fma(-2.0 * u4, y, fma(r_16, u4, u3)), fma(r_24, fma(-spread, y, new_center * spread), fma(0.5
+        * r_23, fma(-r_16, y, fma(y, y, new_center * new_center)), r_11 * r_9))))))) : 0.0);
     *out_slope = ((0.0 < weight) ? (weight * fma(r_24, spread, fma(r_23, new_center - y, fma(-r_21, u6, r_15 * u6))))
         : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * r_23) : 0.0);

@@ -43,7 +43,7 @@ BADMM_INLINE void badmm_student_t_loss_loss_f64(
     const double a = predictor + offset;
     const double t_0 = fma(u0, y, -a * u0);
     const double t_1 = t_0 * t_0;
-    const double t_2 = 1.0 / (t_1 + 1.0);
+    const double t_2 = 1.0 / fma(t_0, t_0, 1.0);
     *out_value = ((0.0 < weight) ? (weight * (0.5 * (u1 * log1p(t_1)))) : 0.0);
     *out_slope = ((0.0 < weight) ? (weight * -((t_0 * t_2) * u2)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * ((t_2 * u3) * fma(-2.0 * t_1, t_2, 1.0))) : 0.0);
@@ -125,7 +125,7 @@ BADMM_INLINE void badmm_student_t_loss_expected_loss_f64(
             q0_x = fma(q0_spread, q0_z, q0_center);
             q0_w = exp((-0.5 * q0_z) * q0_z);
             q0_g_0 = q0_x * q0_x;
-            q0_g_1 = 2.0 / (q0_g_0 + 1.0);
+            q0_g_1 = 2.0 / fma(q0_x, q0_x, 1.0);
             q0_sum0 = fma(q0_w, log1p(q0_g_0), q0_sum0);
             q0_sum1 = fma(q0_w, q0_g_1 * q0_x, q0_sum1);
             q0_sum2 = fma(q0_w, q0_g_1 * fma(-q0_g_0, q0_g_1, 1.0), q0_sum2);
@@ -148,7 +148,7 @@ BADMM_INLINE void badmm_student_t_loss_expected_loss_f64(
             q0_z = (q0_x - q0_center) / q0_spread;
             q0_w = exp((-0.5 * q0_z) * q0_z) * (q0_e + q0_back);
             q0_g_0 = q0_x * q0_x;
-            q0_g_1 = 2.0 / (q0_g_0 + 1.0);
+            q0_g_1 = 2.0 / fma(q0_x, q0_x, 1.0);
             q0_sum0 = fma(q0_w, log1p(q0_g_0), q0_sum0);
             q0_sum1 = fma(q0_w, q0_g_1 * q0_x, q0_sum1);
             q0_sum2 = fma(q0_w, q0_g_1 * fma(-q0_g_0, q0_g_1, 1.0), q0_sum2);

@@ -39,7 +39,7 @@ BADMM_INLINE void badmm_weibull_survival_loss_loss_f64(
     const double t_1 = exp(u0 * log(time));
     const double t_2 = -(t_0 * t_1);
     *out_value = ((0.0 < weight) ? (weight * fma(-a, event, -t_2)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (-event - t_2)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(t_0, t_1, -event)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * (t_0 * t_1)) : 0.0);
 }
 
@@ -89,7 +89,7 @@ BADMM_INLINE void badmm_weibull_survival_loss_expected_loss_f64(
     const double r_1 = exp(fma(0.5 * spread, spread, new_center));
     const double r_2 = -(r_0 * r_1);
     *out_value = ((0.0 < weight) ? (weight * fma(-new_center, event, -r_2)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (-event - r_2)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(r_0, r_1, -event)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * (r_0 * r_1)) : 0.0);
 }
 

@@ -168,7 +168,7 @@ class Factorised(Distribution):
         return np.where(inside, values, -np.inf)
 
     @cached_property
-    def _marginals(self) -> list[Inversion] | list[Counting]:
+    def _marginals(self) -> list[Any]:
         def log_density(j: int) -> Callable[[Array], Array]:
             marginal = type(self).of(*(slot[j : j + 1] for slot in self._standard), **self.fixed)
             return lambda theta: marginal.log_density(theta[:, None])[:, 0]

@@ -31,14 +31,13 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
         return round_results()
     c = calculus(family)
     inverse, (_, _, kl) = c.natural_of_expectation, c.kl
-    solved = isinstance(inverse, ScalarRoot | CoupledRoot)
     maps = {
         "natural_from_standard": c.at.natural_of_standard,
         "standard_from_natural": c.standard_of_natural,
         "expectation_from_natural": c.expectation_of_natural,
         "natural_gradient": c.natural_gradient,
     }
-    if not solved:
+    if not isinstance(inverse, ScalarRoot | CoupledRoot):
         maps["natural_from_expectation"] = inverse
     sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl, "log_density": c.log_density}
     return {

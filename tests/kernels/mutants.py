@@ -175,6 +175,19 @@ def compiled(limit: float, function: Callable[[float], float], there: float) -> 
     return of
 
 
+def overflowing(function: Callable[[float], float]) -> Callable[[Any], Any]:
+    """A growing function that is infinite, as compiled code has it, where Python's own raises."""
+
+    def of(x: Any) -> Any:
+        try:
+            value = function(x)
+        except OverflowError:
+            value = math.inf
+        return np.float32(value) if isinstance(x, np.float32) else np.float64(value)
+
+    return of
+
+
 def libm(name: str, kind: Any, arity: int) -> Callable[..., float]:
     """A function of the C library on numbers of one type."""
     function = ctypes.CDLL(ctypes.util.find_library("m"))[name]
@@ -190,19 +203,6 @@ def fused(a: Any, b: Any, c: Any) -> Any:
     exact arithmetic with fractions, takes forty times as long."""
     kind = type(a)
     return kind(FUSED[kind if kind is np.float32 else float](a, b, c))
-
-
-def overflowing(function: Callable[[float], float]) -> Callable[[Any], Any]:
-    """A growing function that is infinite, as compiled code has it, where Python's own raises."""
-
-    def of(x: Any) -> Any:
-        try:
-            value = function(x)
-        except OverflowError:
-            value = math.inf
-        return np.float32(value) if isinstance(x, np.float32) else np.float64(value)
-
-    return of
 
 
 COMPILED_MATH = types.SimpleNamespace(

@@ -150,7 +150,7 @@ def conjugate_problem(family: str, seed: int = 0) -> LinearProblem:
     """Return clients with losses linear in the statistics of a family, and a prior."""
     rng, oracle = np.random.default_rng([78, seed]), lookup.family(family)
     size, num_clients = int(rng.integers(1, 20)), int(rng.integers(2, 20))
-    kind = registry.distribution(family)
+    kind: Any = registry.distribution(family)
     standard = kind.ns.standard_from_natural(*oracle.prior(rng, size), **oracle.fixed)
     prior = kind(**dict(zip(kind.ns.STANDARD, standard, strict=True)), **oracle.fixed)
     gradients = oracle.gradients(rng, size, num_clients)

@@ -39,7 +39,8 @@ def unused(kernel: ir.Elementwise, results: Sequence[ir.Expr], names: Mapping[st
     """A line that says which parameters are deliberately not read."""
     nodes: list[ir.Expr | ir.Stmt] = [*kernel.body, *results, *(value for _, value in kernel.uniforms)]
     read = {name for node in nodes for name in ir.reads(node)}
-    idle = [names[p.variable] for p in (*kernel.operands, *kernel.scalars) if p.variable not in read]
+    given = [*(o.variable for o in kernel.operands), *(s.variable for s in kernel.scalars)]
+    idle = [names[v] for v in given if v not in read]
     return "".join(f"    {ignored(name)}\n" for name in idle)
 
 

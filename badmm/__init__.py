@@ -13,7 +13,7 @@ from badmm_kernels import __version__
 
 
 def __getattr__(name: str) -> Any:
-    """Return the distribution class of a family, such as `badmm.Gamma` or `badmm.Exponential`."""
+    """Return the distribution class of a family (`badmm.Gamma`), or its choice (`badmm.BlockDiagonalGaussian`)."""
     found = registry.exported(name)
     if found is None:
         raise AttributeError(f"module 'badmm' has no attribute {name!r}")

@@ -1,9 +1,10 @@
 """The command line `badmm`, also `python -m badmm`.
 
 `badmm run CONFIG.toml` runs a configuration, `tune` chooses settings for it, `fit MODEL.toml` fits a generalized linear
-model over sites, `demo` compares methods on real data; `derive` and `validate` are the commands of badmm_derive and
-badmm_validation. The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not
-converge, and 130 for an interrupted run.
+model over sites, `demo` compares methods on real data. `serve` adds up what sites send that take part with `site`, and
+`check-site` tells what would leave one. `derive` and `validate` are the commands of badmm_derive and badmm_validation.
+The exit status is 0 for success, 2 for invalid input, 3 for a solver that gave up or did not converge, and 130 for an
+interrupted run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from badmm import __version__
 from badmm.checks import ClientError, RankError, ServerDomainError, UnfinishedRunError
@@ -25,7 +27,12 @@ COMPANIONS = {"derive": "badmm_derive", "validate": "badmm_validation"}
 """Packages that are installed with this one under these names. A checkout has the folders derive/ and validation/;
 their imports are relative, so they are loaded under the same names. A user's module called `derive` is never
 imported."""
-EXTRAS = {"torch": "run,torch", "mpi4py": "run,mpi", **dict.fromkeys(("sympy", "mpmath"), "derive")}
+EXTRAS = {
+    "torch": "run,torch",
+    "mpi4py": "run,mpi",
+    "flwr": "run,flower",
+    **dict.fromkeys(("sympy", "mpmath"), "derive"),
+}
 EXTRAS |= dict.fromkeys(("formulaic", "narwhals", "pandas"), "glm")
 """The extra that brings a package, where it is not `run`."""
 GAVE_UP = (ClientError, RankError, ServerDomainError, UnfinishedRunError)
@@ -51,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--as", dest="party", metavar="NAME", help="files: 'server', or this site's name")
     run.add_argument("--sites", metavar="A,B,...", help="files, at the server: the sites' names in their order")
     run.add_argument("--memory", type=Path, metavar="DIR", help="files, at a site: what it remembers (default: memory)")
+    _site_commands(commands)
     tune = commands.add_parser("tune", help="choose the settings of federated methods on a validation split")
     tune.add_argument("--seeds", metavar="N,N,...", help="the seeds, as in --set tune.seeds=[62,63]")
     tune.add_argument(
@@ -87,6 +95,30 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _site_commands(commands: Any) -> None:
+    """The commands of a study over sites that exchange files: `serve` where the sums meet, two at each site."""
+    serve = commands.add_parser("serve", help="add up what the sites of a study send")
+    serve.add_argument("config", type=Path, metavar="STUDY.toml")
+    serve.add_argument("--share", type=Path, required=True, metavar="DIR", help="the folder that all exchange files in")
+    serve.add_argument("--sites", required=True, metavar="A,B,...", help="the sites' names in their order")
+    serve.add_argument("--deadline", type=float, metavar="S", help="seconds that an answer may take (default: any)")
+    serve.add_argument(
+        "--minimum", type=int, metavar="N", help="replies that a round needs (default: half of those asked)"
+    )
+    serve.add_argument("--outlier", type=float, metavar="X", help="refuse terms so many times as long as the others'")
+    serve.add_argument("--bits", choices=("float64", "float32", "bfloat16"), help="the precision of what crosses")
+    serve.add_argument("--resume", action="store_true", help="continue the run in the folder of the results")
+    site = commands.add_parser("site", help="take part in a study with this site's data")
+    check = commands.add_parser("check-site", help="tell in numbers what would leave a site, before anything does")
+    for command in (site, check):
+        command.add_argument("--config", type=Path, required=True, metavar="SITE.toml")
+    for command in (serve, site, check):
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    for command in (serve, site):
+        command.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (default: runs/NAME)")
+        command.add_argument("--quiet", action="store_true", help="no progress display")
+
+
 def _overrides(options: argparse.Namespace) -> list[str]:
     """Return the values of `--set`, with the options that abbreviate one."""
     extra = [] if options.seeds is None else [f"{options.command}.seeds=[{options.seeds}]"]
@@ -103,6 +135,29 @@ def _run(options: argparse.Namespace) -> None:
     engine = {name: getattr(options, name) for name in ("transport", "deadline", "share", "party", "sites", "memory")}
     chosen = {"methods": methods, "resume": options.resume, "quiet": options.quiet, "engine": engine}
     run.from_file(options.config, _overrides(options), options.out, **chosen)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from badmm.experiments import run
+
+    engine = {name: getattr(options, name) for name in ("deadline", "share", "sites", "minimum", "outlier", "bits")}
+    engine |= {"transport": "files", "party": "server"}
+    chosen = {"resume": options.resume, "quiet": options.quiet, "engine": engine}
+    run.from_file(options.config, options.overrides, options.out, **chosen)
+
+
+def _site(options: argparse.Namespace) -> None:
+    from badmm.experiments.jobs import site
+
+    site.take_part(options.config, options.overrides, options.out, quiet=options.quiet)
+
+
+def _check_site(options: argparse.Namespace) -> None:
+    from badmm.experiments.jobs import site
+
+    print(site.report(options.config, options.overrides))
+    found, _, problem = site.load(options.config, options.overrides)
+    site.refuse(found, problem)
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -153,6 +208,7 @@ def _load_from_checkout(package: str) -> None:
 
 
 COMMANDS = {"run": _run, "tune": _tune, "demo": _demo, "fit": _fit}
+COMMANDS |= {"serve": _serve, "site": _site, "check-site": _check_site}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from badmm.checks import implementation, positive_integer, positive_number, real
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
-from badmm.families.family import Family, Natural
+from badmm.families.family import Choice, Family, Natural
 from badmm.families.registry import bind
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import EXACT
@@ -25,7 +25,7 @@ from badmm.rounds.one_by_one import OneByOne
 from badmm.rounds.policy import Setting
 from badmm.rounds.workers import Workers, available_cores
 from badmm.transports.in_process import InProcess
-from badmm.transports.messages import Deterministic, Following, Reply, Screening, Transport, joined
+from badmm.transports.messages import Deterministic, Following, Remembering, Reply, Screening, Transport, joined
 
 RELATIVE = 1e-3
 """The automatic tolerance of a client over its displacement: a client is solved as exactly as the round needs."""
@@ -35,7 +35,7 @@ Callback = Callable[[SolverState], Any]
 def solve(
     clients: Sequence[Any],
     *,
-    family: str,
+    family: str | Choice,
     prior: Distribution,
     method: str | type[ExactMethod] = "bayes_admm",
     rho: Setting = "auto",
@@ -53,6 +53,7 @@ def solve(
     duals: Natural | None = None,
     state: SolverState | None = None,
     participation: float = 1.0,
+    per_round: int | None = None,
     workers: int | None = None,
     transport: Transport | None = None,
 ) -> Result:
@@ -65,19 +66,22 @@ def solve(
         server   λ_g ← (1 − α) mean_k λ_k + α(λ_0 − Σ_k η_k)
 
     clients: objects that meet the protocol of `badmm.likelihoods.base`. family, prior: see `badmm_kernels.FAMILIES`; a
-    scalar precision is spread over a diagonal or a matrix. method: "bayes_admm", "pvi", "newton", "bregman_admm", or
-    one of your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho >
-    0, alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
+    scalar precision is spread over a diagonal or a matrix. A family that leaves something to choose is an object, such
+    as `badmm.BlockDiagonalGaussian(blocks=[3, 2])`. method: "bayes_admm", "pvi", "newton", "bregman_admm", or one of
+    your own: a subclass of `badmm.methods.ExactMethod` or where it is, "module:Class" or "file.py:Class". rho > 0,
+    alpha and damping in (0, 1], or "auto" (see rounds/policy.py). temperature τ > 0. expectation: how the package's
     likelihoods take E_q. tol: stop at this `gap`, in posterior standard deviations. client_tol: the residual of a
     client's solution in its posterior standard deviations, or "auto": a thousandth of how far the client moves, which
     falls with the gap. client_max_iterations: evaluations that a client's problem may take. seed: for `monte_carlo` and
     participation. callbacks: called with the `SolverState` after every round. start, duals: other than the prior and
     zero. state: go on from the state of an earlier run with the same arguments; `rounds` then counts from that run's
-    beginning. participation: the fraction of clients that take part in a round. workers: threads that serve clients,
-    each on one core (default: the cores); results do not depend on it. transport: how messages reach the clients
-    (`badmm.transports`; default: all are in this process). With several ranks every rank makes the same call with the
-    clients that live there (or none); clients are counted through the ranks in order, and `start`, `duals`, `state` and
-    the result's `duals` and `clients` are those of the rank's own, all else is the same on every rank.
+    beginning. A client that has left is taken out of it by `SolverState.without`, one that is new comes in by
+    `SolverState.joined_by`. participation: the fraction of clients that take part in a round; per_round: their number.
+    workers: threads that serve clients, each on one core (default: the cores); results do not depend on it. transport:
+    how messages reach the clients (`badmm.transports`; default: all are in this process). With several ranks every rank
+    makes the same call with the clients that live there (or none); clients are counted through the ranks in order, and
+    `start`, `duals`, `state` and the result's `duals` and `clients` are those of the rank's own, all else is the same
+    on every rank.
 
     Raises `ValueError` for bad arguments, `ClientError` for a client that raises or returns what it should not,
     `LostClientError` for a client's problem without a solution, `ServerDomainError` where explicit step sizes take the
@@ -88,24 +92,26 @@ def solve(
     rounds = positive_integer(rounds, "rounds")
     tol = _tolerance(tol)
     limits = _client_tolerance(client_tol, client_max_iterations)
-    fraction = positive_number(participation, "participation", 1.0)
+    share = positive_number(participation, "participation", 1.0)
     transport = InProcess() if transport is None else transport
     with joined(transport), Workers(available_cores() if workers is None else workers) as pool:
         members, first, total = _locate(_clients(clients), transport)
+        fraction = share if per_round is None else _fraction(per_round, share, total)
         bound = _bind(members, server, temperature, expectation, seed, first, total)
         chosen = implementation(method, EXACT, ExactMethod, "method")
         policy = chosen.policy(total, rho, alpha, damping, server.mixed_damping)
-        population: Any = ExactClients(bound, server, chosen.dual, limits, pool, first)
+        terms = isinstance(transport, Remembering) and transport.remembers
+        population: Any = ExactClients(bound, server, chosen.dual, limits, pool, first, terms=terms)
         if isinstance(transport, Deterministic) and transport.deterministic:
             alone = [ExactClients([one], server, chosen.dual, limits, pool, one.index) for one in bound]
-            population = OneByOne(alone, server.prior_natural, pool)
-        whole = len(participants(total, 0, fraction, seed)) == total
-        exact = ExactServer(server, policy, total, whole)
-        identity = [family, server.shapes, chosen.name, temperature, expectation, total]
+            population = OneByOne(alone, pool)
+        everyone = len(participants(total, 0, fraction, seed)) == total
+        exact = ExactServer(server, policy, total, everyone, changes=not everyone and not terms)
+        identity = [str(family), server.shapes, chosen.name, temperature, expectation]
         loop = Loop(exact, population, transport, total, identity, fraction=fraction, seed=seed)
         run = _Run(population, exact, loop, pool)
         if isinstance(transport, Screening):
-            transport.screen = exact.screen
+            transport.judge = exact
         if isinstance(transport, Following):
             return _followed(transport, run, start, duals, tol)
         state = run.begin(start, duals) if state is None else run.resume(state, start, duals)
@@ -192,6 +198,14 @@ def _locate(members: list[Any], transport: Transport) -> tuple[list[Any], int, i
     return members, int(counts[: transport.rank].sum()), int(counts.sum())
 
 
+def _fraction(per_round: Any, share: float, total: int) -> float:
+    if share != 1.0:
+        raise ValueError(f"per_round: expected no participation beside it, got {share!r}")
+    if positive_integer(per_round, "per_round") > total:
+        raise ValueError(f"per_round: expected at most {total} clients, got {per_round}")
+    return int(per_round) / total
+
+
 def _bind(
     members: list[Any], family: Family, temperature: float, expectation: Expectation, seed: int, first: int, total: int
 ) -> list[BoundClient]:
@@ -225,7 +239,7 @@ class _Run:
         elif isinstance(start, tuple):
             natural = _slots(start, "start", family.shapes)
         else:
-            natural = bind(family.name, start).prior_natural
+            natural = type(family)(family.ns, start).prior_natural
         if not family.in_domain(natural):
             raise ValueError(f"start: expected a natural parameter in the domain of {family.name}, got one outside")
         shapes = tuple((K, *shape) for shape in family.shapes)
@@ -258,7 +272,8 @@ class _Run:
         self.population.start(natural, eta, members, sent, state.mixing_lines)
         self.loop.index = state.round
         with self.workers.one_blas_thread():
-            self.server.start(natural, state.total if sent or self.server.whole else (), self.loop.ask)
+            total = () if self.server.changes and not sent else state.total
+            self.server.start(natural, total, self.loop.ask, regrouped=not state.total)
         if state.records:
             self.loop.bytes_up, self.loop.bytes_down = state.record.bytes_up, state.record.bytes_down
         return self._state(state.records)

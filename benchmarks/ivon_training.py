@@ -34,6 +34,7 @@ from benchmarks.machine import describe
 
 EPOCHS, BATCH, SAMPLES = 30, 64, 32
 Setting = tuple[float, float]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Points:
     images: Tensor
     labels: Tensor
 
-    def part(self, index: np.ndarray[Any, Any]) -> Points:
+    def part(self, index: Array) -> Points:
         """Those of an index."""
         chosen = torch.from_numpy(index)
         return Points(self.images[chosen], self.labels[chosen])
@@ -157,14 +158,31 @@ def _prediction(network: nn.Module, optimizer: torch.optim.Optimizer, images: Te
     return total / SAMPLES
 
 
+def divided(seed: int, seeds: int, points: Points) -> tuple[Array, Array]:
+    """The places of the points that a seed trains on, and of those that it is tested on."""
+    parts = np.array_split(np.random.default_rng(0).permutation(len(points.labels)), seeds)
+    return np.concatenate([part for place, part in enumerate(parts) if place != seed]), parts[seed]
+
+
+def searched(contender: Contender, seed: int, seeds: int, points: Points) -> dict[Setting, float]:
+    """NLL on a quarter of the seed's training points after training on the others, by setting."""
+    own, _ = divided(seed, seeds, points)
+    held, rest = (points.part(index) for index in np.split(own, [len(own) // 4]))
+    return {setting: fit(contender, setting, seed, rest, held)[0]["nll"] for setting in contender.grid}
+
+
+def tested(
+    contender: Contender, setting: Setting, seed: int, seeds: int, points: Points
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Scores on the seed's own part after training on all of its training points; see `fit`."""
+    return fit(contender, setting, seed, *(points.part(index) for index in divided(seed, seeds, points)))
+
+
 def play(contender: Contender, seed: int, seeds: int, points: Points) -> Run:
     """Choose on a quarter of the seed's training points, train on all of them, test on its own part."""
-    parts = np.array_split(np.random.default_rng(0).permutation(len(points.labels)), seeds)
-    outer = np.concatenate([part for place, part in enumerate(parts) if place != seed])
-    held, rest = (points.part(index) for index in np.split(outer, [len(outer) // 4]))
-    validation = {setting: fit(contender, setting, seed, rest, held)[0]["nll"] for setting in contender.grid}
+    validation = searched(contender, seed, seeds, points)
     chosen = min(validation, key=lambda setting: validation[setting])
-    return Run(validation, chosen, *fit(contender, chosen, seed, points.part(outer), points.part(parts[seed])))
+    return Run(validation, chosen, *tested(contender, chosen, seed, seeds, points))
 
 
 def measure(seeds: int) -> dict[str, list[Run]]:

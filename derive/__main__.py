@@ -27,7 +27,7 @@ from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
 from .claims.lowered import unclaimed
 from .families import load_family
-from .ir.nodes import Kernel, MatrixMap, Optimizer
+from .ir.nodes import FamilyKernel, MatrixMap, OptimizerModule
 from .ir.show import show
 from .likelihoods import load_likelihood
 from .lower.families import build_module
@@ -107,14 +107,14 @@ def _print_family(stage: str, family: Family) -> None:
         _print_ir(family)
 
 
-def _print_sweeps(optimizer: Optimizer) -> None:
+def _print_sweeps(optimizer: OptimizerModule) -> None:
     """Print an optimizer's IR: its generator in both precisions, then its sweeps."""
     generator = optimizer.generator
     for precision, draw in (("float32", generator.single), ("float64", generator.double)):
         print(f"normals of one block, {precision} ({', '.join(generator.params)})")
         print("\n".join(show(s, "  ") for s in draw.body))
         print(f"  => {', '.join(show(r) for r in draw.results)}\n")
-    for sweep in optimizer.sweeps:
+    for sweep in optimizer.kernels:
         arguments = [*(o.argument for o in sweep.operands), *(n.argument for n in sweep.normals)]
         print(f"Sweep {sweep.name}({', '.join(arguments)})")
         print("\n".join(f"  uniform {name} = {show(value)}" for name, value in sweep.uniforms))
@@ -145,7 +145,7 @@ def _print_ir(family: Family) -> None:
         _print_map(kernel)
 
 
-def _print_map(kernel: Kernel) -> None:
+def _print_map(kernel: FamilyKernel) -> None:
     print(f"{type(kernel).__name__} {kernel.name}({', '.join(o.argument for o in kernel.operands)})")
     if not isinstance(kernel, MatrixMap):
         for name, value in kernel.uniforms:
@@ -253,9 +253,7 @@ def _check(names: list[str] | None, out: Path | None) -> int:
 def _derive(names: list[str] | None, out: Path, report: Path | None) -> int:
     start = time.perf_counter()
     claims = list(every_claim(names))
-    modules, optimizers = generate.build(names)
-    losses = generate.build_losses(names)
-    orphans = unclaimed([*modules.values(), *losses.values(), *optimizers.values()], claims)
+    orphans = unclaimed(generate.build(names).values(), claims)
     for kernel in orphans:
         print(f"FAIL {kernel}: expected a claim with this kernel as its target, got none", file=sys.stderr)
     if orphans:

@@ -16,9 +16,8 @@ from .claims import families as family_claims
 from .claims import likelihoods as likelihood_claims
 from .claims import lowered, matrix, special
 from .claims.claim import Claim
-from .emit.c import family as emit_c
-from .emit.numba import family as emit_numba
-from .emit.numba import likelihood as emit_numba_loss
+from .emit.c import module as c
+from .emit.numba import module as numba
 from .lower.expressions import LoweringError
 from .lower.families import build_module
 from .lower.likelihoods import build_loss
@@ -97,11 +96,8 @@ def claims(stated: Family | Likelihood) -> Iterator[Claim]:
 
 def files(stated: Family | Likelihood) -> dict[str, str]:
     """File name → text: kernels for Numba, and a C header."""
-    if isinstance(stated, Likelihood):
-        loss = build_loss(stated)
-        return {f"{stated.name}.py": emit_numba_loss.emit(loss), f"{stated.name}.h": emit_c.emit_loss(loss)}
-    module = build_module(stated)
-    return {f"{stated.name}.py": emit_numba.emit(module), f"{stated.name}.h": emit_c.emit(module)}
+    module = build_loss(stated) if isinstance(stated, Likelihood) else build_module(stated)
+    return {f"{stated.name}.py": numba.emit(module), f"{stated.name}.h": c.emit(module)}
 
 
 def explained(stated: Family | Likelihood, error: Exception) -> FamilyError:

@@ -8,8 +8,7 @@ from typing import Any
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
-from .calculus import stable
-from .calculus.elementwise import Calculus, ScalarRoot, calculus
+from .calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from .calculus.family import Family
 from .calculus.likelihood import Likelihood
 from .calculus.losses import loss_of
@@ -112,17 +111,19 @@ def family_section(family: Family) -> list[str]:
         formula("in the standard parameters", c.expectation_of_standard),
         formula("Fisher information F(λ) = ∇²A(λ)", c.fisher),
     ]
-    if isinstance(inverse, ScalarRoot):
+    if isinstance(inverse, CoupledRoot):
+        equations = tuple(sp.Eq(m, s.symbol) for m, s in zip(inverse.mean, family.expectation, strict=True))
+        lines += [formula("Inverse map: no closed form; by Newton in all unknowns", equations)]
+    elif isinstance(inverse, ScalarRoot):
         others = tuple(sp.Eq(k, v) for k, v in inverse.others.items())
         lines += [formula("Inverse map: no closed form; by Newton", sp.Eq(inverse.residual, 0)), formula("and", others)]
     else:
         lines += [formula("Inverse map λ(μ)", inverse)]
-    gradient = tuple(m[0, 0] if c.is_gaussian else stable.natural_gradient(m[0, 0]) for m in c.natural_gradient)
     lines += [
-        formula("Natural gradient ∇_μ L" + (" (Bonnet, Price)" if c.is_gaussian else ""), gradient),
-        formula("Entropy", stable.entropy(c.entropy)),
+        formula("Natural gradient ∇_μ L" + (" (Bonnet, Price)" if c.is_gaussian else ""), tuple(c.stable_gradient)),
+        *([] if c.stable_entropy is None else [formula("Entropy", c.stable_entropy)]),
         formula("KL(q‖p), derived", sp.simplify(kl)),
-        formula("KL(q‖p), as computed", stable.divergence(kl)),
+        formula("KL(q‖p), as computed", c.stable_kl),
     ]
     return lines
 

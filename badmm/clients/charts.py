@@ -150,7 +150,8 @@ class NaturalChart(LocalChart):
         columns = [
             tuple(slot if i == j else np.zeros_like(slot) for i, slot in enumerate(slots)) for j in range(len(slots))
         ]
-        return np.stack([np.stack(self.family.ns.whiten(at.natural, column)) for column in columns])
+        ns, fixed = self.family.ns, self.family.fixed
+        return np.stack([np.stack(ns.whiten(at.natural, column, **fixed)) for column in columns])
 
     def distribution(self, x: Array) -> Distribution | None:
         """The distribution at the origin's coordinates plus x; None where that leaves the number range."""
@@ -162,7 +163,7 @@ class NaturalChart(LocalChart):
     def equations(self, x: Array, at: Evaluation) -> Array:
         """(dλ/dx)ᵀ F (λ − map(λ))."""
         change = tuple(here - goal for here, goal in zip(at.natural, self.problem.target(at), strict=True))
-        whitened = np.stack(self.family.ns.whiten(at.natural, change))
+        whitened = np.stack(self.family.ns.whiten(at.natural, change, **self.family.fixed))
         return np.asarray(np.einsum("jip,ip->jp", self._roots(at), whitened)).ravel()
 
     def precondition(self, f: Array) -> Array:

@@ -91,7 +91,8 @@ class Federation:
         if not self.counts or min(self.counts) < 1:
             raise ValueError(f"rows: expected at least one client and one point each, got sizes {self.counts}")
         self.sizes = torch.tensor(self.counts, dtype=dtype, device=self.device)
-        self.weights = self.sizes * (len(self.counts) / self.sizes.sum())
+        shares = [len(self.counts) * count / sum(self.counts) for count in self.counts]  # exactly 1 for equal sizes
+        self.weights = torch.tensor(shares, dtype=dtype, device=self.device)
         self.example = self._example()
         self.draws = stack.traits(self.example).draws
         self.initial_buffers = stack.initial_buffers(self.example, dtype)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from badmm.clients.federation import Task
-from badmm.clients.training import LocalSolver
+from badmm.clients.training import Descent, LocalSolver
 from badmm.ivon import backends
 from badmm.streams import Purpose, sequence
 
@@ -78,19 +79,25 @@ class IvonDescent(LocalSolver):
 
     def step(self, active: int) -> None:
         """One step of IVON, in one pass with the next sample where there is one sample a step."""
-        self.done += 1
-        at = self._first(active)
-        s, state = self.settings, (at.mean, at.precision, at.momentum)
-        debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
-        hyper = (self.ess[:active], self.lr, s.beta1, s.beta2, debias, s.clip)
+        at, hyper = self._first(active), self._scalars(active, self.lr)
         if self.samples > 1:
-            self.kernels.update_averaged(*at.totals, *state, at.cavity, self.samples, *hyper, out=state)
-            for total in at.totals:
-                total.zero_()
+            self._step_averaged(at, hyper)
             return
         address = {"seed": self.seeds[:active], "next_step": self.drawn, "noise": at.noise, "next_noise": at.noise}
-        self.kernels.update_sample(at.gradient, *state, at.cavity, *hyper, **address, out=(*state, at.theta))
+        self.kernels.update_sample(at.gradient, *at.state, at.cavity, *hyper, **address, out=(*at.state, at.theta))
         self.drawn, self.ready = self.drawn + 1, True
+
+    def _scalars(self, active: int, lr: float) -> tuple[Any, ...]:
+        """ess, lr, β₁, β₂, debias and clip of the next step."""
+        self.done += 1
+        s = self.settings
+        debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
+        return self.ess[:active], lr, s.beta1, s.beta2, debias, s.clip
+
+    def _step_averaged(self, at: _Rows, hyper: tuple[Any, ...]) -> None:
+        self.kernels.update_averaged(*at.totals, *at.state, at.cavity, self.samples, *hyper, out=at.state)
+        for total in at.totals:
+            total.zero_()
 
     def _first(self, active: int) -> _Rows:
         """The first rows of everything, sliced once for all steps with as many."""
@@ -105,6 +112,33 @@ class IvonDescent(LocalSolver):
         return _Rows(mean, precision, momentum, gradient, theta, noise, cavity, totals)
 
 
+class OptimizedIvonDescent(IvonDescent):
+    """IVON whose mean takes the steps of the local optimizer on the client's objective, fresh every round.
+
+    The gradient in the mean is ĝ − η_ξ + η_S m + δ(m − m_g), IVON's direction before it is divided by h + δ. It
+    vanishes at the same mean whatever it is divided by: Adam's scale moves weights with small gradients as fast as
+    others, where h, whose estimates are averaged over many steps, cannot follow the first ones. h and the precision are
+    IVON's.
+    """
+
+    def __init__(self, task: Task, settings: IvonSettings, mean: Tensor, *state: Any, **options: Any) -> None:
+        self.descent = Descent(mean, task)
+        super().__init__(task, settings, self.descent.variables, *state, **options)
+        self.gradient = self.descent.slope
+        self.rows = self._slices(len(mean))
+
+    def step(self, active: int) -> None:
+        """IVON's step of h, with the mean where it is, and the optimizer's of the mean."""
+        at, hyper = self._first(active), self._scalars(active, 0.0)
+        if self.samples > 1:
+            torch.div(at.totals[0], self.samples, out=at.gradient)
+            self._step_averaged(at, hyper)
+        else:
+            self.kernels.update(at.gradient, *at.state, at.cavity, *hyper, noise=at.noise, out=at.state)
+        at.gradient.addcmul_(at.cavity[1], at.mean).sub_(at.cavity[0])
+        self.descent.step(active)
+
+
 @dataclass(frozen=True)
 class _Rows:
     mean: Tensor
@@ -115,3 +149,8 @@ class _Rows:
     noise: Tensor
     cavity: tuple[Tensor, ...]
     totals: tuple[Tensor, ...]
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a step changes."""
+        return self.mean, self.precision, self.momentum

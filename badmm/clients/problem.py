@@ -216,10 +216,10 @@ class ClientProblem:
         """
         terms = zip(self.natural_global, self.dual, at.natural_gradient, strict=True)
         sizes = [EPSILON * (np.abs(g) + (np.abs(e) + np.abs(slope)) / self.rho) for g, e, slope in terms]
-        hessian = at.hessian if at.curvature is None else at.curvature
-        if hessian is not None and isinstance(at.posterior, Gaussian):
-            size = np.abs(at.posterior.mean)
-            moved = np.abs(hessian) @ size if hessian.ndim == 2 else np.abs(hessian) * size
+        if at.hessian is not None and isinstance(at.posterior, Gaussian):
+            size, operator = np.abs(at.posterior.mean), at.posterior.operator
+            whole = at.curvature
+            moved = operator.times(np.abs(at.hessian), size) if whole is None else np.abs(whole) @ size
             sizes[0] = sizes[0] + EPSILON * moved / self.rho
         total = 0.0
         for place, size in enumerate(sizes):

@@ -77,7 +77,7 @@ def _check_names(path: Path, name: str, values: Array, table: Table) -> None:
 
 
 def _read_csv(path: Path, target: str, keep_apart: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    header, rows, lines = _rows(path)
+    header, rows, lines = read_rows(path)
     for name in (target, *keep_apart):
         if name not in header:
             raise ValueError(f"{path}: expected a column {name!r}, got {_list(header) or 'an empty file'}")
@@ -104,8 +104,11 @@ def _text(path: Path) -> str:
     return text
 
 
-def _rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """The header, the rows as stripped text and the line where each begins; lines without a value are left out."""
+def read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header of a .csv, its rows as stripped text and their first lines; lines without a value are left out.
+
+    ValueError naming the file and the line.
+    """
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     header: list[str] = []
     rows, lines = [], []

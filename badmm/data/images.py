@@ -82,16 +82,7 @@ def parted(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], ND
 
 def subset(images: ImageSet, fraction: float, seed: int) -> ImageSet:
     """A random `fraction` of the training images; see `part`."""
-    return images if fraction == 1.0 else _with_training(images, part(len(images.train_labels), fraction, seed))
-
-
-def hold_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, readers.Bytes, Labels]:
-    """(the set without them, images, labels): a random `fraction` of the training images, kept for validation."""
-    kept, held = parted(len(images.train_labels), fraction, seed)
-    return _with_training(images, kept), images.train_images[held], images.train_labels[held]
-
-
-def _with_training(images: ImageSet, rows: NDArray[np.intp]) -> ImageSet:
+    rows = part(len(images.train_labels), fraction, seed)
     return replace(images, train_images=images.train_images[rows], train_labels=images.train_labels[rows])
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from badmm.demo import pictures, report
 from badmm.demo.contest import PENALTIES
 from badmm.demo.ellipses import pair_of
+from badmm.demo.noise import unknown_noise
 from badmm.demo.outcome import SplitOutcome, run_all
 from badmm.demo.problems import CLIENTS, COMPONENTS, TEST_FRACTION, TITLES
 from badmm.experiments import store
@@ -73,6 +74,8 @@ def _print(results: dict[str, list[SplitOutcome]], rounds: int, seeds: Sequence[
     for outcomes in results.values():
         console.print(report.convergence_table(outcomes, rounds))
         console.print(report.score_table(outcomes))
+        if outcomes[0].problem.noise_variance is not None:
+            console.print(str(unknown_noise(outcomes[0].problem)))
         console.print()
     console.print(report.NOTES, style="dim")
     console.print("\nVerdict", style="bold")

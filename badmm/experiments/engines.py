@@ -15,6 +15,7 @@ from typing import Any
 from badmm.checks import RankError
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.solver import SolverConfig
+from badmm.experiments.store import ranks
 from badmm.transports import InProcess
 from badmm.transports.messages import Reply, Transport
 from badmm.transports.ranks import share_of
@@ -36,6 +37,11 @@ class Engine:
         return self.transport.rank == 0
 
     @property
+    def sites(self) -> list[str]:
+        """The sites that take part, where they have names."""
+        return list(getattr(self.transport, "sites", ()))
+
+    @property
     def is_site(self) -> bool:
         """Whether this process follows a server of files."""
         return self.party not in (None, SERVER)
@@ -50,7 +56,7 @@ class Engine:
         """Where this process writes."""
         if self.is_site:
             return out / str(self.party)
-        return out if self.first else out / f"rank-{self.transport.rank}"
+        return ranks.folder(out, self.transport.rank)
 
     def agree_on(self, rounds: int) -> None:
         """Raise RankError unless all ranks go on from the same round."""
@@ -88,17 +94,28 @@ def _files(given: Mapping[str, Any], deadline: float | None, config: Any, *, res
     for key in ("share", "party"):
         if key not in given:
             raise ConfigError(f"--{'as' if key == 'party' else key}: expected a value with --transport files, got none")
+    remote(config)
+    party, stated = given["party"], identity(config)
+    if party != SERVER:
+        memory = given.get("memory") or Path("memory")
+        return Engine(FilesSite(given["share"], party, memory, identity=stated), party)
+    if "sites" not in given:
+        raise ConfigError("--sites: expected the names of the sites in their order, got none")
+    chosen: dict[str, Any] = {"deadline": deadline, "identity": stated, "resume": resume}
+    chosen |= {key: given[key] for key in ("minimum", "outlier", "bits") if key in given}
+    return Engine(FilesServer(given["share"], given["sites"].split(","), **chosen), SERVER)
+
+
+def remote(config: Any) -> None:
+    """Raise ConfigError for a configuration that sites which see their own data alone cannot run."""
     if not isinstance(config, SolverConfig):
         raise ConfigError("--transport: expected mpi or torch for networks, got files")
     if not config.likelihood.rate and (config.data.standardize or config.data.components is not None):
         raise ConfigError(
             "data.standardize: expected false with --transport files, where each site has a mean of its own"
         )
-    party, identity = given["party"], {"configuration": config.digest(), "target": config.data.target}
-    if party != SERVER:
-        memory = given.get("memory") or Path("memory")
-        return Engine(FilesSite(given["share"], party, memory, identity=identity), party)
-    if "sites" not in given:
-        raise ConfigError("--sites: expected the names of the sites in their order, got none")
-    sites = given["sites"].split(",")
-    return Engine(FilesServer(given["share"], sites, deadline=deadline, identity=identity, resume=resume), SERVER)
+
+
+def identity(config: SolverConfig) -> dict[str, Any]:
+    """What server and sites must have alike beside the numbers that `badmm.solve` compares."""
+    return {"configuration": config.digest(), "target": config.data.target}

@@ -72,15 +72,20 @@ def _run(
     if isinstance(config, SolverConfig):
         if methods is not None:
             raise ConfigError(f"--methods: expected a network run, a table with a section model, got {path}")
-        result = run(config, out, resume=resume, console=console, engine=engine)
-        if not result.converged and config.run.tol > 0:
-            gap = result.history[-1].gap if result.history else float("inf")
-            raise UnfinishedRunError(
-                f"not converged after {result.rounds} rounds: expected a gap of at most run.tol {config.run.tol:.2e}, "
-                f"got {gap:.2e}; --resume with a larger run.rounds continues the run in {out}"
-            )
+        require_convergence(config, run(config, out, resume=resume, console=console, engine=engine), out)
     else:
         run_networks(_networks(config, methods), out, resume=resume, console=console, engine=engine)
+
+
+def require_convergence(config: SolverConfig, result: Result, out: Path) -> None:
+    """Raise UnfinishedRunError for a result that has not met its tolerance."""
+    if result.converged or config.run.tol == 0:
+        return
+    gap = result.history[-1].gap if result.history else float("inf")
+    raise UnfinishedRunError(
+        f"not converged after {result.rounds} rounds: expected a gap of at most run.tol {config.run.tol:.2e}, "
+        f"got {gap:.2e}; --resume with a larger run.rounds continues the run in {out}"
+    )
 
 
 def _networks(config: Configuration, methods: Sequence[str] | None) -> NetworkConfig:
@@ -100,7 +105,7 @@ def run(
 ) -> Result:
     """Solve a convex problem in the folder `out`, with `resume` from its checkpoint."""
     console, engine = console or console_for(quiet=True), engine or Engine()
-    task, out = SolverJob(config, engine), engine.folder(out)
+    task, out = SolverJob(config, engine, out), engine.folder(out)
     rows = task.problem.rows  # raises errors of the data before the folder is created
     console.print(f"{config.name}: {rows}")
     with locked(out):

@@ -15,7 +15,7 @@ import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from badmm.networks.noise import largest_noise
 
@@ -132,7 +132,7 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     mean, count = float(values.mean()), len(values)
     if count < 2:
         return mean, float("nan"), float("nan")
-    half = float(student.ppf(0.5 + level / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    half = float(stdtrit(count - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(count))
     return mean, mean - half, mean + half
 
 

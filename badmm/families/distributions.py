@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from badmm.checks import Array, real_array
+from badmm.families.operators import precision_of
 from badmm.families.precision import Precision
-from badmm.families.structures import precision_of
 
 
 class Distribution(ABC):
@@ -88,7 +88,7 @@ class Gaussian(Distribution):
     @property
     def precision(self) -> Array:
         """S: (), (d,) or (d, d)."""
-        return self.operator.array
+        return self.operator.shown
 
     @property
     def whole_hessian(self) -> bool:

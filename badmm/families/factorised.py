@@ -6,8 +6,8 @@ their domains. Mean, variance, densities, quantiles and draws come from the fami
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from inspect import Parameter, Signature
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 import badmm_kernels
 from badmm.checks import Array, real_array, require
 from badmm.families.distributions import Distribution
-from badmm.families.inversion import Inversion, from_line
+from badmm.families.inversion import Counting, Inversion, from_line
+from badmm_kernels.face.arrays import scalar
 
 DOMAINS: dict[str, Callable[[Array], Any]] = {
     "real": np.isfinite,
@@ -26,6 +27,8 @@ DOMAINS: dict[str, Callable[[Array], Any]] = {
     "negative": lambda x: x < 0,
 }
 """Tests of a slot's domain by its name."""
+VANISHED = 1e-280
+"""θ at which exp(−c/θ) is 0 and c/θ is still a number."""
 
 
 class Factorised(Distribution):
@@ -36,10 +39,13 @@ class Factorised(Distribution):
 
     ns: ClassVar[Any]
     """The family's kernels and what they say of it."""
+    fixed: dict[str, float]
+    """Parameters that do not vary within the family, the same for all coordinates."""
     _standard: tuple[Array, ...]
 
     def __init__(self, *args: ArrayLike, **kwargs: ArrayLike) -> None:
         given = _signature(self.ns).bind(*args, **kwargs).arguments
+        fixed = {name: scalar(name, domain, given.pop(name)) for name, domain in _fixed_domains(self.ns)}
         arrays = {name: real_array(value, name, (0, 1)) for name, value in given.items()}
         for (name, array), domain in zip(arrays.items(), self.ns.STANDARD_DOMAINS, strict=True):
             require(DOMAINS[domain](array), array, name, domain)
@@ -49,26 +55,34 @@ class Factorised(Distribution):
             if shape != vectors[first]:
                 raise ValueError(f"{name}: expected shape {vectors[first]} to match the {first} parameter, got {shape}")
         size = max(array.size for array in arrays.values())
-        self._set(tuple(np.broadcast_to(array, (size,)).copy() for array in arrays.values()))
+        self._set(tuple(np.broadcast_to(array, (size,)).copy() for array in arrays.values()), fixed)
 
-    def _set(self, standard: tuple[Array, ...]) -> None:
-        self.__dict__.update(_standard=standard, **dict(zip(self.ns.STANDARD, standard, strict=True)))
+    def _set(self, standard: tuple[Array, ...], fixed: Mapping[str, float]) -> None:
+        named = dict(zip(self.ns.STANDARD, standard, strict=True))
+        self.__dict__.update(_standard=standard, fixed=dict(fixed), **named, **fixed)
 
     @classmethod
-    def of(cls, *standard: Array) -> Factorised:
-        """A distribution from standard parameters (P,) that need no check."""
+    def of(cls, *standard: Array, **fixed: float) -> Factorised:
+        """A distribution from standard parameters (P,) and fixed ones that need no check."""
         self = cls.__new__(cls)
-        self._set(standard)
+        self._set(standard, fixed)
         return self
 
     def parameters(self) -> dict[str, Array]:
-        """The standard parameters by name, (P,) each."""
-        return dict(zip(self.ns.STANDARD, self._standard, strict=True))
+        """The standard parameters by name, (P,) each, and the fixed ones ()."""
+        fixed = {name: np.asarray(value) for name, value in self.fixed.items()}
+        return dict(zip(self.ns.STANDARD, self._standard, strict=True)) | fixed
 
     @cached_property
     def natural(self) -> tuple[Array, ...]:
         """λ, one array (P,) per slot."""
-        return tuple(np.asarray(slot) for slot in self.ns.natural_from_standard(*self._standard))
+        return tuple(np.asarray(slot) for slot in self.ns.natural_from_standard(*self._standard, **self.fixed))
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The bounds of θ."""
+        low, high = (self.fixed[b] if isinstance(b, str) else b for b in self.ns.SUPPORT)
+        return low, high
 
     @property
     def dim(self) -> int:
@@ -84,27 +98,54 @@ class Factorised(Distribution):
         if statistic not in names:
             raise ValueError(f"statistic: expected one of {', '.join(names)} for {self.ns.NAME}, got {statistic!r}")
         slot = names.index(statistic)
-        mu = np.asarray(self.ns.expectation_from_natural(*self.natural)[slot])
+        mu = np.asarray(self.ns.expectation_from_natural(*self.natural, **self.fixed)[slot])
         return np.asarray(mu / self.ns.STATISTICS[slot][1])
 
     @property
     def mean(self) -> Array:
-        """E[θ] (P,): an expectation parameter where θ is a statistic, else by quadrature."""
+        """E[θ] (P,), infinite where it does not exist: an expectation parameter where θ is a statistic, else by
+        quadrature."""
         if self._affine is not None:
             return self.expected("theta")
-        return np.array([q.moment(lambda theta: theta) for q in self._marginals])
+        found = [q.moment(1) for q in self._marginals]
+        return self._completed(found, lambda: self._raw_moment(1))
 
     @property
     def variance(self) -> Array:
-        """Var[θ] (P,): an entry of the Fisher information where θ is a statistic, else by quadrature."""
+        """Var[θ] (P,), infinite where it does not exist: an entry of the Fisher information where θ is a statistic,
+        else by quadrature."""
         if self._affine is None:
-            return np.array(
-                [q.moment(partial(_squared_distance, m)) for q, m in zip(self._marginals, self.mean, strict=True)]
-            )
+            mean = self.mean
+            finite = np.where(np.isfinite(mean), mean, 0.0)
+            found = [q.moment(2, m) for q, m in zip(self._marginals, finite, strict=True)]
+            with np.errstate(invalid="ignore"):
+                exact = self._completed(found, lambda: self._raw_moment(2) - mean**2)
+            return np.where(np.isnan(exact), np.inf, exact)
         unit = [np.zeros(self.dim) for _ in self.natural]
         unit[self._affine][:] = 1.0
-        parts = self.ns.whiten(self.natural, tuple(unit))
+        parts = self.ns.whiten(self.natural, tuple(unit), **self.fixed)
         return np.asarray(sum(part**2 for part in parts) / self.ns.STATISTICS[self._affine][1] ** 2)
+
+    @staticmethod
+    def _completed(found: list[float | None], otherwise: Callable[[], Array]) -> Array:
+        """The moments found, and the others' where a tail is too heavy for quadrature."""
+        if None not in found:
+            return np.array(found)
+        both = zip(found, otherwise(), strict=True)
+        return np.array([other if value is None else value for value, other in both])
+
+    def _raw_moment(self, power: int) -> Array:
+        """E[θᵏ] = exp(A(λ + k δ) − A(λ)) with θ = exp⟨δ, T⟩; infinite where λ + k δ is no member of the family."""
+        names = [name for name, _ in self.ns.STATISTICS]
+        if "log(theta)" not in names:
+            return np.full(self.dim, np.inf)
+        slot = names.index("log(theta)")
+        moved = list(self.natural)
+        moved[slot] = moved[slot] + power / self.ns.STATISTICS[slot][1]
+        inside = DOMAINS[self.ns.NATURAL_DOMAINS[slot]](moved[slot])
+        moved[slot] = np.where(inside, moved[slot], self.natural[slot])
+        a, b = (self.ns.log_partition(*(s[:, None] for s in at), axis=-1, **self.fixed) for at in (moved, self.natural))
+        return np.where(inside, np.exp(a - b), np.inf)
 
     @property
     def _affine(self) -> int | None:
@@ -115,23 +156,25 @@ class Factorised(Distribution):
     def log_density(self, theta: ArrayLike) -> Array:
         """log q(θ_j) for θ (P,) or (n, P); −inf outside the support."""
         points = np.broadcast_arrays(np.asarray(theta, dtype=np.float64), self._standard[0])[0]
-        low, high = self.ns.SUPPORT
-        inside = (points > low) & (points < high)
-        safe = np.where(inside, points, self._inner_point)
-        values = self.ns.log_density(np.ascontiguousarray(safe), *self.natural)[0]
+        low, high = self.support
+        if self.ns.DISCRETE:
+            inside, inner = (points >= low) & (points <= high) & (points == np.floor(points)), low
+        else:
+            inside, inner = (points > low) & (points < high), float(from_line(0.0, low, high)[0])
+            if "1/theta" in dict(self.ns.STATISTICS):
+                inside &= np.abs(points) > VANISHED
+        safe = np.where(inside, points, inner)
+        values = self.ns.log_density(np.ascontiguousarray(safe), *self.natural, **self.fixed)[0]
         return np.where(inside, values, -np.inf)
 
-    @property
-    def _inner_point(self) -> float:
-        return float(from_line(0.0, *self.ns.SUPPORT)[0])
-
     @cached_property
-    def _marginals(self) -> list[Inversion]:
+    def _marginals(self) -> list[Any]:
         def log_density(j: int) -> Callable[[Array], Array]:
-            marginal = type(self).of(*(slot[j : j + 1] for slot in self._standard))
+            marginal = type(self).of(*(slot[j : j + 1] for slot in self._standard), **self.fixed)
             return lambda theta: marginal.log_density(theta[:, None])[:, 0]
 
-        return [Inversion(log_density(j), self.ns.SUPPORT) for j in range(self.dim)]
+        kind: Any = Counting if self.ns.DISCRETE else Inversion
+        return [kind(log_density(j), self.support) for j in range(self.dim)]
 
     def quantile(self, probability: ArrayLike) -> Array:
         """θ (..., P) with P(θ_j ≤ θ) = probability in (0, 1) (...), to about 1e-12 in probability."""
@@ -145,8 +188,8 @@ class Factorised(Distribution):
         return np.stack([q.quantile(uniform[:, j]) for j, q in enumerate(self._marginals)], axis=-1)
 
 
-def _squared_distance(center: float, theta: Array) -> Array:
-    return np.square(theta - center)
+def _fixed_domains(ns: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(ns.FIXED, ns.FIXED_DOMAINS, strict=True))
 
 
 def class_name(family: str) -> str:
@@ -161,7 +204,7 @@ def distribution_class(family: str | ModuleType) -> type[Factorised]:
 
 @cache
 def _class_of(ns: ModuleType) -> type[Factorised]:
-    arguments = ", ".join(ns.STANDARD)
+    arguments = ", ".join((*ns.STANDARD, *ns.FIXED))
     name = class_name(ns.NAME)
     text = f"{name}({arguments}): independent coordinates θ of the {ns.NAME} family.\n\n{Factorised.__doc__}"
     body = {"ns": ns, "__doc__": text, "__module__": "badmm", "__signature__": _signature(ns)}
@@ -169,4 +212,4 @@ def _class_of(ns: ModuleType) -> type[Factorised]:
 
 
 def _signature(ns: Any) -> Signature:
-    return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ns.STANDARD])
+    return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in (*ns.STANDARD, *ns.FIXED)])

@@ -22,12 +22,18 @@ SIGNS = {"positive": 1.0, "negative": -1.0}
 class FactorisingFamily(Family):
     """One coordinate's family, P times over."""
 
+    @classmethod
+    def distribution(cls, ns: Any) -> type[Distribution]:
+        """The class made from the family's metadata."""
+        return distribution_class(ns)
+
     def adopt(self, prior: Distribution) -> Distribution:
         """The prior itself, where it is of the family's class."""
         wanted = distribution_class(self.ns)
         if not isinstance(prior, wanted):
             expected = f"badmm.{class_name(self.name)} for family {self.name!r}"
             raise ValueError(f"prior: expected {expected}, got {type(prior).__name__}")
+        self.fixed = prior.fixed
         return prior
 
     def natural(self, distribution: Any) -> Natural:
@@ -37,7 +43,8 @@ class FactorisingFamily(Family):
 
     def posterior(self, natural: Natural) -> Distribution:
         """The distribution with natural parameter λ; raises `ValueError` outside the domain."""
-        return distribution_class(self.ns).of(*arrays(self.ns.standard_from_natural(*natural)))
+        standard = arrays(self.ns.standard_from_natural(*natural, **self.fixed))
+        return distribution_class(self.ns).of(*standard, **self.fixed)
 
     def in_domain(self, natural: Natural) -> bool:
         """Whether every slot is finite and in its domain."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -31,6 +32,15 @@ class Chart(ABC):
         """λ and the distribution of a point; None outside the domain."""
 
 
+@dataclass(frozen=True)
+class Choice(ABC):
+    """A family together with what it leaves to choose, such as the sizes of its blocks: an argument `family`."""
+
+    @abstractmethod
+    def bind(self, prior: Distribution) -> Family:
+        """The family with its prior; raises `ValueError` for a choice that does not fit it."""
+
+
 class Family(ABC):
     """A family's kernels bound to one prior. Natural parameters hold one float64 array per slot.
 
@@ -54,6 +64,11 @@ class Family(ABC):
         self.dim = self.prior.dim
         self.prior_natural = self.natural(self.prior)
         self.shapes = tuple(slot.shape for slot in self.prior_natural)
+
+    @classmethod
+    @abstractmethod
+    def distribution(cls, ns: Any) -> type[Distribution]:
+        """The class of the family's members, where `ns` are its kernels."""
 
     @abstractmethod
     def adopt(self, prior: Distribution) -> Distribution:
@@ -141,10 +156,30 @@ class Family(ABC):
 
     def unpack(self, message: Array) -> Natural:
         """λ from what `pack` made; ValueError for another size."""
+        self._check_size(message)
+        return self.parameter(self._slots(message))
+
+    def _check_size(self, message: Array) -> None:
         if message.shape != (self.message_doubles,):
             size = self.message_doubles
             raise ValueError(f"natural: expected a vector of {size} numbers, got shape {message.shape}")
-        return self.parameter(self._slots(message))
+
+    def pack_sum(self, total: Natural, at: Natural) -> Array:
+        """What clients send of a sum of contributions, linear in it; `at` is λ_g, which both sides know."""
+        return self.pack(total)
+
+    def unpack_sum(self, message: Array, at: Natural, rest: Natural) -> Natural:
+        """The sum from what `pack_sum` made at λ_g, which the server adds to the `rest` of its line.
+
+        Raises `ValueError` for another size.
+        """
+        return self.unpack(message)
+
+    def closest(self, natural: Natural, before: Natural) -> Natural:
+        """The member of the family that stands for the server's line λ, with the least KL(q‖λ); λ itself where all of
+        the domain is the family. `before` is λ_g of the last round.
+        """
+        return natural
 
     def _slots(self, message: Array) -> Natural:
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]

@@ -13,7 +13,6 @@ from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factorising import FactorisingFamily
 from badmm.families.family import Chart, Family, Growth, Natural, arrays
 from badmm.families.precision import DiagonalPrecision, Precision, ScalarPrecision
-from badmm.families.structures import total, widened
 
 PRECISION = "precision"
 """The standard parameter that is S, by the name that it has in every Gaussian family's kernels."""
@@ -24,6 +23,17 @@ class GaussianFamily(Family):
 
     takes_expectations = True
     structure: type[Precision]
+    operator: Precision
+    """The prior's S: what stands for the structure where an array is given its own."""
+
+    @classmethod
+    def distribution(cls, ns: Any) -> type[Distribution]:
+        """Gaussian, whatever the structure."""
+        return Gaussian
+
+    def structured(self, operator: Precision) -> Precision:
+        """The same S in the family's structure; raises `ValueError` where it cannot hold it."""
+        return self.structure.adopted(operator)
 
     @property
     def keeps_curvature(self) -> bool:  # type: ignore[override]
@@ -40,12 +50,12 @@ class GaussianFamily(Family):
         if not isinstance(prior, Gaussian):
             raise ValueError(f"prior: expected badmm.Gaussian for family {self.name!r}, got {type(prior).__name__}")
         try:
-            operator = widened(prior.operator, self.structure)
+            self.operator = self.structured(prior.operator)
         except ValueError as error:
             what, _, got = str(error).partition(", got ")
             raise ValueError(f"prior: {what} for family {self.name!r}, got {got}") from None
-        self.fixed = {name: float(operator.array) for name in self.ns.FIXED}
-        return Gaussian.of(prior.mean, operator)
+        self.fixed = {name: float(self.operator.array) for name in self.ns.FIXED}
+        return Gaussian.of(prior.mean, self.operator)
 
     @abstractmethod
     def canonical(self, natural: Natural) -> tuple[Array, Precision]:
@@ -66,22 +76,23 @@ class GaussianFamily(Family):
     @property
     def hessian_shape(self) -> tuple[int, ...]:
         """The shape of the E[∇²ℓ] that a client's `expectations` gives; it may give None where S is fixed."""
-        return (self.dim,) * (1 + self.structure.whole_hessian)
+        return (self.dim,) * (1 + self.operator.whole_hessian)
 
     def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
         """The largest eigenvalue of −(η_S + G∞) in units of S_g."""
+        operator = self.canonical(natural_global)[1]
+        eta = dual[1] if self.precision_varies else np.zeros(self.dim)
         if isinstance(growth, tuple):
-            growth = growth[1] if self.precision_varies else None
-        parts = [dual[1] if self.precision_varies else np.zeros(self.dim), *([] if growth is None else [growth])]
-        return self.canonical(natural_global)[1].largest_ratio(-total(parts))
+            eta, growth = eta + growth[1] if self.precision_varies else eta, None
+        return operator.largest_ratio(-eta if growth is None else -_total(operator.whole(eta), growth))
 
     def linear(self, coefficients: Mapping[str, Array]) -> Natural | None:
         """As for every family; a quadratic form whose matrix has the family's structure is one of its statistics."""
         given = dict(coefficients)
         form = given.pop("theta*theta.T", None)
         if form is not None and self.precision_varies:
-            own = self.structure(form, self.dim).own(form)
-            if not np.array_equal(self.structure(own, self.dim).plus(np.zeros_like(form)), form):
+            own = self.operator.own(form)
+            if not np.array_equal(self.operator.like(own).plus(np.zeros_like(form)), form):
                 return None
             return super().linear({**given, str(self.ns.STATISTICS[1][0]): own})
         return super().linear(coefficients)
@@ -90,6 +101,13 @@ class GaussianFamily(Family):
         """(m, S) in units of a reference's diagonal precision."""
         assert isinstance(reference, Gaussian)
         return MeanPrecisionChart(self, reference)
+
+
+def _total(left: Array, right: Array) -> Array:
+    """The sum of diagonals (d,) and matrices (d, d): a diagonal where both are."""
+    if left.ndim == right.ndim:
+        return np.asarray(left + right)
+    return np.asarray(sum(np.diag(part) if part.ndim == 1 else part for part in (left, right)))
 
 
 class MeanPrecisionChart(Chart):
@@ -140,4 +158,4 @@ class FactorisingGaussian(GaussianFamily, FactorisingFamily):
     def canonical(self, natural: Natural) -> tuple[Array, Precision]:
         """(ξ, S) of λ."""
         array = natural[1] if self.precision_varies else np.asarray(self.fixed[PRECISION])
-        return natural[0], self.structure(array, len(natural[0]))
+        return natural[0], self.operator.like(array)

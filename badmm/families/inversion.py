@@ -1,7 +1,9 @@
 """One-dimensional densities of any support: moments, quantiles and draws by Gauss–Legendre panels on the real line.
 
 θ = θ(u) maps the line onto the support. Panels halve towards the mode, 20 times on either side of it, so that a tail
-4·10⁵ standard deviations long (a gamma of shape 10⁻⁴, in log θ) and the peak are resolved alike.
+4·10⁵ standard deviations long (a gamma of shape 10⁻⁴, in log θ) and the peak are resolved alike. A moment has panels of
+its own, towards the mode of its integrand: where that does not fall the moment is infinite, and a heavy tail is
+not cut where the density alone is negligible.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ LEVELS, PARTS = 20, 6
 """Halvings of a side, and panels per halving."""
 DEPTH = 45.0
 """Nats below the mode where a tail is cut: e⁻⁴⁵ is beyond double precision."""
+FEW, LARGEST_COUNT = 4096.0, 2.0**50
+"""Values that are listed without a search for the mode, and the largest one that is looked for."""
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
 NEWTON_STEPS = 8
+FALLEN, LAST = 36.0, 700.0
+"""Nats that a moment's integrand has fallen at the last u with e^±u in the number range: e⁻³⁶ is its relative rest."""
 SETTLED = 1e-12
 """A Newton step below this share of its panel is the last."""
 LOST = 1e-12
@@ -40,6 +46,30 @@ def from_line(u: Any, low: float, high: float) -> tuple[Any, Any]:
         return u, np.zeros_like(u)
 
 
+def panels(log_height: Callable[[Array], Array], mode: float) -> Array:
+    """Ends of panels, ascending, that halve towards the mode and reach to where the height is e^−DEPTH of its top."""
+    top = float(log_height(np.array([mode]))[0])
+    lengths: Array = 2.0 ** np.arange(-40.0, 21.0)
+    rising = []
+    for side in (-1.0, 1.0):
+        low = log_height(mode + side * lengths) < top - DEPTH
+        reach = lengths[int(np.argmax(low)) if low.any() else -1]
+        halved = reach * 2.0 ** -np.arange(LEVELS, -1.0, -1.0)
+        steps = np.linspace(np.concatenate([[0.0], halved[:-1]]), halved, PARTS, endpoint=False).T.ravel()
+        rising.append(mode + side * np.append(steps, reach))
+    return np.concatenate([rising[0][::-1], rising[1][1:]])
+
+
+def mode_of(log_height: Callable[[Array], Array]) -> float:
+    """The maximum of a function of the line with one mode: coarsely on both sides of 0, then by Brent's method."""
+    grid = np.sinh(np.linspace(-8.0, 8.0, 321))
+    at = int(np.argmax(log_height(grid)))
+    low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
+    found = minimize_scalar(lambda u: -log_height(np.array([u]))[0], bounds=(low, high), method="bounded",
+                            options={"xatol": 1e-9})  # fmt: skip
+    return float(found.x)
+
+
 class Inversion:
     """A density with one mode in u, given by its logarithm at θ (n,), which is −∞ outside the support.
 
@@ -48,7 +78,7 @@ class Inversion:
 
     def __init__(self, log_density: Callable[[Array], Array], support: tuple[float, float]) -> None:
         self._given, self.support = log_density, support
-        self.mode = float(minimize_scalar(lambda u: -self._log(np.array([u]))[0]).x)
+        self.mode = mode_of(self._log)
         self.top = float(self._log(np.array([self.mode]))[0])
 
     def _log(self, u: Array) -> Array:
@@ -64,15 +94,7 @@ class Inversion:
     @cached_property
     def edges(self) -> Array:
         """Panels' ends, ascending."""
-        lengths: Array = 2.0 ** np.arange(-40.0, 21.0)
-        rising = []
-        for side in (-1.0, 1.0):
-            low = self._log(self.mode + side * lengths) < self.top - DEPTH
-            reach = lengths[int(np.argmax(low)) if low.any() else -1]
-            halved = reach * 2.0 ** -np.arange(LEVELS, -1.0, -1.0)
-            steps = np.linspace(np.concatenate([[0.0], halved[:-1]]), halved, PARTS, endpoint=False).T.ravel()
-            rising.append(self.mode + side * np.append(steps, reach))
-        return np.concatenate([rising[0][::-1], rising[1][1:]])
+        return panels(self._log, self.mode)
 
     def _rule(self, start: Array, end: Array) -> tuple[Array, Array]:
         """Nodes (n, 10) between start and end, and weight · density there."""
@@ -91,14 +113,27 @@ class Inversion:
         inside = np.exp(self.top) * np.cumsum(mass.sum(axis=1))
         return np.append(0.0, inside) + max(0.0, 1.0 - float(inside[-1]))
 
-    def moment(self, function: Callable[[Array], Array]) -> float:
-        """E[f(θ)]."""
-        u, mass = self._panels
-        inside = mass > 0
-        theta, _ = from_line(u[inside], *self.support)
-        end, _ = from_line(self.edges[:1], *self.support)
-        total = np.exp(self.top) * float(np.sum(mass[inside] * function(theta)))
-        return total + float(self._below[0] * function(end)[0]) if self._below[0] > LOST else total
+    def moment(self, power: int, center: float = 0.0) -> float | None:
+        """E[(θ − center)ᵏ]; None where its integrand does not fall within the number range."""
+
+        def log_height(u: Array) -> Array:
+            theta, _ = from_line(u, *self.support)
+            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+                value = power * np.log(np.abs(theta - center)) + self._log(u)
+            return np.where(np.isfinite(value), value, -1e300)
+
+        mode = mode_of(log_height)
+        edges = np.sort(np.append(panels(log_height, mode), self.mode))  # where a density may have a kink
+        top = float(log_height(np.array([mode]))[0])
+        if (log_height(np.clip(edges[[0, -1]], -LAST, LAST)) > top - FALLEN).any():
+            return None
+        half = 0.5 * np.diff(edges)
+        u = (edges[:-1] + half)[:, None] + half[:, None] * NODES
+        theta, _ = from_line(u.ravel(), *self.support)
+        with np.errstate(over="ignore", invalid="ignore"):
+            terms = (theta - center) ** power * np.exp(self._log(u.ravel()))
+        terms = np.where(np.isfinite(terms), terms, 0.0).reshape(u.shape)
+        return float(np.sum(half[:, None] * WEIGHTS * terms))
 
     def quantile(self, probability: Array) -> Array:
         """θ (n,) with P(θ' ≤ θ) = probability (n,), by Newton's method inside a panel."""
@@ -117,3 +152,51 @@ class Inversion:
                 if (np.abs(u - before) <= SETTLED * (end - start)).all():
                     break
         return np.asarray(from_line(u, *self.support)[0])
+
+
+class Counting:
+    """A discrete distribution on the whole numbers of [low, high], given by its log-probabilities at θ (n,): sums."""
+
+    def __init__(self, log_probability: Callable[[Array], Array], support: tuple[float, float]) -> None:
+        self._given, self.support = log_probability, support
+
+    @cached_property
+    def values(self) -> tuple[Array, Array]:
+        """(θ, P(θ)), the θ that matter, ascending."""
+        low, high = self.support
+        if high - low < FEW:
+            theta = np.arange(low, high + 1.0)
+        else:
+            middle = self._mode()
+            reach = [self._reach(middle, side) for side in (-1.0, 1.0)]
+            theta = np.arange(max(low, middle - reach[0]), min(high, middle + reach[1]) + 1.0)
+        mass = np.exp(self._given(theta))
+        return theta, mass / mass.sum()
+
+    def _mode(self) -> float:
+        """The most probable θ, by halving: the log-probability rises before it and falls after it."""
+        low, high = self.support[0], min(self.support[1], LARGEST_COUNT)
+        while high - low > 1.0:
+            middle = np.floor(0.5 * (low + high))
+            here, after = self._given(np.array([middle, middle + 1.0]))
+            low, high = (middle, high) if after > here else (low, middle)
+        return float(low)
+
+    def _reach(self, middle: float, side: float) -> float:
+        """How far from the mode probabilities matter."""
+        top, step = self._given(np.array([middle]))[0], 16.0
+        while self.support[0] <= middle + side * step <= self.support[1]:
+            if self._given(np.array([middle + side * step]))[0] < top - DEPTH:
+                break
+            step *= 2.0
+        return step
+
+    def moment(self, power: int, center: float = 0.0) -> float:
+        """E[(θ − center)ᵏ]."""
+        theta, mass = self.values
+        return float(np.sum(mass * (theta - center) ** power))
+
+    def quantile(self, probability: Array) -> Array:
+        """The least θ (n,) with P(θ' ≤ θ) ≥ probability (n,)."""
+        theta, mass = self.values
+        return np.asarray(theta[np.minimum(np.searchsorted(np.cumsum(mass), probability), len(theta) - 1)])

@@ -53,6 +53,11 @@ class MatrixPrecision(Precision):
         """S⁻¹v (d,) by potrs."""
         return np.asarray(dpotrs(self.cholesky, vector, lower=1)[0])
 
+    @classmethod
+    def adopted(cls, other: Precision) -> Precision:
+        """The matrix of any other structure."""
+        return other if isinstance(other, cls) else cls(other.plus(np.zeros((other.dim, other.dim))), other.dim)
+
     def like(self, array: Array) -> Precision:
         """Another matrix."""
         return MatrixPrecision(array, self.dim)
@@ -107,7 +112,9 @@ class MatrixPrecision(Precision):
         return np.asarray(self.inverse_cholesky @ vector)
 
     def congruence(self, matrix: Array) -> Array:
-        """L⁻¹AL⁻ᵀ, by products with the triangle: half the operations."""
+        """L⁻¹AL⁻ᵀ of one matrix or of a stack, by products with the triangle: half the operations."""
+        if matrix.ndim > 2:
+            return np.stack([self.congruence(one) for one in matrix])
         half = dtrmm(1.0, self.inverse_cholesky, matrix, lower=1)
         return np.asarray(dtrmm(1.0, self.inverse_cholesky, half, side=1, lower=1, trans_a=1, overwrite_b=1))
 

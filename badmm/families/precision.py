@@ -17,7 +17,7 @@ from badmm.checks import Array, require
 
 
 class Precision(ABC):
-    """S over θ (d,); `array` is what a user sees: a number (), a diagonal (d,) or a matrix (d, d)."""
+    """S over θ (d,); `array` holds its entries: a number (), a diagonal (d,), a matrix (d, d), flat blocks (n,)."""
 
     whole_hessian: bool
     """Whether E[∇²ℓ] is used as a matrix (d, d) under this structure, or its diagonal (d,)."""
@@ -40,6 +40,16 @@ class Precision(ABC):
     def like(self, array: Array) -> Precision:
         """Another precision of this structure."""
 
+    @classmethod
+    def adopted(cls, other: Precision) -> Precision:
+        """The same S in this structure; raises `ValueError` where it cannot hold it."""
+        raise NotImplementedError(f"{cls.__name__}: a family of this structure adopts priors by itself")
+
+    @property
+    def shown(self) -> Array:
+        """What a user sees: a number (), a diagonal (d,) or a matrix (d, d)."""
+        return self.array
+
     @abstractmethod
     def own(self, matrix: Array) -> Array:
         """The part of a symmetric matrix (d, d) that the structure has: its diagonal, or all of it."""
@@ -47,6 +57,10 @@ class Precision(ABC):
     def own_part(self, value: Array) -> Array:
         """`own` of a matrix (d, d); a diagonal (d,) is its own part already."""
         return self.own(value) if value.shape == (self.dim, self.dim) else value
+
+    def whole(self, own: Array) -> Array:
+        """An array of this structure as a diagonal (d,) or a matrix (d, d)."""
+        return own
 
     @abstractmethod
     def times(self, array: Array, vector: Array) -> Array:
@@ -149,6 +163,13 @@ class DiagonalPrecision(Precision):
         """Whether every entry is positive."""
         return bool((self.array > 0).all())
 
+    @classmethod
+    def adopted(cls, other: Precision) -> Precision:
+        """A number on a diagonal."""
+        if not isinstance(other, DiagonalPrecision):
+            raise ValueError(f"expected a scalar or vector precision, got shape {other.shown.shape}")
+        return DiagonalPrecision(other.diagonal.copy(), other.dim)
+
     def like(self, array: Array) -> Precision:
         """Another diagonal."""
         return DiagonalPrecision(array, self.dim)
@@ -240,6 +261,13 @@ class ScalarPrecision(DiagonalPrecision):
     """S = s·I with one number s that no family varies: a fixed scale, with no coordinates of its own."""
 
     whole_hessian = True
+
+    @classmethod
+    def adopted(cls, other: Precision) -> Precision:
+        """A number."""
+        if not isinstance(other, ScalarPrecision):
+            raise ValueError(f"expected a scalar precision, got shape {other.shown.shape}")
+        return other
 
     def like(self, array: Array) -> Precision:
         """Another number, or a diagonal where an array has one."""

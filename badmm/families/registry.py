@@ -1,33 +1,43 @@
 """Finds a family's structure and its distribution class by the family's name: nothing is listed here.
 
 A family that factorises follows from its generated metadata. A matrix structure is the file
-`badmm/families/<family>.py` with its class as `STRUCTURE`.
+`badmm/families/structures/<family>.py` with its class as `STRUCTURE`. One that leaves something to choose (the sizes of
+its blocks) has a dataclass `CHOICE` of that, which `badmm.solve` takes in place of the name; one without generated
+kernels has its own as `KERNELS`.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 import badmm_kernels
-from badmm.families.distributions import Distribution, Gaussian
-from badmm.families.factorised import class_name, distribution_class
+from badmm.families import structures
+from badmm.families.distributions import Distribution
+from badmm.families.factorised import class_name
 from badmm.families.factorising import FactorisingFamily
-from badmm.families.family import Family
-from badmm.families.gaussian import FactorisingGaussian, GaussianFamily
+from badmm.families.family import Choice, Family
+from badmm.families.gaussian import FactorisingGaussian
 
 EXPECTATIONS = ("expected_gradient", "expected_hessian")
 """LOSS_DERIVATIVES of the families to which Bonnet and Price apply."""
+STRUCTURES = tuple(sorted(info.name for info in pkgutil.iter_modules(structures.__path__)))
+"""The families with a file under `structures/`."""
 
 
 def names() -> tuple[str, ...]:
-    """Every family that kernels exist for."""
-    return badmm_kernels.FAMILIES
+    """Every family that kernels or a structure exist for."""
+    return tuple(sorted({*badmm_kernels.FAMILIES, *STRUCTURES}))
+
+
+def _file(name: str) -> Any:
+    """The module of a structure."""
+    return import_module(f"{structures.__name__}.{name}")
 
 
 def _namespace(name: str) -> Any:
@@ -35,25 +45,49 @@ def _namespace(name: str) -> Any:
         return badmm_kernels.load(name)
     if name not in names():
         raise ValueError(f"family: expected one of {', '.join(names())}, got {name!r}")
-    return badmm_kernels.load(name)
+    return badmm_kernels.load(name) if name in badmm_kernels.FAMILIES else _file(name).KERNELS
 
 
 @cache
 def structure(name: str) -> type[Family]:
     """The structure of a family; raises `ValueError` for an unknown name."""
     ns = _namespace(name)
-    if name in names() and find_spec(f"badmm.families.{name}") is not None:
-        found: type[Family] = import_module(f"badmm.families.{name}").STRUCTURE
+    if name in STRUCTURES:
+        found: type[Family] = _file(name).STRUCTURE
         return found
     coupled = [slot for slot, domain in zip(ns.NATURAL, ns.NATURAL_DOMAINS, strict=True) if domain == "spd"]
     if coupled:
-        raise ValueError(f"family: expected a structure badmm/families/{name}.py for the matrix {coupled[0]}, got none")
+        file = f"badmm/families/structures/{name}.py"
+        raise ValueError(f"family: expected a structure {file} for the matrix {coupled[0]}, got none")
     return FactorisingGaussian if ns.LOSS_DERIVATIVES == EXPECTATIONS else FactorisingFamily
 
 
-def bind(name: str, prior: Distribution) -> Family:
+def choice_class(name: str) -> type[Choice] | None:
+    """The dataclass of what a family leaves to choose; None where that is nothing."""
+    found: type[Choice] | None = getattr(_file(name), "CHOICE", None) if name in STRUCTURES else None
+    return found
+
+
+def chosen(name: str, options: Mapping[str, Any]) -> str | Choice:
+    """The argument `family` of a name and what is chosen in it; raises `ValueError` for a choice that is none."""
+    found = choice_class(name)
+    return name if found is None else found(**options)
+
+
+def bind(family: str | Choice, prior: Distribution) -> Family:
     """A family with its prior; raises `ValueError` for an unknown name or a prior that is not of the family."""
-    return structure(name)(_namespace(name), prior)
+    if isinstance(family, Choice):
+        return family.bind(prior)
+    if not isinstance(family, str):
+        raise ValueError(
+            f"family: expected a name or a choice such as badmm.BlockDiagonalGaussian, got {type(family).__name__}"
+        )
+    kind = structure(family)
+    open_choice = choice_class(family)
+    if open_choice is not None:
+        options = ", ".join(f"{field}=..." for field in open_choice.__dataclass_fields__)
+        raise ValueError(f"family: expected badmm.{open_choice.__name__}({options}), got {family!r} alone")
+    return kind(_namespace(family), prior)
 
 
 def takes_expectations(name: str) -> bool:
@@ -63,14 +97,17 @@ def takes_expectations(name: str) -> bool:
 
 def distribution(name: str) -> type[Distribution]:
     """The class of a family's distributions."""
-    return Gaussian if issubclass(structure(name), GaussianFamily) else distribution_class(name)
+    return structure(name).distribution(_namespace(name))
 
 
-def exported(name: str) -> type[Distribution] | None:
-    """The distribution class of this name that `badmm` exports beside `Gaussian`; None where there is none."""
+def exported(name: str) -> type[Distribution] | type[Choice] | None:
+    """What `badmm` exports under a family's class name: its distributions, or what it leaves to choose; else None.
+
+    Distributions of the Gaussian families are `badmm.Gaussian`, whatever the family.
+    """
     for family in names():
-        if class_name(family) == name and not takes_expectations(family):
-            return distribution(family)
+        if class_name(family) == name:
+            return choice_class(family) or (None if takes_expectations(family) else distribution(family))
     return None
 
 

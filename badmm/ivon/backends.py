@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import badmm_kernels
 from badmm_kernels.face.exchange import view
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "kernels", "torch")
 Scalars = tuple[float, ...]  # ess, lr, β₁, β₂, debias, clip
+Address = tuple[int, int]  # of normals: seed, number of the draw
 
 
 def load(name: str, device: torch.device, backend: str = "auto") -> Any:
@@ -54,6 +57,21 @@ class Sweeps:
         sweep = self.namespace._SAMPLE
         sources = sweep.sources((mean, precision), noise)
         return lambda theta, ess: sweep.trusted(sources, self._uniforms(sweep, (ess,), mean), (theta,))
+
+    def drawer(self, mean: Any, precision: Any, noise: Any) -> Callable[[Any, float, Address], None]:
+        """The same of normals that the call draws at a seed and a counter, and keeps in `noise`."""
+        if not self._trusted:
+            sample = self.namespace.sample
+            return lambda theta, ess, at: sample(
+                mean, precision, ess, seed=at[0], step=at[1], noise=noise, out=(theta,)
+            )
+        sweep = self.namespace._SAMPLE
+        sources = sweep.sources((mean, precision), noise, drawn=True)
+
+        def draw(theta: Any, ess: float, at: Address) -> None:
+            sweep.trusted(sources, self._uniforms(sweep, (ess,), mean), (theta,), np.array(at, np.uint64))
+
+        return draw
 
     def updater(self, state: Sequence[Any], cavity: Sequence[Any], noise: Any) -> Callable[[Any, Scalars], None]:
         """A call (gradient, scalars) of the step from one sample, in place in (mean, precision, momentum)."""

@@ -193,12 +193,11 @@ class IVON(torch.optim.Optimizer):
         rank, found = ranks.rank() if self.sync else 0, list[tuple[Slot, Tensor]]()
         for group, arranged in zip(self.param_groups, self._arrangements, strict=True):
             ess = _posterior_size(group)
-            for store in arranged.trained:
-                store.draw(normals, arranged.seed(store, rank), group["draws"])
             for run in arranged.runs:
                 if not self._frames:
                     run.gather()
-                found += zip(run.slots, run.sample(ess, normals), strict=True)
+                at = arranged.seed(run.store, rank), group["draws"]
+                found += zip(run.slots, run.sample(ess, normals, at), strict=True)
             group["draws"] += 1
         return found
 

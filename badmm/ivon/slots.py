@@ -124,7 +124,9 @@ class Slot:
     def gradients(self) -> list[Tensor]:
         """The sample's gradients, dense, to be added up; none where the loss did not reach the memory."""
         return [
-            g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in self._current() if g is not None
+            g if g.layout is torch.strided and not g.requires_grad else g.detach().to_dense()
+            for g in self._current()
+            if g is not None
         ]
 
     def flat_gradient(self) -> Tensor | None:

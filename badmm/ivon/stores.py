@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from badmm.ivon.backends import Sweeps
+from badmm.ivon.backends import Address, Sweeps
 from badmm.ivon.slots import Slot, flat
 
 SMALL = 1 << 15  # entries below which a parameter shares a store: copying it takes less than calls of its own
@@ -99,16 +99,17 @@ class Store:
 
     def runs(self) -> Iterator[Run]:
         """Its trained pieces, as long as they come."""
-        start = 0
+        start, first = 0, True
         for trained, several in groupby(zip(self.slots, self.ends, strict=True), lambda pair: pair[0].active):
             members = list(several)
             if trained and members[-1][1] > start:
-                yield Run(self, [slot for slot, _ in members], start, members[-1][1])
+                yield Run(self, [slot for slot, _ in members], start, members[-1][1], first)
+                first = False
             start = members[-1][1]
 
-    def draw(self, name: str, seed: int, step: int) -> None:
+    def draw(self, name: str, at: Address) -> None:
         """Fill a buffer with the normals of a draw."""
-        self.kernels.namespace.noise(seed, step, out=self.buffer(name))
+        self.kernels.namespace.noise(*at, out=self.buffer(name))
 
     def clear(self) -> None:
         """Set the sums of samples to 0."""
@@ -117,14 +118,15 @@ class Store:
 
 
 class Run:
-    """A piece of a store's arrays, from lo to hi, whose slots are all trained."""
+    """A piece of a store's arrays, from lo to hi, whose slots are all trained; first: before the store's others."""
 
-    def __init__(self, store: Store, slots: Sequence[Slot], lo: int, hi: int) -> None:
+    def __init__(self, store: Store, slots: Sequence[Slot], lo: int, hi: int, first: bool) -> None:
         self.store, self.slots, self.kernels, self._lo, self._hi = store, list(slots), store.kernels, lo, hi
-        first = slots[0]
-        self.direct = len(slots) == 1 and first.length >= SMALL and first.dense and not store.rounds
+        self._first, self._whole = first, lo == 0 and hi == store.ends[-1]
+        one = slots[0]
+        self.direct = len(slots) == 1 and one.length >= SMALL and one.dense and not store.rounds
         if self.direct:
-            mean = self.kernels.array(flat(first.home))
+            mean = self.kernels.array(flat(one.home))
         else:
             whole = store.arrays["mean"] if store.rounds else store.buffer("mean")
             mean, self._means = self._part(whole), store.views(whole, self.slots)
@@ -132,7 +134,9 @@ class Run:
         self.state = (mean, self._part(store.arrays["precision"]), self._part(store.arrays["momentum"]))
         self.cavity = tuple(self._part(store.arrays[name]) for name in CAVITY if name in store.arrays)
         self.noise = self.buffer("noise")
-        self._sample = {"noise": self.kernels.sampler(*self.state[:2], self.noise)}
+        self._slopes: list[Tensor] = []
+        self._parameters = [p for slot in slots for p in slot.parameters]
+        self._samplers: dict[str, Any] = {}
         self._steps: dict[float, Any] = {}
 
     @property
@@ -155,16 +159,24 @@ class Run:
         """Bring `mean` into the parameters, which autograd hears of."""
         if not self.direct:
             _copy([slot.home for slot in self.slots], self._means)
-        for slot in self.slots:
-            for p in slot.parameters:
-                torch.autograd.graph.increment_version(p)
+        torch.autograd.graph.increment_version(self._parameters)
 
-    def sample(self, ess: float, normals: str) -> list[Tensor]:
-        """θ = m + ε/√(ess s) with the normals in a buffer, a new tensor per slot: a user may keep them."""
+    def sample(self, ess: float, normals: str, at: Address) -> list[Tensor]:
+        """θ = m + ε/√(ess s), a new tensor per slot: a user may keep them.
+
+        The normals of the draw `at` go into a buffer, in the same pass where the run is the whole of its store.
+        """
         found = [torch.empty_like(slot.home) for slot in self.slots]
-        if normals not in self._sample:
-            self._sample[normals] = self.kernels.sampler(*self.state[:2], self.buffer(normals))
-        self._sample[normals](self.kernels.array(flat(found[0])) if self.direct else self._theta, ess)
+        theta = self.kernels.array(flat(found[0])) if self.direct else self._theta
+        if normals not in self._samplers:
+            make = self.kernels.drawer if self._whole else self.kernels.sampler
+            self._samplers[normals] = make(*self.state[:2], self.buffer(normals))
+        if self._whole:
+            self._samplers[normals](theta, ess, at)
+        else:
+            if self._first:
+                self.store.draw(normals, at)
+            self._samplers[normals](theta, ess)
         if not self.direct:
             _copy(found, self._thetas)
         return found
@@ -195,9 +207,18 @@ class Run:
         """The sample's gradient (P,)."""
         if self.direct and (whole := self.slots[0].flat_gradient()) is not None:
             return self.kernels.array(whole)
-        for slot, view in zip(self.slots, self.store.views(self.store.buffer("gradient"), self.slots), strict=True):
-            _add_up(view, slot.gradients())
-        return self.buffer("gradient")
+        if not self._slopes:
+            self._slope, self._slopes = (
+                self.buffer("gradient"),
+                self.store.views(self.store.buffer("gradient"), self.slots),
+            )
+        several = [slot.gradients() for slot in self.slots]
+        if {*map(len, several)} == {1}:
+            _copy(self._slopes, [own[0] for own in several])
+        else:
+            for view, own in zip(self._slopes, several, strict=True):
+                _add_up(view, own)
+        return self._slope
 
     def sums(self) -> tuple[Any, Any]:
         """This piece of the sums of samples."""

@@ -14,29 +14,41 @@ from badmm.likelihoods.glm import (
     WeibullSurvival,
     regression,
 )
+from badmm.likelihoods.noise import GaussianRegression
 from badmm.likelihoods.quadratic import LinearRegression, Quadratic
-from badmm.likelihoods.rates import ConjugateRate, ExponentialRate, PoissonRate
+from badmm.likelihoods.rates import (
+    ConjugateLoss,
+    ConjugateRate,
+    ExponentialRate,
+    NormalVariance,
+    PoissonRate,
+    Trials,
+)
 from badmm.likelihoods.softmax import SoftmaxRegression
 
 __all__ = [
     "EXPECTATIONS",
     "CloglogRegression",
+    "ConjugateLoss",
     "ConjugateRate",
     "Expectation",
     "ExponentialRate",
     "ExponentialSurvival",
     "GammaRegression",
     "GaussianLikelihood",
+    "GaussianRegression",
     "HuberRegression",
     "LinearRegression",
     "LogisticRegression",
     "NegativeBinomialRegression",
+    "NormalVariance",
     "PoissonRate",
     "PoissonRegression",
     "ProbitRegression",
     "Quadratic",
     "SoftmaxRegression",
     "StudentTRegression",
+    "Trials",
     "WeibullSurvival",
     "regression",
 ]

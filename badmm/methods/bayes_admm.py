@@ -58,9 +58,11 @@ class IvonADMM(GaussianMethod):
     `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior, with duals that make the server line hold there
     ("initial"), or the prior, and then only local training starts at the initialisation ("prior", as in the paper).
-    `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `clip` bounds the mean's
-    direction: no coordinate moves more than lr · clip per step (inf: no bound), so that with the default lr is Adam's.
-    With `keep_momentum` momentum and step count run on from round to round.
+    `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `mean_step` "ivon" divides the
+    mean's direction by h + δ, and `clip` bounds it: no coordinate moves more than lr · clip per step (inf: no bound),
+    so that with the default lr is Adam's. "local" gives the same direction to the optimizer of local training, Adam by
+    default, fresh every round: the fixed point is the same, the way there Adam's. With `keep_momentum` momentum and
+    step count run on from round to round.
     """
 
     name = "ivon_admm"
@@ -79,6 +81,7 @@ class IvonADMM(GaussianMethod):
     keep_momentum: bool = True
     origin: Literal["initial", "prior"] = "initial"
     penalty: Literal["size", "alike"] = "size"
+    mean_step: Literal["ivon", "local"] = "ivon"
 
     def __post_init__(self) -> None:
         for name in ("delta", "rho", "initial_sd", "hess_init"):
@@ -155,7 +158,7 @@ class IvonADMM(GaussianMethod):
 
     def solver(self, state: State, task: Task) -> IvonDescent:
         """IVON from the server's posterior."""
-        from badmm.clients.ivon import IvonDescent, IvonSettings
+        from badmm.clients.ivon import IvonDescent, IvonSettings, OptimizedIvonDescent
 
         ess, cavity = self.ess(state, task), self.cavity(state, task)
         precision, mean = state.server["precision"] / ess, self.mean(state)
@@ -167,7 +170,8 @@ class IvonADMM(GaussianMethod):
             momentum, steps = _zeros(cavity[0]), _zeros(task.index.unsqueeze(1))
         settings = IvonSettings(self.beta1, self.beta2, self.clip, self.samples)
         start, over = mean.repeat(len(task.members), 1), (cavity[0].div_(ess), cavity[1].div_(ess))
-        return IvonDescent(task, settings, start, precision, momentum, steps[:, 0], over, ess)
+        kind = IvonDescent if self.mean_step == "ivon" else OptimizedIvonDescent
+        return kind(task, settings, start, precision, momentum, steps[:, 0], over, ess)
 
     def natural(self, state: State, task: Task, solver: LocalSolver) -> Slots:
         """From m_k and S_k = ess (h + δ)."""

@@ -30,7 +30,7 @@ from badmm.transports.messages import Message, Reply
 
 Result = TypeVar("Result")
 WORTH_A_THREAD = 1e-3
-"""CPU seconds per evaluation below which clients take turns: Python's lock would cost more than threads give."""
+"""CPU seconds of an evaluation below which clients take turns: Python's lock would cost more than threads give."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class ExactClients:
     """Clients whose problems are solved to a tolerance; K' of them with indices `first`, `first` + 1, ... of K.
 
     λ_k, η_k and the last sent c_k have a leading axis of K'; `lines` remembers the dual lines of earlier rounds for
-    mixing, newest last. `sent` is empty where all clients take part in every round.
+    mixing, newest last. `sent` is empty where all clients take part in every round. terms: what is sent is Σ c_k of all
+    clients here, whoever takes part, and no change of it: the engine keeps it for the rounds without them.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class ExactClients:
         tolerance: Tolerance,
         workers: Workers,
         first: int = 0,
+        *,
+        terms: bool = False,
     ) -> None:
         self.bound, self.family, self.dual_line = list(bound), family, dual_line
-        self.tolerance, self.workers, self.first = tolerance, workers, first
+        self.tolerance, self.workers, self.first, self.terms = tolerance, workers, first, terms
         self.natural: Natural = family.prior_natural
         self.clients: Natural = ()
         self.duals: Natural = ()
@@ -215,7 +218,7 @@ class ExactClients:
     def _contribute(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
         """Σ c_k of all clients, which are remembered: what is sent later are changes."""
         self.sent = self._contributions(message, members)
-        total = self.family.pack(tuple(np.sum(slot, axis=0) for slot in self.sent))
+        total = self.family.pack_sum(tuple(np.sum(slot, axis=0) for slot in self.sent), self.natural)
         return Reply(message.round, message.digest, len(members), sums={"contribution": total})
 
     def _contributions(self, message: Message, members: list[int], before: Natural | None = None) -> Natural:
@@ -224,15 +227,15 @@ class ExactClients:
         return arrays(contributions(self.family.ns, clients, duals, alpha, count, before))
 
     def _contribution(self, message: Message, members: list[int]) -> Array:
-        """Σ c_k over the members, or Σ (c_k − c_k(old)) where some clients are absent."""
-        if message.members is None:
-            change = self._contributions(message, members)
+        """Σ c_k over the clients here, or Σ (c_k − c_k(old)) over the members where some clients are absent."""
+        if message.members is None or self.terms:
+            change = self._contributions(message, list(range(len(self))))
         else:
             old = self._rows(self.sent, members)
             change = self._contributions(message, members, old)
             # what the server has of each client, to the last bit
             self.sent = self._with_rows(self.sent, members, added(old, change))
-        return self.family.pack(tuple(np.sum(slot, axis=0) for slot in change))
+        return self.family.pack_sum(tuple(np.sum(slot, axis=0) for slot in change), self.natural)
 
 
 def mix(lines: Sequence[Natural], weights: Array) -> Natural:

@@ -32,38 +32,45 @@ class _Round:
 
 
 class ExactServer:
-    """λ_g and Σ c_k of K clients; `whole` where all of them take part in every round.
+    """λ_g and Σ c_k of K clients; `everyone` where all of them take part in every round.
 
-    With absent clients Σ c_k is a running sum of changes, otherwise it is what the round's clients send.
+    `changes`: what clients send are changes of c_k, and Σ c_k is a running sum; otherwise it is what is sent.
     `required_rho` is the largest of the penalties that the clients require.
     """
 
     needs_everyone = True
 
-    def __init__(self, family: Family, policy: Policy, num_clients: int, whole: bool) -> None:
-        self.family, self.policy, self.num_clients, self.whole = family, policy, num_clients, whole
+    def __init__(self, family: Family, policy: Policy, num_clients: int, everyone: bool, changes: bool) -> None:
+        self.family, self.policy, self.num_clients = family, policy, num_clients
+        self.everyone, self.changes = everyone, changes
         self.mixing = DualMixing(family, family.mixing_memory)
         self.natural: Natural = family.prior_natural
         self.total: Natural = ()
         self.required_rho = float("inf")
         self.events: list[str] = []
         self._round: _Round | None = None
+        self._alpha = 1.0
         self._measured = Reply(0, "")
 
-    def start(self, natural: Natural, total: Natural, ask: Ask) -> None:
-        """Begin, or go on, at λ_g; the clients measure it, which counts for no round."""
+    def start(self, natural: Natural, total: Natural, ask: Ask, *, regrouped: bool = False) -> None:
+        """Begin, or go on, at λ_g; the clients measure it, which counts for no round.
+
+        regrouped: clients have left or joined since; λ_g becomes that of the clients that are here, α λ_0 + Σ_k c_k.
+        """
         self.natural, self.total = natural, total
-        if not self.whole and not total:
-            # changes are against what every client has sent before
-            alpha = self._steps(0.0).alpha
-            sent = ask("contribute", {"alpha": alpha, "clients": float(self.num_clients)}, everyone=True)
-            self.total = self.family.unpack(sent.sums["contribution"])
+        if regrouped or (not self.everyone and not total):
+            # a sum over those who take part in a round needs the terms of all
+            self._alpha = self._steps(0.0).alpha
+            sent = ask("contribute", {"alpha": self._alpha, "clients": float(self.num_clients)}, everyone=True)
+            self.total = self._received(sent.sums["contribution"], self._alpha, self._nothing())
+            if regrouped:
+                self.natural = self._regrouped()
         self.measure(ask)
 
     def step(self) -> tuple[Numbers, dict[str, Any]]:
         """ρ, α, γ, K, and whether dual lines are to be remembered."""
         steps = self._steps(self.required_rho)
-        remember = steps.mixing and self.whole
+        self._alpha, remember = steps.alpha, steps.mixing and self.everyone
         self._round = _Round(steps, self.required_rho, remember)
         numbers = {"rho": steps.rho, "alpha": steps.alpha, "damping": steps.damping}
         return numbers | {"clients": float(self.num_clients), "remember": float(remember)}, {}
@@ -72,9 +79,9 @@ class ExactServer:
         """Σ c_k, the server line, and the step that stays in the domain."""
         assert self._round is not None
         done, self.events = self._round, []
-        sent = self.family.unpack(reply.sums["contribution"])
         before = self.total
-        total = sent if self.whole else added(before, sent)
+        sent = self._received(reply.sums["contribution"], done.steps.alpha, before)
+        total = added(before, sent) if self.changes else sent
         # absent clients have no line of this round to mix
         self.total, done.weights = self._mix(before, total, done.remember and not reply.absent)
         proposal = self._line(done.steps.alpha, self.total)
@@ -82,20 +89,34 @@ class ExactServer:
             self.events.append("server: mixing left the domain, the round's own dual lines were used")
             self.total, done.weights = total, None
             proposal = self._line(done.steps.alpha, self.total)
-        natural = self._inside(proposal, done.steps)
-        done.size = relative(proposal, self.natural, natural) / done.steps.damping
-        done.residual = tuple(wanted - found for wanted, found in zip(proposal, natural, strict=True))
+        inside = self._inside(proposal, done.steps)
+        natural = self.family.closest(inside, self.natural)
+        goal = natural if inside is proposal else proposal
+        done.size = relative(goal, self.natural, natural) / done.steps.damping
+        done.residual = tuple(wanted - found for wanted, found in zip(goal, natural, strict=True))
         done.change = tuple(new - old for new, old in zip(natural, self.natural, strict=True))
         # clients are solved as exactly as the round needs: that η_k = ∇L_k(μ_k) is a condition of its own
         done.inexact = float(np.sqrt(reply.totals["squared_residual"] / reply.clients))
         self.natural = self.family.parameter(natural)
 
     def screen(self, sums: Arrays) -> str | None:
-        """Why the line cannot be used with these sums of the step that was asked for; None where it can."""
-        assert self._round is not None
-        total, alpha = self.family.unpack(sums["contribution"]), self._round.steps.alpha
-        inside = self.family.in_domain(self._line(alpha, total))
+        """Why the line cannot be used with these sums of what was asked for; None where it can."""
+        total = self._received(sums["contribution"], self._alpha, self.total)
+        inside = self.family.in_domain(self._line(self._alpha, total))
         return None if inside else f"the server's natural parameter would leave that of {self.family.name}"
+
+    def length(self, sums: Arrays) -> float:
+        """The length of a term of Σ c_k in the Fisher metric at λ_g."""
+        return self._size(self.family.unpack(sums["contribution"]))
+
+    @property
+    def numbers(self) -> int:
+        """In one λ as sent."""
+        return self.family.message_doubles
+
+    def inside(self, natural: Any) -> bool:
+        """Whether a λ as it is sent lies in the domain."""
+        return self.family.in_domain(self.family.unpack(natural))
 
     def measure(self, ask: Ask) -> None:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
@@ -138,10 +159,26 @@ class ExactServer:
     def _steps(self, required_rho: float) -> Steps:
         return self.policy.steps(lambda: required_rho, lambda: self.family.fisher_bound(self.natural))
 
+    def _received(self, message: Any, alpha: float, before: Natural) -> Natural:
+        """What clients sent: Σ c_k, or its change from `before` where they send changes."""
+        known = before if self.changes and before else self._nothing()
+        return self.family.unpack_sum(message, self.natural, self._line(alpha, known))
+
+    def _nothing(self) -> Natural:
+        return tuple(np.zeros_like(slot) for slot in self.natural)
+
     def _line(self, alpha: float, total: Natural) -> Natural:
         """λ_g ← α λ_0 + Σ c_k; may lie outside the domain."""
         slots = server_line(self.family.ns, self.family.prior_natural, total, alpha)
         return tuple(np.asarray(slot) for slot in slots)
+
+    def _regrouped(self) -> Natural:
+        natural = self._line(self._alpha, self.total)
+        if not self.family.in_domain(natural):
+            raise ServerDomainError(
+                f"the natural parameter of the clients that are left is outside the domain of {self.family.name}"
+            )
+        return self.family.parameter(natural)
 
     def _mix(self, before: Natural, total: Natural, remember: bool) -> tuple[Natural, Any]:
         """Σ c_k after mixing, and the weights of the remembered rounds (None: the round's own dual lines)."""

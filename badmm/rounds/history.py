@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,38 @@ class SolverState:
     mixing_totals: Sequence[Natural] = ()
     mixing_changes: Sequence[Natural] = ()
     family: Family | None = None
+
+    def without(self, clients: Iterable[int]) -> SolverState:
+        """The state from which a run goes on that these clients, by their index in this process, have left for good.
+
+        The next call of `solve` has the other clients in their order. Its λ_g is the line of those that are left: at
+        α = 1 λ_g + Σ η_k over those that have left. That is the posterior without them where every ∇L_k is constant;
+        otherwise it is where the rounds to it begin. Nothing that comes from those clients is left in it.
+        """
+        count, gone = len(self.duals[0]), set(clients)
+        if not gone <= set(range(count)):
+            raise ValueError(f"clients: expected indices from 0 to {count - 1}, got {sorted(gone)}")
+        stay = [k for k in range(count) if k not in gone]
+        duals, own = (tuple(slot[stay] for slot in slots) for slots in (self.duals, self.clients))
+        return self.regrouped(duals=duals, clients=own)
+
+    def joined_by(self, count: int) -> SolverState:
+        """The state from which a run goes on that so many clients join, after those of this process.
+
+        Their η_k = 0 and λ_k = λ_g change no sum before they have answered.
+        """
+        new = tuple(np.repeat(slot[None], count, axis=0) for slot in self.natural)
+        duals = tuple(np.concatenate([old, 0.0 * rows]) for old, rows in zip(self.duals, new, strict=True))
+        own = tuple(np.concatenate([old, rows]) for old, rows in zip(self.clients, new, strict=True))
+        return self.regrouped(duals=duals, clients=own)
+
+    def regrouped(self, *, duals: Natural | None = None, clients: Natural | None = None) -> SolverState:
+        """The state without sums over clients and what was mixed from them, for a run whose clients are others."""
+        policy = {**self.policy, "damping": 1.0, "size": float("inf"), "best": float("inf"), "waited": 0.0}
+        changes: dict[str, Any] = dict.fromkeys((*_MEMORIES, "total", "sent", "records"), ())
+        changes |= {"duals": self.duals if duals is None else duals}
+        changes |= {"clients": self.clients if clients is None else clients}
+        return replace(self, policy=policy, **changes)
 
     @property
     def record(self) -> RoundRecord:

@@ -17,8 +17,8 @@ from badmm.transports.messages import Message, Reply
 class OneByOne:
     """Populations of one client each, as one population whose answer is a reply of each."""
 
-    def __init__(self, alone: Sequence[ExactClients], natural: Natural, workers: Workers) -> None:
-        self.alone, self.natural, self.workers = list(alone), natural, workers
+    def __init__(self, alone: Sequence[ExactClients], workers: Workers) -> None:
+        self.alone, self.workers = list(alone), workers
         self._none: dict[str, Natural] = {}
 
     def __len__(self) -> int:

@@ -115,14 +115,39 @@ class Deterministic(Protocol):
     deterministic: bool
 
 
+class Judge(Protocol):
+    """What a server knows of sums and of λ."""
+
+    @property
+    def numbers(self) -> int:
+        """In a λ, and in a term of Σ c_k."""
+
+    def screen(self, sums: Arrays) -> str | None:
+        """Why sums cannot be used; None where they can."""
+
+    def length(self, sums: Arrays) -> float:
+        """The length of a term in the metric at λ_g."""
+
+    def inside(self, natural: Any) -> bool:
+        """Whether a λ as it is sent lies in the domain."""
+
+
 @runtime_checkable
 class Screening(Protocol):
-    """An engine that sees each process's sums by themselves and can leave one out.
+    """An engine that sees each process's sums by themselves and can leave one out."""
 
-    `screen` says why sums cannot be used (None: they can).
+    judge: Judge | None
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An engine that keeps each process's last sums and adds them up in every round, whoever takes part in it.
+
+    Its processes send sums over all of their clients, not how these have changed: a reply that is lost is then of no
+    consequence for later ones.
     """
 
-    screen: Callable[[Arrays], str | None] | None
+    remembers: bool
 
 
 @runtime_checkable

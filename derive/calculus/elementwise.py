@@ -15,6 +15,7 @@ import sympy as sp
 
 from . import stable
 from .family import Coordinates, Family, FamilyError
+from .special import lgamma
 
 Slots = tuple[sp.Matrix, ...]
 Entry = tuple[int, int, int]
@@ -63,6 +64,11 @@ def fresh(slots: Sequence[sp.Matrix], suffix: str) -> Slots:
     return tuple(m.applyfunc(rename) for m in slots)
 
 
+def simplified(expr: sp.Expr) -> sp.Expr:
+    """SymPy's simplification; of exponentials as a fraction of them, which it would write as hyperbolic functions."""
+    return sp.factor(sp.together(expr)) if expr.has(sp.exp) else sp.simplify(expr)
+
+
 @dataclass(frozen=True)
 class ScalarRoot:
     """An inverse map without closed form, reduced to one equation in one unknown.
@@ -73,6 +79,15 @@ class ScalarRoot:
     unknown: sp.Symbol
     residual: sp.Expr
     others: dict[sp.Symbol, sp.Expr]
+
+
+@dataclass(frozen=True)
+class CoupledRoot:
+    """An inverse map without closed form in several coupled unknowns: μ(λ) = given, with Jacobian F(λ)."""
+
+    unknowns: tuple[sp.Symbol, ...]
+    mean: tuple[sp.Expr, ...]
+    jacobian: sp.Matrix
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,9 @@ class Calculus:
         composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
         if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
             return composed
-        return tuple(m.applyfunc(lambda e: sp.expand(sp.simplify(e))) for m in composed)
+        return tuple(
+            m.applyfunc(lambda e: simplified(e) if e.has(sp.exp) else sp.expand(sp.simplify(e))) for m in composed
+        )
 
     @cached_property
     def fisher(self) -> sp.Matrix:
@@ -131,9 +148,9 @@ class Calculus:
         return solution
 
     @cached_property
-    def natural_of_expectation(self) -> Slots | ScalarRoot:
+    def natural_of_expectation(self) -> Slots | ScalarRoot | CoupledRoot:
         """λ(μ): closed form where SymPy finds one, otherwise the equation left after eliminating all unknowns but
-        one."""
+        one, or the coupled equations where several are transcendental."""
         flat = [self.at.standard[k][i, j] for k, i, j in entries(self.at.standard)]
         given = self.at.expectation
         equations = [self.expectation_of_standard[k][i, j] - given[k][i, j] for k, i, j in entries(given)]
@@ -148,17 +165,25 @@ class Calculus:
         unknown, eliminated = flat[0], flat[1:]
         left, *coupled = [e for e in equations if e not in algebraic]
         if coupled:
-            unknowns = ", ".join(map(str, flat))
-            raise FamilyError(
-                f"{self.family.name}.natural_of_expectation: expected one equation in one unknown once the algebraic "
-                f"ones are solved, got {1 + len(coupled)} coupled in {unknowns}: {left} = 0, ...: Newton for several "
-                "unknowns belongs in derive/lower/newton.py"
-            )
+            return self._coupled()
         others = self._one_solution(algebraic, eliminated, "natural_of_expectation")
         residual = left.subs(others)
         signs = {e: -sp.Symbol(f"minus_{e}", positive=True) for e in residual.free_symbols if e.is_negative}
         back = {-v: -k for k, v in signs.items()}
         return ScalarRoot(unknown, sp.expand_log(residual.xreplace(signs)).xreplace(back), others)
+
+    def _coupled(self) -> CoupledRoot:
+        """All equations at once, in λ; every slot must be a half line, on which Newton's steps are bounded."""
+        slots = self.family.natural
+        if any(slot.domain != "positive" for slot in slots):
+            named = ", ".join(f"{slot.name} ({slot.domain})" for slot in slots)
+            raise FamilyError(
+                f"{self.family.name}.natural_of_expectation: expected positive natural parameters where several "
+                f"equations are coupled, got {named}: a bound on the step for other domains belongs in "
+                "derive/lower/newton.py"
+            )
+        mean = tuple(m[0, 0] for m in self.expectation_of_natural)
+        return CoupledRoot(tuple(slot.symbol for slot in slots), mean, self.fisher)
 
     @cached_property
     def kl(self) -> tuple[Slots, Slots, sp.Expr]:
@@ -170,25 +195,58 @@ class Calculus:
         return q, p, a_p[0, 0] - a_q[0, 0] - inner(mu_q, tuple(b - a for a, b in zip(q, p, strict=True)))
 
     @cached_property
-    def entropy(self) -> sp.Expr:
-        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; E[log b] from μ where log b is linear in T, else by its second
-        moment."""
-        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
-        return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - self.expected(log_b)
+    def stable_kl(self) -> sp.Expr:
+        """KL(q‖p) as the kernels compute it."""
+        q, p, kl = self.kl
+        return stable.divergence(kl, {a[0, 0]: b[0, 0] for a, b in zip(q, p, strict=True)})
+
+    @cached_property
+    def stable_entropy(self) -> sp.Expr | None:
+        """The entropy as the kernels compute it."""
+        return None if self.entropy is None else stable.entropy(self.entropy)
+
+    @cached_property
+    def stable_gradient(self) -> list[sp.Expr]:
+        """∇_μ L as the kernels compute it (factorising families)."""
+        exprs = [m[0, 0] for m in self.natural_gradient]
+        return exprs if self.is_gaussian else [stable.natural_gradient(e) for e in exprs]
+
+    @cached_property
+    def stable_log_density(self) -> sp.Expr:
+        """log q(θ) as the kernels compute it, in the standard parameters."""
+        return stable.log_density(self.log_density_in_standard)
+
+    @cached_property
+    def log_base_measure(self) -> sp.Expr:
+        """log b(θ); factorials and binomial coefficients through ln Γ."""
+        base = self.at.base_measure.rewrite(sp.gamma) if self.family.is_discrete else self.at.base_measure
+        logs = sp.expand_log(sp.log(base), force=True)
+        return logs.replace(lambda e: isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma),
+                            lambda e: lgamma(e.args[0].args[0]))  # fmt: skip
+
+    @cached_property
+    def entropy(self) -> sp.Expr | None:
+        """H = A(λ) − ⟨λ, μ⟩ − E[log b(θ)], in λ; None where E[log b] is no combination of known expectations."""
+        log_b = self.expected(self.log_base_measure)
+        if set(self.at.theta) & log_b.free_symbols:
+            return None
+        return self.at.log_partition - inner(self.at.natural, self.expectation_of_natural) - log_b
 
     def expected(self, expr: sp.Expr) -> sp.Expr:
-        """E_q of a function that is a combination of 1, T(θ) and, for a location family, θ²."""
+        """E_q of a function that is a combination of 1, T(θ), the stated moments and, where θ is a statistic of a
+        whole line, θ²; what is none of these keeps its θ."""
         expr, remainder = sp.expand(expr), sp.S.Zero
-        table = {
+        table = dict(self.family.moments)
+        table |= {
             self.at.statistics[k][i, j]: self.expectation_of_natural[k][i, j] for k, i, j in entries(self.at.statistics)
         }
         for statistic, value in table.items():
-            unit = sp.Wild("unit", exclude=list(self.at.theta))
-            match = expr.match(unit * statistic + sp.Wild("rest", exclude=[statistic]))
-            if match and not expr.is_constant(*self.at.theta):
-                coefficient = match[unit]
+            factor, function = statistic.as_coeff_Mul()
+            coefficient = expr.coeff(function) / factor
+            if coefficient != 0 and not coefficient.has(*self.at.theta):
                 expr, remainder = sp.expand(expr - coefficient * statistic), remainder + coefficient * value
-        if set(self.at.theta) & expr.free_symbols:
+        left = set(self.at.theta) & expr.free_symbols
+        if left and self.at.statistics[0] == self.at.theta and expr.is_polynomial(*self.at.theta):
             # Var[θ] = ∂²A/∂λ² for the slot whose statistic is θ itself gives the one moment that T may lack.
             (theta,) = self.at.theta
             xi = self.at.natural[0][0, 0]
@@ -206,8 +264,7 @@ class Calculus:
     @cached_property
     def log_density(self) -> sp.Expr:
         """log q(θ) = log b(θ) + ⟨λ, T(θ)⟩ − A(λ), in λ."""
-        log_b = sp.expand_log(sp.log(self.at.base_measure), force=True)
-        return log_b + inner(self.at.natural, self.at.statistics) - self.at.log_partition
+        return self.log_base_measure + inner(self.at.natural, self.at.statistics) - self.at.log_partition
 
     @cached_property
     def log_density_in_standard(self) -> sp.Expr:
@@ -223,10 +280,10 @@ class Calculus:
         factor = sp.zeros(size, size)
         for j in range(size):
             pivot = fisher[j, j] - sum((factor[j, k] ** 2 for k in range(j)), sp.S.Zero)
-            factor[j, j] = sp.sqrt(stable.natural_gradient(sp.simplify(pivot)))
+            factor[j, j] = sp.sqrt(stable.natural_gradient(simplified(pivot)))
             for i in range(j + 1, size):
                 rest = fisher[i, j] - sum((factor[i, k] * factor[j, k] for k in range(j)), sp.S.Zero)
-                factor[i, j] = sp.simplify(rest / factor[j, j])
+                factor[i, j] = simplified(rest / factor[j, j])
         return factor
 
     @property
@@ -282,7 +339,7 @@ class Calculus:
         by a kernel."""
         mu = self.expectation_of_standard
         transport = self.jacobian(mu, self.at.standard).T * sp.diag(*[weight(mu, e) for e in entries(mu)])
-        solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(sp.simplify)
+        solution = transport.LUsolve(sp.Matrix(self.gradient_in_standard)).applyfunc(simplified)
         out = [sp.zeros(m.rows, m.cols) for m in mu]
         for value, (k, i, j) in zip(solution, entries(mu), strict=True):
             out[k][i, j] = value

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import sympy as sp
 
-Domain = Literal["real", "positive", "negative", "spd", "symmetric"]
+Domain = Literal["real", "positive", "negative", "spd", "symmetric", "count"]
 DIMENSION = sp.Symbol("d", integer=True, positive=True)
 
 
@@ -57,7 +57,9 @@ class Coordinates:
 class Family:
     """T(θ), A(λ), b(θ), domains, standard parameters and citation of one exponential family.
 
-    `fixed` are parameters that do not vary within the family (the isotropic Gaussian's precision). `support` bounds θ.
+    `fixed` are parameters that do not vary within the family (the isotropic Gaussian's precision). `support` bounds θ;
+    a θ that is an integer symbol takes the whole numbers of the closed interval. `moments` states expectations that
+    log b(θ) needs and T does not have, as (function of θ, its expectation in λ); they are proved by integration.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Family:
     natural_of_standard: tuple[Any, ...]
     expectation: tuple[Slot, ...]
     fixed: tuple[Slot, ...] = ()
+    moments: tuple[tuple[sp.Expr, sp.Expr], ...] = ()
     module: str = ""
 
     def __post_init__(self) -> None:
@@ -104,6 +107,11 @@ class Family:
     def is_matrix(self) -> bool:
         """Whether the family couples coordinates (a slot is a matrix)."""
         return any(slot.is_matrix for slot in self.natural)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether θ is a whole number: expectations are sums."""
+        return bool(self.theta.is_integer)
 
     @cached_property
     def digest(self) -> str:

@@ -23,15 +23,29 @@ GAUSS_NODES = 12
 NEAR = 0.4  # below it the series of φ is summed
 
 
-class Tailed(sp.Function):
-    """A function of `calculus/tails.py`: its name is that of the lowered function, `definition` what it stands for."""
+class Named(sp.Function):
+    """A function whose name is that of the lowered one; `definition` is what it stands for."""
+
+    @staticmethod
+    def definition(*args: sp.Expr) -> sp.Expr:
+        """The function in elementary ones, however they cancel."""
+        raise NotImplementedError
+
+
+class Tailed(Named):
+    """A function of `calculus/tails.py`."""
+
+    nargs = 1
+
+
+class lgamma(Named):
+    """ln Γ(x), which SymPy would write as log(Γ(x)) where x is an integer symbol."""
 
     nargs = 1
 
     @staticmethod
     def definition(x: sp.Expr) -> sp.Expr:
-        """The function in elementary ones, however they cancel."""
-        raise NotImplementedError
+        return sp.loggamma(x)
 
 
 class log1p(sp.Function):
@@ -101,8 +115,8 @@ FUNCTION_NAMES: dict[Any, str] = {
 
 
 def definition(function: Any) -> Callable[..., sp.Expr] | None:
-    """What a function of this module or of `tails` stands for; None for SymPy's own."""
-    return function.definition if issubclass(function, Tailed) else DEFINITIONS.get(function)
+    """What a function of this module, of `tails` or of `bregman` stands for; None for SymPy's own."""
+    return function.definition if issubclass(function, Named) else DEFINITIONS.get(function)
 
 
 def _defined(call: sp.Function) -> sp.Expr:

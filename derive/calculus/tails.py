@@ -144,7 +144,30 @@ def _called(evaluator: Evaluator, name: str, value: Any) -> Any:
 
 def stable(expr: sp.Expr) -> sp.Expr:
     """The expression with the patterns that lose digits on a tail in functions that keep them; an identity each."""
-    return expr.replace(sp.log, _stable_log)
+    return _quotients(expr.replace(sp.log, _stable_log))
+
+
+def _quotients(e: sp.Expr) -> sp.Expr:
+    """eᵏˣ(1 + eˣ)⁻ⁿ with k between 0 and n by the logistic function: neither of the two powers may overflow.
+
+    From the outside in, so that a power of 1 + eˣ is met together with the exponentials that it is multiplied by.
+    """
+    if not e.has(sp.exp) or isinstance(e, sp.exp):
+        return e
+    if isinstance(e, sp.Mul | sp.Pow):
+        factors = list(sp.Mul.make_args(e))
+        for below in factors:
+            base, power = below.as_base_exp()
+            x = (base - 1).args[0] if isinstance(base - 1, sp.exp) else None
+            if x is None or not power.is_Rational:
+                continue
+            shares = {f: sp.cancel(f.args[0] / x) for f in factors if isinstance(f, sp.exp)}
+            grown = [f for f, share in shares.items() if share.is_Rational]
+            k, n = sum((shares[f] for f in grown), sp.S.Zero), -power
+            if min(0, n) <= k <= max(0, n):
+                rest = sp.Mul(*[f for f in factors if f is not below and f not in grown])
+                return _quotients(rest) * logistic(x) ** k * logistic(-x) ** (n - k)
+    return e.func(*[_quotients(a) for a in e.args])
 
 
 def _stable_log(u: sp.Expr) -> sp.Expr:
@@ -164,6 +187,9 @@ def _stable_log(u: sp.Expr) -> sp.Expr:
         return log_event(inner.args[0]) if isinstance(inner, sp.exp) else log_one_minus_exp(inner)
     if len(terms) == 2 and 1 in terms and (u - 1).is_nonnegative:
         return log1p(u - 1)
+    if len(terms) == 2 and u.is_rational_function() and any(t.could_extract_minus_sign() for t in terms):
+        quotient = sp.cancel(u)  # 1 − 1/(1 + x) = x/(1 + x) has no difference
+        return stable(sp.expand_log(sp.log(quotient), force=True)) if quotient != u else sp.log(u)
     return sp.log(u)
 
 

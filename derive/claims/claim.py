@@ -94,14 +94,15 @@ def zero_at_rationals(*exprs: sp.Expr, positive_definite: Iterable[sp.Matrix] = 
     return EXACT
 
 
-def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0) -> Iterator[Point50]:
-    """Random points of the domain over several orders of magnitude, as 50-digit numbers."""
+def domain_points(symbols: Iterable[sp.Symbol], seed: int = 0, decades: float = 1.5) -> Iterator[Point50]:
+    """Random points of the domain over several orders of magnitude, as 50-digit numbers; whole ones of integers."""
     for k in range(POINTS):
         draw = random.Random(1000 * seed + k)
         point = {}
         for s in sorted(symbols, key=lambda x: x.name):
-            size = mp.mpf(10) ** mp.mpf(draw.uniform(-1.5, 1.5))
-            point[s] = size if s.is_positive else -size if s.is_negative else size * draw.choice((-1, 1))
+            size = mp.mpf(10) ** mp.mpf(draw.uniform(-decades, decades))
+            size = mp.ceil(size) if s.is_integer else size
+            point[s] = size if s.is_nonnegative else -size if s.is_negative else size * draw.choice((-1, 1))
         yield point
 
 

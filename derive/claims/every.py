@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ..families import family_names, load_families
 from ..likelihoods import likelihood_names, load_likelihoods
-from . import admm, families, ivon, likelihoods, lowered, matrix, special
+from . import admm, families, gaussian_gamma, ivon, likelihoods, lowered, matrix, special
 from .claim import Claim
 
 
@@ -23,6 +23,8 @@ def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
     losses = [n for n in likelihood_names() if wanted is None or f"likelihoods/{n}" in wanted]
     for likelihood in load_likelihoods(losses).values():
         yield from likelihoods.claims(likelihood)
+    if wanted is None or gaussian_gamma.NAME in wanted:
+        yield from gaussian_gamma.claims()
     yield from admm.claims()
     if wanted is None or "ivon" in wanted:
         yield from ivon.claims()

@@ -235,7 +235,7 @@ def claims() -> Iterator[Claim]:
         "derive/updates/ivon.py",
     )
     module = optimizer()
-    for sweep in module.sweeps:
+    for sweep in module.kernels:
         statement = rf"\text{{IR of {sweep.name} equals the derived lines}}".replace("_", r"\_")
         target = f"{module.name}.{sweep.name}"
         yield Claim(f"lowered {sweep.name}", "ivon", statement, partial(lowered, sweep), LOWERED, (target,))

@@ -14,8 +14,7 @@ from ..calculus.likelihood import Likelihood
 from ..calculus.losses import loss_of
 from ..calculus.special import define
 from ..ir.evaluate import Evaluator
-from ..ir.likelihoods import LossModule
-from ..ir.nodes import Map
+from ..ir.nodes import LossModule, Map
 from ..lower.likelihoods import build_loss
 from .claim import Claim, ClaimError
 
@@ -112,24 +111,25 @@ def compare(kernel: Map, got: Sequence[Any], expected: Sequence[Any], tolerance:
 def stable_forms(likelihood: Likelihood, module: LossModule) -> str:
     """f, f′, f″ as lowered, plus the constant, equal the stated loss and its derivatives on both tails."""
     evaluator, count = Evaluator(module.functions), 0
+    loss, offset, _ = module.kernels
     for row in rows(likelihood):
         with mp.workdps(DIGITS):
-            (constant,) = evaluator.kernel(module.constant, dict(row.constants))
+            (constant,) = evaluator.kernel(offset, dict(row.constants))
             for a in PREDICTORS:
-                point = {**row.constants, module.loss.operands[0].variable: mp.mpf(a)}
-                got = evaluator.kernel(module.loss, point)
+                point = {**row.constants, loss.operands[0].variable: mp.mpf(a)}
+                got = evaluator.kernel(loss, point)
                 with mp.workdps(DIGITS * 40):
                     expected = [f(mp.mpf(a)) for f in row.functions]
                 exact = [f(mp.mpf(a)) for f in row.exact]
                 for ours in (got, exact):
-                    compare(module.loss, [ours[0] + constant, *ours[1:]], expected, LITERALS, f"a = {a}")
+                    compare(loss, [ours[0] + constant, *ours[1:]], expected, LITERALS, f"a = {a}")
                 count += 1
     return f"mpmath, {DIGITS} digits at {count} points, |a| to 30"
 
 
 def expectations(likelihood: Likelihood, module: LossModule) -> str:
     """E[f], E[f′], E[f″] as lowered equal tanh-sinh quadrature of the loss, at sd 1e-6 to 1e3."""
-    evaluator, kernel, count = Evaluator(module.functions), module.expectation.whole, 0
+    evaluator, kernel, count = Evaluator(module.functions), module.kernels[2], 0
     with mp.workdps(DIGITS):
         for number, row in enumerate(rows(likelihood)):
             # another label takes the same path through the same nodes
@@ -164,11 +164,11 @@ def expected_value(f: Callable[[Any], Any], p: Any, s: Any, kinks: Sequence[floa
 
 def convexity(likelihood: Likelihood, module: LossModule) -> str:
     """f″ as lowered is nowhere negative where the kernels say so, and somewhere where they do not."""
-    evaluator, least = Evaluator(module.functions), mp.inf
+    evaluator, least, loss = Evaluator(module.functions), mp.inf, module.kernels[0]
     for row in rows(likelihood):
         for k in range(-40, 41):
-            point = {**row.constants, module.loss.operands[0].variable: mp.mpf(k) / 4}
-            least = min(least, evaluator.kernel(module.loss, point)[2])
+            point = {**row.constants, loss.operands[0].variable: mp.mpf(k) / 4}
+            least = min(least, evaluator.kernel(loss, point)[2])
     convex = dict(module.facts)["CONVEX"]
     if convex != (least >= -LITERALS):
         raise ClaimError(f"stated {'convex' if convex else 'not convex'}, the least curvature is {mp.nstr(least, 5)}")
@@ -178,7 +178,7 @@ def convexity(likelihood: Likelihood, module: LossModule) -> str:
 def claims(likelihood: Likelihood) -> Iterator[Claim]:
     """The claims about a likelihood's kernels."""
     module = build_loss(likelihood)
-    name, f = module.family, sp.latex(likelihood.loss)
+    name, f = module.prefix, sp.latex(likelihood.loss)
     source = f"derive/likelihoods/{likelihood.name}.py"
     yield Claim(
         "loss", name, rf"f={f},\ f',\ f''", partial(stable_forms, likelihood, module), source,

@@ -5,17 +5,17 @@ Each claim names its targets, and `unclaimed` finds the kernels that none has.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import mpmath as mp
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, ScalarRoot, calculus
+from ..calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from ..calculus.family import Family
 from ..ir.evaluate import Evaluator
-from ..ir.likelihoods import LossModule
-from ..ir.nodes import Kernel, MatrixMap, Module, Optimizer
+from ..ir.nodes import FamilyKernel, FamilyModule, MatrixMap, Module
 from ..lower.admm import expected_results as round_results
 from ..lower.families import build_module
 from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric
@@ -37,18 +37,18 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
         "expectation_from_natural": c.expectation_of_natural,
         "natural_gradient": c.natural_gradient,
     }
-    if not isinstance(inverse, ScalarRoot):
+    if not isinstance(inverse, ScalarRoot | CoupledRoot):
         maps["natural_from_expectation"] = inverse
     sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl, "log_density": c.log_density}
     return {
         "whiten": c.whitened,
         **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
-        **{name: [expr] for name, expr in sums.items()},
+        **{name: [expr] for name, expr in sums.items() if expr is not None},
         **round_results(),
     }
 
 
-def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.Expr]]) -> str:
+def elementwise(family: Family, module: FamilyModule, expected: Mapping[str, list[sp.Expr]]) -> str:
     """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
     evaluator = Evaluator(module.functions)
     fixed = {s.symbol for s in family.fixed}
@@ -57,16 +57,28 @@ def elementwise(family: Family, module: Module, expected: Mapping[str, list[sp.E
             if kernel.name not in expected or isinstance(kernel, MatrixMap):
                 continue
             exprs = expected[kernel.name]
+            means = _means(family)
             symbols = set().union(*(e.free_symbols for e in exprs)) | fixed
             for point in domain_points(symbols, seed=7):
-                if kernel.name == "natural_from_expectation" and len(point) > 1:
-                    mu1, mu2 = sorted(point, key=lambda s: s.name)[:2]
-                    point[mu2] = -(point[mu1] ** 2) / 2 - abs(point[mu2])
+                if kernel.name == "natural_from_expectation":
+                    point = dict(next(means))
+                if family.theta in point and family.support[1] != sp.oo:
+                    high = numeric(sp.sympify(family.support[1]), point)
+                    point[family.theta] %= high + 1 if family.is_discrete else high
                 _compare(evaluator, kernel, exprs, point)
     return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
 
-def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: Point50) -> None:
+def _means(family: Family) -> Iterator[Point50]:
+    """Expectation parameters of random members: a random point is that of none."""
+    c = calculus(family)
+    fixed = {s.symbol for s in family.fixed}
+    for point in domain_points({m[0, 0] for m in c.at.natural} | fixed, seed=8):
+        means = zip(family.expectation, c.expectation_of_natural, strict=True)
+        yield {s: point[s] for s in fixed} | {s.symbol: numeric(m[0, 0], point) for s, m in means}
+
+
+def _compare(evaluator: Evaluator, kernel: FamilyKernel, exprs: list[sp.Expr], point: Point50) -> None:
     env = {str(s): v for s, v in point.items()}
     env |= {o.variable: mp.mpf(0) for o in kernel.operands if o.variable not in env}
     for got, want in zip(evaluator.kernel(kernel, env), exprs, strict=True):
@@ -75,24 +87,33 @@ def _compare(evaluator: Evaluator, kernel: Kernel, exprs: list[sp.Expr], point: 
             raise ClaimError(f"{kernel.name} gives {mp.nstr(got, 12)}, derived {mp.nstr(expected, 12)}")
 
 
-def newton(c: Calculus, module: Module) -> str:
-    """The lowered inverse map, a Newton iteration, gives λ(μ(λ)) = λ over eight decades within its bound on the
+def newton(c: Calculus, module: FamilyModule) -> str:
+    """The lowered inverse map, a Newton iteration, gives λ(μ(λ)) = λ over many decades within its bound on the
     steps."""
     (kernel,) = (k for k in module.kernels if k.name == "natural_from_expectation")
     evaluator = Evaluator(module.functions)
-    first, *others = (m[0, 0] for m in c.at.natural)
-    count = 0
+    points = list(_decades(c))
     with mp.workdps(DIGITS):
-        for exponent in [mp.mpf(k) / 2 for k in range(-8, 17)]:
-            point = {first: mp.mpf(10) ** exponent, **{s: mp.mpf(7) / 3 for s in others}}
+        for point in points:
             mu = [numeric(m[0, 0], point) for m in c.expectation_of_natural]
             got = evaluator.kernel(kernel, {o.variable: v for o, v in zip(kernel.operands, mu, strict=True)})
             for symbol, value in zip(point, got, strict=True):
                 miss = abs(value / point[symbol] - 1)
                 if miss > NEWTON:
-                    raise ClaimError(f"Newton misses {symbol} by {mp.nstr(miss, 5)} at {mp.nstr(point[first], 5)}")
-            count += 1
-    return f"mpmath, {DIGITS} digits at {count} points, 1e-4 to 1e8"
+                    at = ", ".join(mp.nstr(v, 5) for v in point.values())
+                    raise ClaimError(f"Newton misses {symbol} by {mp.nstr(miss, 5)} at {at}")
+    return f"mpmath, {DIGITS} digits at {len(points)} points"
+
+
+def _decades(c: Calculus) -> Iterator[Point50]:
+    """Members far from each other: of one unknown every half decade from 1e-4 to 1e8, of several their corners."""
+    symbols = [m[0, 0] for m in c.at.natural]
+    if isinstance(c.natural_of_expectation, ScalarRoot):
+        for k in range(-8, 17):
+            yield {s: mp.mpf(10) ** (mp.mpf(k) / 2) if s == symbols[0] else mp.mpf(7) / 3 for s in symbols}
+        return
+    for corner in itertools.product((-3, 0, 4), repeat=len(symbols)):
+        yield {s: mp.mpf(10) ** k * (1 + mp.mpf(j) / 7) for j, (s, k) in enumerate(zip(symbols, corner, strict=True))}
 
 
 def claims(family: Family) -> Iterator[Claim]:
@@ -104,25 +125,21 @@ def claims(family: Family) -> Iterator[Claim]:
     prove = partial(elementwise, family, module, expected)
     label = f"lowered {'round' if family.is_matrix else family.name}"
     yield Claim(label, family.name, shown, prove, "derive/lower", targets)
-    if not family.is_matrix and isinstance(root := calculus(family).natural_of_expectation, ScalarRoot):
+    root = None if family.is_matrix else calculus(family).natural_of_expectation
+    if isinstance(root, ScalarRoot | CoupledRoot):
+        statement = sp.latex(sp.Eq(root.residual, 0)) + rf",\ {root.unknown}\in[10^{{-4}},10^8]" if isinstance(
+            root, ScalarRoot) else r"\lambda(\mu(\lambda)) = \lambda,\ \lambda_i\in[10^{-3},10^4]"  # fmt: skip
         yield Claim(
             "Newton for the inverse map",
             family.name,
-            sp.latex(sp.Eq(root.residual, 0)) + rf",\ {root.unknown}\in[10^{{-4}},10^8]",
+            statement,
             partial(newton, calculus(family), module),
             "derive/lower/newton.py",
             (f"{family.name}.natural_from_expectation",),
         )
 
 
-def kernel_names(module: Module | LossModule | Optimizer) -> list[str]:
-    """The names, with their module's, of everything that is generated to be called."""
-    if isinstance(module, Module | LossModule):
-        return [f"{module.family}.{k.name}" for k in module.kernels]
-    return [f"{module.name}.{n}" for n in (module.generator.name, *(s.name for s in module.sweeps))]
-
-
-def unclaimed(modules: Iterable[Module | LossModule | Optimizer], proved: Iterable[Claim]) -> list[str]:
+def unclaimed(modules: Iterable[Module], proved: Iterable[Claim]) -> list[str]:
     """The kernels that are no claim's target."""
     targets = {target for claim in proved for target in claim.targets}
-    return [name for module in modules for name in kernel_names(module) if name not in targets]
+    return [name for module in modules for name in module.callable_names if name not in targets]

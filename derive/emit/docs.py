@@ -59,7 +59,7 @@ def scalar_text(scalar: ir.Scalar) -> str:
     return found or _SCALAR_TEXT.get(scalar.argument, f"{scalar.argument}: {scalar.domain}, of every row.")
 
 
-def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:
+def arguments(kernel: ir.FamilyKernel) -> list[tuple[str, list[ir.Operand]]]:
     """Public array arguments: (name, operands), several operands for an argument that is a tuple of slots."""
     groups: dict[str, list[ir.Operand]] = {}
     for operand in kernel.operands:
@@ -67,29 +67,29 @@ def arguments(kernel: ir.Kernel) -> list[tuple[str, list[ir.Operand]]]:
     return list(groups.items())
 
 
-def is_slotwise(kernel: ir.Kernel) -> bool:
+def is_slotwise(kernel: ir.FamilyKernel) -> bool:
     """Whether every array argument is a tuple of slots to which the same map is applied in turn."""
     return isinstance(kernel, ir.ClientSum) or (isinstance(kernel, ir.Map) and kernel.slotwise)
 
 
-def returns_float(kernel: ir.Kernel) -> bool:
+def returns_float(kernel: ir.FamilyKernel) -> bool:
     """Whether the result is a float64 reduction."""
     return isinstance(kernel, ir.Reduction) or (isinstance(kernel, ir.MatrixMap) and kernel.reduction)
 
 
-def result_groups(kernel: ir.Kernel) -> int:
+def result_groups(kernel: ir.FamilyKernel) -> int:
     """How many tuples, one array a slot, the function returns; one is returned bare."""
     return len(kernel.results) if isinstance(kernel, ir.Map) and kernel.slotwise else 1
 
 
-def public_scalars(kernel: ir.Kernel) -> tuple[ir.Scalar, ...]:
+def public_scalars(kernel: ir.FamilyKernel) -> tuple[ir.Scalar, ...]:
     """Scalars a caller passes; a client sum counts its clients itself."""
     if isinstance(kernel, ir.MatrixMap):
         return ()
     return tuple(s for s in kernel.scalars if not (isinstance(kernel, ir.ClientSum) and s.domain == "count"))
 
 
-def signature(kernel: ir.Kernel, module: ir.Module) -> tuple[list[str], str, list[str]]:
+def signature(kernel: ir.FamilyKernel, module: ir.FamilyModule) -> tuple[list[str], str, list[str]]:
     """(typed parameters, method of the kernel record, arguments of that call)."""
     names = [g for g, _ in arguments(kernel)]
     scalars = public_scalars(kernel)
@@ -115,14 +115,14 @@ def _tuple(items: list[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def formula_text(kernel: ir.Kernel) -> str:
+def formula_text(kernel: ir.FamilyKernel) -> str:
     """A kernel's formula, with what it sums over."""
     return f"sum over {kernel.over} of {kernel.formula}" if isinstance(kernel, ir.Total) else kernel.formula
 
 
-def docstring(kernel: ir.Kernel, module: ir.Module, on_device: bool = False) -> str:
+def docstring(kernel: ir.FamilyKernel, module: ir.FamilyModule, on_device: bool = False) -> str:
     """Purpose, formula, shapes, errors and source of a public function."""
-    matrix = any(isinstance(k, ir.MatrixMap) for k in module.kernels)
+    matrix = module.has_matrices
     lines = [f'"""{PURPOSE[kernel.name]}', ""]
     lines += textwrap.wrap(
         f"Formula ({'one matrix' if matrix and not is_slotwise(kernel) else 'a coordinate'}): {formula_text(kernel)}",

@@ -170,7 +170,8 @@ class Map(Elementwise):
     `promote` computes in float64 whatever the arrays' type (transcendental functions). `slotwise` maps are applied to
     every slot in turn. `result_domains` are those that the results must lie in where that is not implied by the
     inputs (inverse maps); the inputs' own domains then follow from the results' and are not tested beside them.
-    `result_names` name several results that are not the slots of one parameter.
+    `result_names` name several results that are not the slots of one parameter. `saturates`: an infinite input may have
+    a finite result, as of exp(−x), so that real inputs are tested as well.
     """
 
     results: tuple[Expr, ...]
@@ -180,11 +181,14 @@ class Map(Elementwise):
     slotwise: bool = False
     result_domains: tuple[str, ...] = ()
     result_names: tuple[str, ...] = ()
+    saturates: bool = False
 
     @property
     def tested(self) -> tuple[Operand, ...]:
-        """The operands whose domain the kernel tests: every real one shows in a result that is not finite."""
-        return () if self.result_domains else tuple(o for o in self.operands if o.domain in ("positive", "negative"))
+        """The operands whose domain the kernel tests: unless it saturates, a real one shows in a result that is not
+        finite."""
+        domains = ("positive", "negative", "real") if self.saturates else ("positive", "negative")
+        return () if self.result_domains else tuple(o for o in self.operands if o.domain in domains)
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,38 @@ class MatrixMap:
     formula: str
     source: str
     reduction: bool = False
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """E[g], E[g′], E[g″] of one function g of one number under N(center, spread²).
+
+    `center`, `spread` and `coefficient` are variables of the kernel (a coefficient of 0 makes the rest superfluous);
+    `results` are the names of the three expectations. `argument` is g's variable, `body` and `values` are g, g′ and g″,
+    which are analytic but for a singularity at `place` ± i `distance`.
+    """
+
+    center: str
+    spread: str
+    coefficient: str
+    results: tuple[str, str, str]
+    argument: str
+    body: tuple[Stmt, ...]
+    values: tuple[Expr, Expr, Expr]
+    place: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Expectation(Map):
+    """Gaussian expectations of a loss and its derivatives in one row: a map, every quadrature written out as a loop.
+
+    `before`, `quadratures` and `after` are the body in parts, for a backend that reads expectations from tables.
+    """
+
+    before: tuple[Stmt, ...] = ()
+    quadratures: tuple[Quadrature, ...] = ()
+    after: tuple[Stmt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -311,50 +347,115 @@ class Generator:
     source: str
 
 
-Kernel = Map | Reduction | ClientSum | MatrixMap
+Coordinatewise = Map | Reduction | ClientSum
+FamilyKernel = Coordinatewise | MatrixMap
+Kernel = FamilyKernel | Sweep
 
 
 @dataclass(frozen=True)
 class Module:
-    """All kernels of one family, with the scalar functions they call, callees first."""
-
-    family: str
-    title: str
-    citation: str
-    digest: str
-    slots: dict[str, tuple[str, ...]]
-    fixed: tuple[str, ...]
-    functions: tuple[Function, ...]
-    kernels: tuple[Kernel, ...]
-    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
-
-    @property
-    def header(self) -> str:
-        """The file of the C header, below badmm/ and without its ending."""
-        return self.family
-
-    @property
-    def origin(self) -> str:
-        """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
-        return f"families/{self.family}.py (sha256 {self.digest})"
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """All kernels of one optimizer, derived from `files`: sweeps, and the generator whose normals they draw."""
+    """The kernels generated from one file of a kind (`family`, `likelihood`, `optimizer`), with the scalar functions
+    they call, callees first."""
 
     name: str
     title: str
     citation: str
-    files: tuple[str, ...]
     digest: str
-    generator: Generator
-    sweeps: tuple[Sweep, ...]
+    functions: tuple[Function, ...]
+    kernels: tuple[Kernel, ...]
+    kind: ClassVar[str]
+
+    @property
+    def prefix(self) -> str:
+        """The name by which functions of the C header and claims speak of the module."""
+        return self.name
+
+    @property
+    def place(self) -> str:
+        """The module's files below a backend's folder, without their endings."""
+        return self.name
 
     @property
     def origin(self) -> str:
-        """What a generated file says it is made from."""
-        return f"{', '.join(self.files)} (sha256 {self.digest})"
+        """What a generated file says it is made from; no tool's version, so that every version writes the same text."""
+        return f"{', '.join(self.sources)} (sha256 {self.digest})"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files below derive/ that state the module."""
+        raise NotImplementedError
+
+    @property
+    def callable_names(self) -> tuple[str, ...]:
+        """The names of everything that is generated to be called, and proved."""
+        return tuple(f"{self.prefix}.{k.name}" for k in self.kernels)
+
+
+@dataclass(frozen=True)
+class FamilyModule(Module):
+    """All kernels of one family."""
+
+    kernels: tuple[FamilyKernel, ...]
+    slots: dict[str, tuple[str, ...]]
+    fixed: tuple[str, ...]
+    facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots
+    kind: ClassVar[str] = "family"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The family's file."""
+        return (f"families/{self.name}.py",)
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether a member is a matrix."""
+        return any(isinstance(k, MatrixMap) for k in self.kernels)
+
+
+@dataclass(frozen=True)
+class LossModule(Module):
+    """All kernels of one likelihood: the loss, its constant and its expectations."""
+
+    kernels: tuple[Map, Map, Expectation]
+    responses: tuple[tuple[str, str], ...]  # name and support
+    parameters: tuple[tuple[str, str], ...]  # name and meaning
+    facts: tuple[tuple[str, Any], ...] = ()
+    kind: ClassVar[str] = "likelihood"
+
+    @property
+    def prefix(self) -> str:
+        """A family may bear the same name."""
+        return f"{self.name}_loss"
+
+    @property
+    def place(self) -> str:
+        """In a folder of its own."""
+        return f"likelihoods/{self.name}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The likelihood's file."""
+        return (f"{self.place}.py",)
+
+
+@dataclass(frozen=True)
+class OptimizerModule(Module):
+    """All kernels of one optimizer: sweeps, and the generator whose normals they draw."""
+
+    kernels: tuple[Sweep, ...]
+    files: tuple[str, ...]
+    generator: Generator
+    kind: ClassVar[str] = "optimizer"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The papers' lines, and what is derived from them."""
+        return self.files
+
+    @property
+    def callable_names(self) -> tuple[str, ...]:
+        """The generator's normals are called too."""
+        return (f"{self.name}.{self.generator.name}", *super().callable_names)
 
 
 def calls(node: Expr | Stmt) -> Iterator[str]:

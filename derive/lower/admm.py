@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from ..ir.names import renamed
-from ..ir.nodes import ClientSum, Kernel, Let, Map, Operand, Scalar, Var
+from ..ir.nodes import ClientSum, FamilyKernel, Let, Map, Operand, Scalar, Var
 from ..updates import admm
 from .expressions import hoist, lower, uniform_ir
 
@@ -121,7 +121,7 @@ def then(first: Map, second: Map, value: str, name: str, result_names: tuple[str
     )
 
 
-def admm_kernels() -> list[Kernel]:
+def admm_kernels() -> list[FamilyKernel]:
     """The lines of a round, for one slot, and the dual line and the contribution in one pass."""
     kernels = {line.name: line.lowered() for line in lines()}
     dual, contribution = kernels["dual_update"], kernels["server_contribution"]

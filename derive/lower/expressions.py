@@ -12,7 +12,7 @@ from typing import Any
 import sympy as sp
 
 from ..calculus import special
-from ..ir.nodes import Expr, Let, Lit, Op, Var
+from ..ir.nodes import Expr, Let, Lit, Op, Var, reads
 
 Quotients = dict[sp.Symbol, tuple[sp.Expr, sp.Expr]]
 _UNARY = {sp.log: "log", sp.exp: "exp", special.log1p: "log1p", sp.Abs: "abs", sp.erf: "erf", sp.erfc: "erfc"}
@@ -65,12 +65,20 @@ class Lowering:
         self._accurate = accurate
         self._quotients = quotients or {}
         self._reciprocals: dict[sp.Expr, Var] = {}
+        self._products: dict[sp.Expr, tuple[sp.Expr, sp.Expr]] = {}
 
     def let(self, value: Expr, name: str = "") -> Var:
         """Name a value."""
         name = name or f"{self._prefix}{len(self.statements)}"
         self.statements.append(Let(name, value))
         return Var(name)
+
+    def share(self, symbol: sp.Symbol, value: sp.Expr) -> None:
+        """Name a common subexpression; a sum takes in its factors where it is a product."""
+        self.let(self.expr(value), str(symbol))
+        pair = None if isinstance(value, sp.Symbol) else self._product(value)
+        if pair is not None and not isinstance(value, sp.Add):
+            self._products[symbol] = pair
 
     def expr(self, e: sp.Expr) -> Expr:
         """The IR of one expression."""
@@ -92,8 +100,8 @@ class Lowering:
             return Op("call", (self.expr(e.args[1]),), ("digamma", "trigamma")[int(e.args[0])])
         if e.func in special.FUNCTION_NAMES:
             return Op("call", tuple(self.expr(a) for a in e.args), special.FUNCTION_NAMES[e.func])
-        if issubclass(e.func, special.Tailed):
-            return Op("call", (self.expr(e.args[0]),), e.func.__name__)
+        if issubclass(e.func, special.Named):
+            return Op("call", tuple(self.expr(a) for a in e.args), e.func.__name__)
         if e.func is within:
             magnitude, bound, inside, outside = (self.expr(part) for part in e.args)
             return Op("select", (Op("le", (magnitude, bound)), inside, outside))
@@ -117,8 +125,10 @@ class Lowering:
             root: Expr = Op("sqrt", (self.expr(base),))
             whole = power - sp.S.Half
             return root if whole == 0 else Op("mul", (self.expr(base**whole), root))
-        if power.is_negative:
+        if power.is_Number and power.is_negative:
             return Op("div", (Lit("1.0"), self.expr(base ** (-power))))
+        if base.is_positive and power.is_real:
+            return Op("exp", (self.expr(power * sp.log(base)),))
         raise LoweringError(f"no lowering for the power {e}: add its exponent to Lowering._pow")
 
     def _mul(self, e: sp.Mul) -> Expr:
@@ -157,6 +167,10 @@ class Lowering:
         """(a, b) if the term is worth a fused multiply-add, number and sign folded into a."""
         if not term.free_symbols or not self._fuse:
             return None
+        number, name = term.as_coeff_Mul()
+        if name in self._products:
+            a, b = self._products[name]
+            return number * a, b
         if isinstance(term, sp.Pow) and term.exp == 2:
             return term.base, term.base
         coefficient, rest = term.as_coeff_Mul()
@@ -169,7 +183,18 @@ class Lowering:
             return coefficient * sp.Mul(*factors[:-1], evaluate=False), factors[-1]
         return None if _is_power_of_two(coefficient) else (coefficient, rest)
 
+    def _expm1(self, e: sp.Add) -> Expr | None:
+        """eˣ − 1 or its negative."""
+        for sign in (1, -1):
+            grown = sp.expand(sign * e + 1)
+            if isinstance(grown, sp.exp):
+                value = Op("expm1", (self.expr(grown.args[0]),))
+                return value if sign == 1 else Op("neg", (value,))
+        return None
+
     def _add(self, e: sp.Add) -> Expr:
+        if e.has(sp.exp) and (found := self._expm1(e)) is not None:
+            return found
         constant = sp.Add(*[t for t in e.args if not t.free_symbols])
         terms = sorted((t for t in e.args if t.free_symbols), key=sp.default_sort_key)
         if constant != 0 and not constant.is_Rational:
@@ -182,6 +207,9 @@ class Lowering:
                 pairs = [p for _, p in products if p is not None]
                 (a, b), (c, d) = pairs[signs.index(False)], pairs[signs.index(True)]
                 return self._difference_of_products(a, b, -c, d)
+        if all(p for _, p in products):  # the innermost addend is a product in any case: one that has a name already
+            named = [t for t, _ in products if t.as_coeff_Mul()[1] in self._products]
+            products = [(t, None if t in named[:1] else p) for t, p in products]
         plain = [t for t, p in products if p is None]
         fused = [p for _, p in products if p is not None]
         residuals = [r for a, b in fused if (r := self._residual(a, b)) is not None]
@@ -239,8 +267,19 @@ def lower(
         names = (sp.Symbol(f"{prefix}_{i}", real=True) for i in range(1000))
         replacements, exprs = sp.cse(exprs, symbols=names, order="canonical")
         for symbol, value in replacements:
-            lowering.let(lowering.expr(value), str(symbol))
-    return lowering.statements, [lowering.expr(e) for e in exprs]
+            lowering.share(symbol, value)
+    results = [lowering.expr(e) for e in exprs]
+    return _read(lowering.statements, results), results
+
+
+def _read(statements: list[Let], results: list[Expr]) -> list[Let]:
+    """The statements that results depend on."""
+    wanted, kept = {name for r in results for name in reads(r)}, []
+    for statement in reversed(statements):
+        if statement.name in wanted:
+            kept.append(statement)
+            wanted |= set(reads(statement))
+    return kept[::-1]
 
 
 def hoist(

@@ -8,16 +8,16 @@ from typing import Any
 
 import sympy as sp
 
-from ..calculus import special, stable
-from ..calculus.elementwise import Calculus, ScalarRoot, calculus
+from ..calculus import bregman, special, tails
+from ..calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from ..calculus.family import Domain, Family, Slot
 from ..ir.nodes import (
     Expr,
+    FamilyKernel,
+    FamilyModule,
     Function,
-    Kernel,
     Let,
     Map,
-    Module,
     Op,
     Operand,
     Reduction,
@@ -30,7 +30,7 @@ from ..ir.nodes import (
 from .admm import admm_kernels
 from .expressions import Quotients, hoist, lower, uniform_ir
 from .matrix import matrix_kernels
-from .newton import newton
+from .newton import coupled_newton, newton
 
 RULE = "Khan & Rue, arXiv:2107.04562"
 
@@ -71,6 +71,13 @@ def is_product(expr: sp.Expr) -> bool:
     return bool(expr.is_Mul and all(a.is_Symbol for a in expr.args))
 
 
+def is_transcendental(expr: sp.Expr) -> bool:
+    """Whether an expression takes a logarithm, an exponential, a special function or a power that is no root."""
+    functions = (sp.log, sp.exp, sp.loggamma, sp.polygamma, special.Named, *special.DEFINITIONS)
+    powers = (p for p in expr.atoms(sp.Pow) if not (p.exp.is_Rational and p.exp.q <= 2))
+    return any(f.free_symbols for f in expr.atoms(*functions)) or any(p.base.free_symbols for p in powers)
+
+
 class Builder:
     """Lowers the calculus of one factorising family."""
 
@@ -78,7 +85,7 @@ class Builder:
         self.family = family
         self.calculus: Calculus = calculus(family)
         self.fixed = tuple(Scalar(s.name, str(s.symbol), s.domain) for s in family.fixed)
-        self.functions: dict[str, Function] = dict(special.library())
+        self.functions: dict[str, Function] = special.library() | tails.library() | bregman.library()
 
     def map(
         self,
@@ -100,15 +107,16 @@ class Builder:
         for names, exprs in stages:
             hoisted = []
             for e in exprs:
-                h, uniforms = hoist(e, symbols, uniforms)
+                h, uniforms = hoist(tails.stable(e), symbols, uniforms)
                 hoisted.append(h.xreplace(products))
             # a product gets no name: a sum takes it in as a fused multiply-add, whoever compiles it
             products |= {n: h for n, h in zip(names, hoisted, strict=False) if is_product(h)}
             kept = [(n, h) for n, h in zip(names, hoisted, strict=False) if n not in products]
             prepared.append(([n for n, _ in kept], [h for _, h in kept] if names else hoisted))
         # what is left after the uniforms, which are formed in float64 in any case
-        functions = (sp.log, sp.loggamma, sp.polygamma, *special.DEFINITIONS)
-        promote |= any(f.free_symbols for _, part in prepared for h in part for f in h.atoms(*functions))
+        left = [h for _, part in prepared for h in part]
+        promote |= any(is_transcendental(h) for h in left)
+        saturates = any(f.free_symbols for h in left for f in h.atoms(sp.exp, special.Named))
         for names, hoisted in prepared:
             statements, values = lower(list(hoisted), prefix=f"t{len(body)}", share=promote, quotients=quotients)
             body += statements
@@ -130,6 +138,7 @@ class Builder:
             text(stages[-1][1]),
             source,
             promote,
+            saturates=saturates,
         )
 
     @property
@@ -138,13 +147,16 @@ class Builder:
         return tuple(s.domain for s in self.family.natural)
 
     def used_scalars(self, uniforms: dict[sp.Symbol, sp.Expr]) -> tuple[Scalar, ...]:
+        """The fixed parameters that a function takes: all of them, so that one call fits every function of the family;
+        of a Gaussian's natural gradient, which is one for all Gaussians, those that it reads."""
+        if not self.calculus.is_gaussian:
+            return self.fixed
         free = {str(s) for e in uniforms.values() for s in e.free_symbols}
         return tuple(s for s in self.fixed if s.variable in free)
 
-    def reduction(
-        self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str, formula: sp.Expr
-    ) -> Reduction:
-        hoisted, uniforms = hoist(expr, {s.symbol for s in self.family.fixed})
+    def reduction(self, name: str, inputs: tuple[Operand, ...], expr: sp.Expr, source: str) -> Reduction:
+        """A sum of one term per coordinate."""
+        hoisted, uniforms = hoist(tails.stable(expr), {s.symbol for s in self.family.fixed})
         statements, (term,) = lower([hoisted], accurate=True)
         return Reduction(
             name,
@@ -153,11 +165,11 @@ class Builder:
             uniform_ir(uniforms),
             tuple(statements),
             term,
-            str(formula),
+            str(expr),
             source,
         )
 
-    def conversions(self) -> list[Kernel]:
+    def conversions(self) -> list[FamilyKernel]:
         """The four maps between natural, standard and expectation parameters."""
         c, f = self.calculus, self.family
         standard, natural, expectation = (
@@ -186,6 +198,8 @@ class Builder:
             f"{RULE}, section 2: inverse of grad A",
         )
         inputs = operands(self.family.expectation)
+        if isinstance(root, CoupledRoot):
+            return self.coupled_inverse(root, expectation, inputs, source)
         if not isinstance(root, ScalarRoot):
             closed = self.map(name, inputs, [((), [m[0, 0] for m in root])], source)
             return replace(closed, result_domains=self.natural_domains)
@@ -197,13 +211,29 @@ class Builder:
         rest = {str(k): lower([v], share=False)[1][0] for k, v in root.others.items()}
         results = tuple(Var(first) if str(n) == first else rest[str(n)] for n in natural)
         formula = f"{first} from {root.residual} = 0 by Newton, then {text(list(root.others.values()))}"
-        return Map(name, inputs, (), (), tuple(body), results, formula, source, True, False, self.natural_domains)
+        return Map(
+            name, inputs, self.used_scalars({}), (), tuple(body), results, formula, source, True, False,
+            self.natural_domains,
+        )  # fmt: skip
+
+    def coupled_inverse(
+        self, root: CoupledRoot, expectation: tuple[sp.Symbol, ...], inputs: tuple[Operand, ...], source: str
+    ) -> Map:
+        """λ(μ) by Newton's method in all slots at once."""
+        body = coupled_newton(root, expectation)
+        results = tuple(Var(str(s)) for s in root.unknowns)
+        equations = ", ".join(f"{m} = {s}" for m, s in zip(root.mean, expectation, strict=True))
+        formula = f"{', '.join(map(str, root.unknowns))} from {equations} by Newton"
+        return Map(
+            "natural_from_expectation", inputs, self.used_scalars({}), (), body, results, formula, source, True, False,
+            self.natural_domains,
+        )  # fmt: skip
 
     def gradient(self) -> Map:
         """∇_μ L from what a client computes."""
         c, f = self.calculus, self.family
         given = [Operand(name, str(m[0, 0]), "real") for name, m in c.loss_derivatives.items()]
-        exprs = [m[0, 0] for m in c.natural_gradient]
+        exprs = c.stable_gradient
         if c.is_gaussian:
             read = set().union(*(e.free_symbols for e in exprs))
             given = [o for o in given if sp.Symbol(o.variable, real=True) in read]
@@ -213,16 +243,15 @@ class Builder:
             )
         else:
             inputs, source = [*operands(f.standard), *given], f"{RULE}, equation 5: F^-1 grad = grad in mu"
-            exprs = [stable.natural_gradient(e) for e in exprs]
         return self.map("natural_gradient", tuple(inputs), [((), exprs)], source)
 
     def density(self) -> Map:
         """log q(θ), for plots, sampling and moments without a closed form."""
         f = self.family
         low, high = f.support
-        domain: Domain = "positive" if low == 0 else "negative" if high == 0 else "real"
+        domain: Domain = "real" if f.is_discrete else "positive" if low == 0 else "negative" if high == 0 else "real"
         inputs = (Operand("theta", str(f.theta), domain), *operands(f.natural))
-        density = stable.log_density(self.calculus.log_density_in_standard)
+        density = self.calculus.stable_log_density
         stages = [self.standard_stage(density), ((), [density])]
         # near the mode its terms are differences of rounded means: float32 has too few digits for them
         return self.map("log_density", inputs, stages, f"{RULE}, section 2", promote=True)
@@ -251,22 +280,19 @@ class Builder:
         source = f"{RULE}, section 2: F = grad^2 A; L its Cholesky factor"
         return self.map("whiten", (*operands(f.natural, "natural"), *moved), stages, source)
 
-    def reductions(self) -> list[Kernel]:
+    def reductions(self) -> list[FamilyKernel]:
         """A, entropy and KL, in their stable forms."""
         c, f = self.calculus, self.family
-        q, p, kl = c.kl
+        q, p, _ = c.kl
         pair = operands(f.natural, "natural_q", [m[0, 0] for m in q]) + operands(
             f.natural, "natural_p", [m[0, 0] for m in p]
         )
-        entropy = stable.entropy(c.entropy)
-        divergence = stable.divergence(kl)
-        return [
-            self.reduction(
-                "log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2", c.at.log_partition
-            ),
-            self.reduction("entropy", operands(f.natural), entropy, "H = A - <lambda, mu> - E[log b]", entropy),
-            self.reduction("kl", pair, divergence, "KL = A(p) - A(q) - <mu_q, p - q>, stable form", divergence),
+        sums = [
+            ("log_partition", operands(f.natural), c.at.log_partition, f"{RULE}, section 2"),
+            ("entropy", operands(f.natural), c.stable_entropy, "H = A - <lambda, mu> - E[log b]"),
+            ("kl", pair, c.stable_kl, "KL = A(p) - A(q) - <mu_q, p - q>, stable form"),
         ]
+        return [self.reduction(name, inputs, expr, source) for name, inputs, expr, source in sums if expr is not None]
 
 
 def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str] = ()) -> tuple[Function, ...]:
@@ -286,6 +312,12 @@ def needed(functions: dict[str, Function], roots: set[str], always: Sequence[str
     return tuple(out.values())
 
 
+def _bound(family: Family, bound: Any) -> float | str:
+    """A bound of the support: a number, or the name of the fixed parameter that it is."""
+    names = {s.symbol: s.name for s in family.fixed}
+    return names[bound] if bound in names else float(bound)
+
+
 def facts(family: Family) -> tuple[tuple[str, Any], ...]:
     """What a family is beside its kernels: domains of its slots, support of θ, T(θ), and the derivatives of a loss that
     `natural_gradient` is derived from.
@@ -297,19 +329,20 @@ def facts(family: Family) -> tuple[tuple[str, Any], ...]:
     split = [sp.sympify(t).as_coeff_mmul() if family.is_matrix else t.as_coeff_Mul() for t in family.statistics]
     return (
         *domains.items(),
-        ("SUPPORT", tuple(float(bound) for bound in family.support)),
+        ("SUPPORT", tuple(_bound(family, bound) for bound in family.support)),
+        ("DISCRETE", family.is_discrete),
         ("STATISTICS", tuple((str(function), float(factor)) for factor, function in split)),
         ("LOSS_DERIVATIVES", tuple(calculus(family).loss_derivatives)),
     )
 
 
-def build_module(family: Family) -> Module:
+def build_module(family: Family) -> FamilyModule:
     """All kernels of one family as IR."""
     slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
     fixed = tuple(s.name for s in family.fixed)
     if family.is_matrix:
         functions = special.library()
-        kernels: list[Kernel] = [*matrix_kernels(family), *admm_kernels()]
+        kernels: list[FamilyKernel] = [*matrix_kernels(family), *admm_kernels()]
     else:
         builder = Builder(family)
         functions = builder.functions
@@ -329,14 +362,14 @@ def build_module(family: Family) -> Module:
         ]
         used |= {name for node in nodes for name in calls(node)}
     polygamma = ("lgamma", "digamma", "trigamma") if used & {"lgamma", "digamma", "trigamma"} else ()
-    return Module(
+    return FamilyModule(
         family.name,
         family.title,
         family.citation,
         family.digest,
-        slots,
-        fixed,
         needed(functions, used, polygamma),
         tuple(kernels),
+        slots,
+        fixed,
         facts(family),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sympy as sp
 
-from ..ir.nodes import Expr, Let, Lit, Normal, Op, Operand, Optimizer, Result, Scalar, Stmt, Sweep, Var
+from ..ir.nodes import Expr, Let, Lit, Normal, Op, Operand, OptimizerModule, Result, Scalar, Stmt, Sweep, Var
 from ..updates import ivon
 from . import noise
 from .expressions import lower
@@ -218,16 +218,17 @@ def averages() -> list[Sweep]:
 
 
 @cache
-def optimizer() -> Optimizer:
+def optimizer() -> OptimizerModule:
     """The namespace `ivon`."""
     folder = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256(b"".join((folder / name).read_bytes() for name in FILES)).hexdigest()[:16]
-    return Optimizer(
+    return OptimizerModule(
         "ivon",
         "improved variational online Newton, with prior and duals",
         f"{PAPER}; {PRIOR}",
-        FILES,
         digest,
-        noise.generator(),
+        (),
         (sampling(), *updates(), *averages()),
+        FILES,
+        noise.generator(),
     )

@@ -12,15 +12,17 @@ import sympy as sp
 from ..calculus import special, tails
 from ..calculus.likelihood import Likelihood
 from ..calculus.losses import Loss, Profile, center, loss_of, spread, x
-from ..ir.likelihoods import Expectation, LossModule, Quadrature
 from ..ir.nodes import (
+    Expectation,
     Expr,
     Function,
     Let,
     Lit,
+    LossModule,
     Map,
     Op,
     Operand,
+    Quadrature,
     Scalar,
     Stmt,
     Var,
@@ -142,7 +144,8 @@ class Builder:
         source = TRAPEZOID if quadratures else SOURCE
         whole = self.map("expected_loss", inputs, [*before, *written_out, *after], values,
                          f"{described} for a ~ N(center, variance)", source)  # fmt: skip
-        return Expectation((whole.body[0], *before), tuple(quadratures), tuple(after), whole)
+        before = [whole.body[0], *before]
+        return Expectation(**vars(whole), before=tuple(before), quadratures=tuple(quadratures), after=tuple(after))
 
     def _quadrature(self, number: int, profile: Profile) -> tuple[list[Stmt], Quadrature]:
         """The statements that form a profile's coefficient, centre and spread, and its rule."""
@@ -195,7 +198,7 @@ def is_convex(loss: Loss) -> bool:
 def build_loss(likelihood: Likelihood) -> LossModule:
     """All kernels of one likelihood as IR."""
     builder = Builder(likelihood)
-    loss, constant, expectation = builder.at(), builder.constant(), builder.expectation()
+    kernels = (builder.at(), builder.constant(), builder.expectation())
     names = {p.symbol: sp.Symbol(p.name, positive=True) for p in likelihood.parameters}
     left, right = (_number(end.subs(names)) for end in builder.loss.growth)
     facts = (("CONVEX", is_convex(builder.loss)), ("GROWTH", (left, right)))
@@ -204,12 +207,10 @@ def build_loss(likelihood: Likelihood) -> LossModule:
         likelihood.title,
         likelihood.citation,
         likelihood.digest,
+        builder.functions(kernels),
+        kernels,
         tuple((r.name, r.support) for r in likelihood.responses),
         tuple((p.name, p.meaning) for p in likelihood.parameters),
-        builder.functions((loss, constant, expectation.whole)),
-        loss,
-        constant,
-        expectation,
         facts,
     )
 

@@ -11,7 +11,7 @@ from ..calculus.family import DIMENSION as d
 from ..calculus.family import Family
 from ..calculus.matrix import MatrixCalculus
 from ..ir.names import replaced
-from ..ir.nodes import Expr, Kernel, Let, MatrixMap, Op, Operand, Var, reads
+from ..ir.nodes import Expr, FamilyKernel, Let, MatrixMap, Op, Operand, Var, reads
 from .expressions import literal
 
 EXPECTATION = ""  # key of the argument that speaks for a factor of a derived matrix
@@ -140,7 +140,7 @@ def _map(
     return MatrixMap(name, inputs, tuple(lowering.statements), out, ", ".join(str(r) for r in results), source)
 
 
-def matrix_kernels(family: Family) -> tuple[Kernel, ...]:
+def matrix_kernels(family: Family) -> tuple[FamilyKernel, ...]:
     """Conversions, natural gradient and reductions of the full Gaussian."""
     c = MatrixCalculus(family)
     (xi, s), (m, _) = ([slot.symbol for slot in slots] for slots in (family.natural, family.standard))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sympy as sp
 
 from ..calculus import special
-from ..calculus.elementwise import ScalarRoot
-from ..ir.nodes import Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
+from ..calculus.elementwise import CoupledRoot, ScalarRoot
+from ..ir.nodes import Expr, Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
 from .expressions import lower
 
 
@@ -59,3 +59,49 @@ def newton(root: ScalarRoot) -> tuple[Function, sp.Expr]:
     )
     doc = "Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution)."
     return Function("shape_from_gap", ("gap",), body, doc), value
+
+
+COUPLED_STEPS = 60
+LARGEST_STEP = 1.5  # of a logarithm: from 1 to 1e8 in 13 steps
+
+
+def coupled_newton(root: CoupledRoot, given: tuple[sp.Symbol, ...]) -> tuple[Stmt, ...]:
+    """Newton for μ(λ) = given over positive λ, in log λ: each step is bounded, so that every iterate is positive.
+
+    A is convex, so F(λ)⁻¹(given − μ(λ)) ascends the concave ⟨λ, given⟩ − A(λ), whose maximum is the solution. The start
+    is λ = 1. Where there is no solution the iterates leave the number range.
+    """
+    unknowns = root.unknowns
+    by = sp.symbols([f"miss_{k + 1}" for k in range(len(unknowns))], real=True)
+    size = len(unknowns)
+    names = {(i, j): sp.Symbol(f"f_{i + 1}{j + 1}", real=True) for i, j in _upper(size)}
+    slopes = sp.Matrix(size, size, lambda i, j: names[min(i, j), max(i, j)])
+    solution = slopes.LUsolve(sp.Matrix(by)).applyfunc(sp.cancel)
+    # logarithms as one of their ratio, which does not cancel
+    gaps = [special.by_stirling(g - m) for g, m in zip(given, root.mean, strict=True)]
+    values = {str(b): sp.logcombine(gap, force=True) for b, gap in zip(by, gaps, strict=True)}
+    values |= {str(slopes[i, j]): special.by_stirling(root.jacobian[i, j]) for i, j in _upper(len(unknowns))}
+    values |= {f"step_{k + 1}": e / s for k, (e, s) in enumerate(zip(solution, unknowns, strict=True))}
+    body: list[Stmt] = [Let("worst", Lit("1.0")), *[Let(str(s), Lit("1.0")) for s in unknowns]]
+    body += [Let(name, Lit("0.0")) for name in (*values, "bounded")]
+    inside: list[Stmt] = []
+    for name, expr in values.items():
+        statements, (value,) = lower([expr], prefix=f"{name}_", share=False)
+        inside += [*statements, Let(name, value)]
+    steps = [Var(f"step_{k + 1}") for k in range(len(unknowns))]
+    largest: Expr = Op("abs", (steps[0],))
+    for step in steps[1:]:
+        largest = Op("select", (Op("lt", (largest, Op("abs", (step,)))), Op("abs", (step,)), largest))
+    inside += [
+        Let("worst", largest),
+        Let("bounded", Op("select", (Op("lt", (Lit(repr(LARGEST_STEP)), Var("worst"))),
+                                     Op("div", (Lit(repr(LARGEST_STEP)), Var("worst"))), Lit("1.0")))),
+    ]  # fmt: skip
+    for s, step in zip(unknowns, steps, strict=True):
+        inside.append(Let(str(s), Op("mul", (Var(str(s)), Op("exp", (Op("mul", (step, Var("bounded"))),))))))
+    settled = Op("le", (Var("worst"), Lit(repr(2.0**-27))))
+    return (*body, Loop(COUPLED_STEPS, settled, tuple(inside)))
+
+
+def _upper(size: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(size) for j in range(i, size)]

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 
-from ..ir.likelihoods import Quadrature
 from ..ir.names import replaced
-from ..ir.nodes import Expr, If, Let, Lit, Loop, Op, Stmt, Var
+from ..ir.nodes import Expr, If, Let, Lit, Loop, Op, Quadrature, Stmt, Var
 
 NARROW = 0.11
 NARROW_STEP = 23 / 32

@@ -3,6 +3,7 @@
 python -m badmm_kernels --includes      compiler flags: cc $(python -m badmm_kernels --includes) program.c -lm
 python -m badmm_kernels --includedir    the folder with badmm_kernels.h, badmm_kernels.c and badmm_kernels.f90
 python -m badmm_kernels --cmakedir      cmake -Dbadmm-kernels_DIR=$(python -m badmm_kernels --cmakedir) ...
+python -m badmm_kernels --pkgconfigdir  PKG_CONFIG_PATH=$(python -m badmm_kernels --pkgconfigdir) pkg-config ...
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--includes", action="store_true", help="flags that let a compiler find the header")
     parser.add_argument("--includedir", action="store_true", help="the folder of the header")
     parser.add_argument("--cmakedir", action="store_true", help="the folder of the CMake package")
+    parser.add_argument("--pkgconfigdir", action="store_true", help="the folder of the pkg-config file")
     options = parser.parse_args(argv)
     requested = {
         f"-I{ROOT / 'include'}": options.includes,
         str(ROOT / "include"): options.includedir,
         str(ROOT / "cmake"): options.cmakedir,
+        str(ROOT / "pkgconfig"): options.pkgconfigdir,
     }
     if not any(requested.values()):
         parser.print_usage(sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,18 @@ import sympy as sp
 from derive import generate
 from derive.__main__ import main
 
+derived = cache(generate.expected)
+
 
 def test_generated_files_are_current() -> None:
-    assert generate.differences(generate.expected(), generate.ROOT) == []
+    assert generate.differences(derived(), generate.ROOT) == []
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
-    generate.write(generate.expected(), tmp_path)
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all generated files; the command compares with what was derived once."""
+    monkeypatch.setattr(generate, "expected", lambda names=None: dict(derived()))
+    generate.write(derived(), tmp_path)
     return tmp_path
 
 
@@ -71,8 +76,9 @@ def test_check_fails_on_an_orphan_and_generation_removes_it(written: Path, capsy
     assert main(["--check", "--out", str(written)]) == 0
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "2"])
+@pytest.mark.parametrize("seed", ["1", "2"])
 def test_output_does_not_depend_on_hashing(seed: str) -> None:
+    """Two seeds beside that of the tests' own process, which is another one each time, and that of `make check`."""
     done = subprocess.run(
         [sys.executable, "-m", "derive", "--check"],
         cwd=generate.ROOT,
@@ -87,7 +93,7 @@ def test_output_does_not_depend_on_hashing(seed: str) -> None:
 def test_no_generated_file_names_a_tool_s_version() -> None:
     import sympy
 
-    named = [path for path, text in generate.expected().items() if f"SymPy {sympy.__version__}" in text]
+    named = [path for path, text in derived().items() if f"SymPy {sympy.__version__}" in text]
     assert named == []
 
 

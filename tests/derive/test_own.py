@@ -70,7 +70,12 @@ BROKEN: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     ),
     "no citation": (FAMILY, "any text on survival analysis", " ", ("waiting.citation", "expected")),
     "an unsupported function": (FAMILY, "-sp.log(r),\n    st", "sp.besseli(1, r),\n    st", ("waiting", "besseli")),
-    "two coupled unknowns": (BETA, "", "", ("waiting.natural_of_expectation", "coupled in p, q", "newton.py")),
+    "coupled unknowns that are not positive": (
+        BETA,
+        'natural=(Slot("alpha", p, "positive")',
+        'natural=(Slot("alpha", p, "real")',
+        ("waiting.natural_of_expectation", "alpha (real)", "newton.py"),
+    ),
     "a name twice": (
         BETA,
         'natural=(Slot("alpha", p, "positive"), Slot("beta"',

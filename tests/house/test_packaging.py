@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_command_says_where_things_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--includes", "--includedir", "--cmakedir"]) == 0
-    flag, include, cmake = capsys.readouterr().out.splitlines()
+    assert main(["--includes", "--includedir", "--cmakedir", "--pkgconfigdir"]) == 0
+    flag, include, cmake, pkgconfig = capsys.readouterr().out.splitlines()
     assert flag == f"-I{include}" and Path(include) == INCLUDE
     assert {p.name for p in Path(include).iterdir()} >= {
         "badmm_kernels.h",
@@ -36,6 +36,7 @@ def test_the_command_says_where_things_are(capsys: pytest.CaptureFixture[str]) -
         "badmm",
     }
     assert (Path(cmake) / "badmm-kernels-config.cmake").is_file()
+    assert (Path(pkgconfig) / "badmm-kernels.pc").is_file()
     assert main([]) == 2
     assert "usage: python -m badmm_kernels" in capsys.readouterr().err
 

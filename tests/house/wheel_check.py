@@ -69,8 +69,9 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.bin = folder / "environment" / "bin"
-        venv.create(folder / "environment", with_pip=True)
+        self.root = folder / "environment"
+        self.bin = self.root / "bin"
+        venv.create(self.root)
 
     def run(self, *command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """A command of the environment, away from the checkout."""
@@ -80,10 +81,14 @@ class Environment:
         return subprocess.run(line, cwd=cwd or self.folder, env=clean, capture_output=True, text=True)
 
     def install(self, wheel: Path) -> None:
-        """The wheel after its neighbours: the last one installed wins where two packages have a file in common."""
-        pins = ["-c", str(ROOT / "constraints.txt")]
+        """The wheel after its neighbours: the last one installed wins where two packages have a file in common.
+
+        This environment's pip installs there, and compiles nothing that is never imported.
+        """
+        pip = [sys.executable, "-m", "pip", "--python", str(self.root), "--disable-pip-version-check", "-q"]
         wanted = [*NEIGHBOURS, "mypy", f"{wheel}[run,torch,derive]"]
-        done = self.run("pip", "install", "-q", "--disable-pip-version-check", *pins, *wanted)
+        command = [*pip, "install", "--no-compile", "-c", str(ROOT / "constraints.txt"), *wanted]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"pip install: expected exit status 0, got {done.returncode}\n{done.stderr}")
 

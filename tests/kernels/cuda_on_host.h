@@ -4,6 +4,9 @@
 // Blocks are dealt to real threads, so that atomics and locks meet real concurrency. The CUDA threads of a block are
 // fibers of one real thread that change places at a warp shuffle or a barrier: a lane that waits for others never blocks
 // them, and order is the same on every run.
+//
+// Where CUDA_ON_HOST_LINKED is defined, the functions that run a grid are only declared: an object has them in which
+// CUDA_ON_HOST_FUNCTION is defined as nothing.
 #ifndef CUDA_ON_HOST_H
 #define CUDA_ON_HOST_H
 
@@ -75,9 +78,18 @@ struct Block {
     long barriers = 0;
 };
 
-inline thread_local Block *here = nullptr;
+#ifdef CUDA_ON_HOST_LINKED
+extern thread_local Block *here;
+void wait_for_others();
+void run_grid(void (*kernel)(const void *, const void *), const void *entry, const dim3 &grid, const dim3 &size,
+              const void *call, unsigned workers);
+#else
+#ifndef CUDA_ON_HOST_FUNCTION
+#define CUDA_ON_HOST_FUNCTION inline
+#endif
+CUDA_ON_HOST_FUNCTION thread_local Block *here = nullptr;
 
-inline void wait_for_others()
+CUDA_ON_HOST_FUNCTION void wait_for_others()
 {
     if (_setjmp(here->running->resume) == 0) _longjmp(here->scheduler, 1);
 }
@@ -129,8 +141,8 @@ inline void run_block(Block &block)
 }
 
 // Every block of a grid, dealt to `workers` real threads.
-inline void run_grid(void (*kernel)(const void *, const void *), const void *entry, const dim3 &grid, const dim3 &size,
-                     const void *call, unsigned workers)
+CUDA_ON_HOST_FUNCTION void run_grid(void (*kernel)(const void *, const void *), const void *entry, const dim3 &grid,
+                                    const dim3 &size, const void *call, unsigned workers)
 {
     const std::uint64_t blocks = (std::uint64_t)grid.x * grid.y * grid.z;
     const unsigned count = size.x * size.y * size.z;
@@ -150,6 +162,7 @@ inline void run_grid(void (*kernel)(const void *, const void *), const void *ent
     work();
     for (std::thread &thread : threads) thread.join();
 }
+#endif
 
 }  // namespace cuda_on_host
 

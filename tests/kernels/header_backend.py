@@ -21,6 +21,7 @@ import numpy as np
 import badmm_kernels
 from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
 from badmm_kernels.face import arrays as ar
+from tests.kernels.representative import REPRESENTATIVE
 
 INCLUDE = Path(badmm_kernels.__file__).parent / "include"
 STRICT = ("-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror")
@@ -131,6 +132,11 @@ def records(family: str) -> Iterator[tuple[str, Record]]:
             yield name, value
 
 
+def includes(families: Sequence[str]) -> str:
+    """The headers of some families."""
+    return "".join(f'#include "badmm/{family}.h"\n' for family in families)
+
+
 def loops(families: Sequence[str]) -> str:
     """A C file with the loops of some families."""
     writers: dict[type, Callable[[str, Any, str], str]]
@@ -141,19 +147,19 @@ def loops(families: Sequence[str]) -> str:
         for _, kernel in records(family)
         for precision in TYPES
     ]
-    includes = "".join(f'#include "badmm/{family}.h"\n' for family in families)
-    return f"#include <math.h>\n#include <stdint.h>\n{includes}{''.join(found)}\n"
+    return f"#include <math.h>\n#include <stdint.h>\n{includes(families)}{''.join(found)}\n"
 
 
 def shared_object(
-    text: str, compiler: str, flags: Sequence[str], include: Path = INCLUDE, sources: Sequence[str] = ()
+    texts: Sequence[str], compiler: str, flags: Sequence[str], include: Path = INCLUDE, sources: Sequence[str] = ()
 ) -> ctypes.CDLL:
-    """C text, and files of the include folder, compiled into a shared object and loaded."""
+    """C texts, and files of the include folder, compiled into a shared object and loaded."""
     with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "loops.c", Path(folder) / "loops.so"
-        source.write_text(text, encoding="utf-8")
-        command = [compiler, *flags, "-fPIC", "-shared", f"-I{include}", "-o", str(library), str(source)]
-        done = run([*command, *(include / name for name in sources), "-lm"])
+        library, own = Path(folder) / "loops.so", [Path(folder) / f"{number}.c" for number, _ in enumerate(texts)]
+        for path, text in zip(own, texts, strict=True):
+            path.write_text(text, encoding="utf-8")
+        command = [compiler, *flags, "-fPIC", "-shared", f"-I{include}", "-o", str(library)]
+        done = run([*command, *own, *(include / name for name in sources), "-lm"])
         assert done.returncode == 0, done.stderr
         return ctypes.CDLL(str(library))
 
@@ -162,11 +168,13 @@ def shared_object(
 def compiled(
     compiler: str = "gcc",
     flags: tuple[str, ...] = (*PLAIN, *STRICT),
-    families: tuple[str, ...] = badmm_kernels.FAMILIES,
+    families: tuple[str, ...] = REPRESENTATIVE,
     include: Path = INCLUDE,
 ) -> ctypes.CDLL:
-    """The loops over the header's inline functions, and its functions with external linkage."""
-    return shared_object(loops(families), compiler, flags, include, ("badmm_kernels.c",))
+    """The loops over the headers' inline functions, and the functions of these headers with external linkage: what
+    badmm_kernels.c makes of all headers."""
+    external = f"#define BADMM_EXTERNAL\n{includes(families)}"
+    return shared_object((loops(families), external), compiler, flags, include)
 
 
 # ---- the namespace ---------------------------------------------------------------------------------------------------

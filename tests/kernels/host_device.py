@@ -69,7 +69,7 @@ def folder() -> Path:
 
 
 @cache
-def compiled(text: str, level: str = "-O2") -> ctypes.CDLL:
+def compiled(text: str, level: str = "-O1") -> ctypes.CDLL:
     """A .cu text as a shared library of host code."""
     shim = TESTS / "cuda_on_host.h"
     whole = f'#include "cuda_on_host.h"\n{text}\n{LAUNCHER}'
@@ -123,7 +123,7 @@ class HostLapack:
 class HostDevice:
     """One device, in this process; `text` gives the source of a name, in the place of what badmm_kernels/gpu has."""
 
-    def __init__(self, processors: int = 1, text: Callable[[str], str] = source_text, level: str = "-O2") -> None:
+    def __init__(self, processors: int = 1, text: Callable[[str], str] = source_text, level: str = "-O1") -> None:
         self.memory = ar.Memory()
         self.lapack = HostLapack()
         self._processors = processors

@@ -6,6 +6,9 @@ from tests.kernels.mutants import Mutant
 
 ISOTROPIC, DIAGONAL, FULL, GAMMA = "isotropic_gaussian", "diagonal_gaussian", "full_gaussian", "gamma"
 IVON = "ivon"
+BETA, IG, INVERSE_GAMMA, LOG_NORMAL = "beta", "inverse_gaussian", "inverse_gamma", "log_normal"
+BERNOULLI, BINOMIAL, GEOMETRIC, NEGATIVE_BINOMIAL = "bernoulli", "binomial", "geometric", "negative_binomial"
+LAPLACE, POISSON, WEIBULL = "laplace", "poisson", "weibull"
 
 MUTANTS = (
     # The ADMM lines are generated for every family; each family gets different errors in them.
@@ -88,6 +91,41 @@ MUTANTS = (
     Mutant("gamma: log-partition with + shape log rate", GAMMA, "_log_partition_f64", "unsign"),
     Mutant("gamma: dual's difference a sum", GAMMA, "_dual_update_f64", "sign"),
     Mutant("gamma: a quadrature weight of KL doubled", GAMMA, "stirling_bregman", "factor", 3),
+    # Families of one parameter, and those derived from rules that the four above do not need.
+    Mutant("bernoulli: entropy with - x / (1 + e^-x)", BERNOULLI, "_entropy_f64", "unsign"),
+    Mutant("bernoulli: softplus without its logarithm", BERNOULLI, "softplus", "drop"),
+    Mutant("bernoulli: a quadrature weight of KL doubled", BERNOULLI, "softplus_bregman", "factor", 5),
+    Mutant("beta: digammas added", BETA, "_expectation_from_natural_f64", "sign"),
+    Mutant("beta: inverse map with the wrong remainder", BETA, "_natural_from_expectation_f64", "sign"),
+    Mutant("beta: KL without the total's divergence", BETA, "_kl_f64", "drop", 2),
+    Mutant("beta: log-partition with the first count twice", BETA, "_log_partition_f64", "use", 1, "b", "a"),
+    Mutant("binomial: inverse map of the odds' sum", BINOMIAL, "_natural_from_expectation_f64", "sign"),
+    Mutant("binomial: log-density without log theta!", BINOMIAL, "_log_density_f64", "drop"),
+    Mutant("binomial: trials squared", BINOMIAL, "_NATURAL_GRADIENT", "swap"),
+    Mutant("geometric: mean inverted", GEOMETRIC, "_standard_from_natural_f64", "swap"),
+    Mutant("geometric: mean of the wrong sign", GEOMETRIC, "_expectation_from_natural_f64", "unsign"),
+    Mutant("geometric: KL far away with the wrong sign", GEOMETRIC, "escape_bregman", "sign", -1),
+    Mutant("inverse gamma: expectation with + log scale", INVERSE_GAMMA, "_expectation_from_natural_f64", "sign"),
+    Mutant("inverse gamma: mean reciprocal inverted", INVERSE_GAMMA, "_expectation_from_natural_f64", "swap", 1),
+    Mutant("inverse gamma: entropy's logarithm with the wrong sign", INVERSE_GAMMA, "_entropy_f64", "sign"),
+    Mutant("inverse Gaussian: KL's first constant doubled", IG, "_kl_f64", "factor"),
+    Mutant("inverse Gaussian: mean reciprocal without the mean", IG, "_expectation_from_natural_f64", "drop"),
+    Mutant("inverse Gaussian: mean inverted", IG, "_standard_from_natural_f64", "swap"),
+    Mutant("laplace: mean deviation inverted", LAPLACE, "_expectation_from_natural_f64", "swap"),
+    Mutant("laplace: distance from minus the location", LAPLACE, "_log_density_f64", "sign", -1),
+    Mutant("laplace: entropy's constant doubled", LAPLACE, "_entropy_f64", "factor"),
+    Mutant("log-normal: mean inverted", LOG_NORMAL, "_standard_from_natural_f64", "swap"),
+    Mutant("log-normal: mean square without it", LOG_NORMAL, "_expectation_from_natural_f64", "drop product", 1),
+    Mutant("log-normal: KL's mean term inverted", LOG_NORMAL, "_kl_f64", "swap", 1),
+    Mutant("negative binomial: rate of the inverse odds", NEGATIVE_BINOMIAL, "_natural_from_standard_f64", "swap"),
+    Mutant("negative binomial: log-density without the size", NEGATIVE_BINOMIAL, "_log_density_f64", "drop"),
+    Mutant("negative binomial: 1 + e^-x", NEGATIVE_BINOMIAL, "log_one_minus_exp", "unsign"),
+    Mutant("poisson: log-density without its product", POISSON, "_log_density_f64", "drop product"),
+    Mutant("poisson: a quadrature weight of KL doubled", POISSON, "exp_bregman", "factor", 5),
+    Mutant("poisson: KL far away with the wrong sign", POISSON, "exp_bregman", "unsign"),
+    Mutant("weibull: mean power of the wrong sign", WEIBULL, "_expectation_from_natural_f64", "unsign"),
+    Mutant("weibull: natural gradient climbs", WEIBULL, "_natural_gradient_f64", "unsign"),
+    Mutant("weibull: entropy's sign", WEIBULL, "_entropy_f64", "sign"),
     # IVON.
     Mutant("ivon: curvature without the cavity", IVON, "_update_f64", "drop addend"),
     Mutant("ivon: precision moves away from the curvature", IVON, "_update_sample_f32", "swap"),

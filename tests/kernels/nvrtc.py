@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from badmm_kernels.gpu.source import OPTIONS, source_text
+from badmm_kernels.gpu.source import OPTIONS
 
 WHEEL = "nvidia-cuda-nvrtc"
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
@@ -94,9 +94,3 @@ def usages(log: str) -> dict[str, Usage]:
         m["name"]: Usage(int(m["stack"]), int(m["stores"]), int(m["loads"]), int(m["registers"]))
         for m in pattern.finditer(log)
     }
-
-
-@cache
-def usage_of(source: str, architecture: str) -> dict[str, Usage]:
-    """Resource usage of every kernel of kernels/badmm_kernels/gpu/<source>.cu."""
-    return usages(compile_text(source_text(source), architecture)[1])

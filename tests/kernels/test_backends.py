@@ -16,6 +16,7 @@ from derive.ir.names import operations
 from derive.lower.admm import admm_kernels
 from derive.lower.families import build_module
 from tests.kernels.backends import BACKENDS, HEADERS, Backend, on
+from tests.kernels.representative import FACTORISING, REPRESENTATIVE
 from validation.calls import Call, invoke
 from validation.check import Check
 from validation.checks import agreement as checks_agreement
@@ -30,8 +31,10 @@ from validation.checks import reductions as checks_reductions
 from validation.checks import rounds as checks_rounds
 from validation.checks import special as checks_special
 from validation.checks.elementwise import coordinates
-from validation.oracles import lines, lookup
+from validation.oracles import lines
 from validation.points import DTYPES, generator
+
+pytestmark = pytest.mark.slow
 
 Checks = Callable[[Any, str, str], list[Check]]
 
@@ -50,7 +53,7 @@ def groups(family: str) -> list[Checks]:
 
 
 @on(*BACKENDS)
-@pytest.mark.parametrize("family", badmm_kernels.FAMILIES)
+@pytest.mark.parametrize("family", REPRESENTATIVE)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_passes_the_validation(backend: Backend, family: str, dtype: str) -> None:
     namespace = backend.load(family)
@@ -111,7 +114,7 @@ def bits(result: Any) -> list[bytes]:
 
 
 @on(*HEADERS)
-@pytest.mark.parametrize("family", lookup.structured("coordinates"))
+@pytest.mark.parametrize("family", FACTORISING)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_header_gives_numbas_bits_where_nothing_is_transcendental(
     backend: Backend, family: str, dtype: str

@@ -266,3 +266,35 @@ def test_sixteen_bytes_move_as_one_only_where_every_array_is_aligned(where: str,
         moved = {**places, where: [a + (8 if i == k else 0) for i, a in enumerate(places[where])]}
         slot = launch.Slot(moved["inputs"], [64, 64], moved["outputs"], 1, 64)
         assert launch.pack_size([slot], np.dtype(dtype), "map") == 1
+
+
+class TestPlacesInMemory:
+    def test_an_output_may_begin_where_an_input_ends(self) -> None:
+        """Also where the fast acceptance path leaves the call to the full checks: a matrix family, another library."""
+        buffer = np.ones(4 * 3 + 2 * 9)
+        ns, d = badmm_kernels.load("full_gaussian"), 3
+        mean, xi = buffer[:d], buffer[d : 2 * d]
+        precision, out = buffer[2 * d : 2 * d + 9].reshape(3, 3), buffer[2 * d + 9 : 2 * d + 18].reshape(3, 3)
+        precision[...] = np.eye(3)
+        found = ns.natural_from_standard(mean, precision, out=(xi, out))
+        assert found[0] is xi and found[1] is out and xi.tolist() == [1.0] * 3
+        with pytest.raises(ValueError, match=r"^out\[0\]: expected memory of its own, got an overlap with mean$"):
+            ns.natural_from_standard(mean, precision, out=(buffer[d - 1 : 2 * d - 1], out))
+
+    def test_a_coefficient_that_the_type_cannot_hold_is_the_one_named(self) -> None:
+        ns, x = badmm_kernels.load("ivon"), np.ones((3, 2), "float32")
+        with pytest.raises(ValueError, match="coefficient that float32 can hold") as caught:
+            ns.sample(x, x, [1.0, 1e-100, 4.0], noise=x)
+        value = float(str(caught.value).rpartition(" ")[2])
+        assert value < 1e-40 or value > 1e40
+
+    def test_a_tuple_of_another_length_is_counted(self) -> None:
+        ns, x = badmm_kernels.load("diagonal_gaussian"), np.ones(3)
+        with pytest.raises(ValueError, match=r"^natural_q: expected a tuple of 2 arrays \(.*\), got 1 of them$"):
+            ns.kl((x,), (x, x))
+        with pytest.raises(ValueError, match=r"^natural_q: expected a tuple of 2 arrays \(.*\), got ndarray$"):
+            ns.kl(x, (x, x))
+        with pytest.raises(ValueError, match=r"^out: expected a tuple of 2 arrays, got 1 of them$"):
+            ns.natural_from_standard(x, x, out=(x,))
+        with pytest.raises(ValueError, match=r"^out: expected a tuple of 2 arrays, got ndarray$"):
+            ns.natural_from_standard(x, x, out=np.ones(2))

@@ -1,9 +1,16 @@
-"""The defaults on every problem of the suite, full family: 1e-8 within 25 rounds, never outside the condition."""
+"""The defaults on every problem of the suite: 1e-8 within 25 rounds under the full family, 1e-3 within 40 under the
+diagonal one, never outside the condition on the way; and the solutions that this is measured by.
+
+A run ends where it has to come; docs/rounds.md has the rounds after that. The central solutions are computed once.
+"""
 
 import pytest
 
+from validation.oracles.central import FAMILIES, central
 from validation.problems import SuiteProblem, problem, problems, stress_problems
-from validation.runs.rounds import VARIANTS, SolverSettings, run, within_limits
+from validation.runs.rounds import LIMITS, VARIANTS, SolverSettings, run, within_limits
+
+pytestmark = pytest.mark.slow
 
 DEFAULTS = VARIANTS[0]
 CASES = [pytest.param(p, id=p.name) for p in problems()]
@@ -13,13 +20,20 @@ def test_the_first_variant_is_the_defaults() -> None:
     assert DEFAULTS.settings(7) == {"method": "bayes_admm"}
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_solutions_are_stationary(family: str) -> None:
+    for case in (*problems(), *stress_problems()):
+        assert central(case.name, family).residual <= 1e-12, case.name
+
+
+@pytest.mark.parametrize("family", LIMITS)
 @pytest.mark.parametrize("case", CASES)
-def test_full_family_reaches_the_solution(case: SuiteProblem) -> None:
-    outcome = run(case, "full_gaussian", DEFAULTS, cap=25)
+def test_the_defaults_reach_the_solution(case: SuiteProblem, family: str) -> None:
+    level, limit = LIMITS[family]
+    outcome = run(case, family, DEFAULTS, cap=limit, goal=level)
     assert outcome.failure == ""
     assert outcome.margin > 0
-    assert outcome.rounds[1] is not None, f"distance {outcome.distances[-1]:.2e} after 25 rounds"
-    assert within_limits(outcome)
+    assert within_limits(outcome), f"distance {outcome.distances[-1]:.2e} after {limit} rounds"
 
 
 @pytest.mark.parametrize("case", [pytest.param(p, id=p.name) for p in stress_problems()])

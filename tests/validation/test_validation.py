@@ -116,18 +116,49 @@ class TestUlps:
     def test_the_next_number_is_one_ulp_away(self, value, dtype):
         start = np.array(value, dtype)
         after = np.nextafter(start, np.array(np.inf, dtype))
-        assert ulps.ulp_error(float(after), [mpmath.mpf(value)], dtype) == 1.0
+        assert ulps.in_ulps([[mpmath.mpf(value)]], dtype).errors(after) == [1.0]
 
     def test_the_unit_is_that_of_the_largest_term(self):
         terms = [mpmath.mpf(2) ** 60, -(mpmath.mpf(2) ** 60), mpmath.mpf(1)]
-        assert ulps.ulp_error(0.0, terms, "float64") == pytest.approx(2.0**-8)
+        assert ulps.in_ulps([terms], "float64").errors(np.zeros(1)) == [2.0**-8]
 
     def test_below_the_normal_numbers_the_unit_is_the_smallest_number(self):
-        assert ulps.ulp_error(5e-324, [mpmath.mpf(0)], "float64") == 1.0
+        assert ulps.in_ulps([[mpmath.mpf(0)]], "float64").errors(np.array([5e-324])) == [1.0]
 
     def test_what_is_not_finite_is_infinitely_wrong(self):
-        assert ulps.ulp_error(math.nan, [mpmath.mpf(1)], "float64") == math.inf
-        assert ulps.scaled_error(math.inf, [mpmath.mpf(1)]) == math.inf
+        for expected in (ulps.in_ulps([[mpmath.mpf(1)]] * 2, "float64"), ulps.scaled([[mpmath.mpf(1)]] * 2)):
+            assert expected.errors(np.array([math.nan, math.inf])) == [math.inf, math.inf]
+
+    @pytest.mark.parametrize(("dtype", "decades"), [("float32", 37), ("float64", 300)])
+    def test_an_error_is_that_of_fifty_digits(self, dtype, decades):
+        """Over the whole range, below the normal numbers too, and where the terms cancel."""
+        rng = np.random.default_rng(0)
+        powers = rng.integers(-decades - 24, decades, 300)
+        with mpmath.workdps(50):
+            first = [
+                mpmath.mpf(float(a)) * mpmath.mpf(10) ** int(p)
+                for a, p in zip(rng.normal(size=300), powers, strict=True)
+            ]
+            terms = [[a, mpmath.mpf(float(b)) / 3] for a, b in zip(first, rng.normal(size=300), strict=True)]
+            terms += [[a, -a * (1 + mpmath.mpf(k) / 2**60)] for k, a in enumerate(first)]
+            got = np.array([float(mpmath.fsum(t)) for t in terms]).astype(dtype)
+            got *= (1 + rng.integers(-3, 4, len(got)) * 2.0**-23).astype(dtype)
+
+            def by_digits(size):
+                return [
+                    float(abs(mpmath.mpf(float(x)) - mpmath.fsum(t)) / size(t)) for x, t in zip(got, terms, strict=True)
+                ]
+
+            assert ulps.in_ulps(terms, dtype).errors(got) == pytest.approx(
+                by_digits(lambda t: ulps.unit(ulps.largest(t), dtype)), rel=1e-12, abs=1e-15
+            )
+            for floor in (0.0, 1.0):
+                expected = by_digits(lambda t, floor=floor: max(ulps.largest(t), mpmath.mpf(floor)))
+                assert ulps.scaled(terms, floor).errors(got) == pytest.approx(expected, rel=1e-12, abs=1e-30)
+
+    def test_a_wrong_value_of_no_size_is_infinitely_wrong(self):
+        nothing = ulps.scaled([[mpmath.mpf(0)]] * 2)
+        assert nothing.errors(np.array([0.0, 1e-300])) == [0.0, math.inf]
 
 
 MODULES = {

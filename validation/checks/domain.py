@@ -19,6 +19,7 @@ from ..oracles.families import full_gaussian
 from ..oracles.family import NOT_FINITE, Slots
 from ..points import generator
 from .elementwise import coordinates
+from .reductions import sums_of
 
 GROUP = "domain"
 SIZE = 13
@@ -73,16 +74,16 @@ def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
     natural, other = (good(family, oracle.domains, dtype, salt) for salt in range(2))
     standard = good(family, oracle.standard_domains, dtype)
     yield Call("natural_from_standard", standard, kwargs=kwargs), list(faults_of(oracle.standard_domains))
-    for function in ("standard_from_natural", "expectation_from_natural", "log_partition", "entropy"):
+    for function in ("standard_from_natural", "expectation_from_natural", *sums_of(family)):
         yield Call(function, natural, kwargs=kwargs), faults
     both = faults + list(faults_of(oracle.domains, len(natural)))
     yield Call("kl", (natural, other), kwargs=kwargs), both
     # the metric may be independent of a slot whose domain is the whole line
     half_lines = [fault for fault in faults if oracle.domains[fault.array] == "positive"]
     yield Call("whiten", (natural, other), kwargs=kwargs), half_lines
-    theta = good(family, ("positive",), dtype, 2)
-    domain = "real" if oracle.real_line else "positive"
-    yield Call("log_density", (*theta, *natural), kwargs=kwargs), [*faults_of([domain]), *faults_of(oracle.domains, 1)]
+    theta = oracle.thetas(generator("domain", family, dtype, "theta"), SIZE, dtype)
+    domain = "real" if oracle.real_line or oracle.discrete else "positive"
+    yield Call("log_density", (theta, *natural), kwargs=kwargs), [*faults_of([domain]), *faults_of(oracle.domains, 1)]
     mu, planted = oracle.expectation_faults(natural, PLACE)
     yield Call("natural_from_expectation", mu, kwargs=kwargs), [Fault(*fault) for fault in planted]
 

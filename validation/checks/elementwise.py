@@ -13,18 +13,20 @@ units of relative spacing in float32, whose results are rounded.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import mpmath
 import numpy as np
 
-from ..calls import Call, invoke
+from ..calls import Array, Call, invoke
 from ..check import Check, check, failed
+from ..kept import kept
 from ..oracles import lines, lookup
-from ..oracles.family import Coordinates
-from ..ulps import DIGITS, Terms, epsilon, exact, scaled_error, ulp_error
+from ..oracles.family import Coordinates, Point, SlotTerms
+from ..ulps import DIGITS, References, epsilon, exact, in_ulps, scaled
 
 ULPS = 2.0
 INVERSE_TOLERANCE = 1e-13
@@ -47,12 +49,22 @@ def results_match(call: Call, slots: tuple[Any, ...], expected: list[Any], dtype
     return ""
 
 
-def slot_errors(got: Any, terms: list[Terms], dtype: str, scaled: bool) -> list[float]:
-    """Return the errors of one slot's coordinates in ulps of the largest term, or relative to it (`scaled`)."""
-    values = got.ravel().tolist()
-    if scaled:
-        return [scaled_error(value, term, floor=1.0) for value, term in zip(values, terms, strict=True)]
-    return [ulp_error(value, term, dtype) for value, term in zip(values, terms, strict=True)]
+def line_references(
+    formula: lines.Formula, arrays: Sequence[Array], scalars: Sequence[float], dtype: str
+) -> tuple[References, int]:
+    """Return the exact values of one result of a line in one slot, and the number of their terms."""
+    columns = [exact(array.ravel().tolist()) for array in arrays]
+    terms = [formula(point, scalars, dtype) for point in zip(*columns, strict=True)]
+    return in_ulps(terms, dtype), max(len(term) for term in terms)
+
+
+def map_references(
+    formula: Callable[[Point], SlotTerms], arrays: Sequence[Array], dtype: str, relative: bool
+) -> list[References]:
+    """Return the exact values of a map by slot; errors in ulps of the largest term, or relative to it."""
+    columns = [exact(array.tolist()) for array in arrays]
+    slots = zip(*(formula(point) for point in zip(*columns, strict=True)), strict=True)
+    return [scaled(slot, floor=1.0) if relative else in_ulps(slot, dtype) for slot in slots]
 
 
 def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
@@ -67,10 +79,10 @@ def linear_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     sums = len(formulas)  # a sum of three terms rounds twice, the second time up to two binades above the largest term
     for number, got in enumerate(slots):
         result, slot = divmod(number, len(templates))
-        columns = [exact(array.ravel().tolist()) for array in call.slot(slot)]
-        terms = [formulas[result](point, call.scalars(), dtype) for point in zip(*columns, strict=True)]
-        errors += slot_errors(got, terms, dtype, scaled=False)
-        sums = max(sums, max(len(term) for term in terms) - 1)
+        arrays, key = call.slot(slot), (call.function, result, dtype, *call.scalars())
+        expected, terms = kept(partial(line_references, formulas[result], arrays, call.scalars(), dtype), arrays, *key)
+        errors += expected.errors(got)
+        sums = max(sums, terms - 1)
     return check(
         f"{call.function}: {call.label}",
         "ulp",
@@ -87,22 +99,19 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     """Check one parameter map, or the natural gradient, at one set of points."""
     name = f"{call.function}: {call.label}"
     slots = invoke(namespace, call)
-    oracle = coordinates(family)
+    oracle, arrays = coordinates(family), call.arrays()
     formula = replace(oracle, **call.kwargs).formula(call.function)
-    columns = [exact(array.tolist()) for array in call.arrays()]
-    points = [formula(point) for point in zip(*columns, strict=True)]
-    arrays = call.arrays()
-    complaint = results_match(call, slots, [arrays[0]] * len(points[0]), dtype)
     transcendental = call.function in oracle.tolerances
+    relative = transcendental and dtype == "float64"
+    key = (family, call.function, *call.kwargs.items(), dtype)
+    expected = kept(partial(map_references, formula, arrays, dtype, relative), arrays, *key)
+    complaint = results_match(call, slots, [arrays[0]] * len(expected), dtype)
     group = "transcendental" if transcendental else "ulp"
     if complaint:
         return failed(name, group, family, dtype, complaint)
-    scaled = transcendental and dtype == "float64"
-    errors: list[float] = []
-    for index, got in enumerate(slots):
-        errors += slot_errors(got, [point[index] for point in points], dtype, scaled)
-    tolerance = oracle.tolerances[call.function] if scaled else oracle.ulps.get(call.function, ULPS)
-    detail = "relative to the largest term" if scaled else "ulp of the largest term"
+    errors = [error for got, slot in zip(slots, expected, strict=True) for error in slot.errors(got)]
+    tolerance = oracle.tolerances[call.function] if relative else oracle.ulps.get(call.function, ULPS)
+    detail = "relative to the largest term" if relative else "ulp of the largest term"
     return check(name, group, family, dtype, max(errors), tolerance, detail, errors)
 
 

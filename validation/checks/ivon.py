@@ -9,15 +9,17 @@ differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mpmath
 import numpy as np
 
 from ..check import Check, check
+from ..kept import kept
 from ..oracles.optimizers import ivon as oracle
 from ..points import Array, generator
-from ..ulps import DIGITS, exact, ulp_error
+from ..ulps import DIGITS, References, exact, in_ulps
 from .layout import different
 
 FAMILY = "ivon"
@@ -66,11 +68,15 @@ def known_answers() -> Check:
 
 def normal_check(namespace: Any, dtype: str, count: int) -> Check:
     """Check normals at extreme seeds and steps, at coordinates on both sides of tile boundaries."""
-    errors = []
+    errors: list[float] = []
+    chosen = np.array(sorted({*range(0, count, 7), *(i for i in (127, 128, 129, 255, 256, count - 1) if i < count)}))
+
+    def expected(seed: int, step: int) -> References:
+        return in_ulps(([oracle.normal(seed, step, int(i), dtype)] for i in chosen), dtype)
+
     for seed, step in ADDRESSES:
         drawn = namespace.noise(seed, step, out=np.empty(count, dtype))
-        chosen = sorted({*range(0, count, 7), *(i for i in (127, 128, 129, 255, 256, count - 1) if i < count)})
-        errors += [ulp_error(float(drawn[i]), [oracle.normal(seed, step, i, dtype)], dtype) for i in chosen]
+        errors += kept(partial(expected, seed, step), [chosen], "normal", seed, step, dtype).errors(drawn[chosen])
     name, detail = "noise: normals", "ulp of exact Box-Muller"
     return check(name, "normals", FAMILY, dtype, max(errors), NORMAL_ULPS, detail, errors)
 
@@ -129,21 +135,24 @@ def expected_terms(name: str, x: Mapping[str, Any], c: Mapping[str, Any]) -> lis
     return found
 
 
+def sweep_references(name: str, p: Mapping[str, Array], c: Mapping[str, Any], dtype: str) -> list[References]:
+    """Return the exact results of a sweep at all points."""
+    points = [dict(zip(p, x, strict=True)) for x in zip(*(exact(a.tolist()) for a in p.values()), strict=True)]
+    return [in_ulps(slot, dtype) for slot in zip(*(expected_terms(name, x, c) for x in points), strict=True)]
+
+
 def accuracy_checks(namespace: Any, dtype: str, count: int) -> Iterator[Check]:
     """Every sweep against mpmath, with and without a clip."""
     for label, clip in (("", None), (", clipped", 0.5)):
         hyper = {**HYPER, "clip": clip}
         p = points(dtype, (count,), f"accuracy{label}")
         c = oracle.coefficients({**HYPER, "samples": 3.0}, dtype) | {"clip": None if clip is None else mpmath.mpf(clip)}
-        columns = dict(zip(p, (exact(a.tolist()) for a in p.values()), strict=True))
+        given = {name: array.copy() for name, array in p.items()}
         for name, results in sweep_results(namespace, p, hyper).items():
             if clip is not None and not name.startswith("update"):
                 continue
-            errors = []
-            for i in range(count):
-                x = {k: column[i] for k, column in columns.items()}
-                terms = expected_terms(name, x, c)
-                errors += [ulp_error(float(r[i]), t, dtype) for r, t in zip(results, terms, strict=True)]
+            expected = kept(partial(sweep_references, name, given, c, dtype), given.values(), FAMILY, name, clip, dtype)
+            errors = [e for found, slot in zip(results, expected, strict=True) for e in slot.errors(found)]
             detail = "ulp of the largest term"
             yield check(f"{name}{label}", "ulp", FAMILY, dtype, max(errors), ULPS, detail, errors)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import mpmath
@@ -18,10 +19,11 @@ import numpy as np
 
 from ..calls import Array
 from ..check import Check, check
+from ..kept import kept
 from ..oracles import lookup
-from ..oracles.family import Pair, Slots
+from ..oracles.family import Coordinates, Pair, Slots
 from ..points import generator, neighbours
-from ..ulps import DIGITS, exact
+from ..ulps import DIGITS, References, exact, references
 from .elementwise import coordinates
 
 WIDTH = 25
@@ -37,6 +39,11 @@ MODERATE_TOLERANCE = 1e-13
 def keywords(family: str) -> dict[str, float]:
     """Return the fixed numbers of a family, which are keywords of its functions."""
     return lookup.family(family).fixed
+
+
+def sums_of(family: str) -> tuple[str, ...]:
+    """The sums of one parameter that a family has."""
+    return ("log_partition", "entropy") if coordinates(family).has_entropy else ("log_partition",)
 
 
 def rows(family: str, dtype: str, count: int) -> Slots:
@@ -63,24 +70,39 @@ def moderate(family: str, dtype: str, size: float) -> Pair:
     return oracle.moderate_pair(rng, step, dtype)
 
 
-def terms_of_rows(formula: Callable[[Any], Any], natural: Slots, floor: float) -> tuple[list[Any], list[Any]]:
-    """Return the exact value and the scale of every row: Σ over coordinates of the largest term, at least `floor`."""
+def with_total(values: list[Any], sizes: list[Any]) -> tuple[References, References]:
+    """Return the references of every row and of the sum over everything."""
+    return references(values, sizes), references([mpmath.fsum(values)], [mpmath.fsum(sizes)])
+
+
+def references_of_sums(formula: Callable[[Any], Any], natural: Slots, floor: float) -> tuple[References, References]:
+    """Return the exact sums over rows and over everything, relative to Σ over coordinates of the largest term, at least
+    `floor`."""
     values, scales = [], []
     for row in zip(*natural, strict=True):
         points = zip(*(exact(slot.tolist()) for slot in row), strict=True)
         terms = [formula(point) for point in points]
         values.append(mpmath.fsum(mpmath.fsum(term) for term in terms))
         scales.append(mpmath.fsum(max(floor, *(abs(part) for part in term)) for term in terms))
-    return values, scales
+    return with_total(values, scales)
 
 
-def errors_of(got: Array, values: list[Any], scales: list[Any]) -> list[float]:
-    """Return |got − value| / scale of every row; infinite for a wrong shape or dtype and for NaN."""
+def references_of_kl(oracle: Coordinates, pair: Pair) -> tuple[References, References]:
+    """Return the exact KL of every row and of everything, relative to itself."""
+    values = []
+    for index in range(len(pair.p[0])):
+        columns_q = zip(*(exact(slot[index].tolist()) for slot in pair.q), strict=True)
+        columns_p = zip(*(exact(slot[index].tolist()) for slot in pair.p), strict=True)
+        values.append(mpmath.fsum(oracle.kl(q, p) for q, p in zip(columns_q, columns_p, strict=True)))
+    return with_total(values, values)
+
+
+def errors_of(got: Array, expected: References) -> list[float]:
+    """Return the error of every row; infinite for a wrong shape or dtype and for NaN."""
     numbers = np.asarray(got)
-    if numbers.shape != (len(values),) or numbers.dtype != np.float64 or not np.all(np.isfinite(numbers)):
+    if numbers.shape != expected.high.shape or numbers.dtype != np.float64 or not np.all(np.isfinite(numbers)):
         return [float("inf")]
-    rows_in = zip(numbers.tolist(), values, scales, strict=True)
-    return [float(abs(mpmath.mpf(g) - v) / s) if s else float(g != 0.0) for g, v, s in rows_in]
+    return expected.errors(numbers)
 
 
 def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: int) -> Iterator[Check]:
@@ -88,32 +110,29 @@ def sum_checks(namespace: Any, family: str, dtype: str, function: str, count: in
     oracle = coordinates(family)
     natural, kwargs = rows(family, dtype, count), oracle.fixed
     formula = oracle.entropy if function == "entropy" else oracle.log_partition
-    values, scales = terms_of_rows(formula, natural, 1.0 if function == "entropy" else 0.0)
+    floor = 1.0 if function == "entropy" else 0.0
+    one_row, everything = kept(partial(references_of_sums, formula, natural, floor), natural, family, function)
     reduce = getattr(namespace, function)
-    errors = errors_of(reduce(*natural, axis=-1, **kwargs), values, scales)
+    errors = errors_of(reduce(*natural, axis=-1, **kwargs), one_row)
     detail = "relative to the coordinates' largest terms"
     yield check(
         f"{function}: one value per row", "reduction", family, dtype, max(errors), ROW_TOLERANCE, detail, errors
     )
-    total = np.array([reduce(*natural, **kwargs)], dtype=np.float64)
-    error = errors_of(total, [mpmath.fsum(values)], [mpmath.fsum(scales)])[0]
+    error = errors_of(np.array([reduce(*natural, **kwargs)], dtype=np.float64), everything)[0]
     yield check(f"{function}: summed", "reduction", family, dtype, error, TOTAL_TOLERANCE, detail)
 
 
 def kl_errors(namespace: Any, family: str, pair: Pair) -> tuple[list[float], float]:
     """Relative error of every row's KL, and of the sum over everything."""
     oracle = coordinates(family)
-    kwargs, values = oracle.fixed, []
-    for index in range(len(pair.p[0])):
-        columns_q = zip(*(exact(slot[index].tolist()) for slot in pair.q), strict=True)
-        columns_p = zip(*(exact(slot[index].tolist()) for slot in pair.p), strict=True)
-        values.append(mpmath.fsum(oracle.kl(q, p) for q, p in zip(columns_q, columns_p, strict=True)))
+    kwargs = oracle.fixed
+    one_row, everything = kept(partial(references_of_kl, oracle, pair), (*pair.q, *pair.p), family, "kl")
     try:
-        errors = errors_of(namespace.kl(pair.q, pair.p, axis=-1, **kwargs), values, values)
+        errors = errors_of(namespace.kl(pair.q, pair.p, axis=-1, **kwargs), one_row)
         total = np.array([namespace.kl(pair.q, pair.p, **kwargs)], dtype=np.float64)
     except ValueError:  # a finite KL was refused: an infinite error, and the other pairs are still checked
         return [math.inf], math.inf
-    return errors, errors_of(total, [mpmath.fsum(values)], [mpmath.fsum(values)])[0]
+    return errors, errors_of(total, everything)[0]
 
 
 def coordinate_pair(pair: Pair) -> Pair:
@@ -163,11 +182,10 @@ def large_check(namespace: Any, family: str, dtype: str) -> Check:
     other = tuple(np.ascontiguousarray(np.roll(slot, 1)) for slot in flat)
     single, neighbour = (tuple(slot.reshape(-1, 1) for slot in slots) for slots in (flat, other))
     worst = 0.0
-    for total, parts in (
-        (namespace.log_partition(*flat, **kwargs), namespace.log_partition(*single, axis=-1, **kwargs)),
-        (namespace.entropy(*flat, **kwargs), namespace.entropy(*single, axis=-1, **kwargs)),
-        (namespace.kl(flat, other, **kwargs), namespace.kl(single, neighbour, axis=-1, **kwargs)),
-    ):
+    calls = [(getattr(namespace, name), flat, single) for name in sums_of(family)]
+    pairs = [(f(*a, **kwargs), f(*b, axis=-1, **kwargs)) for f, a, b in calls]
+    pairs.append((namespace.kl(flat, other, **kwargs), namespace.kl(single, neighbour, axis=-1, **kwargs)))
+    for total, parts in pairs:
         worst = max(worst, abs(total - math.fsum(parts)) / math.fsum(np.abs(parts)))
     detail = "relative to the sum of magnitudes"
     return check("reductions: above the parallel size", "reduction", family, dtype, worst, TOTAL_TOLERANCE, detail)
@@ -176,8 +194,7 @@ def large_check(namespace: Any, family: str, dtype: str) -> Check:
 def checks(namespace: Any, family: str, dtype: str, count: int = 8, large: bool = True) -> list[Check]:
     """Return all reduction checks of one elementwise family and dtype."""
     with mpmath.workdps(DIGITS):
-        found = list(sum_checks(namespace, family, dtype, "log_partition", count))
-        found += sum_checks(namespace, family, dtype, "entropy", count)
+        found = [c for name in sums_of(family) for c in sum_checks(namespace, family, dtype, name, count)]
         found += kl_checks(namespace, family, dtype, max(count // 4, 1))
     found.append(sign_check(namespace, family, dtype, count))
     if large:

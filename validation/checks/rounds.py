@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import mpmath
@@ -21,9 +22,10 @@ import numpy as np
 
 from ..calls import Array
 from ..check import Check, check
+from ..kept import kept
 from ..oracles import lookup
 from ..points import generator
-from ..ulps import DIGITS, epsilon, exact, rounded, unit
+from ..ulps import DIGITS, References, epsilon, exact, references, rounded, unit
 
 CLIENTS = (1, 5, 100)
 SETTINGS = ((1.0, 1.0), (0.2, 1.0), (0.7, 0.5), (3.0, 0.25))
@@ -39,23 +41,21 @@ def total_check(namespace: Any, family: str, dtype: str, clients: int, size: int
     alpha = 1.0 / (1.0 + 0.3 * clients)
     got = namespace.server_total(client, dual, alpha)
     errors: list[float] = []
-    for sums, naturals, duals in zip(got, client, dual, strict=True):
-        flat = naturals.reshape(clients, -1), duals.reshape(clients, -1)
-        for column, value in enumerate(sums.ravel().tolist()):
-            errors.append(total_error(value, flat[0][:, column], flat[1][:, column], alpha, dtype))
+    for sums, own, other in zip(got, client, dual, strict=True):
+        compute = partial(total_references, own, other, alpha, dtype)
+        errors += kept(compute, (own, other), "server_total", alpha, dtype).errors(sums)
     tolerance = max(2.0, math.sqrt(clients)) if dtype == "float64" else 2.0
     detail = "ulp of the sum of the terms' magnitudes"
     return check(f"server_total: {clients} clients", "ulp", family, dtype, max(errors), tolerance, detail, errors)
 
 
-def total_error(value: float, naturals: Array, duals: Array, alpha: float, dtype: str) -> float:
-    """Return the error of one coordinate of the sum over clients."""
-    if not math.isfinite(value):
-        return math.inf
-    mean = rounded((1.0 - alpha) / len(naturals), dtype)
-    terms = [mean * x for x in exact(naturals.tolist())] + [-rounded(alpha, dtype) * x for x in exact(duals.tolist())]
-    scale = mpmath.fsum(abs(term) for term in terms)
-    return float(abs(mpmath.mpf(value) - mpmath.fsum(terms)) / unit(scale, dtype))
+def total_references(naturals: Array, duals: Array, alpha: float, dtype: str) -> References:
+    """Return the exact sums over clients, with errors in ulps of the sum of the terms' magnitudes."""
+    mean, minus = rounded((1.0 - alpha) / len(naturals), dtype), -rounded(alpha, dtype)
+    columns = zip(naturals.reshape(len(naturals), -1).T, duals.reshape(len(duals), -1).T, strict=True)
+    terms = [[*(mean * x for x in exact(own)), *(minus * x for x in exact(dual))] for own, dual in columns]
+    sizes = (unit(mpmath.fsum(abs(term) for term in column), dtype) for column in terms)
+    return references(map(mpmath.fsum, terms), sizes)
 
 
 def contribution_check(namespace: Any, family: str, dtype: str, size: int) -> Check:

@@ -10,13 +10,14 @@ at the mean. Solved by alternating Newton steps in m with fixed-point steps in S
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 from scipy.special import expit
 
 from ..problems import SuiteProblem, problem
@@ -74,13 +75,15 @@ def sigmoid_expectations(center: Array, variance: Array) -> tuple[Array, Array]:
     return first, second
 
 
-class _Objective:
+class Objective:
     """g (d,) and H (d, d) of the pooled loss at a mean and precision."""
 
     def __init__(self, problem: SuiteProblem, family: str, temperature: float, delta: bool = False) -> None:
         self.X, self.y = problem.pooled()
         self.problem, self.family, self.temperature = problem, family, temperature
         self.at_mean = delta or family == "isotropic_gaussian" or problem.kind == "softmax"
+        self.mask = np.ones((problem.dim, problem.dim))
+        """1 where S may have entries."""
 
     def __call__(self, mean: Array, precision: Array) -> tuple[Array, Array]:
         if self.problem.kind == "softmax":
@@ -118,7 +121,7 @@ class _Objective:
         return g, H.reshape(self.problem.dim, self.problem.dim)
 
 
-def _newton_mean(objective: _Objective, mean: Array, precision: Array, s0: float) -> tuple[Array, Array]:
+def newton_mean(objective: Objective, mean: Array, precision: Array, s0: float) -> tuple[Array, Array]:
     """argmin over m at a fixed S (a convex problem) and H there; a step that does not lower ‖residual‖ is halved."""
 
     def residual(m: Array) -> tuple[Array, Array]:
@@ -145,14 +148,14 @@ def _newton_mean(objective: _Objective, mean: Array, precision: Array, s0: float
     return mean, H
 
 
-def _residual(objective: _Objective, mean: Array, precision: Array, s0: float) -> float:
+def _residual(objective: Objective, mean: Array, precision: Array, s0: float) -> float:
     """Relative residual of both stationarity conditions, the larger; the mean's is relative to (S_0 + H) m, the size of
     the terms that cancel there."""
     g, H = objective(mean, precision)
     first = np.linalg.norm(s0 * mean + g) / np.linalg.norm(s0 * mean + H @ mean)
     if objective.family == "isotropic_gaussian":
         return float(first)
-    target = _precision_of(H, s0, objective.family)
+    target = _precision_of(H * objective.mask, s0, objective.family)
     return float(max(first, np.linalg.norm(precision - target) / np.linalg.norm(precision)))
 
 
@@ -181,32 +184,39 @@ def anderson(step: Callable[[Array], Array], x: Array, tolerance: float, memory:
     raise RuntimeError(f"the fixed point was not reached to {tolerance:.0e} within 200 steps")
 
 
-def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, delta: bool = False) -> Solution:
-    """The minimiser of the pooled problem within the family, or with `delta` the fixed point of expectations at the
-    mean, the mode with the curvature there; raises ValueError for an unknown family.
+def solve_central(
+    problem: SuiteProblem, family: str, temperature: float = 1.0, blocks: Sequence[int] = (), delta: bool = False
+) -> Solution:
+    """The minimiser of the pooled problem within the family; raises ValueError for an unknown family.
+
+    blocks: under the full family, sizes of consecutive blocks outside which S is 0. delta: the fixed point of
+    expectations at the mean, which is the mode with the curvature there.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
     s0, dim = problem.prior_precision, problem.dim
-    mode = _Objective(problem, "isotropic_gaussian", temperature)
-    mean, H = _newton_mean(mode, np.zeros(dim), np.ones(dim), s0)
+    mode = Objective(problem, "isotropic_gaussian", temperature)
+    mean, H = newton_mean(mode, np.zeros(dim), np.ones(dim), s0)
     if family == "isotropic_gaussian":
         precision = np.asarray(s0)
         return Solution(family, mean, precision, _residual(mode, mean, precision, s0), 1)
-    objective = _Objective(problem, family, temperature, delta)
+    objective = Objective(problem, family, temperature, delta)
+    if blocks:
+        objective.mask = block_diag(*(np.ones((size, size)) for size in blocks))
+    H = H * objective.mask
     state: dict[str, Any] = {"mean": mean}
 
     def sweep(logs: Array) -> Array:
         precision = _unpack(logs, family, dim)
-        state["mean"], curvature = _newton_mean(objective, state["mean"], precision, s0)
-        return _pack(_precision_of(curvature, s0, family), family)
+        state["mean"], curvature = newton_mean(objective, state["mean"], precision, s0)
+        return _pack(_precision_of(curvature * objective.mask, s0, family), family)
 
     # mixing stops above the rounding of an ill-conditioned S, and plain sweeps, which contract, do the rest
     logs, iterations = anderson(sweep, _pack(_precision_of(H, s0, family), family), 1e-11)
     for _ in range(3):
         logs = sweep(logs)
     precision = _unpack(logs, family, dim)
-    mean, _ = _newton_mean(objective, state["mean"], precision, s0)
+    mean, _ = newton_mean(objective, state["mean"], precision, s0)
     return Solution(family, mean, precision, _residual(objective, mean, precision, s0), iterations)
 
 

@@ -28,6 +28,17 @@ MAPS = ("natural_from_standard", "standard_from_natural", "expectation_from_natu
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
 
+def jacobian(function: Callable[[Point], list[Any]], point: Point) -> Any:
+    """d function_i / d x_j by central differences whose error is about the last third of the digits in use, relative
+    to what the function changes by over a distance of |x_j|."""
+    columns = []
+    for j, x in enumerate(point):
+        step = (abs(x) or mpmath.mpf(1)) * mpmath.mpf(10) ** (-mpmath.mp.dps // 3)
+        above, below = (function((*point[:j], x + sign * step, *point[j + 1 :])) for sign in (1, -1))
+        columns.append([(a - b) / (2 * step) for a, b in zip(above, below, strict=True)])
+    return mpmath.matrix(columns).T
+
+
 class Pair(NamedTuple):
     """Two natural parameters, arrays of rows, and where they lie to each other."""
 
@@ -104,16 +115,18 @@ class Coordinates(Family):
     tolerances: ClassVar[Mapping[str, float]] = {}  # of transcendental maps in float64; other maps: 2 ulp
     ulps: ClassVar[Mapping[str, float]] = {}  # of maps that round more than four times, where 2 ulp are too few
     real_line: ClassVar[bool] = False  # whether theta is any real number, or positive
+    discrete: ClassVar[bool] = False  # whether theta is a whole number
     decades: ClassVar[float] = 4.0  # magnitudes of test points run over 10**-decades .. 10**decades
+    edge_decades: ClassVar[float] = 0.0  # of the extreme ones; 0: twice as many
     ratios: ClassVar[tuple[float, ...]] = (1.0,)  # a mean in standard deviations, for the pairs of KL
 
     @abstractmethod
     def log_partition(self, natural: Point) -> Terms:
         """A(lambda)."""
 
-    @abstractmethod
     def entropy(self, natural: Point) -> Terms:
-        """The entropy in nats."""
+        """The entropy in nats; a family states it where it has a closed form."""
+        raise NotImplementedError
 
     @abstractmethod
     def natural_from_standard(self, standard: Point) -> SlotTerms:
@@ -132,16 +145,11 @@ class Coordinates(Family):
         raise NotImplementedError
 
     def whiten(self, point: Point) -> SlotTerms:
-        """L^T v at (*lambda, *v), L the Cholesky factor of A's second derivative, by differences at 100 digits."""
+        """L^T v at (*lambda, *v), L the Cholesky factor of A's second derivative, which is that of mu."""
         count = len(self.domains)
         natural, direction = tuple(point[:count]), point[count:]
         with mpmath.workdps(100):
-            second = mpmath.matrix(count, count)
-            for row in range(count):
-                for column in range(count):
-                    order = tuple(int(k == row) + int(k == column) for k in range(count))
-                    second[row, column] = mpmath.diff(lambda *x: mpmath.fsum(self.log_partition(x)), natural, order)
-            factor = mpmath.cholesky(second)
+            factor = mpmath.cholesky(jacobian(self.expectation, natural))
         return [[factor[j, i] * direction[j] for j in range(i, count)] for i in range(count)]
 
     def natural_from_expectation(self, mu: Point) -> SlotTerms:
@@ -149,26 +157,29 @@ class Coordinates(Family):
         raise NotImplementedError
 
     @property
+    def has_entropy(self) -> bool:
+        """Whether `entropy` is stated."""
+        return type(self).entropy is not Coordinates.entropy
+
+    @property
     def has_inverse(self) -> bool:
         """Whether `natural_from_expectation` is stated."""
         return type(self).natural_from_expectation is not Coordinates.natural_from_expectation
 
     def natural_gradient(self, point: Point) -> SlotTerms:
-        """J^-T dL/d(standard), J = d mu / d(standard), by differences at 50 digits."""
+        """J^-T dL/d(standard), J = d mu / d(standard)."""
         count = len(self.standard_domains)
-        standard, gradient = list(point[:count]), point[count:]
+        standard, gradient = tuple(point[:count]), point[count:]
         with mpmath.workdps(100):
-            jacobian = mpmath.matrix(count, count)
-            for row in range(count):
-                for column in range(count):
-                    order = tuple(int(k == column) for k in range(count))
-                    jacobian[row, column] = mpmath.diff(lambda *s, r=row: self.moments(s)[r], tuple(standard), order)
-            inverse = jacobian.T**-1
+            inverse = jacobian(self.moments, standard).T ** -1
         return [[inverse[i, j] * gradient[j] for j in range(count)] for i in range(count)]
 
     def moments(self, standard: Point) -> list[Any]:
         """mu as numbers, of the standard parameters."""
-        natural = [mpmath.fsum(terms) for terms in self.natural_from_standard(standard)]
+        return self.expectation([mpmath.fsum(terms) for terms in self.natural_from_standard(standard)])
+
+    def expectation(self, natural: Point) -> list[Any]:
+        """mu as numbers, of lambda."""
         return [mpmath.fsum(terms) for terms in self.expectation_from_natural(natural)]
 
     def kl(self, q: Point, p: Point) -> Any:
@@ -212,7 +223,9 @@ class Coordinates(Family):
         """The maps and the natural gradient at ordinary and extreme points."""
         rng = generator(self.name, "maps", dtype, count)
         ordinary = tuple(spread(rng, count, self.decades, d == "real", dtype) for d in self.standard_domains)
-        extreme = tuple(edges(2 * self.decades, [d == "real" for d in self.standard_domains], dtype))
+        extreme = tuple(
+            edges(self.edge_decades or 2 * self.decades, [d == "real" for d in self.standard_domains], dtype)
+        )
         few = min(count, max(count // 20, 8))  # the default of the natural gradient differentiates numerically
         gradient = tuple(spread(rng, few, 2.0, True, dtype) for _ in self.standard_domains)
         calls = [Call("natural_gradient", (*(slot[:few] for slot in ordinary), *gradient), kwargs=self.fixed)]
@@ -231,13 +244,17 @@ class Coordinates(Family):
         rng = generator(self.name, "density", dtype, count)
         few = min(count, max(count // 20, 8))  # the metric's oracle differentiates numerically
         natural = self.ordinary(rng, (count,), dtype)
-        theta = spread(rng, count, 2.0, self.real_line, dtype)
+        theta = self.thetas(rng, count, dtype)
         short = tuple(slot[:few] for slot in natural)
         direction = tuple((slot * rng.normal(size=few)).astype(dtype) for slot in short)
         calls = [Call("whiten", (short, direction), kwargs=self.fixed)]
         if type(self).log_density is not Coordinates.log_density:
             calls.append(Call("log_density", (theta, *natural), kwargs=self.fixed))
         return calls
+
+    def thetas(self, rng: np.random.Generator, count: int, dtype: str) -> Array:
+        """Values of theta."""
+        return spread(rng, count, 2.0, self.real_line, dtype)
 
     def calls(self, dtype: str, count: int) -> list[Call]:
         """Every map, the natural gradient, the log-density and the metric."""

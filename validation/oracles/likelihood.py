@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import mpmath
@@ -60,12 +61,13 @@ def normal_moments(
 def piecewise_moments(
     f: Callable[[Any], Any], center: float, variance: float, kinks: Sequence[float]
 ) -> tuple[float, float, float]:
-    """The same for a function that is smooth between kinks: tanh-sinh quadrature piece by piece."""
+    """The same for a function that is smooth between kinks: Gauss-Legendre quadrature piece by piece."""
     sd = mpmath.sqrt(variance)
+    weighted = cache(lambda z: f(center + sd * z) * mpmath.npdf(z))  # the three expectations share their nodes
     ends = sorted({-13, -6, -3, 0, 3, 6, 13, *((k - center) / sd for k in kinks if abs(k - center) < 13 * sd)})
 
     def expect(weight: Callable[[Any], Any]) -> Any:
-        return mpmath.quad(lambda z: weight(z) * f(center + sd * z) * mpmath.npdf(z), ends)
+        return mpmath.quad(lambda z: weight(z) * weighted(z), ends, method="gauss-legendre")
 
     first, second = expect(lambda z: z), expect(lambda z: z * z - 1)
     return float(expect(lambda z: 1)), float(first / sd), float(second / variance)

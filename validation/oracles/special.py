@@ -90,6 +90,55 @@ def gaps(count: int) -> Regions:
     return {"gaps 1e-8 .. 1e4": single(10.0 ** rng.uniform(-8.0, 4.0, max(count // 8, 8)))}
 
 
+def either_side(count: int) -> Regions:
+    """Numbers of either sign up to where one tail has vanished."""
+    rng = generator("either side", count)
+    return {
+        "-40 .. 40": single(rng.uniform(-40.0, 40.0, count)),
+        "tiny": single(10.0 ** rng.uniform(-12.0, 0.0, count) * rng.choice((-1.0, 1.0), count)),
+        "as far as exp reaches": single(rng.uniform(-700.0, 700.0, count // 2)),
+    }
+
+
+def decaying(count: int) -> Regions:
+    """Positive numbers, of which exp(-x) is left."""
+    rng = generator("decaying", count)
+    return {"1e-8 .. 500": single(10.0 ** rng.uniform(-8.0, np.log10(500.0), count))}
+
+
+def shifted(lines: bool) -> Callable[[int], Regions]:
+    """(p, q) near each other and apart: anywhere on the line, or positive."""
+
+    def regions(count: int) -> Regions:
+        rng = generator("shifted", count, lines)
+        q = rng.uniform(-30.0, 30.0, count) if lines else 10.0 ** rng.uniform(-3.0, 1.5, count)
+        size = 10.0 ** rng.uniform(-7.0, 0.0, count) * rng.choice((-1.0, 1.0), count)
+        far = rng.uniform(-30.0, 30.0, count) if lines else 10.0 ** rng.uniform(-3.0, 1.5, count)
+        return {"near each other": pairs(q + (size if lines else 0.9 * q * size), q), "apart": pairs(far, q)}
+
+    return regions
+
+
+def bregman(value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    """f(p) - f(q) - f'(q) (p - q)."""
+    return lambda p, q: value(p) - value(q) - slope(q) * (p - q)
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + e^x)."""
+    return mpmath.log1p(mpmath.exp(x))
+
+
+def logistic(x: Any) -> Any:
+    """1/(1 + e^-x)."""
+    return 1 / (1 + mpmath.exp(-x))
+
+
+def escape(x: Any) -> Any:
+    """-log(1 - e^-x)."""
+    return -mpmath.log1p(-mpmath.exp(-x))
+
+
 def remainder(x: Any, order: int = 0) -> Any:
     """R(x) = ln Gamma(x) - x ln x + x and its first two derivatives."""
     if order == 0:
@@ -119,4 +168,11 @@ SPECIAL: Mapping[str, Special] = {
         lambda p, q: remainder(p) - remainder(q) - remainder(q, 1) * (p - q), neighbouring, tolerance=1e-13
     ),
     "shape_from_gap": Special(shape, gaps, tolerance=1e-13),
+    "positive_part": Special(lambda x: max(x, mpmath.mpf(0)), either_side),
+    "softplus": Special(softplus, either_side),
+    "logistic": Special(logistic, either_side),
+    "log_one_minus_exp": Special(lambda x: -escape(x), decaying),
+    "exp_bregman": Special(bregman(mpmath.exp, mpmath.exp), shifted(True), tolerance=1e-13),
+    "softplus_bregman": Special(bregman(softplus, logistic), shifted(True), tolerance=1e-13),
+    "escape_bregman": Special(bregman(escape, lambda x: -1 / mpmath.expm1(x)), shifted(False), tolerance=1e-13),
 }

@@ -92,7 +92,7 @@ class SuiteOutcome:
     """The result on one problem: rounds to each of `LEVELS`, None if a level is not reached.
 
     margin: smallest distance to the existence condition over the rounds; negative if a round violates it. failure:
-    reason of an early end, empty if the run reached the last level or the cap. penalties: those of classic ADMM.
+    reason of an early end, empty if the run reached its goal or the cap. penalties: those of classic ADMM.
     """
 
     problem: str
@@ -109,8 +109,10 @@ class _StopRun(Exception):
     """Raised by a callback to end a run."""
 
 
-def run(problem: SuiteProblem, title: str, variant: SolverSettings, cap: int = CAP) -> SuiteOutcome:
-    """Run the solver from the prior until the last of `LEVELS`, the cap, divergence or a lost client.
+def run(
+    problem: SuiteProblem, title: str, variant: SolverSettings, cap: int = CAP, goal: float = LEVELS[-1]
+) -> SuiteOutcome:
+    """Run the solver from the prior until a distance of at most `goal`, the cap, divergence or a lost client.
 
     `title` is a family's name or `DELTA`.
     """
@@ -123,7 +125,7 @@ def run(problem: SuiteProblem, title: str, variant: SolverSettings, cap: int = C
     def watch(state: Any) -> None:
         distances.append(distance(state.natural, target))
         margins.append(state.record.condition_margin)
-        if not LEVELS[-1] < distances[-1] < DIVERGED:
+        if not goal < distances[-1] < DIVERGED:
             raise _StopRun
 
     failure = ""
@@ -139,7 +141,7 @@ def run(problem: SuiteProblem, title: str, variant: SolverSettings, cap: int = C
             **variant.settings(problem.num_clients),
         )
     except _StopRun:
-        if not distances[-1] <= LEVELS[-1]:
+        if not distances[-1] <= goal:
             failure = f"diverged by round {len(distances)}"
     except badmm.LostClientError as error:
         failure = f"client {error.client} lost in round {len(distances) + 1}"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Literal, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import create_model
 
 from badmm import likelihoods
@@ -36,6 +38,10 @@ class Loss(Section):
         taken = {name: data[name] for name in inspect.signature(_class_of(self.kind)).parameters if name in data}
         return _class_of(self.kind)(**taken, **self.model_dump(exclude={"kind"}))
 
+    def events(self, y: NDArray[Any]) -> int | None:
+        """Rows of the rarest class, classes counted from 0 and two at least; None for targets without classes."""
+        return int(np.bincount(y.astype(np.int64), minlength=2).min()) if self.classes else None
+
 
 class LinearRegression(Loss):
     """Least squares; the variance of the noise in squared units of the target."""
@@ -58,13 +64,21 @@ class SoftmaxRegression(Loss):
     kind: Literal["softmax_regression"]
 
 
-class PoissonRegression(Loss):
+class Counts(Loss):
+    """A loss of counts."""
+
+    def events(self, y: NDArray[Any]) -> int:
+        """The sum of the counts."""
+        return int(y.sum())
+
+
+class PoissonRegression(Counts):
     """Counts with features."""
 
     kind: Literal["poisson_regression"]
 
 
-class PoissonRate(Loss):
+class PoissonRate(Counts):
     """Counts of one rate."""
 
     rate, exposed = True, True
@@ -76,6 +90,10 @@ class ExponentialRate(Loss):
 
     rate = True
     kind: Literal["exponential_rate"]
+
+    def events(self, y: NDArray[Any]) -> int:
+        """Every interval ends with one."""
+        return len(y)
 
 
 LOSSES: dict[str, tuple[type[Loss], type[Any]]] = {

@@ -53,10 +53,12 @@ class Data(Section):
 
 
 class Split(Section):
-    """How the training images are assigned to the clients; see `badmm.data.splits`."""
+    """How the training images are assigned to the clients; see `badmm.data.splits`, and for "file" `.partition`."""
 
-    clients: int = Field(ge=1)
-    kind: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    clients: int | None = Field(None, ge=1)
+    kind: Literal["iid", "dirichlet", "shards", "file"] = "dirichlet"
+    file: str | None = None
+    """A .csv that names each training point's client, relative to the configuration."""
     size_concentration: Positive = 1.0
     class_concentration: Positive = 0.5
     minimum: int = Field(1, ge=1)
@@ -64,11 +66,19 @@ class Split(Section):
     points: int = Field(600, ge=1)
     reuse: bool = False
 
+    @model_validator(mode="after")
+    def _required(self) -> Split:
+        key = "file" if self.kind == "file" else "clients"
+        if getattr(self, key) is None:
+            raise ValueError(f"{key}: expected a value (kind = {self.kind!r}), got none")
+        return self
+
 
 SPLIT_KEYS = {
-    "iid": (),
-    "dirichlet": ("size_concentration", "class_concentration", "minimum"),
-    "shards": ("classes", "points", "reuse"),
+    "iid": ("clients",),
+    "dirichlet": ("clients", "size_concentration", "class_concentration", "minimum"),
+    "shards": ("clients", "classes", "points", "reuse"),
+    "file": ("file",),
 }
 """The keys that each kind of split reads."""
 
@@ -270,7 +280,7 @@ def method_table(label: str, table: dict[str, Any], shared: Local) -> MethodTabl
 class NetworkConfig(Configuration):
     """One federated problem and the methods to compare on it; `methods` is resolved, every default written out."""
 
-    FREE = frozenset({"run.checkpoint_every", "run.tensorboard", "run.threads", "data.root"})
+    FREE = frozenset({"run.checkpoint_every", "run.tensorboard", "run.threads", "data.root", "split.file"})
 
     data: Data = Data()
     split: Split | None = None
@@ -309,9 +319,9 @@ class NetworkConfig(Configuration):
     def inapplicable(self) -> dict[str, str]:
         """What has no effect with this split and network."""
         found: dict[str, str] = {}
-        for kind, keys in SPLIT_KEYS.items():
-            if self.split is not None and kind != self.split.kind:
-                found |= {f"split.{key}": f"split.kind = {self.split.kind!r}" for key in keys}
+        if self.split is not None:
+            others = {key for keys in SPLIT_KEYS.values() for key in keys} - set(SPLIT_KEYS[self.split.kind])
+            found |= {f"split.{key}": f"split.kind = {self.split.kind!r}" for key in sorted(others)}
         if self.model.name != "mlp":
             why = "model.factory" if self.model.name is None else f"model.name = {self.model.name!r}"
             found |= dict.fromkeys(("model.hidden", "model.activation"), why)
@@ -352,12 +362,17 @@ class NetworkConfig(Configuration):
 
 
 def resolve(config: NetworkConfig, folder: Path) -> NetworkConfig:
-    """`config` with the folder of the images made absolute: it is relative to the configuration, as factories are."""
+    """`config` with the paths of images and partition made absolute: they are relative to the file, like factories."""
     factories.search([Path.cwd(), folder.resolve()] if config.own_code() else [])
-    if config.data.root is None:
-        return config
-    root = str((folder / config.data.root).resolve())
-    return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
+    if config.data.root is not None:
+        config = _moved(config, "data", "root", folder)
+    return config if config.split is None or config.split.file is None else _moved(config, "split", "file", folder)
+
+
+def _moved(config: NetworkConfig, section: str, key: str, folder: Path) -> NetworkConfig:
+    part = getattr(config, section)
+    path = str((folder / getattr(part, key)).resolve())
+    return config.model_copy(update={section: part.model_copy(update={key: path})})
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> NetworkConfig:

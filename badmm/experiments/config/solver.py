@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
     BeforeValidator,
@@ -21,6 +22,7 @@ from badmm.data.tables import DATASETS
 from badmm.experiments.config.losses import LOSSES, Loss, loss_of
 from badmm.experiments.config.schema import Configuration, Positive, Section, check
 from badmm.families import registry
+from badmm.families.family import Choice
 from badmm.methods import EXACT
 from badmm.methods.admm import ExactMethod
 
@@ -103,6 +105,24 @@ def prior_of(family: str) -> type[Prior]:
     return create_model(f"{family}_prior", __base__=Prior, **fields)
 
 
+class Structure(Section):
+    """What a family leaves to choose, such as the sizes of its blocks."""
+
+
+@cache
+def structure_of(family: str) -> type[Structure]:
+    """The section whose keys are what a family leaves to choose."""
+    choice = registry.choice_class(family)
+    fields: dict[str, Any] = {} if choice is None else {name: (kind, ...) for name, kind in _hints(choice).items()}
+    return create_model(f"{family}_structure", __base__=Structure, **fields)
+
+
+def _hints(choice: type[Choice]) -> dict[str, Any]:
+    """The types of a choice's fields."""
+    hints = get_type_hints(choice)
+    return {field.name: hints[field.name] for field in dataclasses.fields(choice)}
+
+
 class Method(Section):
     """The arguments of `badmm.solve` that choose the algorithm."""
 
@@ -127,6 +147,10 @@ class Run(Section):
     rounds: int = Field(100, ge=1)
     tol: float = Field(1e-8, ge=0)
     seed: int = Field(0, ge=0)
+    participation: float = Field(1.0, gt=0, le=1)
+    """The fraction of the clients that take part in a round."""
+    per_round: int | None = Field(None, ge=1)
+    """Their number instead."""
     client_tol: Positive | None = None
     client_max_iterations: int | None = Field(None, ge=1)
     checkpoint_every: int = Field(1, ge=1)
@@ -138,6 +162,7 @@ class SolverConfig(Configuration):
     FREE = frozenset({"run.rounds", "run.tol", "run.checkpoint_every", "data.source"})
 
     family: str
+    structure: SerializeAsAny[Structure] = Field(default_factory=dict, validate_default=True)
     data: Data
     split: Split
     likelihood: SerializeAsAny[Loss]
@@ -151,6 +176,16 @@ class SolverConfig(Configuration):
         if value not in registry.names():
             raise ValueError(f"one of {', '.join(registry.names())}")
         return value
+
+    @field_validator("structure", mode="before")
+    @classmethod
+    def _structure(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, dict) or "family" not in info.data:
+            return Structure() if isinstance(value, dict) else value
+        family = info.data["family"]
+        found = check(structure_of(family), value, "structure")
+        registry.chosen(family, found.model_dump())  # the family says which values it takes
+        return found
 
     @field_validator("likelihood", mode="before")
     @classmethod
@@ -178,6 +213,11 @@ class SolverConfig(Configuration):
             first = str(error).splitlines()[0].removeprefix("prior: ")
             raise ValueError(f"{first} (family = {family})") from None
         return prior
+
+    @property
+    def chosen(self) -> str | Choice:
+        """The argument `family` of `badmm.solve`."""
+        return registry.chosen(self.family, self.structure.model_dump())
 
     def inapplicable(self) -> dict[str, str]:
         """What has no effect with this likelihood, split and source."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import badmm
@@ -16,6 +17,7 @@ from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.plots import solver as plots
 from badmm.experiments.problems.solver import Problem, build
+from badmm.experiments.store import ranks
 from badmm.experiments.store.figures import png
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
 from badmm.families.distributions import Distribution, Gaussian
@@ -32,6 +34,8 @@ class SolverJob:
 
     config: SolverConfig
     engine: Engine = field(default_factory=Engine)
+    root: Path | None = None
+    """The folder of rank 0, where the checkpoints of other ranks lie too."""
 
     @cached_property
     def problem(self) -> Problem:
@@ -58,31 +62,37 @@ class SolverJob:
         """Solve the problem, from the checkpoint if there is one."""
 
         def after_round(state: badmm.SolverState) -> None:
-            after(state.record.as_dict(), lambda: _capture(state))
+            after(state.record.as_dict(), lambda: _capture(state, self.engine))
 
+        transport = self.engine.transport
+        if self.root is not None and self.engine.party is None:
+            checkpoint = ranks.regathered(checkpoint, self.root, transport.rank, transport.size)
+            history = history or tuple(RunFolder(self.root).history.read())
         self.engine.agree_on(0 if checkpoint is None else checkpoint.round)
-        state = None if checkpoint is None else _restore(checkpoint, history)
-        return badmm.solve(self._clients, **self._arguments(), state=state, callbacks=(after_round,))
+        state = None if checkpoint is None else _restore(checkpoint, history, self.engine.sites)
+        return badmm.solve(self._clients, **self.arguments(), state=state, callbacks=(after_round,))
 
     def follow(self) -> badmm.Result:
         """A site's part: answer a server elsewhere until it is done."""
-        return badmm.solve(self._clients, **self._arguments())
+        return badmm.solve(self._clients, **self.arguments())
 
     @property
     def _clients(self) -> list[Any]:
         return self.engine.own(self.problem.clients)
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
+        """What `badmm.solve` takes beside the clients."""
         method, run = self.config.method, self.config.run
-        optional = {"client_tol": run.client_tol, "client_max_iterations": run.client_max_iterations}
+        optional = run.model_dump(include={"client_tol", "client_max_iterations", "per_round"})
         return {
-            "family": self.config.family,
+            "family": self.config.chosen,
             "prior": self.problem.prior,
             "method": method.name,
             **method.model_dump(include={"rho", "alpha", "damping", "temperature", "expectation"}),
             "rounds": run.rounds,
             "tol": run.tol,
             "seed": run.seed,
+            "participation": run.participation,
             "transport": self.engine.transport,
             **{name: value for name, value in optional.items() if value is not None},
         }
@@ -135,14 +145,16 @@ class SolverJob:
         return nullcontext(())
 
 
-def _capture(state: badmm.SolverState) -> Checkpoint:
-    """Return a checkpoint of the state without its records, which the history holds."""
+def _capture(state: badmm.SolverState, engine: Engine) -> Checkpoint:
+    """Return a checkpoint of the state without its records, which the history holds, and of who takes part."""
     arrays, metadata = state.to_arrays()
     kept = {key: value for key, value in metadata.items() if key not in ("round", "records")}
-    return Checkpoint(state.round, arrays, kept)
+    here = {"sites": engine.sites, ranks.RANKS: 1 if engine.party is not None else engine.transport.size}
+    return Checkpoint(state.round, arrays, kept | here)
 
 
-def _restore(checkpoint: Checkpoint, history: Sequence[Record]) -> badmm.SolverState:
+def _restore(checkpoint: Checkpoint, history: Sequence[Record], sites: Sequence[str]) -> badmm.SolverState:
+    """Return the state of a checkpoint; without sums over the sites where others took part."""
     # JSON has no NaN, so the history holds None instead
     records = [
         {key: math.nan if value is None else value for key, value in record.items()}
@@ -150,7 +162,8 @@ def _restore(checkpoint: Checkpoint, history: Sequence[Record]) -> badmm.SolverS
         if record["round"] <= checkpoint.round
     ]
     metadata = {**checkpoint.metadata, "round": checkpoint.round, "records": records}
-    return badmm.SolverState.from_arrays(checkpoint.arrays, metadata)
+    state = badmm.SolverState.from_arrays(checkpoint.arrays, metadata)
+    return state if metadata.get("sites", []) == list(sites) else state.regrouped()
 
 
 def _posterior_figure(problem: Problem, posterior: Distribution) -> Any:

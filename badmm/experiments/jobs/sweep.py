@@ -32,11 +32,11 @@ class NetworkRuns:
             events.check()
         self.config, self.engine = config, engine or Engine()
         self.images = problems.load(config)
-        self.fingerprint = problems.fingerprint(self.images)
         self.workers = (config.run.threads or torch.get_num_threads()) if config.run.device == "cpu" else 1
         # methods share the data of a seed; seeds are the outer loop, so a cache of one seed suffices
         self._assigned = lru_cache(maxsize=1)(lambda seed: problems.assign(config, seed, self.images))
         self._assigned(config.run.seeds[0])  # raises the errors of data and split, which concern no method
+        self.fingerprint = problems.fingerprint(config, self.images)
         for label in config.methods:
             try:
                 self.job(label, config.run.seeds[0]).experiment.start()

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from badmm.clients.federation import ClientData, Federation
-from badmm.data import datasets, splits
+from badmm.data import datasets, partition, splits
 from badmm.data import images as data
 from badmm.data.datasets import OwnData
 from badmm.experiments import metrics, posterior
@@ -102,8 +104,15 @@ def load(config: NetworkConfig) -> data.ImageSet | OwnData:
         return datasets.gather(factories.call(config.data.factory, "data.factory", config.data.options))
 
 
-def fingerprint(images: data.ImageSet | OwnData) -> str:
-    """SHA-256 of all points and targets."""
+def fingerprint(config: NetworkConfig, images: data.ImageSet | OwnData) -> str:
+    """SHA-256 of all points and targets, and of the partition's file where there is one."""
+    points = _fingerprint(images)
+    if config.split is None or config.split.file is None:
+        return points
+    return hashlib.sha256(points.encode() + Path(config.split.file).read_bytes()).hexdigest()
+
+
+def _fingerprint(images: data.ImageSet | OwnData) -> str:
     if isinstance(images, OwnData):
         own = hashlib.sha256(repr(None if images.rows is None else [len(part) for part in images.rows]).encode())
         for tensor in (images.inputs, images.targets, images.test_inputs, images.test_targets):
@@ -126,29 +135,29 @@ def assign(config: NetworkConfig, seed: int, images: data.ImageSet | OwnData | N
     own = {name: factories.find(path, f"model.metrics.{name}") for name, path in config.model.metrics.items()}
     if isinstance(images, OwnData):
         return _assign_own(config, seed, images, own)
-    device = _device(config.run.device)
-    images = data.subset(images, config.data.fraction, seed)
-    images, held_images, held_labels = data.hold_out(images, config.data.validation_fraction, seed)
+    device, count = _device(config.run.device), len(images.train_labels)
+    kept, held = _kept(config, count, seed)
+    held_images, held_labels = images.train_images[held], images.train_labels[held]
     if config.data.evaluate == "test":
         held_images, held_labels = images.test_images, images.test_labels
-    rows = _split(config, images.train_labels, seed)
+    labels = images.train_labels[kept]
+    rows = _split(config, labels, seed, kept, count)
     points = ClientData(
-        torch.from_numpy(images.train_images).to(device),
-        torch.from_numpy(images.train_labels).to(device),
+        torch.from_numpy(images.train_images[kept]).to(device),
+        torch.from_numpy(labels).to(device),
         tuple(torch.from_numpy(part).to(device) for part in rows),
         images.levels,
     )
-    mixes = splits.class_mix(images.train_labels, rows, images.num_classes)
+    mixes = splits.class_mix(labels, rows, images.num_classes)
     held_out = metrics.HeldOut(torch.from_numpy(held_images).to(device), held_labels, mixes, images.levels, own)
     return Assigned(points, held_out, images.shape, images.num_classes)
 
 
 def _assign_own(config: NetworkConfig, seed: int, own: OwnData, scores: Mapping[str, metrics.Metric]) -> Assigned:
     device, count = _device(config.run.device), len(own.inputs)
-    chosen = data.part(count, config.data.fraction, seed)
-    kept, held = (chosen[part] for part in data.parted(len(chosen), config.data.validation_fraction, seed))
+    kept, held = _kept(config, count, seed)
     if own.rows is None:
-        rows = [kept[part] for part in _split(config, own.targets.numpy()[kept], seed)]
+        rows = [kept[part] for part in _split(config, own.targets.numpy()[kept], seed, kept, count)]
     elif config.split is not None:
         raise ValueError("split: expected none, as data.factory gives a data set for each client")
     else:
@@ -214,10 +223,21 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _split(config: NetworkConfig, labels: splits.Labels, seed: int) -> splits.Rows:
+def _kept(config: NetworkConfig, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of the training points that clients have, and of those kept from them."""
+    chosen = data.part(count, config.data.fraction, seed)
+    kept, held = data.parted(len(chosen), config.data.validation_fraction, seed)
+    return chosen[kept], chosen[held]
+
+
+def _split(config: NetworkConfig, labels: splits.Labels, seed: int, kept: NDArray[np.intp], count: int) -> splits.Rows:
+    """The places of every client's points among those `kept` of `count`, whose labels these are."""
     split = config.split
     if split is None:
         raise ValueError("split: expected a section, as data.factory gives one data set for all clients, got none")
+    if split.file is not None:
+        return partition.read(split.file, count).rows(kept)
+    assert split.clients is not None
     if split.kind == "iid":
         return splits.iid(labels, split.clients, seed)
     if labels.ndim > 1 or not np.issubdtype(labels.dtype, np.integer):

@@ -60,6 +60,10 @@ class Problem:
     """[center, scale] of every column: a feature is (column − center) / scale. Empty for principal components."""
     fingerprint: str
     """SHA-256 of the table as it was read."""
+    columns: tuple[str, ...]
+    """The columns that are read: features, target, exposures and what names the clients."""
+    events: int | None
+    """Events among the rows that are used, where the likelihood has some."""
 
     @property
     def coordinates(self) -> list[str]:
@@ -130,7 +134,9 @@ def build(config: SolverConfig) -> Problem:
     prior = registry.prior(config.family, config.prior.model_dump(), int(clients[0].dim))
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
-    return Problem(config, clients, prior, names, *held, num_classes, rows_of, preparation, _fingerprint(table))
+    columns, events = (*table.names, config.data.target, *table.extra), config.likelihood.events(y[training])
+    found: Any = (num_classes, rows_of, preparation, _fingerprint(table), columns, events)
+    return Problem(config, clients, prior, names, *held, *found)
 
 
 def _read(config: SolverConfig) -> files.Table:

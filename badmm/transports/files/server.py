@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from badmm.checks import RankError
+from badmm.checks import RankError, positive_integer, positive_number
 from badmm.transports.atomic import remove_torn
+from badmm.transports.files import precision
+from badmm.transports.files.precision import Known, lowered, opened, raised
 from badmm.transports.files.share import POLL, SERVER, Letter, Share, UnfitError, checked, read, write
-from badmm.transports.messages import Message, Reply, combine
+from badmm.transports.messages import Judge, Message, Reply, combine
 
 PATIENCE = 1.0
 """Seconds for which a file that does not fit may still be replaced: it may be on its way, or yesterday's."""
@@ -24,11 +26,16 @@ class FilesServer:
     """Rank 0: where the sums meet. `sites` in the order in which their clients are counted.
 
     deadline: seconds that a reply may take (None: any); minimum: replies without which a round ends the run (default:
-    half of the sites). `identity`: what every site must state likewise, such as the names of the columns. resume: go on
-    in a folder that a server has used before. `clock` and `wait` are for tests.
+    half of the sites that are asked). `identity`: what every site must state likewise, such as the names of the
+    columns. outlier: refuse a site whose term per client is more than so many times as long, in the Fisher metric at
+    λ_g, as the median of the other sites' (None: believe every length). bits: the precision of what crosses, "float64",
+    "float32" or "bfloat16" (`badmm.transports.files.precision`). resume: go on in a folder that a server has
+    used before; with other sites than before those that are left out have left for good, and what they wrote is
+    removed. `clock` and `wait` are for tests.
     """
 
     rank = 0
+    remembers = True
 
     def __init__(
         self,
@@ -37,6 +44,8 @@ class FilesServer:
         *,
         deadline: float | None = None,
         minimum: int | None = None,
+        outlier: float | None = None,
+        bits: str = precision.FULL,
         identity: Mapping[str, Any] | None = None,
         resume: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -46,32 +55,47 @@ class FilesServer:
         if not self.sites or len(set(self.sites)) < len(self.sites):
             raise ValueError(f"sites: expected at least one name, each once, got {self.sites}")
         self.share, self.deadline, self.identity = Share(folder), deadline, dict(identity or {})
-        self.minimum = (len(self.sites) + 1) // 2 if minimum is None else minimum
+        self.minimum = None if minimum is None else positive_integer(minimum, "minimum")
+        self.outlier = None if outlier is None else positive_number(outlier, "outlier")
         self.size = 1 + len(self.sites)
         self.clock, self.wait = clock, wait
         self.counts: dict[str, int] = {}
-        self.screen: Callable[[Mapping[str, Any]], str | None] | None = None
+        self.precision = precision.checked(bits)
+        self.judge: Judge | None = None
         if self.share.newest() and not resume:
             raise ValueError(f"folder: expected one that no run has used (or resume), got {folder}")
+        self.share.keep_only(self.sites)
         self.share.make(*self.sites)
         remove_torn(self.share.path / "down")
         self._asked: Message | None = None
-        self._shape: tuple[int, ...] = ()
         self._sequence = self.share.newest()
         self._last: dict[str, Reply] | None = None
+        self._last_at: dict[str, int] = {}
+        self._natural: Known | None = None
+        self._in_full = set(self.sites)
+        """Sites of which the last term was not accepted, so that there is nothing to send differences to."""
 
     def broadcast(self, message: Message) -> Message:
         """Write it; that there are more sites learn from the next one."""
-        if message.members is not None:
-            raise ValueError("participation: expected 1 with files, where sites that are late are absent, got less")
         if message.kind != "more":
             if self._last is None:
                 self._last = self._accepted_before(message.round)
             self._sequence += 1
-            self._shape = next((np.shape(array) for array in message.arrays.values()), self._shape)
-            write(self.share.down(self._sequence), SERVER, self._sequence, message)
+            self._write(message)
             self._asked = message
         return message
+
+    def _write(self, message: Message) -> None:
+        known = None if self._in_full or message.members is not None else self._natural
+        small, extra = lowered(message.arrays, self.precision, known)
+        stands_for = raised(small, extra, known)
+        if extra and not (self.judge is not None and self.judge.inside(stands_for["natural"])):
+            small, extra, stands_for = message.arrays, {}, message.arrays  # rounding has left the domain
+        if "natural" in stands_for:
+            self._natural = Known(self._sequence, {"natural": stands_for["natural"]})
+        asks = {"answer_in": self.precision, "in_full": json.dumps(sorted(self._in_full))}
+        sent = replace(message, arrays=small)
+        write(self.share.down(self._sequence), SERVER, self._sequence, sent, **extra, **asks)
 
     def reduce(self, reply: Reply) -> Reply:
         """The sum over the sites, or before the first message who takes part."""
@@ -106,26 +130,37 @@ class FilesServer:
                 raise RankError(f"site {site}: {key}: expected {wanted}, got {stated.get(key)}")
         return letter.reply().clients
 
+    def _members(self, message: Message) -> dict[str, int]:
+        """How many clients of each site a message asks; only sites of which it asks some."""
+        first, found = 0, dict[str, int]()
+        for site in self.sites:
+            own = range(first, first + self.counts.get(site, 0))
+            asked = len(own) if message.members is None else sum(member in own for member in message.members)
+            if asked or message.members is None:
+                found[site] = asked
+            first += len(own)
+        return found
+
     def _collect(self, message: Message) -> Reply:
         fresh: dict[str, Reply] = {}
         reasons: dict[str, str] = {}
-        began, unfit = self.clock(), dict[str, float]()
-        while len(fresh) + len(reasons) < len(self.sites):
-            for site in self.sites:
-                if site not in fresh and site not in reasons and self.share.up(site, self._sequence).exists():
+        began, unfit, asked = self.clock(), dict[str, float](), self._members(message)
+        while missing := [site for site in asked if site not in fresh and site not in reasons]:
+            for site in missing:
+                if self.share.up(site, self._sequence).exists():
                     self._look(site, message, fresh, reasons, unfit)
-            late = self.deadline is not None and self.clock() - began > self.deadline
-            if late:
-                missing = [site for site in self.sites if site not in fresh and site not in reasons]
+            missing = [site for site in missing if site not in fresh and site not in reasons]
+            if self.deadline is not None and self.clock() - began > self.deadline:
                 reasons |= dict.fromkeys(missing, f"late: no reply within {self.deadline:g} s")
-            elif len(fresh) + len(reasons) < len(self.sites):
+            elif missing:
                 self.wait(POLL)
         self._screen(fresh, reasons)
         for site, reason in reasons.items():
             self._refuse(site, message.round, reason)
-        if len(fresh) < self.minimum:
+        least = (len(asked) + 1) // 2 if self.minimum is None else min(self.minimum, len(asked))
+        if len(fresh) < least:
             raise RankError(
-                f"sites: expected at least {self.minimum} replies in round {message.round}, got {len(fresh)}; "
+                f"sites: expected at least {least} replies in round {message.round}, got {len(fresh)}; "
                 + "; ".join(f"{site}: {reason}" for site, reason in reasons.items())
             )
         return self._sum(message, fresh, reasons)
@@ -135,10 +170,17 @@ class FilesServer:
     ) -> None:
         """Take a reply, or refuse it where nothing better comes in a while."""
         try:
-            fresh[site] = self._fit(read(self.share.up(site, self._sequence), "reply", site, self._sequence), message)
+            letter = read(self.share.up(site, self._sequence), "reply", site, self._sequence)
+            fresh[site] = self._fit(opened(letter, self._known(site)), message)
         except UnfitError as error:
             if self.clock() - unfit.setdefault(site, self.clock()) > PATIENCE:
                 reasons[site] = str(error)
+
+    def _known(self, site: str) -> Known | None:
+        """The site's last term that was accepted."""
+        if self._last is None or site not in self._last_at:
+            return None
+        return Known(self._last_at[site], self._last[site].sums)
 
     def _fit(self, letter: Letter, message: Message) -> Reply:
         try:
@@ -155,22 +197,39 @@ class FilesServer:
                 f"of {reply.digest}"
             )
         for name, array in reply.sums.items():
-            if np.shape(array) != self._shape:
-                raise UnfitError(f"wrong shape: expected {name} of shape {self._shape}, got {np.shape(array)}")
+            if self.judge is not None and np.shape(array) != (self.judge.numbers,):
+                wanted = (self.judge.numbers,)
+                raise UnfitError(f"wrong shape: expected {name} of shape {wanted}, got {np.shape(array)}")
         if not all(map(np.isfinite, reply.totals.values())) and message.kind == "step":
             raise UnfitError("not finite: a total")
-        if letter.sender in self.counts and reply.clients != self.counts[letter.sender]:
-            raise UnfitError(f"incomplete: expected {self.counts[letter.sender]} clients, got {reply.clients}")
+        if reply.clients != (expected := self._members(message)[letter.sender]):
+            raise UnfitError(f"incomplete: expected {expected} clients, got {reply.clients}")
         return reply
 
     def _screen(self, fresh: dict[str, Reply], reasons: dict[str, str]) -> None:
-        """Refuse sites whose new terms alone, beside everyone's last accepted ones, make the sum unusable."""
-        if self.screen is None or not any(one.sums for one in fresh.values()) or self.screen(self._sums(fresh)) is None:
+        """Refuse sites whose new terms are outliers or, beside everyone's last accepted ones, make the sum unusable."""
+        self._refuse_outliers(fresh, reasons)
+        screen = None if self.judge is None else self.judge.screen
+        if screen is None or not any(one.sums for one in fresh.values()) or screen(self._sums(fresh)) is None:
             return
         for site, reply in list(fresh.items()):
-            reason = self.screen(self._sums({site: reply}))
+            reason = screen(self._sums({site: reply}))
             if reason is not None:
                 reasons[site] = f"outside the domain: {reason}"
+                del fresh[site]
+
+    def _refuse_outliers(self, fresh: dict[str, Reply], reasons: dict[str, str]) -> None:
+        terms = {site: one for site, one in ((self._last or {}) | fresh).items() if one.sums and site in self.counts}
+        if self.outlier is None or self.judge is None or len(terms) < 3:  # two others that can be compared
+            return
+        lengths = {site: self.judge.length(one.sums) / self.counts[site] for site, one in terms.items()}
+        for site in [site for site in fresh if site in lengths]:
+            median = float(np.median([length for other, length in lengths.items() if other != site]))
+            if lengths[site] > self.outlier * median:
+                reasons[site] = (
+                    f"outlier: its term is {lengths[site] / median:.3g} times as long as the median of the others', "
+                    f"more than {self.outlier:g} times"
+                )
                 del fresh[site]
 
     def _sums(self, fresh: Mapping[str, Reply]) -> dict[str, Any]:
@@ -185,15 +244,18 @@ class FilesServer:
 
     def _sum(self, message: Message, fresh: Mapping[str, Reply], reasons: Mapping[str, str]) -> Reply:
         found = combine(fresh[site] for site in self.sites if site in fresh)
+        self._in_full |= set(reasons)
         if not found.sums:
             return replace(found, absent=self._absent(reasons))
         sums = self._sums(fresh)
         self._last = {**(self._last or {}), **fresh}
+        self._last_at |= dict.fromkeys(fresh, self._sequence)
+        self._in_full -= set(fresh)
         notes = [f"site {site} is absent: {reason}" for site, reason in reasons.items()]
         return replace(found, sums=sums, notes=(*found.notes, *notes), absent=self._absent(reasons))
 
     def _absent(self, reasons: Mapping[str, str]) -> dict[int, str]:
-        """The absent sites' clients, by index."""
+        """The clients of sites that are absent, by index."""
         first, found = 0, dict[int, str]()
         for site in self.sites:
             if site in reasons:
@@ -212,10 +274,23 @@ class FilesServer:
         for site in self.sites:
             for sequence in reversed(self.share.replies(site)):
                 try:
-                    reply = read(self.share.up(site, sequence), "reply", site, sequence).reply()
+                    reply = self._stands_for(site, sequence).reply()
                 except ValueError:
                     continue
                 if reply.sums and reply.round < index:
                     found[site] = reply
                     break
+        return found
+
+    def _stands_for(self, site: str, sequence: int) -> Letter:
+        """A site's letter with the arrays that it stands for, through all the letters that it is a difference to."""
+        letters = [read(self.share.up(site, sequence), "reply", site, sequence)]
+        while "base" in letters[-1].extra:
+            base = int(letters[-1].extra["base"])
+            if base >= letters[-1].sequence:
+                raise UnfitError(f"base: expected an earlier letter than {letters[-1].sequence}, got {base}")
+            letters.append(read(self.share.up(site, base), "reply", site, base))
+        found = letters.pop()
+        while letters:
+            found = opened(letters.pop(), Known(found.sequence, found.arrays))
         return found

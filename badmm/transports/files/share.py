@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from badmm.transports import wire
+from badmm.transports.atomic import write_atomic
 from badmm.transports.messages import Message, Reply, digest
-from badmm.transports.sealed import load_tensors, save_tensors
+from badmm.transports.sealed import load_tensors, sealed_bytes
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SUFFIX = ".safetensors"
@@ -69,6 +71,17 @@ class Share:
         for folder in ("down", *(f"up/{checked(site)}" for site in sites)):
             (self.path / folder).mkdir(parents=True, exist_ok=True)
 
+    def keep_only(self, sites: Sequence[str]) -> None:
+        """Remove what sites wrote that took part before and do not now; the roster too, which they are still in."""
+        try:
+            before = json.loads(read(self.roster, "reply", SERVER, 0).extra["sites"])
+        except (UnfitError, KeyError):
+            return
+        if before != list(sites):
+            self.roster.unlink()
+        for site in set(before) - set(sites):
+            shutil.rmtree(self.path / "up" / checked(site), ignore_errors=True)
+
     def down(self, sequence: int) -> Path:
         """Where a message lies."""
         return self.path / "down" / f"{sequence:06d}{SUFFIX}"
@@ -103,8 +116,8 @@ def numbered(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
-def write(path: Path, sender: str, sequence: int, record: Message | Reply, **extra: str) -> None:
-    """Write a message or a reply as a sealed file."""
+def sealed(sender: str, sequence: int, record: Message | Reply, **extra: str) -> bytes:
+    """A message or a reply as the bytes of a sealed file."""
     table = wire.header(record)
     field = record.arrays if isinstance(record, Message) else record.sums
     header = {
@@ -115,7 +128,12 @@ def write(path: Path, sender: str, sequence: int, record: Message | Reply, **ext
         "header": wire.encode(table).decode(),
         **extra,
     }
-    save_tensors(path, {name: wire.host(array) for name, array in field.items()}, header)
+    return sealed_bytes({name: wire.host(array) for name, array in field.items()}, header)
+
+
+def write(path: Path, sender: str, sequence: int, record: Message | Reply, **extra: str) -> None:
+    """Write a message or a reply as a sealed file."""
+    write_atomic(path, sealed(sender, sequence, record, **extra))
 
 
 def read(path: Path, kind: str, sender: str, sequence: int) -> Letter:

@@ -12,7 +12,8 @@ from typing import Any
 from badmm.checks import RankError
 from badmm.transports import wire
 from badmm.transports.atomic import remove_torn
-from badmm.transports.files.share import POLL, SERVER, Share, UnfitError, checked, content, read, write
+from badmm.transports.files.precision import FULL, Known, lowered, opened, raised
+from badmm.transports.files.share import POLL, SERVER, Letter, Share, UnfitError, checked, content, read, write
 from badmm.transports.messages import Message, Reply
 from badmm.transports.sealed import load_tensors, save_tensors
 
@@ -41,12 +42,16 @@ class FilesSite:
         self.deadline: float | None = None
         self.approve, self.wait = approve, wait
         self.rank, self.size = 1, 2
+        self.remembers = True
         self.population: Any = None
         self.answer: Callable[[Message], Reply] | None = None
         self.digest = ""
         self._done = 0
         self._answers: dict[str, int] = {}
         self._unmeasured: Message | None = None
+        self._precision = FULL
+        self._natural: Known | None = None
+        self._sent: Known | None = None
 
     def broadcast(self, message: Message) -> Message:
         """A site follows; it sends no message."""
@@ -95,10 +100,14 @@ class FilesSite:
         newest = self.share.newest()
         for sequence in range(self._done + 1, newest + 1):
             try:
-                message = read(self.share.down(sequence), "message", SERVER, sequence).message()
+                letter = read(self.share.down(sequence), "message", SERVER, sequence)
             except UnfitError:
                 if sequence == newest:
                     return None  # on its way
+                continue
+            message = self._hear(letter, current=sequence == newest)
+            if message is None:
+                self._done = sequence
                 continue
             if message.digest != self.digest:
                 why = f"configuration: expected the digest {message.digest}, got {self.digest}"
@@ -111,9 +120,28 @@ class FilesSite:
                 if sequence == newest:
                     return message
                 continue
-            self._take(sequence, message, current=sequence == newest)
+            if self._is_asked(message):
+                self._take(sequence, message, current=sequence == newest)
             self._done = sequence
         return None
+
+    def _hear(self, letter: Letter, *, current: bool) -> Message | None:
+        """The message of a letter; None where it is a difference to one that is not here."""
+        try:
+            message = opened(letter, self._natural).message()
+        except UnfitError as error:
+            if current:
+                self._complain(letter.sequence, letter.message(), str(error))
+            return None
+        if "natural" in message.arrays:
+            self._natural = Known(letter.sequence, {"natural": message.arrays["natural"]})
+        in_full = self.name in json.loads(letter.extra.get("in_full", "[]"))
+        self._precision = FULL if in_full else letter.extra.get("answer_in", FULL)
+        return message
+
+    def _is_asked(self, message: Message) -> bool:
+        first, count = self.population.first, len(self.population)
+        return message.members is None or any(first <= member < first + count for member in message.members)
 
     def _take(self, sequence: int, message: Message, *, current: bool) -> None:
         key = content(message)
@@ -137,8 +165,12 @@ class FilesSite:
         if self.approve is not None and not self.approve(message, reply):
             self._complain(sequence, message, "not approved")
             return
+        small, extra = lowered(reply.sums, self._precision, self._sent)
+        sent, reply = replace(reply, sums=small), replace(reply, sums=raised(small, extra, self._sent))
+        if reply.sums:
+            self._sent = Known(sequence, reply.sums)
         self._keep(sequence, message, reply, key)
-        self._publish(sequence, reply, key)
+        self._publish(sequence, sent, key, **extra)
 
     def _act(self, message: Message) -> Reply:
         weights = message.arrays.get("weights", ())
@@ -152,14 +184,22 @@ class FilesSite:
     def _repeat(self, sequence: int, earlier: int, key: str, current: bool) -> None:
         if not current:
             return
-        reply = read(self.share.up(self.name, earlier), "reply", self.name, earlier).reply()
+        letter = read(self.share.up(self.name, earlier), "reply", self.name, earlier)
+        reply, known = letter.reply(), self._sent
+        if "base" in letter.extra:
+            if known is None or known.sequence != earlier:
+                self._complain(sequence, letter.reply(), f"the answer {earlier} is no longer known in full")
+                return
+            reply = replace(reply, sums=known.arrays)
+        if reply.sums:
+            self._sent = Known(sequence, reply.sums)
         self._publish(sequence, reply, key)
 
-    def _publish(self, sequence: int, reply: Reply, key: str) -> None:
-        write(self.share.up(self.name, sequence), self.name, sequence, reply, answers=key)
+    def _publish(self, sequence: int, reply: Reply, key: str, **extra: str) -> None:
+        write(self.share.up(self.name, sequence), self.name, sequence, reply, answers=key, **extra)
         self._answers[key] = sequence
 
-    def _complain(self, sequence: int, message: Message, reason: str, **extra: str) -> None:
+    def _complain(self, sequence: int, message: Message | Reply, reason: str, **extra: str) -> None:
         reply = Reply(message.round, self.digest, 0)
         write(self.share.up(self.name, sequence), self.name, sequence, reply, error=reason, **extra)
 
@@ -172,7 +212,10 @@ class FilesSite:
         if message.kind == "measure":
             arrays |= {f"asked.{name}": wire.host(array) for name, array in message.arrays.items() if name != "weights"}
         arrays |= {f"reply.{name}": wire.host(array) for name, array in reply.sums.items()}
+        known = {"received": self._natural, "sent": self._sent}
+        arrays |= {f"{key}.{name}": a for key, one in known.items() if one for name, a in one.arrays.items()}
         header = {"reply": wire.encode(wire.header(reply)).decode(), "answers": key, "digest": self.digest}
+        header |= {key: str(one.sequence) for key, one in known.items() if one}
         save_tensors(self.memory, arrays, {**header, "sequence": str(sequence), "kind": message.kind})
 
     def _recall(self) -> None:
@@ -190,6 +233,9 @@ class FilesSite:
         def named(prefix: str) -> dict[str, Any]:
             return {k.removeprefix(prefix): array for k, array in arrays.items() if k.startswith(prefix)}
 
+        self._natural, self._sent = (
+            Known(int(metadata[name]), named(f"{name}.")) if name in metadata else None for name in ("received", "sent")
+        )
         reply = wire.record(Reply, json.loads(metadata["reply"]), named("reply."))
         if metadata["kind"] == "measure":  # what the clients found at λ_g is where their next step starts
             self._act(Message("measure", reply.round, self.digest, arrays=named("asked.")))

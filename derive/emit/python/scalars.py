@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 
 from ...ir import nodes as ir
-from ..numba.family import Printer
-from .family import exported
+from ..numba.printer import Printer
+from .kernels import listed
 
 
 def emit(functions: Sequence[ir.Function], mark: str) -> str:
@@ -15,9 +15,9 @@ def emit(functions: Sequence[ir.Function], mark: str) -> str:
     title = "The constants of a round and of an IVON client, of numbers, arrays or tensors."
     head = f'"""{title}\n\n{mark}. Do not edit.\n"""'
     parts = [_function(f) for f in functions]
-    listed = exported([f.name for f in functions])
+    names = listed([f.name for f in functions])
     body = "\n\n\n".join(parts)
-    return f"{head}\n\nfrom __future__ import annotations\n\nfrom typing import Any\n\n{listed}\n\n\n{body}\n"
+    return f"{head}\n\nfrom __future__ import annotations\n\nfrom typing import Any\n\n{names}\n\n\n{body}\n"
 
 
 def _function(function: ir.Function) -> str:

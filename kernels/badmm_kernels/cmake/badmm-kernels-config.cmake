@@ -4,6 +4,7 @@
 #
 #   badmm::kernels           the header, for C, C++ and CUDA
 #   badmm::kernels_compiled  its functions with external linkage, for languages that cannot include it (needs C)
+#   badmm::kernels_shared    the same as a shared library, libbadmm_kernels.so.0: the soname holds BADMM_KERNELS_ABI (needs C)
 #   badmm::kernels_fortran   the Fortran module badmm_kernels and those functions (needs C and Fortran)
 
 get_filename_component(badmm_kernels_INCLUDE_DIR "${CMAKE_CURRENT_LIST_DIR}/../include" ABSOLUTE)
@@ -23,6 +24,17 @@ if("C" IN_LIST _badmm_languages AND NOT TARGET badmm::kernels_compiled)
   add_library(badmm::kernels_compiled ALIAS badmm_kernels_compiled)
   target_link_libraries(badmm_kernels_compiled PUBLIC badmm::kernels)
   set_target_properties(badmm_kernels_compiled PROPERTIES C_STANDARD 99 POSITION_INDEPENDENT_CODE ON)
+endif()
+
+if("C" IN_LIST _badmm_languages AND NOT TARGET badmm::kernels_shared)
+  add_library(badmm_kernels_shared SHARED EXCLUDE_FROM_ALL "${badmm_kernels_INCLUDE_DIR}/badmm_kernels.c")
+  add_library(badmm::kernels_shared ALIAS badmm_kernels_shared)
+  target_link_libraries(badmm_kernels_shared PUBLIC badmm::kernels)
+  file(STRINGS "${badmm_kernels_INCLUDE_DIR}/badmm/version.h" _badmm_abi REGEX "BADMM_KERNELS_ABI [0-9]+")
+  string(REGEX REPLACE ".*ABI ([0-9]+).*" "\\1" _badmm_abi "${_badmm_abi}")
+  set_target_properties(badmm_kernels_shared PROPERTIES C_STANDARD 99 OUTPUT_NAME badmm_kernels
+    VERSION "${badmm-kernels_VERSION}" SOVERSION "${_badmm_abi}")
+  unset(_badmm_abi)
 endif()
 
 if("Fortran" IN_LIST _badmm_languages AND TARGET badmm::kernels_compiled AND NOT TARGET badmm::kernels_fortran)

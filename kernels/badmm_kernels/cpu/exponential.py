@@ -29,6 +29,7 @@ STANDARD_DOMAINS = ("positive",)
 EXPECTATION_DOMAINS = ("negative",)
 FIXED_DOMAINS = ()
 SUPPORT = (0.0, float("inf"))
+DISCRETE = False
 STATISTICS = (("theta", -1.0),)
 LOSS_DERIVATIVES = ("gradient_rate",)
 

@@ -30,6 +30,7 @@ STANDARD_DOMAINS = ("real", "spd")
 EXPECTATION_DOMAINS = ("real", "symmetric")
 FIXED_DOMAINS = ()
 SUPPORT = (float("-inf"), float("inf"))
+DISCRETE = False
 STATISTICS = (("theta", 1.0), ("theta*theta.T", -0.5))
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

@@ -29,6 +29,7 @@ STANDARD_DOMAINS = ("positive", "positive")
 EXPECTATION_DOMAINS = ("real", "negative")
 FIXED_DOMAINS = ()
 SUPPORT = (0.0, float("inf"))
+DISCRETE = False
 STATISTICS = (("log(theta)", 1.0), ("theta", -1.0))
 LOSS_DERIVATIVES = ("gradient_shape", "gradient_rate")
 

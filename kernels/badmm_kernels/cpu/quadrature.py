@@ -78,16 +78,9 @@ def tables(profile: Callable[[float], tuple[float, float, float]], place: float,
     t = np.concatenate([np.arange(-r - GROUP, r + GROUP + 1) * h for r, h in zip(reaches, steps, strict=True)])
     weight = np.repeat(steps, counts) * np.cosh(t) * distance * ROOT
     nodes = place + distance * np.sinh(t)
-    parts = np.empty((3, len(nodes)))
-    _fill(profile, nodes, weight, parts)
+    # called node by node, 4 ms for five thousand: a compiled loop over a function that it is given is not cached
+    parts = np.array([profile(node) for node in nodes.tolist()]).T * weight
     return Tables(levels, 1.0 / steps, origins, reaches, nodes, *(np.ascontiguousarray(p) for p in parts))
-
-
-@njit(**JIT)
-def _fill(profile: Any, nodes: Any, weight: Any, parts: Any) -> None:
-    for i in range(nodes.size):
-        g, slope, curvature = profile(nodes[i])
-        parts[0, i], parts[1, i], parts[2, i] = g * weight[i], slope * weight[i], curvature * weight[i]
 
 
 @njit(**JIT, forceinline=True)

@@ -64,25 +64,26 @@ class SweepKernel(SweepCall):
             self._refuse(arrays, self.read_normals(batch, steps, noise), whole)
         return plain.library.wrap(results, out)
 
-    def sources(self, values: Sequence[Any], noise: Array) -> list[Any]:
+    def sources(self, values: Sequence[Any], noise: Array, drawn: bool = False) -> list[Any]:
         """Return the inputs of `trusted` for one row: `values` are flat NumPy arrays of one size and dtype, or numbers
-        for operands that may be one; `noise` are the normals. Each array is followed by the loop's flags for it."""
+        for operands that may be one; `noise` are the normals, which the loop draws and keeps there where `drawn`. Each
+        array is followed by the loop's flags for it."""
         width, dtype, found = noise.size, noise.dtype, list[Any]()
         for value, (_, _, scalar) in zip(values, self.operands, strict=True):
             alone = rows.is_number(value)
             found += [self.number(dtype.type(value)) if alone else value, 1 if alone else width]
             found += [alone] if scalar else []
-        return [*found, noise, width, False, *([False] if self.normals[0][2] else [])]
+        return [*found, noise, width, drawn, *([drawn] if self.normals[0][2] else [])]
 
-    def trusted(self, sources: list[Any], uniforms: Array, out: Sequence[Array]) -> None:
+    def trusted(self, sources: list[Any], uniforms: Array, out: Sequence[Array], address: Array = NO_ADDRESS) -> None:
         """Run the sweep on one row without checks; the loop still tests the domains.
 
         The caller guarantees that no array of `sources` overlaps `out`, except for a result that replaces its operand;
-        `uniforms` come from `coefficients`. The overhead is about a tenth of that of a call on the fast acceptance path
-        (`python -m benchmarks.calls`).
+        `uniforms` come from `coefficients`; `address` holds the seed and the counter of drawn normals, uint64. The
+        overhead is about a tenth of that of a call on the fast acceptance path (`python -m benchmarks.calls`).
         """
         width, dtype = out[0].size, out[0].dtype
-        if self._run(dtype, 1, width, [NO_ADDRESS, uniforms, *sources, *out]):
+        if self._run(dtype, 1, width, [address, uniforms, *sources, *out]):
             arrays = [s for s in sources if isinstance(s, np.ndarray)]
             self._refuse(arrays[:-1], [NormalSource(self.normals[0][0], arrays[-1], None)], out)
 

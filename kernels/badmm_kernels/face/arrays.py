@@ -231,18 +231,23 @@ def members(names: Sequence[str], domains: Sequence[str], values: Sequence[Any],
     return Members(arrays, ranks, lead, dimension, dtype, [lib for _, lib in seen])
 
 
-SCALARS = {"positive": "a positive finite number", "fraction": "a number in (0, 1]", "count": "a positive integer"}
+SCALARS = {
+    "positive": "a positive finite number",
+    "fraction": "a number in (0, 1]",
+    "count": "a positive integer",
+    "real": "a finite number",
+}
 
 
 def scalar(name: str, domain: str, value: Any) -> float:
-    """Return a scalar argument as a float, checked to be positive, in (0, 1] ("fraction") or in 1, 2, … ("count")."""
+    """Return a scalar argument as a float, checked to be in its domain: one of `SCALARS`."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
-    inside = 0 < number < math.inf
+    inside = abs(number) < math.inf and (number > 0 or domain == "real")
     inside = inside and (number <= 1 if domain == "fraction" else number == int(number) if domain == "count" else True)
     if not inside:
         raise ValueError(f"{name}: expected {SCALARS[domain]}, got {value}")

@@ -24,6 +24,7 @@ STANDARD_DOMAINS = ("real", "positive")
 EXPECTATION_DOMAINS = ("real", "negative")
 FIXED_DOMAINS = ()
 SUPPORT = (float("-inf"), float("inf"))
+DISCRETE = False
 STATISTICS = (("theta", 1.0), ("theta**2", -0.5))
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

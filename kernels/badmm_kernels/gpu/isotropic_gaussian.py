@@ -25,6 +25,7 @@ STANDARD_DOMAINS = ("real",)
 EXPECTATION_DOMAINS = ("real",)
 FIXED_DOMAINS = ("positive",)
 SUPPORT = (float("-inf"), float("inf"))
+DISCRETE = False
 STATISTICS = (("theta", 1.0),)
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

@@ -36,11 +36,19 @@ def posterior(precision: float, temperature: float) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.usefixtures("exact_noise")
-@pytest.mark.parametrize("steps", [{"rho": 0.5}, {"rho": 1.0, "alpha": 1.0, "damping": 0.5}], ids=["auto", "pvi"])
-def test_the_fixed_point_is_the_posterior(steps: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("steps", "lr"),
+    [
+        ({"rho": 0.5}, 0.6),
+        ({"rho": 1.0, "alpha": 1.0, "damping": 0.5}, 0.6),
+        ({"rho": 0.5, "mean_step": "local"}, 0.15),
+    ],
+    ids=["auto", "pvi", "the local optimizer's steps"],
+)
+def test_the_fixed_point_is_the_posterior(steps: dict[str, Any], lr: float) -> None:
     """And the duality structure of arXiv:2506.13150 holds at it: λ_g = λ_0 − Σ η_k, η_k = ∇L_k."""
     method = IvonADMM(precision=1.0, samples=8, **FREE, **steps)
-    state = solve(method, federation("squares", epochs=25, lr=0.6), 55)
+    state = solve(method, federation("squares", epochs=25, lr=lr), 55)
     mean, precision = posterior(1.0, 20.0)
     np.testing.assert_allclose(method.mean(state).numpy(), mean, rtol=0, atol=1e-9)
     np.testing.assert_allclose(state.server["precision"].numpy(), precision, rtol=1e-8)
@@ -103,7 +111,7 @@ def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> N
     """Two rounds of every client, against the equations with δ, h and the duals apart."""
     settings: dict[str, Any] = {"rho": 0.7, "damping": 0.6, "temperature": 3.0, "hess_init": 0.3, "beta2": 0.9}
     method = IvonADMM(precision=2.0, clip=0.2, origin="prior", penalty=penalty, **settings)
-    fed = federation("logistic", epochs=6, lr=0.1)
+    fed = federation("softmax", epochs=6, lr=0.1)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     for index in range(2):
         expected = [by_hand(fed, method, state, client, index, 0.1) for client in range(K)]
@@ -122,7 +130,7 @@ def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> N
 def test_a_start_stays_where_no_client_moves(penalty: Literal["alike", "size"]) -> None:
     """The duals of the start make λ_g = λ_0 − Σ η_k, so that the server's line leads away from it by learning alone."""
     method = IvonADMM(delta=0.1, rho=0.7, temperature=3.0, hess_init=0.3, beta2=0.0, penalty=penalty)
-    fed = federation("logistic", epochs=1, lr=1e-300)
+    fed = federation("softmax", epochs=1, lr=1e-300)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     before = {name: state.server[name].clone() for name in method.slots}
     prior = method.prior_precision(fed, state.server["initial"])

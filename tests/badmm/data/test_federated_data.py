@@ -224,10 +224,9 @@ def test_subsets_and_validation_parts_are_disjoint_and_seeded() -> None:
     assert len(np.unique(tenth.train_labels)) == 20
     np.testing.assert_array_equal(tenth.train_labels, data.subset(numbered, 0.1, seed=3).train_labels)
     assert tenth.train_labels.tolist() != data.subset(numbered, 0.1, seed=4).train_labels.tolist()
-    rest, pixels, labels = data.hold_out(numbered, 0.25, seed=3)
-    assert len(labels) == 50
-    np.testing.assert_array_equal(pixels[:, 0], labels)
-    np.testing.assert_array_equal(np.sort(np.concatenate([rest.train_labels, labels])), np.arange(200))
+    rest, held = data.parted(200, 0.25, seed=3)
+    assert len(held) == 50
+    np.testing.assert_array_equal(np.sort(np.concatenate([rest, held])), np.arange(200))
 
 
 @pytest.mark.skipif(ROOT is None, reason=f"{data.ROOT_VARIABLE} names no folder with the real files")

@@ -12,6 +12,9 @@ from scipy.optimize import minimize
 from badmm.__main__ import main
 from badmm.demo import command, contest, exact, outcome, pictures, problems, report
 from badmm.demo.ellipses import pair_of
+from badmm.demo.noise import unknown_noise
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,13 @@ def test_what_is_printed_and_written(results) -> None:
     assert stored[0]["contenders"]["Bayes, full"]["distance"] == played[0].traces["Bayes, full"].distance
     assert (out / "convergence.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "posterior.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_noise_may_be_unknown(results) -> None:
+    found = unknown_noise(results[2][0].problem)
+    assert found.difference < 1e-12
+    assert 50 < found.noise < 60 and 0 < found.resolved < found.coefficients == 11
+    assert "noise unknown (Gaussian-gamma): after one round" in results[1]
 
 
 def test_ellipses_of_the_full_family_are_exact_on_linear_regression(results) -> None:

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from badmm.__main__ import main
 from badmm.experiments import config, run, store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 LOGISTIC = """
 name = "small"
@@ -48,6 +50,7 @@ def without_times(folder: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_whole_results(logistic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["run", str(logistic), "--out", str(out), "--set", "run.tol=1e-6"]) == 0
@@ -114,10 +117,9 @@ def few_images(source: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None
 def test_examples_run(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / "configs" / f"{example}.toml"
     table = config.read(path)
-    source = table.get("data", {}).get("source")
-    changes = ["run.rounds=2"] if "model" in table else ["run.rounds=2", "run.tol=0.0"]
-    if "model" in table and source is not None:
-        few_images(source, 4 * table["split"]["clients"], monkeypatch)
+    changes = ["run.rounds=2", "run.tol=0.0"]
+    if "model" in table:
+        few_images(table.get("data", {}).get("source", "digits"), 4 * table["split"]["clients"], monkeypatch)
         changes = ["run.rounds=1", "run.seeds=[62]", "run.threads=1"]
         changes += ["split.minimum=1"] * (table["split"]["kind"] == "dirichlet")
         changes += [f"methods.{label}.local.epochs=1" for label in table["methods"]]
@@ -145,38 +147,57 @@ def test_examples_are_valid_without_their_data(example: str) -> None:
 
 
 KILLED = """
-import os, sys
+import json, os, sys
 from badmm.experiments import store
 from badmm.__main__ import main
+first, *runs = json.loads(sys.argv[1])
+assert main(first) == 0  # what is imported and compiled here, the children have
 written = 0
 append = store.History.append
 def dying(self, record):
     global written
     written += 1
-    if written == int(sys.argv[1]):
+    if written == 6:
         with self.path.open("ab") as stream:
             stream.write(b'{"round": ' + str(record["round"]).encode() + b', "ga')  # torn in the middle of a line
         os._exit(9)
     append(self, record)
 store.History.append = dying
-main(sys.argv[2:])
+for arguments in runs:
+    child = os.fork()
+    if child == 0:
+        os._exit(main(arguments))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 """
+EVERY, STRUCTURES = (1, 3), ("full_gaussian", "diagonal_gaussian")
 
 
-@pytest.mark.parametrize("family", ["full_gaussian", "diagonal_gaussian"])
-@pytest.mark.parametrize("every", [1, 3])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path: Path, family: str, every: int) -> None:
-    path = tmp_path / "small.toml"
+def checkpointed(folder: Path, family: str, every: int, out: str) -> list[str]:
+    """The arguments of a run of a family in FOLDER/OUT, with a checkpoint after so many rounds."""
+    path = folder / f"{family}.toml"
     path.write_text(LOGISTIC.replace("{family}", family))
-    arguments = ["run", str(path), "--quiet", "--set", f"run.checkpoint_every={every}", "--out"]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main([*arguments, str(whole)]) == 0
-    died = subprocess.run([sys.executable, "-c", KILLED, "6", *arguments, str(broken)], cwd=ROOT, check=False)
-    assert died.returncode == 9
-    assert not (broken / "posterior.safetensors").exists()
-    assert main([*arguments, str(broken), "--resume"]) == 0
-    assert posterior_bytes(broken) == posterior_bytes(whole)
-    assert without_times(broken) == without_times(whole)
+    return ["run", str(path), "--quiet", "--set", f"run.checkpoint_every={every}", "--out", str(folder / out)]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs FAMILY-EVERY, each killed while it wrote the sixth line of its history."""
+    folder = tmp_path_factory.mktemp("killed")
+    runs = [checkpointed(folder, family, every, f"{family}-{every}") for family in STRUCTURES for every in EVERY]
+    first = [*checkpointed(folder, STRUCTURES[0], 1, "first"), "--set", "run.rounds=2"]
+    subprocess.run([sys.executable, "-c", KILLED, json.dumps([first, *runs])], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("family", STRUCTURES)
+@pytest.mark.parametrize("every", EVERY)
+def test_a_killed_run_resumes_bit_for_bit(killed: Path, family: str, every: int) -> None:
+    whole, broken = (checkpointed(killed, family, every, f"{family}-{every}{kind}") for kind in ("-whole", ""))
+    assert main(whole) == 0
+    assert not (Path(broken[-1]) / "posterior.safetensors").exists()
+    assert main([*broken, "--resume"]) == 0
+    assert posterior_bytes(Path(broken[-1])) == posterior_bytes(Path(whole[-1]))
+    assert without_times(Path(broken[-1])) == without_times(Path(whole[-1]))
 
 
 def test_a_finished_run_can_be_taken_further(logistic: Path, tmp_path: Path) -> None:

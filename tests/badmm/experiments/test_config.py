@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import badmm
 from badmm.experiments import config
 from badmm.experiments.config import networks
 
@@ -167,3 +168,26 @@ def test_text_of_every_kind_reads_back(path: Path, tmp_path: Path) -> None:
     changed = loaded.model_copy(update={"data": loaded.data.model_copy(update={"source": str(tmp_path / odd)})})
     (tmp_path / "again.toml").write_text(changed.dump(), encoding="utf-8")
     assert config.read(tmp_path / "again.toml")["data"]["source"] == str(tmp_path / odd)
+
+
+def test_a_family_that_leaves_something_to_choose_has_a_section_of_it(path: Path, tmp_path: Path) -> None:
+    changes = ["family=block_diagonal_gaussian", "structure.blocks=[1, 10]"]
+    loaded = config.load(path, changes)
+    assert isinstance(loaded, config.SolverConfig)
+    assert loaded.chosen == badmm.BlockDiagonalGaussian((1, 10))
+    (tmp_path / "again.toml").write_text(loaded.dump())
+    again = config.load(tmp_path / "again.toml")
+    assert (
+        again == loaded
+        and again.digest() == loaded.digest() != config.load(path, changes[:1] + ["structure.blocks=11"]).digest()
+    )
+    rank = config.load(path, ["family=low_rank_gaussian", "structure.rank=3"])
+    assert isinstance(rank, config.SolverConfig) and rank.chosen == badmm.LowRankGaussian(3)
+    for wrong, words in (
+        (["structure.rank=3"], ["structure", "rank"]),
+        (["family=low_rank_gaussian"], ["structure", "rank", "required"]),
+        (["family=low_rank_gaussian", "structure.rank=0"], ["structure", "rank: expected a positive integer, got 0"]),
+    ):
+        with pytest.raises(config.ConfigError) as caught:
+            config.load(path, wrong)
+        assert all(word in str(caught.value) for word in words), str(caught.value)

@@ -21,6 +21,8 @@ from badmm.rounds import loop
 from badmm.rounds import network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -31,6 +33,7 @@ def small(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_whole_results(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(["run", str(small), "--out", str(out), "--seeds", "3,4"]) == 0

@@ -54,6 +54,7 @@ def grid(out: Path) -> dict[str, Any]:
     return json.loads((out / "tuning.json").read_text())
 
 
+@pytest.mark.pictures
 def test_the_whole_grid_is_tried_with_one_budget(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

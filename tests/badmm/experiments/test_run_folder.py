@@ -2,19 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from badmm.__main__ import main
 from badmm.experiments.store import History, locked
 from badmm.experiments.store.folder import RunFolder
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = """
@@ -40,36 +41,46 @@ def table(path: Path, *, flip: bool = False, name: str = "a") -> None:
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> list[str]:
+def given(tmp_path: Path) -> list[str]:
     """The arguments of a run in tmp_path / "o"."""
     table(tmp_path / "d.csv")
     (tmp_path / "c.toml").write_text(CONFIG)
     return ["run", str(tmp_path / "c.toml"), "--quiet", "--out", str(tmp_path / "o")]
 
 
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run's folder, made once."""
+    folder = tmp_path_factory.mktemp("played")
+    table(folder / "d.csv")
+    (folder / "c.toml").write_text(CONFIG)
+    assert main(["run", str(folder / "c.toml"), "--quiet", "--out", str(folder / "o")]) == 0
+    return folder / "o"
+
+
 @pytest.fixture
-def given(drawn: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """As `drawn`, with a constant instead of every picture, which takes half a second to draw."""
-    monkeypatch.setattr(Figure, "savefig", lambda _, buffer, **__: buffer.write(b"a picture" * 100))
-    return drawn
+def finished(given: list[str], played: Path, tmp_path: Path) -> list[str]:
+    """As `given`, with a copy of the finished run in tmp_path / "o"."""
+    shutil.copytree(played, tmp_path / "o")
+    return given
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "times.jsonl"}
 
 
-def test_equal_runs_leave_equal_bytes(drawn: list[str], tmp_path: Path) -> None:
-    assert main(drawn) == 0
+@pytest.mark.pictures
+def test_equal_runs_leave_equal_bytes(given: list[str], tmp_path: Path) -> None:
+    assert main(given) == 0
     code = "import sys; from badmm.__main__ import main; sys.exit(main(sys.argv[1:]))"
     for turn in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": turn}
-        arguments = [*drawn[:-1], str(tmp_path / turn)]
+        arguments = [*given[:-1], str(tmp_path / turn)]
         assert subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, env=environment).returncode == 0
         assert contents(tmp_path / turn) == contents(tmp_path / "o")
 
 
-def test_the_manifest_says_what_was_run(given: list[str], tmp_path: Path) -> None:
-    assert main(given) == 0
+def test_the_manifest_says_what_was_run(finished: list[str], tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
     assert (manifest["name"], manifest["method"], manifest["seed"]) == ("s", "bayes_admm", 0)
     listed = set(manifest["files"])
@@ -81,14 +92,13 @@ def test_the_manifest_says_what_was_run(given: list[str], tmp_path: Path) -> Non
     }
 
 
+MOMENTS = (1, 2, 4, 6, 8, 11, 14, 17, 20, 23, 40)
 DYING = """
-import os, sys
+import json, os, sys
 from badmm.__main__ import main
-from badmm.experiments import run
-from badmm.experiments.store import folder, history
-from badmm.transports import atomic, sealed
 from matplotlib.figure import Figure
-Figure.savefig = lambda _, buffer, **__: buffer.write(b"a picture" * 100)
+from tests.badmm.conftest import PICTURE
+Figure.savefig = lambda _, buffer, **__: buffer.write(PICTURE)
 def dying(function):
     def call(*arguments, **keywords):
         global left
@@ -97,45 +107,52 @@ def dying(function):
             os._exit(9)
         return function(*arguments, **keywords)
     return call
+first, *runs = json.loads(sys.argv[1])
+assert main(first[1]) == 0  # what is imported and compiled here, the children have
 os.replace, os.fsync = dying(os.replace), dying(os.fsync)
-out = sys.argv.index("--out") + 1
-for moment in map(int, sys.argv[1].split(",")):
+for moment, arguments in runs:
     child = os.fork()
     if child == 0:
-        left, sys.argv[out] = moment, f"{sys.argv[out]}{moment}"
-        os._exit(main(sys.argv[2:]))
+        left = moment
+        os._exit(main(arguments))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (0, 9), moment
 """
 
 
-def die(moments: Sequence[int], arguments: Sequence[str]) -> None:
-    """A run per moment in the folder OUT{moment}, killed at its moment-th rename or sync (or ended before)."""
-    command = [sys.executable, "-c", DYING, ",".join(map(str, moments)), *arguments]
-    subprocess.run(command, cwd=ROOT, check=True)
+def checkpointed(folder: Path, every: int, out: Path) -> list[str]:
+    """The arguments of a run in `out`, with a checkpoint after so many rounds."""
+    options = ["--quiet", "--set", f"run.checkpoint_every={every}"]
+    return ["run", str(folder / "c.toml"), *options, "--out", str(out)]
+
+
+@pytest.fixture(scope="module")
+def killed(played: Path) -> Path:
+    """A folder of runs EVERY-MOMENT, each killed at its MOMENT-th rename or sync (or ended before)."""
+    folder = played.parent
+    ends = [(every, moment) for every in (1, 100) for moment in MOMENTS]
+    runs = [(m, checkpointed(folder, every, folder / f"{every}-{m}")) for every, m in [(1, 0), *ends, (9, 6)]]
+    subprocess.run([sys.executable, "-c", DYING, json.dumps(runs)], cwd=ROOT, check=True)
+    return folder
 
 
 @pytest.mark.parametrize("every", [1, 100])
-def test_a_run_killed_at_any_write_resumes_to_the_same_bytes(given: list[str], tmp_path: Path, every: int) -> None:
-    given += ["--set", f"run.checkpoint_every={every}"]
-    assert main(given) == 0
-    whole = contents(tmp_path / "o")
-    moments = (1, 2, 4, 6, 8, 11, 14, 17, 20, 23, 40)
-    die(moments, given)
-    for moment in moments:
-        out = tmp_path / f"o{moment}"
-        assert main([*given[:4], str(out), *given[5:], "--resume"]) == 0
+def test_a_run_killed_at_any_write_resumes_to_the_same_bytes(killed: Path, tmp_path: Path, every: int) -> None:
+    assert main(checkpointed(killed, every, tmp_path / "whole")) == 0
+    whole = contents(tmp_path / "whole")
+    for moment in MOMENTS:
+        out = killed / f"{every}-{moment}"
+        assert main([*checkpointed(killed, every, out), "--resume"]) == 0
         assert contents(out) == whole, moment
 
 
 def test_a_killed_run_that_has_no_checkpoint_is_refused_without_resume(
-    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    killed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    die([6], [*given, "--set", "run.checkpoint_every=9"])
-    given[4] += "6"
-    assert (tmp_path / "o6").is_dir() and not (tmp_path / "o6" / "state.safetensors").exists()
-    assert main([*given, "--set", "run.checkpoint_every=9"]) == 2
+    out = killed / "9-6"
+    assert out.is_dir() and not (out / "state.safetensors").exists()
+    assert main(checkpointed(killed, 9, out)) == 2
     assert "--out: expected a folder without results (or --resume)" in capsys.readouterr().err
-    assert main([*given, "--resume"]) == 0
+    assert main([*checkpointed(killed, 9, out), "--resume"]) == 0
 
 
 def test_the_second_of_two_runs_is_told(given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,12 +183,11 @@ def flip(path: Path, place: int = 70) -> None:
     "damage", [flip, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"\0" * 99)]
 )
 def test_damaged_files_are_named(
-    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage
+    finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage
 ) -> None:
-    assert main(given) == 0
     damage(tmp_path / "o" / name)
     before = contents(tmp_path / "o")
-    assert main([*given, "--resume", "--set", "run.rounds=7"]) == 2
+    assert main([*finished, "--resume", "--set", "run.rounds=7"]) == 2
     error = capsys.readouterr().err
     assert str(tmp_path / "o") in error and len(error.splitlines()) == 1, error
     assert "manifest.json" in error if name == "manifest.json" else name in error, error
@@ -198,19 +214,17 @@ def test_damaged_files_are_named(
     ],
 )
 def test_resuming_something_else_is_refused_by_name(
-    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change, words: str
+    finished: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], change, words: str
 ) -> None:
-    assert main(given) == 0
     change(tmp_path)
-    assert main([*given, "--resume"]) == 2
+    assert main([*finished, "--resume"]) == 2
     error = capsys.readouterr().err
     assert words in error and len(error.splitlines()) == 1, error
 
 
-def test_data_may_move(given: list[str], tmp_path: Path) -> None:
-    assert main(given) == 0
+def test_data_may_move(finished: list[str], tmp_path: Path) -> None:
     (tmp_path / "d.csv").rename(tmp_path / "moved.csv")
-    assert main([*given, "--resume", "--set", "data.source=moved.csv", "--set", "run.rounds=6"]) == 0
+    assert main([*finished, "--resume", "--set", "data.source=moved.csv", "--set", "run.rounds=6"]) == 0
     assert RunFolder(tmp_path / "o").check_files().files
 
 

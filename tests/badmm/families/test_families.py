@@ -12,8 +12,8 @@ from badmm import checks
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families import registry
 from badmm.families.distributions import Distribution, Gaussian
+from badmm.families.factored import FactoredNatural
 from badmm.families.family import Family, Natural
-from badmm.families.full_gaussian import FullNatural
 from badmm.families.gaussian import GaussianFamily
 from badmm.likelihoods import LogisticRegression, PoissonRate, Quadratic
 from badmm_kernels.cpu import linalg
@@ -27,18 +27,27 @@ def matrix(seed: int = 0) -> np.ndarray:
     return root @ root.T + np.eye(DIM)
 
 
+CHOICES: dict[str, dict[str, Any]] = {"block_diagonal_gaussian": {"blocks": [1, 3]}}
+"""What the tests choose of the families that leave something to choose."""
+BLOCKS = np.kron(np.eye(2), np.ones((3, 3)))[2:, 2:]
+"""1 in the blocks."""
+
+
 def member(name: str, seed: int = 0) -> Distribution:
     """A member of any registered family, from its metadata."""
     rng = np.random.default_rng(seed)
-    kind = registry.distribution(name)
+    kind: Any = registry.distribution(name)
+    if name == "gaussian_gamma":
+        return badmm.GaussianGamma(rng.normal(size=DIM), matrix(seed), 2.0 + seed, 0.6)
     if issubclass(registry.structure(name), GaussianFamily):
-        precision: Any = {"full_gaussian": matrix(seed), "isotropic_gaussian": 0.7}
+        blocks = matrix(seed) * BLOCKS
+        precision: Any = {"full_gaussian": matrix(seed), "isotropic_gaussian": 0.7, "block_diagonal_gaussian": blocks}
         return Gaussian(rng.normal(size=DIM), precision.get(name, rng.uniform(0.5, 2.0, DIM)))
     return kind(*(rng.uniform(0.5, 3.0, DIM) for _ in registry.arguments(name)))
 
 
 def family_of(name: str) -> Family:
-    return registry.bind(name, member(name))
+    return registry.bind(registry.chosen(name, CHOICES.get(name, {})), member(name))
 
 
 def close(left: Natural, right: Natural, tolerance: float = 1e-12) -> bool:
@@ -64,7 +73,12 @@ def test_a_message_is_packed_into_its_distinct_numbers(name: str) -> None:
     assert close(family.unpack(message), family.prior_natural, 0.0)
     with pytest.raises(ValueError, match=rf"natural: expected a vector of {len(message)} numbers, got shape"):
         family.unpack(message[:-1])
-    assert family.message_doubles == (DIM + DIM * (DIM + 1) // 2 if "full" in name else DIM * len(family.shapes))
+    matrices = {
+        "full_gaussian": DIM * (DIM + 1) // 2,
+        "block_diagonal_gaussian": 1 + 6,
+        "gaussian_gamma": DIM * (DIM + 1) // 2 + 2,
+    }
+    assert family.message_doubles == DIM + matrices.get(name, DIM * (len(family.shapes) - 1))
 
 
 @every_family
@@ -98,7 +112,7 @@ def test_the_margin_is_where_the_domain_begins(name: str) -> None:
 
 
 def test_growth_of_the_loss_lowers_the_margin() -> None:
-    for name in ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian"):
+    for name in ("isotropic_gaussian", "diagonal_gaussian", "block_diagonal_gaussian", "full_gaussian"):
         family = family_of(name)
         zero = tuple(np.zeros(shape) for shape in family.shapes)
         assert family.required_rho(family.prior_natural, zero, np.eye(DIM)) < -0.05
@@ -110,7 +124,7 @@ def test_growth_of_the_loss_lowers_the_margin() -> None:
 @every_family
 def test_the_chart_goes_back_and_stays_inside(name: str) -> None:
     family = family_of(name)
-    other = member(name, 1) if name != "isotropic_gaussian" else Gaussian(np.arange(4.0), 0.7)
+    other = family.adopt(member(name, 1) if name != "isotropic_gaussian" else Gaussian(np.arange(4.0), 0.7))
     chart = family.chart(family.prior)
     x, y = chart.vector(family.prior), chart.vector(other)
     for point, wanted in ((x, family.prior), (y, other)):
@@ -195,7 +209,7 @@ class Counter:
 def test_a_natural_parameter_is_factored_once(monkeypatch: pytest.MonkeyPatch) -> None:
     family = family_of("full_gaussian")
     natural = family.parameter(family.prior_natural[:])
-    assert isinstance(natural, FullNatural)
+    assert isinstance(natural, FactoredNatural)
     fresh = family.parameter(tuple(slot.copy() for slot in natural))
     counter = Counter(monkeypatch)
     assert family.in_domain(fresh)
@@ -226,7 +240,7 @@ def test_an_indefinite_target_is_refused_and_named() -> None:
 
 
 def test_the_solver_names_what_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match=r"family: expected one of diagonal_gaussian, .*, got 'ivon'"):
+    with pytest.raises(ValueError, match=r"family: expected one of block_diagonal_gaussian, .*, got 'ivon'"):
         registry.bind("ivon", Gaussian(0.0, 1.0))
     with pytest.raises(ValueError, match=r"prior: expected badmm.Exponential for family 'exponential', got Gaussian"):
         registry.bind("exponential", Gaussian(0.0, 1.0))

@@ -98,8 +98,11 @@ def test_maximum_likelihood_equals_the_pooled_fit(name: str) -> None:
     assert sum(count.used for count in ours.counts.values()) == theirs.nobs
 
 
-@pytest.mark.parametrize("precision", [1e-6, 0.16, 4.0])
-@pytest.mark.parametrize("name", [name for name in STUDIES if name != "azpro, log length"])
+# the 161 communities of guImmun take as long as all others: the weakest and the strongest prior
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [(n, p) for n in STUDIES for p in (1e-6, 0.16, 4.0) if n != "azpro, log length" and (n, p) != ("guImmun", 0.16)],
+)
 def test_the_posterior_is_found_at_any_prior(name: str, precision: float) -> None:
     ours = fitted(name, prior=precision, prior_intercept=precision, estimate="posterior")
     assert ours.converged

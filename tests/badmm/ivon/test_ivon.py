@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import badmm_kernels
 from badmm.ivon import IVON
-from tests.badmm.ivon import ranks
+from badmm.ivon.backends import Sweeps
 
 SEED = 11
 
@@ -60,6 +60,21 @@ def normals(groups: int = 1) -> Callable[..., Tensor]:
         return out
 
     return randn
+
+
+def draw_instead(monkeypatch: pytest.MonkeyPatch, normals: Callable[[int], Any]) -> None:
+    """Let optimizers take `normals` of a draw's number for those of a group without frozen parameters."""
+
+    def drawer(own: Sweeps, mean: Any, precision: Any, noise: Any) -> Callable[..., None]:
+        sample = own.sampler(mean, precision, noise)
+
+        def draw(theta: Any, ess: float, at: tuple[int, int]) -> None:
+            np.asarray(noise)[:] = normals(at[1])
+            sample(theta, ess)
+
+        return draw
+
+    monkeypatch.setattr(Sweeps, "drawer", drawer)
 
 
 @pytest.mark.parametrize("rescale", [True, False])
@@ -242,11 +257,7 @@ def test_prior_and_duals_are_those_of_an_admm_client(monkeypatch: pytest.MonkeyP
     optimizer.set_prior([m_g], [s_g], ([eta[0]], [eta[1]]), rho)
     signs = torch.cat([torch.eye(3), -torch.eye(3)]).double() * 3**0.5
 
-    def draw(name: str, seed: int, step: int) -> None:
-        store.buffer(name).copy_(signs[step % 6])
-
-    (store,) = optimizer._arrangements[0].stores
-    monkeypatch.setattr(store, "draw", draw)
+    draw_instead(monkeypatch, lambda draw: signs[draw % 6])
     for _ in range(600):
         for _ in range(6):
             with optimizer.sampled_params(train=True):
@@ -312,31 +323,3 @@ def test_what_cannot_go_on_is_refused() -> None:
 def test_importing_badmm_loads_no_torch() -> None:
     program = "import sys, badmm; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
-
-
-def half_batches(rank: int) -> Any:
-    """The parameters after training on this rank's half of every batch."""
-    network = model()
-    optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
-    train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
-    return parameters(network).tolist()
-
-
-def test_ranks_average_their_samples(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two gloo processes with half a batch each end at the same numbers, those of two samples of one process."""
-    ends = ranks.ends(half_batches, tmp_path)
-    assert ends[0] == ends[1]
-    network = model()
-    optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)
-    (store,) = optimizer._arrangements[0].stores
-    words = [np.random.SeedSequence(SEED, spawn_key=(0, 0, r)).generate_state(1, np.uint64)[0] for r in range(2)]
-    original = store.draw
-    for step, (x, y) in enumerate(batches(6)):
-        for rank in range(2):
-            half = slice(8 * rank, 8 * rank + 8)
-            monkeypatch.setattr(store, "draw", lambda name, *_, word=int(words[rank]), t=step: original(name, word, t))
-            with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(network(x[half]), y[half]).backward()
-        optimizer.step()
-    np.testing.assert_allclose(ends[0], parameters(network), rtol=1e-12, atol=1e-13)

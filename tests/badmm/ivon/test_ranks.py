@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import badmm_kernels
 from badmm.ivon import IVON
 from tests.badmm.ivon import ranks
+from tests.badmm.ivon.test_ivon import SEED, batches, draw_instead, model, parameters, train
+
+pytestmark = pytest.mark.slow
 
 CURVATURE, ENTRIES = 3.0, 40_000
 
@@ -82,17 +87,27 @@ WAYS: dict[str, Callable[[IVON, nn.Module], None]] = {
 }
 
 
-def work(rank: int) -> dict[str, tuple[float, float, float]]:
-    """Mean curvatures of both parameters and the sum of the large one, after a hundred steps of each way and kind."""
-    found = {}
+def half_batches(rank: int) -> list[float]:
+    """The parameters after training on this rank's half of every batch."""
+    network = model()
+    optimizer = IVON(network.parameters(), 0.1, 100.0, sync=True, seed=SEED)
+    train(network, optimizer, [(x[8 * rank : 8 * rank + 8], y[8 * rank : 8 * rank + 8]) for x, y in batches(6)])
+    found: list[float] = parameters(network).tolist()
+    return found
+
+
+def work(rank: int) -> dict[str, Any]:
+    """Mean curvatures of both parameters and the sum of the large one, after fifty steps of each way and kind; the
+    parameters of `half_batches`."""
+    found: dict[str, Any] = {"half batches": half_batches(rank)}
     for name, way in WAYS.items():
         for kind in ("plain", "ddp", "bucket views"):
             model = Quadratic()
             net: nn.Module = model
             if kind != "plain":
                 net = DistributedDataParallel(model, gradient_as_bucket_view=kind == "bucket views")
-            optimizer = IVON(model.parameters(), 0.0, 1e4, CURVATURE, beta2=0.97, weight_decay=0.0, sync=True, seed=1)
-            for _ in range(100):
+            optimizer = IVON(model.parameters(), 0.0, 1e4, CURVATURE, beta2=0.94, weight_decay=0.0, sync=True, seed=1)
+            for _ in range(50):
                 way(optimizer, net)
             h = [(s / 1e4).detach() for s in optimizer.precision]
             optimizer.param_groups[0]["lr"] = 0.1
@@ -102,14 +117,14 @@ def work(rank: int) -> dict[str, tuple[float, float, float]]:
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[float, float, float]]]:
+def ends(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return ranks.ends(work, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("kind", ["plain", "ddp", "bucket views"])
 @pytest.mark.parametrize("way", list(WAYS))
 def test_the_estimate_is_the_losses_curvature(ends: Any, way: str, kind: str) -> None:
-    """h starts there and averages over 33 steps of 100: an estimate over the ranks would have it at 1.6."""
+    """h starts there and averages over 17 steps of 50: an estimate over the ranks would have it at 1.6."""
     large, small, _ = ends[0][f"{way} {kind}"]
     assert large == pytest.approx(CURVATURE, rel=0.05)
     assert small == pytest.approx(CURVATURE, rel=0.1)
@@ -132,3 +147,22 @@ def test_one_process_alone_may_ask_for_ranks() -> None:
         plain(optimizer, model)
         plain(alone, other)
     assert torch.equal(model.large, other.large)
+
+
+def test_ranks_average_their_samples(ends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two gloo processes with half a batch each end at the same numbers, those of two samples of one process."""
+    first, second = (end["half batches"] for end in ends)
+    assert first == second
+    network = model()
+    optimizer = IVON(network.parameters(), 0.1, 100.0, seed=SEED)
+    words = [np.random.SeedSequence(SEED, spawn_key=(0, 0, r)).generate_state(1, np.uint64)[0] for r in range(2)]
+    noise, out = badmm_kernels.load("ivon").noise, np.empty(parameters(network).numel())
+    draw_instead(monkeypatch, lambda draw: noise(int(words[draw % 2]), draw // 2, out=out))
+    for x, y in batches(6):
+        for rank in range(2):
+            half = slice(8 * rank, 8 * rank + 8)
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(network(x[half]), y[half]).backward()
+        optimizer.step()
+    np.testing.assert_allclose(first, parameters(network), rtol=1e-12, atol=1e-13)

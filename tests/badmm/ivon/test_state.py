@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from badmm.ivon import IVON
 from tests.badmm.ivon.test_gradients import sampled
-from tests.badmm.ivon.test_ivon import batches, model, parameters, train
+from tests.badmm.ivon.test_ivon import batches, draw_instead, model, parameters, train
 from tests.badmm.ivon.test_memory import ENTRIES, pair, points, wide
 
 
@@ -173,9 +173,7 @@ def test_a_run_of_ivon_opt_goes_on(groups: int, monkeypatch: pytest.MonkeyPatch)
     ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
     assert [g["lr"] for g in ours.param_groups] == [g["lr"] for g in theirs.param_groups]
     monkeypatch.setattr(torch, "randn", lambda count, **_: torch.ones(count, dtype=torch.float64))
-    for arranged in ours._arrangements:
-        for store in arranged.stores:
-            monkeypatch.setattr(store, "draw", lambda name, *_, store=store: store.buffer(name).fill_(1.0))
+    draw_instead(monkeypatch, lambda draw: 1.0)
     train(network, theirs, data[4:])
     train(other, ours, data[4:])
     torch.testing.assert_close(parameters(other), parameters(network), rtol=1e-12, atol=1e-13)

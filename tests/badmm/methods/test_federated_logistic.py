@@ -25,6 +25,8 @@ from badmm.methods.scaffold import Scaffold
 from badmm.rounds.network_method import Method
 from tests.badmm.rounds.federated_problems import DIM, SIZES, data, federation, pooled, replace_normals, solve
 
+pytestmark = pytest.mark.slow
+
 K, N = len(SIZES), sum(SIZES)
 X, RESPONSES, ROWS = data()
 LABELS = (RESPONSES > 0).astype(float)
@@ -115,7 +117,7 @@ def test_duals_end_at_the_clients_gradients(name: str) -> None:
 def test_fedlap_cov_ends_at_the_laplace_approximation() -> None:
     """Mean the mode, precision δ + Σ_k diag G_k there, η_k = (∇ℓ_k − G_k θ, −G_k)."""
     method = FedLapCov(precision=4.0, damping=0.5)
-    state = solve(method, federation("logistic", epochs=40, lr=0.5), 60)
+    state = solve(method, federation("softmax", epochs=40, lr=0.5), 60)
     mode = pooled("logistic", 4.0)
     np.testing.assert_allclose(method.mean(state).numpy(), mode, rtol=0, atol=1e-9)
     whole = 4.0 + curvature(np.arange(N), mode)

@@ -34,6 +34,8 @@ from tests.badmm.rounds.federated_problems import (
     solve,
 )
 
+pytestmark = pytest.mark.slow
+
 K, N = len(SIZES), sum(SIZES)
 SHARES = np.array(SIZES) / N
 # method, local steps and step size for least squares, for logistic regression
@@ -50,8 +52,9 @@ def mean_of(method: Method, state: State) -> np.ndarray:
     return method.mean(state).numpy()
 
 
-@pytest.mark.parametrize("kind", ["squares", "logistic"])
-@pytest.mark.parametrize("name", UNBIASED)
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, kind) for name in UNBIASED for kind in ("squares", "logistic")), ("feddyn", "softmax")]
+)
 def test_these_reach_the_global_minimiser(name: str, kind: str) -> None:
     method, epochs, squares, logistic = UNBIASED[name]
     fed = federation(kind, epochs=epochs, lr=squares if kind == "squares" else logistic)

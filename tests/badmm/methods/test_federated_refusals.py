@@ -143,7 +143,7 @@ def test_a_method_without_kernels_for_the_device_is_told_before_anything_is_writ
         ("methods.pvi.local.rate=1", ["methods.pvi.local.rate", "optimizer, lr", "unknown key"]),
         ("methods.magic.rho=1", ["methods.magic.method", "fedavg, fedprox", "'magic'"]),
         ("methods.again.method=sgd", ["methods.again.method", "fedavg", "'sgd'"]),
-        ("split.kind=label", ["split.kind", "'iid', 'dirichlet' or 'shards'", "label"]),
+        ("split.kind=label", ["split.kind", "'iid', 'dirichlet', 'shards' or 'file'", "label"]),
         ("data.evaluate=validation", ["data.validation_fraction", "more than 0", "0"]),
         ("report.reference=fedavg", ["report.reference", "scaffold, pvi", "'fedavg'"]),
         ("report.rounds=[0]", ["report.rounds", "at least 1", "[0]"]),

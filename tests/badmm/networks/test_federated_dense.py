@@ -21,6 +21,7 @@ from badmm.rounds import network_round as rounds
 @pytest.fixture(params=[0, 1 << 60], ids=["onednn", "batched"])
 def least(request, monkeypatch):
     monkeypatch.setattr(dense, "_LEAST", request.param)
+    monkeypatch.setattr(dense, "_on_intel", lambda: False)
     return request.param
 
 
@@ -56,7 +57,7 @@ def test_a_product_reads_its_tensors_anew(least):
     torch.testing.assert_close(out, 4 * before)
 
 
-def test_onednn_is_used_where_torch_has_it(monkeypatch):
+def test_onednn_is_used_where_torch_has_it_and_it_is_the_faster(monkeypatch):
     if dense._onednn() is None:
         pytest.skip("this torch has no oneDNN")
     calls = []
@@ -68,6 +69,10 @@ def test_onednn_is_used_where_torch_has_it(monkeypatch):
     monkeypatch.setattr(dense, "_LEAST", 0)
     monkeypatch.setattr(dense, "_onednn", lambda: linear)
     x, weights, _ = _layers(torch.float32)
+    monkeypatch.setattr(dense, "_on_intel", lambda: True)
+    product(x, weights, None, torch.empty(3, 5, 4))()
+    assert not calls
+    monkeypatch.setattr(dense, "_on_intel", lambda: False)
     product(x, weights, None, torch.empty(3, 5, 4))()
     product(x.double(), weights.double(), None, torch.empty(3, 5, 4, dtype=torch.float64))()
     assert len(calls) == len(x)

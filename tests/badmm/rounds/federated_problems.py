@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from torch import Tensor
 from torch.func import functional_call
+from torch.nn.functional import softplus
 
 import badmm_kernels
 from badmm.clients.federation import ClientData, Federation, LocalSettings
@@ -30,8 +31,16 @@ CUBE = torch.cat([SIGNS, -SIGNS])
 """Eight points with the mean 0 and covariance I: their averages of quadratics are the normal law's expectations."""
 
 
+LOGISTIC = Loss(
+    lambda outputs, targets: (softplus(outputs) - targets.view(-1, 1) * outputs).squeeze(1),
+    lambda outputs: (outputs.sigmoid() * (-outputs).sigmoid()).sqrt().unsqueeze(-1),
+)
+"""log(1 + exp z) − y z: a chain of dense layers has its gradients for all clients at once."""
+
+
 class TwoClass(Linear):
-    """Logits (0, xᵀθ): logistic regression as a softmax."""
+    """Logits (0, xᵀθ): logistic regression as a softmax, by a forward pass that is no chain of dense layers, so that
+    autograd has every client's gradient by itself."""
 
     def forward(self, x):
         z = super().forward(x)
@@ -57,13 +66,13 @@ def data(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
 
 
 def federation(kind: str = "squares", device: str = "cpu", **settings: Any) -> Federation:
-    """All points a step; float64; the start is at zero."""
+    """All points a step; float64; the start is at zero. "softmax" is "logistic" through `TwoClass`."""
     X, y, rows = data()
     chosen: dict[str, Any] = {"optimizer": "sgd", "lr": 0.9, "epochs": 25, "batch_size": None, **settings}
-    network = (Linear(DIM) if kind == "squares" else TwoClass(DIM)).double()
+    network = (TwoClass(DIM) if kind == "softmax" else Linear(DIM)).double()
     torch.nn.init.zeros_(network.get_parameter("layers.0.weight"))
-    loss: Loss = squared_error() if kind == "squares" else CROSS_ENTROPY
-    targets = torch.tensor(y) if kind == "squares" else torch.tensor((y > 0).astype(np.int64))
+    loss = {"squares": squared_error(), "logistic": LOGISTIC, "softmax": CROSS_ENTROPY}[kind]
+    targets = torch.tensor({"squares": y, "logistic": (y > 0) * 1.0, "softmax": (y > 0).astype(np.int64)}[kind])
     own = tuple(torch.tensor(part, device=device) for part in rows)
     points = ClientData(torch.tensor(X, device=device), targets.to(device), own)
     return Federation(points, Stacked(network.to(device), loss), LocalSettings(**chosen), seed=0, dtype=torch.float64)

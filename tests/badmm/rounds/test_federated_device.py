@@ -41,7 +41,7 @@ def test_every_methods_rounds_are_the_cpus(name: str, place: str, monkeypatch: p
     monkeypatch.setattr(GaussianDescent, "draw", draw)
     states = []
     for device in ("cpu", place):
-        fed = federation("logistic", device, epochs=2, batch_size=4, lr=0.05)
+        fed = federation("softmax", device, epochs=2, batch_size=4, lr=0.05)
         states.append(solve(NETWORKS[name](), fed, 3, fraction=0.75))
     own, other = states
     assert own.server.keys() == other.server.keys() and own.clients.keys() == other.clients.keys()

@@ -79,7 +79,7 @@ def on_ranks(size: int, work: Callable[[Rank], Any]) -> list[Any]:
 
 
 def begin(method: Any) -> tuple[Any, State]:
-    fed = federation("logistic", epochs=2, batch_size=4, lr=0.05)
+    fed = federation("softmax", epochs=2, batch_size=4, lr=0.05)
     return fed, method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
 
 

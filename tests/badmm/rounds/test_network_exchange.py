@@ -32,7 +32,7 @@ class Arrays(InProcess):
 
 
 def run(method: Method, transport: InProcess, count: int = 3) -> State:
-    fed = federation("logistic", epochs=2, batch_size=4, lr=0.05)
+    fed = federation("softmax", epochs=2, batch_size=4, lr=0.05)
     state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
     for _ in range(count):
         rounds.play(method, fed, state, lr=0.05, fraction=0.75, transport=transport)

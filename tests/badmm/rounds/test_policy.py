@@ -88,6 +88,44 @@ def test_mixing_solves_a_linear_map_in_as_many_rounds_as_it_has_modes() -> None:
     assert eta == pytest.approx(target, abs=1e-9)
 
 
+ONE = bind("diagonal_gaussian", Gaussian(np.zeros(1), np.ones(1)))
+
+
+def remembered(mixing: DualMixing, steps: list[tuple[float, float]]) -> np.ndarray:
+    """The last weights after rounds with these (Σ G, Σ (G − η)) in the first slot of one coordinate."""
+    zero = np.zeros(1)
+    for total, change in steps:
+        weights = mixing.weights(ONE.prior_natural, (np.array([total]), zero), (np.array([change]), zero))
+    return np.asarray(weights)
+
+
+def test_the_memory_is_of_so_many_earlier_rounds() -> None:
+    mixing = DualMixing(ONE, 3)
+    assert [len(remembered(mixing, [(0.9**i, 0.9**i)])) for i in range(6)] == [1, 2, 3, 4, 4, 4]
+    assert len(mixing.totals) == len(mixing.changes) == 4
+    mixing.reset()
+    assert len(remembered(mixing, [(1.0, 1.0)])) == 1
+
+
+def test_directions_that_repeat_are_not_separated() -> None:
+    family = bind("diagonal_gaussian", Gaussian(np.zeros(2), np.ones(2)))
+    mixing, zero = DualMixing(family, 8), np.zeros(2)
+    mixing.restore([(zero, zero)] * 2, [(np.array(change), zero) for change in ([2.0, 1.0], [2.0, 1.0 + 1e-12])])
+    weights = mixing.weights(family.prior_natural, (zero, zero), (np.array([1.0, 2.0]), zero))
+    # their joint weight is that of one direction; taken apart they would weigh 1e12 and be refused
+    assert len(weights) == 3 and np.abs(weights).sum() < 1e4
+    assert weights[0] + weights[1] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_mode_that_does_not_shrink_is_refused_and_the_rounds_before_are_forgotten() -> None:
+    """Weights of 1/ε amplify rounding: the round's own line is used, and a later round can be mixed again."""
+    mixing = DualMixing(ONE, 8)
+    assert remembered(mixing, [(0.0, 1.0), (1.0, 1.0 - 1e-7)]).tolist() == [1.0]
+    assert len(mixing.totals) == len(mixing.changes) == 1
+    assert mixing.totals[0][0] == 1.0 and mixing.changes[0][0] == 1.0 - 1e-7
+    assert len(remembered(mixing, [(1.5, 0.5)])) == 2
+
+
 def test_plain_rounds_take_over_where_mixing_stalls() -> None:
     policy = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
     policy.observe(0.1)
@@ -104,6 +142,14 @@ def test_plain_rounds_take_over_where_mixing_stalls() -> None:
     twin = Policy(4, "auto", "auto", "auto", mixed_damping=1.0)
     twin.restore(policy.state())
     assert twin.steps(lambda: 0.0) == policy.steps(lambda: 0.0)
+
+
+def test_lines_are_mixed_once_a_round_moves_less_than_the_length_of_lambda() -> None:
+    policy = Policy(4, "auto", "auto", "auto", mixed_damping=0.7)
+    for size, mixing in ((2.0, False), (1.0, False), (0.999, True), (1.5, False)):
+        policy.observe(size)
+        steps = policy.steps(lambda: 0.0)
+        assert steps.mixing == mixing and (steps.damping == 0.7) == mixing
 
 
 def test_mixing_goes_on_while_the_gap_halves() -> None:

@@ -213,6 +213,26 @@ def test_monte_carlo_runs_depend_on_the_seed_alone() -> None:
     assert (one.natural[0] != other.natural[0]).any()
 
 
+def test_clients_draw_for_themselves() -> None:
+    """Two clients with the same data and Monte Carlo expectations have different draws, so different duals."""
+    one = logistic_clients()[0]
+    result = solve([one, one], family="diagonal_gaussian", prior=Gaussian(np.zeros(D), 1.0), rounds=1,
+                   expectation="monte_carlo")  # fmt: skip
+    assert (result.duals[0][0] != result.duals[0][1]).any()
+
+
+def test_a_penalty_at_the_infimum_of_the_condition_violates_it() -> None:
+    """ρ S_g + η_S = 0 is no precision, though this client's problem has a solution; the other asks for less."""
+    client = LogisticRegression(np.array([[1.0], [1.0], [2.0], [2.0]]), np.array([0, 1, 0, 1]))
+    shared: dict[str, Any] = {"family": "full_gaussian", "prior": Gaussian(np.zeros(1), 1.0), "rounds": 1}
+    steps: dict[str, Any] = {"rho": 1.0, "alpha": 1.0, "damping": 1.0}
+    result = solve([client] * 2, **shared, **steps, duals=(np.zeros((2, 1)), np.array([[[-1.0]], [[-0.5]]])))
+    record = result.history[0]
+    assert record.condition_margin == 0.0
+    violated = [event for event in record.events if "violated" in event]
+    assert violated == ["client 0: existence condition violated at rho = 1, holds for rho > 1"]
+
+
 def test_violated_condition_is_an_event_where_the_client_still_solves_and_an_error_where_not() -> None:
     clients = logistic_clients()
     shared: dict[str, Any] = {"family": "full_gaussian", "prior": Gaussian(np.zeros(D), 1.0)}

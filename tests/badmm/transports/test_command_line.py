@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from badmm.__main__ import main
 from badmm.transports.sealed import load_tensors
-from tests.badmm.transports.test_engines import ENGINES, LOOPBACK, ROOT, ROOT_MAY, launcher, often
+from tests.badmm.transports.test_engines import ENGINES, ROOT, environment, launcher
 
 NETWORKS = ROOT / "configs" / "digits_federated.toml"
 FEW = [
@@ -23,6 +22,8 @@ FEW = [
     "62",
     "--set",
     "run.rounds=2",
+    "--set",
+    "local.epochs=1",
     "--set",
     'run.dtype="float64"',
     "--quiet",
@@ -42,30 +43,32 @@ kind = "logistic_regression"
 """
 
 
-def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, **LOOPBACK, **ROOT_MAY, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-
-
 def posterior(folder: Path) -> dict[str, np.ndarray]:
     return load_tensors(folder / "posterior.safetensors")[0]
 
 
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a federation of networks in this process."""
+    folder = tmp_path_factory.mktemp("local")
+    assert main(["run", str(NETWORKS), *FEW, "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.engines
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_federation_of_networks_on_four_ranks_is_the_local_one(engine: str, tmp_path: Path) -> None:
-    often(engine, quick=False)
-    assert main(["run", str(NETWORKS), *FEW, "--out", str(tmp_path / "local")]) == 0
-    command = [*launcher(engine, 4), "-m", "badmm", "run", str(NETWORKS), *FEW, "--transport", engine]
+def test_a_federation_of_networks_on_two_ranks_is_the_local_one(engine: str, local: Path, tmp_path: Path) -> None:
+    command = [*launcher(engine, 2), "-m", "badmm", "run", str(NETWORKS), *FEW, "--transport", engine]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "ranks")], env=environment(), capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr[-3000:]
     for method in ("ivon_admm", "fedavg"):
         place = f"{method}/seed-62"
-        local = posterior(tmp_path / "local" / place)
-        for ranks in (tmp_path / "ranks", tmp_path / "ranks" / "rank-3"):
-            for name, found in posterior(ranks / place).items():
-                assert np.abs(found - local[name]).max() <= 1e-10 * np.abs(local[name]).max(), (method, name)
+        expected = posterior(local / place)
+        for folder in (tmp_path / "ranks", tmp_path / "ranks" / "rank-1"):
+            for name, found in posterior(folder / place).items():
+                assert np.abs(found - expected[name]).max() <= 1e-10 * np.abs(expected[name]).max(), (method, name)
 
 
 @pytest.fixture
@@ -103,8 +106,8 @@ def until(path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.engines
 def test_a_killed_server_and_killed_sites_change_no_bit(data: Path) -> None:
-    often("files", quick=False)
     assert main(["run", str(data / "all.toml"), "--out", str(data / "pooled"), "--quiet"]) == 0
     running = {name: party(data, name) for name in (*SITES, "server")}
     for message, victims in ((4, ("server", "south")), (9, ("north",))):

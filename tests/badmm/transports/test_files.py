@@ -13,12 +13,11 @@ import pytest
 
 import badmm
 from badmm.checks import RankError
-from badmm.demo import problems
 from badmm.transports.files import FilesServer, FilesSite, server, site
 from badmm.transports.files.share import Share, UnfitError, content, read, write
 from badmm.transports.messages import Message, Reply
 from benchmarks import simulated_sites as faults
-from tests.badmm.transports.rank_program import PROBLEMS, solve_arguments
+from tests.badmm.transports.rank_program import PROBLEMS, problem_of, solve_arguments
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def federate(folder: Path, own: dict[str, list[Any]], arguments: dict[str, Any])
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("name", "family"), PROBLEMS)
 def test_sites_give_the_posterior_of_one_process(name: str, family: str, tmp_path: Path) -> None:
-    problem = problems.make(name, 0)
+    problem = problem_of(name)
     arguments = solve_arguments(problem, family)
     alone = badmm.solve(problem.clients, workers=1, **arguments)
     # a client per site adds in the order of clients: the same bits
@@ -145,8 +144,6 @@ def test_a_server_says_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"sites: expected at least one name, each once, got \['a', 'a'\]"):
         FilesServer(tmp_path, ["a", "a"])
     one = FilesServer(tmp_path, ["a"])
-    with pytest.raises(ValueError, match="participation: expected 1 with files"):
-        one.broadcast(Message("step", 0, "d", members=(0,)))
     one.broadcast(Message("measure", 0, "d", arrays={"natural": np.ones(3)}))
     with pytest.raises(ValueError, match="folder: expected one that no run has used"):
         FilesServer(tmp_path, ["a"])

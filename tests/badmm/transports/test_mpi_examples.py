@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.badmm.transports.test_command_line import environment
-from tests.badmm.transports.test_engines import BIN, HAS_MPI, ROOT, launcher
+from tests.badmm.transports.test_engines import BIN, HAS_MPI, ROOT, environment, launcher
 from tests.kernels.header_backend import INCLUDE, STRICT
 
 EXAMPLES = ROOT / "examples" / "hpc"
 WHERE = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
 MPICC, MPIFORT = shutil.which("mpicc", path=WHERE), shutil.which("mpifort", path=WHERE)
-pytestmark = pytest.mark.skipif(not HAS_MPI, reason="no mpi4py and mpiexec in this environment")
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(not HAS_MPI, reason="no mpi4py and mpiexec in this environment"),
+]
 
 
 def call(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:

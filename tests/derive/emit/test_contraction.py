@@ -105,7 +105,7 @@ def test_no_function_adds_to_a_product(module: ir.Module) -> None:
     assert products.found == []
 
 
-@pytest.mark.parametrize("sweep", OPTIMIZER.sweeps, ids=lambda sweep: sweep.name)
+@pytest.mark.parametrize("sweep", OPTIMIZER.kernels, ids=lambda sweep: sweep.name)
 def test_no_sum_of_the_ivon_step_is_fed_by_a_product(sweep: ir.Sweep) -> None:
     """A normal counts as a product: that is what the generator returns."""
     products = Products({})

@@ -18,7 +18,7 @@ from derive.calculus.family import Family, FamilyError, Slot
 from derive.claims import families as claims_family
 from derive.claims import lowered
 from derive.claims.claim import check
-from derive.emit.numba.family import emit
+from derive.emit.numba.module import emit
 from derive.families import load_families
 from derive.lower.families import build_module
 

@@ -20,6 +20,9 @@
 #undef __restrict__
 #undef __shared__
 #define CUDA_ON_HOST_HAS_TYPES
+#ifndef CUDA_ON_HOST_FUNCTION  // but in grid.cpp
+#define CUDA_ON_HOST_LINKED
+#endif
 #include "cuda_on_host.h"
 
 #include <cmath>

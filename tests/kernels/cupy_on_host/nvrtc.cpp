@@ -1,6 +1,7 @@
 // libnvrtc.so.13 whose target is the host: g++, with device.h before the source and a launcher behind every kernel.
 //
-// A "cubin" is the path of the shared library. CUPY_ON_HOST names the folder of images and of this one's headers.
+// A "cubin" is the path of the shared library. CUPY_ON_HOST names the folder of images and of this one's headers, among
+// them device.h compiled with the same CUPY_ON_HOST_FLAGS: it is the most of what a small kernel has to be compiled with.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,9 +35,9 @@ bool runs(const std::string &command) { return std::system(("LD_PRELOAD= " + com
 bool compile(const Program &program, const std::string &stem, const std::string &flags)
 {
     const std::string text = stem + ".cpp", log = " 2> " + stem + ".log", head = "#include \"device.h\"\n";
-    const std::string compiler = "g++ -x c++ -w -std=c++17 -U_FORTIFY_SOURCE" + flags;
+    const std::string compiler = "g++ -x c++ " CUPY_ON_HOST_FLAGS + flags;
     std::ofstream(text) << head << "#undef __global__\n#define __global__ " << GLOBAL << "\n" << program.source;
-    if (!runs(compiler + " -E -P -o " + stem + ".i " + text + log)) return false;
+    if (!runs(compiler + " -E -P -fpch-preprocess -o " + stem + ".i " + text + log)) return false;
     std::set<std::string> kernels;
     const std::string expanded = read(stem + ".i");
     const std::regex kernel(std::string(GLOBAL) + "\\s+(?:\\w+\\s*\\([^)]*\\)\\s*)?void\\s+(\\w+)\\s*\\(");
@@ -46,7 +47,7 @@ bool compile(const Program &program, const std::string &stem, const std::string 
         out << head << program.source << "\n";
         for (const std::string &name : kernels) out << "CUPY_ON_HOST_KERNEL(" << name << ")\n";
     }
-    return runs(compiler + " -O1 -ffp-contract=off -fPIC -shared -pthread -o " + stem + ".so " + text + log);
+    return runs(compiler + " -shared -o " + stem + ".so " + text + log);
 }
 
 }  // namespace

@@ -35,11 +35,12 @@ CYTHON = "cython==3.2.*"
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
 DEVICES = 2
 LIBRARIES = ("libcublas.so.13", "libcusolver.so.12", "libcurand.so.10")
-REST = "librest.so"
+REST, GRID = "librest.so", "libgrid.so"
 MODULES, PREFIXES = ("runtime", "cublas", "cusolver", "_cusolver", "curand"), ("cuda", "cublas", "cusolver", "curand")
 UNUSED = ("libcublasLt.so.13", "libcusparse.so.12", "libnvJitLink.so.13")  # CuPy looks for them beside the others
 SOURCES = (*sorted(HERE.glob("*.cpp")), *sorted(HERE.glob("*.h")), HERE.parent / "cuda_on_host.h")
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-pthread", "-Wall", "-Werror")
+KERNEL_FLAGS = "-w -std=c++17 -U_FORTIFY_SOURCE -O1 -ffp-contract=off -fPIC -pthread"  # device.h's too: they must agree
 BUILD_RUNTIME = """
 import sys, Cython, numpy
 from Cython.Build import cythonize
@@ -51,7 +52,7 @@ extension = Extension(
     language="c++",
     include_dirs=[include, numpy.get_include()],
     define_macros=[("CYTHON_EXTERN_C", 'extern "C"'), ("CUPY_CACHE_KEY", "0")],
-    extra_compile_args=["-w", "-O1"],
+    extra_compile_args=["-w", "-O0"],
 )
 directives = {"binding": False, "c_api_binop_methods": True, "warn.deprecated.IF": False}
 constants = {
@@ -82,7 +83,12 @@ def symbols(library: Path, flag: str) -> set[str]:
 
 def libraries(folder: Path, site: Path) -> None:
     """The fakes. What CuPy's modules link and nothing here has becomes a function that fails."""
-    compiler, driver = ("g++", *FLAGS, f"-I{folder / 'cuda'}"), folder / "libcuda.so.1"
+    include, driver = f"-I{folder / 'cuda'}", folder / "libcuda.so.1"
+    compiler = ("g++", *FLAGS, f'-DCUPY_ON_HOST_FLAGS="{KERNEL_FLAGS}"', include)
+    headers = (f"-I{folder}", include, f"-I{site / 'cupy' / '_core' / 'include' / 'cupy' / '_cccl' / 'libcudacxx'}")
+    kernels = ("g++", *KERNEL_FLAGS.split(), *headers)
+    run(*kernels, "-shared", "-o", folder / GRID, HERE / "grid.cpp")
+    run(*kernels, "-x", "c++-header", "-o", f"{folder}/device.h.gch", folder / "device.h")
     own = {"libcuda.so.1": "cuda.cpp", "libnvrtc.so.13": "nvrtc.cpp"} | dict.fromkeys(LIBRARIES, "libraries.cpp")
     for name, source in own.items():
         needs = [driver] if name in LIBRARIES else []
@@ -100,15 +106,17 @@ def libraries(folder: Path, site: Path) -> None:
 
 def runtime(folder: Path, site: Path, scratch: Path) -> None:
     """CuPy's module `runtime`, from its source, in the place of the wheel's."""
-    stub = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else CuPy's metadata wants a CUDA toolkit
-    run(*PIP, "download", "--no-deps", "--no-binary", "cupy", "-d", scratch, f"cupy=={CUPY}", env=stub)
+    # without the stub CuPy's metadata wants a CUDA toolkit
+    environment = os.environ | {"PYTHONPATH": str(scratch / "tools"), "CUPY_INSTALL_USE_STUB": "1"}
+    run(*PIP, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
+    download = ("download", "--no-deps", "--no-build-isolation", "--no-binary", "cupy", "-d", scratch)
+    run(*PIP, *download, f"cupy=={CUPY}", env=environment)
     shutil.unpack_archive(scratch / f"cupy-{CUPY}.tar.gz", scratch)
     source = scratch / f"cupy-{CUPY}"
     (source / "pyproject.toml").unlink()  # the whole of CuPy is not what is built
-    run(*PIP, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
     (scratch / "build_runtime.py").write_text(BUILD_RUNTIME)
     arguments = (sys.executable, scratch / "build_runtime.py", folder / "cuda", site)
-    run(*arguments, cwd=source, env=os.environ | {"PYTHONPATH": str(scratch / "tools")})
+    run(*arguments, cwd=source, env=environment)
 
 
 def check_machine() -> None:
@@ -159,7 +167,7 @@ def build(folder: Path, scratch: Path) -> None:
 def main() -> None:
     """Python, with the rest of the command line, where CuPy finds the host."""
     folder = built()
-    loaded = ["libcuda.so.1", "libnvrtc.so.13", *LIBRARIES, *UNUSED, REST]  # before CuPy looks for NVIDIA's
+    loaded = ["libcuda.so.1", "libnvrtc.so.13", *LIBRARIES, *UNUSED, REST, GRID]  # before CuPy looks for NVIDIA's
     before = [name for name in os.environ.get("LD_PRELOAD", "").split(":") if name]
     path = [str(folder / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {

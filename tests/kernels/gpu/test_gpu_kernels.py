@@ -10,6 +10,7 @@ import pytest
 
 import badmm_kernels
 from tests.kernels.host_device import HostDevice
+from tests.kernels.representative import FACTORISING, REPRESENTATIVE
 from validation.calls import Call, invoke
 from validation.check import Check
 from validation.checks import autograd as checks_autograd
@@ -23,10 +24,11 @@ from validation.checks import rounds as checks_rounds
 from validation.checks.elementwise import coordinates
 from validation.checks.reductions import keywords
 from validation.on_device import HostArrayNamespace
-from validation.oracles import lines, lookup
+from validation.oracles import lines
+
+pytestmark = pytest.mark.slow
 
 DTYPES = ("float32", "float64")
-ELEMENTWISE = lookup.structured("coordinates")
 
 
 def on_device(family: str) -> Any:
@@ -49,7 +51,7 @@ def validations(namespace: Any, family: str, dtype: str) -> Iterator[Check]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", badmm_kernels.FAMILIES)
+@pytest.mark.parametrize("family", REPRESENTATIVE)
 def test_the_validation_passes(device: Any, family: str, dtype: str) -> None:
     found = list(validations(on_device(family), family, dtype))
     assert len(found) > 100
@@ -64,7 +66,7 @@ def exact_calls(family: str, dtype: str, count: int) -> Iterator[Call]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("family", FACTORISING)
 def test_kernels_without_transcendental_functions_have_the_cpus_bits(device: Any, family: str, dtype: str) -> None:
     gpu, cpu, seen = on_device(family), badmm_kernels.load(family), set()
     for count in (1, 7, 64, 1000, 4096):
@@ -87,7 +89,7 @@ def naturals(family: str, shape: tuple[int, ...], dtype: str, seed: int = 0) -> 
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("family", FACTORISING)
 def test_lines_of_a_round_have_the_cpus_bits_for_clients_and_shared_operands(
     device: Any, family: str, dtype: str
 ) -> None:
@@ -182,7 +184,7 @@ def test_sums_do_not_depend_on_alignment(device: Any, dtype: str) -> None:
         assert len(totals) == 1
 
 
-@pytest.mark.parametrize("family", ELEMENTWISE)
+@pytest.mark.parametrize("family", FACTORISING)
 def test_sums_over_everything_rows_and_shared_arguments(device: Any, family: str) -> None:
     gpu, cpu, options = on_device(family), badmm_kernels.load(family), keywords(family)
     for shape in ((), (1,), (3, 1), (7, 25), (3, 1030), (2, 3, 40)):
@@ -202,7 +204,7 @@ def test_sums_over_everything_rows_and_shared_arguments(device: Any, family: str
             np.testing.assert_allclose(rows, expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("family", badmm_kernels.FAMILIES)
+@pytest.mark.parametrize("family", REPRESENTATIVE)
 def test_empty_arrays(device: Any, family: str) -> None:
     ns = on_device(family)
     empty: tuple[Any, ...]

@@ -71,7 +71,7 @@ def noise_loop(precision: str) -> str:
 def compiled(compiler: str, flags: tuple[str, ...], include: Path = INCLUDE) -> ctypes.CDLL:
     """The loops of every step and of the normals as a shared object."""
     text = "".join(loop(s, p) for s in SWEEPS.values() for p in TYPES) + "".join(noise_loop(p) for p in TYPES)
-    return shared_object(f'#include "badmm/ivon.h"\n{text}', compiler, flags, include)
+    return shared_object((f'#include "badmm/ivon.h"\n{text}',), compiler, flags, include)
 
 
 def pointer(array: Any) -> ctypes.c_void_p:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import mpmath
@@ -13,6 +14,13 @@ from ...points import edges, generator, grown, neighbours, spread
 from ...ulps import Terms, exact
 from .. import autograd
 from ..family import NOT_FINITE, Coordinates, Fault, Pair, Point, Slots, SlotTerms, cast
+
+
+@cache
+def trigamma(shape: Any, digits: int) -> Any:
+    """psi_1: a third of a millisecond, and two sets of points share their shapes."""
+    with mpmath.workdps(digits):
+        return mpmath.psi(1, shape)
 
 
 class Gamma(Coordinates):
@@ -61,10 +69,10 @@ class Gamma(Coordinates):
     def natural_gradient(self, point: Point) -> SlotTerms:
         """F^-1 (dL/da, dL/db) with F = ((trigamma(a), -1/b), (-1/b, a/b^2))."""
         shape, rate, by_shape, by_rate = point
-        trigamma = mpmath.psi(1, shape)
-        determinant = shape * trigamma - 1
+        curvature = trigamma(shape, mpmath.mp.dps)
+        determinant = shape * curvature - 1
         first = [shape * by_shape / determinant, rate * by_rate / determinant]
-        second = [rate * by_shape / determinant, rate * rate * trigamma * by_rate / determinant]
+        second = [rate * by_shape / determinant, rate * rate * curvature * by_rate / determinant]
         return [first, second]
 
     def inverse_scale(self, mu: Point) -> list[Any]:

@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: S*m, S
@@ -127,14 +132,14 @@ BADMM_INLINE double badmm_diagonal_gaussian_log_density_f64(double theta, double
 
 BADMM_INLINE float badmm_diagonal_gaussian_log_density_f32(float theta, float precision_mean, float precision)
 {
-    return (float)badmm_diagonal_gaussian_log_density_f64(theta, precision_mean, precision);
+    return BADMM_CAST(float, badmm_diagonal_gaussian_log_density_f64(theta, precision_mean, precision));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_S*l_21 + d_xi*l_11, d_S*l_22
- * Arguments: natural_precision_mean (finite): xi; natural_precision (positive): S; direction_precision_mean (finite):
- *     d_xi; direction_precision (finite): d_S.
+ * Arguments: natural_precision_mean (finite): xi; natural_precision (positive): S; direction_precision_mean
+ *     (finite): d_xi; direction_precision (finite): d_S.
  * Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor. */
 BADMM_INLINE void badmm_diagonal_gaussian_whiten_f64(
     double natural_precision_mean, double natural_precision, double direction_precision_mean,
@@ -175,7 +180,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_log_partition_term(double precision_
  * Source: H = A - <lambda, mu> - E[log b]. */
 BADMM_INLINE double badmm_diagonal_gaussian_entropy_term(double precision_mean, double precision)
 {
-    (void)precision_mean;
+    BADMM_CAST(void, precision_mean);
     return 1.4189385332046727 - (0.5 * log(precision));
 }
 
@@ -212,7 +217,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_client_map_f64(
 BADMM_INLINE float badmm_diagonal_gaussian_client_map_f32(
     float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -229,7 +234,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_cavity_f64(double natural_global, do
 
 BADMM_INLINE float badmm_diagonal_gaussian_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -249,7 +254,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_dual_update_f64(
 BADMM_INLINE float badmm_diagonal_gaussian_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -269,7 +274,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_bregman_dual_update_f64(
 BADMM_INLINE float badmm_diagonal_gaussian_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -290,8 +295,8 @@ BADMM_INLINE double badmm_diagonal_gaussian_server_contribution_f64(
 BADMM_INLINE float badmm_diagonal_gaussian_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -326,8 +331,8 @@ BADMM_INLINE double badmm_diagonal_gaussian_contribution_change_f64(
 BADMM_INLINE float badmm_diagonal_gaussian_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -344,7 +349,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_server_update_f64(double natural_pri
 
 BADMM_INLINE float badmm_diagonal_gaussian_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -402,14 +407,15 @@ BADMM_INLINE void badmm_diagonal_gaussian_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_DIAGONAL_GAUSSIAN_H */

@@ -18,6 +18,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* Natural parameters lambda of the standard ones.
  * Formula: m*s
@@ -32,7 +37,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_natural_from_standard_f64(double me
 
 BADMM_INLINE float badmm_isotropic_gaussian_natural_from_standard_f32(float mean, double precision)
 {
-    const float u0 = (float)precision;
+    const float u0 = BADMM_CAST(float, precision);
     return mean * u0;
 }
 
@@ -49,7 +54,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_standard_from_natural_f64(double pr
 
 BADMM_INLINE float badmm_isotropic_gaussian_standard_from_natural_f32(float precision_mean, double precision)
 {
-    const float u0 = (float)(1.0 / precision);
+    const float u0 = BADMM_CAST(float, 1.0 / precision);
     return u0 * precision_mean;
 }
 
@@ -66,7 +71,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_expectation_from_natural_f64(double
 
 BADMM_INLINE float badmm_isotropic_gaussian_expectation_from_natural_f32(float precision_mean, double precision)
 {
-    const float u0 = (float)(1.0 / precision);
+    const float u0 = BADMM_CAST(float, 1.0 / precision);
     return u0 * precision_mean;
 }
 
@@ -83,7 +88,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_natural_from_expectation_f64(double
 
 BADMM_INLINE float badmm_isotropic_gaussian_natural_from_expectation_f32(float mean, double precision)
 {
-    const float u0 = (float)precision;
+    const float u0 = BADMM_CAST(float, precision);
     return mean * u0;
 }
 
@@ -93,13 +98,13 @@ BADMM_INLINE float badmm_isotropic_gaussian_natural_from_expectation_f32(float m
  * Source: Bonnet and Price; Khan & Rue, arXiv:2107.04562, equations 9-11. */
 BADMM_INLINE double badmm_isotropic_gaussian_natural_gradient_f64(double mean, double expected_gradient)
 {
-    (void)mean;
+    BADMM_CAST(void, mean);
     return expected_gradient;
 }
 
 BADMM_INLINE float badmm_isotropic_gaussian_natural_gradient_f32(float mean, float expected_gradient)
 {
-    (void)mean;
+    BADMM_CAST(void, mean);
     return expected_gradient;
 }
 
@@ -119,11 +124,11 @@ BADMM_INLINE double badmm_isotropic_gaussian_log_density_f64(double theta, doubl
 
 BADMM_INLINE float badmm_isotropic_gaussian_log_density_f32(float theta, float precision_mean, double precision)
 {
-    return (float)badmm_isotropic_gaussian_log_density_f64(theta, precision_mean, precision);
+    return BADMM_CAST(float, badmm_isotropic_gaussian_log_density_f64(theta, precision_mean, precision));
 }
 
-/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT F
- *     dlambda.
+/* LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+ *     F dlambda.
  * Formula: d_xi*l_11
  * Arguments: natural_precision_mean (finite): xi; direction_precision_mean (finite): d_xi.
  *  precision: the family's fixed precision s > 0 (1 / theta2).
@@ -131,7 +136,7 @@ BADMM_INLINE float badmm_isotropic_gaussian_log_density_f32(float theta, float p
 BADMM_INLINE double badmm_isotropic_gaussian_whiten_f64(
     double natural_precision_mean, double direction_precision_mean, double precision)
 {
-    (void)natural_precision_mean;
+    BADMM_CAST(void, natural_precision_mean);
     const double u0 = 1.0 / sqrt(precision);
     const double l_11 = u0;
     return direction_precision_mean * l_11;
@@ -140,8 +145,8 @@ BADMM_INLINE double badmm_isotropic_gaussian_whiten_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_whiten_f32(
     float natural_precision_mean, float direction_precision_mean, double precision)
 {
-    (void)natural_precision_mean;
-    const float u0 = (float)(1.0 / sqrt(precision));
+    BADMM_CAST(void, natural_precision_mean);
+    const float u0 = BADMM_CAST(float, 1.0 / sqrt(precision));
     const float l_11 = u0;
     return direction_precision_mean * l_11;
 }
@@ -164,7 +169,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_log_partition_term(double precision
  * Source: H = A - <lambda, mu> - E[log b]. */
 BADMM_INLINE double badmm_isotropic_gaussian_entropy_term(double precision_mean, double precision)
 {
-    (void)precision_mean;
+    BADMM_CAST(void, precision_mean);
     const double u0 = 1.4189385332046727 - (0.5 * log(precision));
     return u0;
 }
@@ -197,7 +202,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_client_map_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_client_map_f32(
     float natural_global, float dual, float gradient, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(u0, dual - gradient, natural_global);
 }
 
@@ -214,7 +219,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_cavity_f64(double natural_global, d
 
 BADMM_INLINE float badmm_isotropic_gaussian_cavity_f32(float natural_global, float dual, double rho)
 {
-    const float u0 = (float)(1.0 / rho);
+    const float u0 = BADMM_CAST(float, 1.0 / rho);
     return fmaf(dual, u0, natural_global);
 }
 
@@ -234,7 +239,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_dual_update_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_dual_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, natural_global - natural_client, dual);
 }
 
@@ -254,7 +259,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_bregman_dual_update_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_bregman_dual_update_f32(
     float dual, float expectation_global, float expectation_client, double rho, double damping)
 {
-    const float u0 = (float)(damping * rho);
+    const float u0 = BADMM_CAST(float, damping * rho);
     return fmaf(u0, expectation_global - expectation_client, dual);
 }
 
@@ -275,8 +280,8 @@ BADMM_INLINE double badmm_isotropic_gaussian_server_contribution_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_server_contribution_f32(
     float natural_client, float dual, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, -dual * u0);
 }
 
@@ -311,8 +316,8 @@ BADMM_INLINE double badmm_isotropic_gaussian_contribution_change_f64(
 BADMM_INLINE float badmm_isotropic_gaussian_contribution_change_f32(
     float natural_client, float dual, float contribution_old, double alpha, double num_clients)
 {
-    const float u0 = (float)alpha;
-    const float u1 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, alpha);
+    const float u1 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     return fmaf(natural_client, u1, fmaf(-dual, u0, -contribution_old));
 }
 
@@ -329,7 +334,7 @@ BADMM_INLINE double badmm_isotropic_gaussian_server_update_f64(double natural_pr
 
 BADMM_INLINE float badmm_isotropic_gaussian_server_update_f32(float natural_prior, float total, double alpha)
 {
-    const float u0 = (float)alpha;
+    const float u0 = BADMM_CAST(float, alpha);
     return fmaf(natural_prior, u0, total);
 }
 
@@ -387,14 +392,15 @@ BADMM_INLINE void badmm_isotropic_gaussian_round_update_f32(
     float dual, float natural_global, float natural_client, double rho, double damping, double alpha,
     double num_clients, float *out_dual, float *out_contribution)
 {
-    const float u0 = (float)(damping * rho);
-    const float u1 = (float)alpha;
-    const float u2 = (float)((1.0 - alpha) / num_clients);
+    const float u0 = BADMM_CAST(float, damping * rho);
+    const float u1 = BADMM_CAST(float, alpha);
+    const float u2 = BADMM_CAST(float, (1.0 - alpha) / num_clients);
     const float eta_new = fmaf(u0, natural_global - natural_client, dual);
     *out_dual = eta_new;
     *out_contribution = fmaf(natural_client, u2, -eta_new * u1);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_ISOTROPIC_GAUSSIAN_H */

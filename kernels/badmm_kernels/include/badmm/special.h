@@ -16,6 +16,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* The domain test: 1 unless bound < value < infinity (NaN is outside). Bounds: 0 for a positive
  * argument or minus a negative one, minus infinity for a real one. */
@@ -27,6 +32,61 @@ BADMM_INLINE int badmm_outside_f64(double value, double bound)
 BADMM_INLINE int badmm_outside_f32(float value, float bound)
 {
     return !(bound < value && value <= 3.4028234663852886e38f);
+}
+
+/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|). */
+BADMM_INLINE double badmm_softplus(double x)
+{
+    const double t = exp(-fabs(x));
+    return ((x < 0.0) ? 0.0 : x) + log1p(t);
+}
+
+/* 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|. */
+BADMM_INLINE double badmm_logistic(double x)
+{
+    const double t = exp(-fabs(x));
+    const double upper = 1.0 / (1.0 + t);
+    return ((x < 0.0) ? (t * upper) : upper);
+}
+
+/* softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where nothing
+ *     cancels far from p. */
+BADMM_INLINE double badmm_softplus_bregman(double p, double q)
+{
+    const double sign = ((0.0 < q) ? -1.0 : 1.0);
+    const double a = sign * q;
+    const double b = sign * p;
+    const double h = b - a;
+    if (fabs(h) < 1.0) {
+        double total = 0.0;
+        double at = a;
+        at = fma(0.009219682876640375, h, a);
+        total = fma(0.023370197372714677, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.04794137181476257, h, a);
+        total = fma(0.05090625400307838, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.11504866290284765, h, a);
+        total = fma(0.07083076544235574, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.2063410228566913, h, a);
+        total = fma(0.08062282604093331, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.3160842505009099, h, a);
+        total = fma(0.0798446115645363, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.43738329574426554, h, a);
+        total = fma(0.07008714489529458, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.5626167042557345, h, a);
+        total = fma(0.054486378011406815, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.6839157494990901, h, a);
+        total = fma(0.0369016567046411, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.7936589771433087, h, a);
+        total = fma(0.02096088732059965, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.8849513370971523, h, a);
+        total = fma(0.009208398829317368, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.9520586281852375, h, a);
+        total = fma(0.0025634089945808327, badmm_logistic(at) * badmm_logistic(-at), total);
+        at = fma(0.9907803171233597, h, a);
+        total = fma(0.00021747082054123635, badmm_logistic(at) * badmm_logistic(-at), total);
+        return (h * h) * total;
+    }
+    return fma(-badmm_logistic(a), h, badmm_softplus(b) - badmm_softplus(a));
 }
 
 /* phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0. */
@@ -186,6 +246,12 @@ BADMM_INLINE double badmm_digamma(double x)
     return (log(y) - shift) + main;
 }
 
+/* trigamma(x) = R''(x) + 1/x, x > 0. */
+BADMM_INLINE double badmm_trigamma(double x)
+{
+    return badmm_stirling_remainder_2(x) + (1.0 / x);
+}
+
 /* ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10. */
 BADMM_INLINE double badmm_lgamma(double x)
 {
@@ -325,6 +391,12 @@ BADMM_INLINE double badmm_stirling_bregman(double p, double q)
     return fma(-badmm_stirling_remainder_1(q), h, badmm_stirling_remainder(p) - badmm_stirling_remainder(q));
 }
 
+/* max(x, 0), of what rounding alone makes negative. */
+BADMM_INLINE double badmm_positive_part(double x)
+{
+    return ((x < 0.0) ? 0.0 : x);
+}
+
 /* Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution). */
 BADMM_INLINE double badmm_shape_from_gap(double gap)
 {
@@ -347,10 +419,87 @@ BADMM_INLINE double badmm_shape_from_gap(double gap)
     return a;
 }
 
-/* trigamma(x) = R''(x) + 1/x, x > 0. */
-BADMM_INLINE double badmm_trigamma(double x)
+/* log(1 - e^-x), x > 0. */
+BADMM_INLINE double badmm_log_one_minus_exp(double x)
 {
-    return badmm_stirling_remainder_2(x) + (1.0 / x);
+    if (x < 0.6931471805599453) {
+        return log(-expm1(-x));
+    }
+    return log1p(-exp(-x));
+}
+
+/* log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of (p - t) e^t/(e^t - 1)^2. */
+BADMM_INLINE double badmm_escape_bregman(double p, double q)
+{
+    const double h = p - q;
+    if (fabs(h) < (0.5 * q)) {
+        if (fabs(h) < 1.0) {
+            double total = 0.0;
+            double at = q;
+            at = fma(0.009219682876640375, h, q);
+            total = fma(0.023370197372714677, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.04794137181476257, h, q);
+            total = fma(0.05090625400307838, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.11504866290284765, h, q);
+            total = fma(0.07083076544235574, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.2063410228566913, h, q);
+            total = fma(0.08062282604093331, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.3160842505009099, h, q);
+            total = fma(0.0798446115645363, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.43738329574426554, h, q);
+            total = fma(0.07008714489529458, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.5626167042557345, h, q);
+            total = fma(0.054486378011406815, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.6839157494990901, h, q);
+            total = fma(0.0369016567046411, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.7936589771433087, h, q);
+            total = fma(0.02096088732059965, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.8849513370971523, h, q);
+            total = fma(0.009208398829317368, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.9520586281852375, h, q);
+            total = fma(0.0025634089945808327, -1.0 / (expm1(at) * expm1(-at)), total);
+            at = fma(0.9907803171233597, h, q);
+            total = fma(0.00021747082054123635, -1.0 / (expm1(at) * expm1(-at)), total);
+            return (h * h) * total;
+        }
+    }
+    return (badmm_log_one_minus_exp(q) - badmm_log_one_minus_exp(p)) + (h / expm1(q));
+}
+
+/* e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t. */
+BADMM_INLINE double badmm_exp_bregman(double p, double q)
+{
+    const double h = p - q;
+    if (fabs(h) < 1.0) {
+        double total = 0.0;
+        double at = q;
+        at = fma(0.009219682876640375, h, q);
+        total = fma(0.023370197372714677, exp(at), total);
+        at = fma(0.04794137181476257, h, q);
+        total = fma(0.05090625400307838, exp(at), total);
+        at = fma(0.11504866290284765, h, q);
+        total = fma(0.07083076544235574, exp(at), total);
+        at = fma(0.2063410228566913, h, q);
+        total = fma(0.08062282604093331, exp(at), total);
+        at = fma(0.3160842505009099, h, q);
+        total = fma(0.0798446115645363, exp(at), total);
+        at = fma(0.43738329574426554, h, q);
+        total = fma(0.07008714489529458, exp(at), total);
+        at = fma(0.5626167042557345, h, q);
+        total = fma(0.054486378011406815, exp(at), total);
+        at = fma(0.6839157494990901, h, q);
+        total = fma(0.0369016567046411, exp(at), total);
+        at = fma(0.7936589771433087, h, q);
+        total = fma(0.02096088732059965, exp(at), total);
+        at = fma(0.8849513370971523, h, q);
+        total = fma(0.009208398829317368, exp(at), total);
+        at = fma(0.9520586281852375, h, q);
+        total = fma(0.0025634089945808327, exp(at), total);
+        at = fma(0.9907803171233597, h, q);
+        total = fma(0.00021747082054123635, exp(at), total);
+        return (h * h) * total;
+    }
+    return fma(-exp(q), h, exp(p) - exp(q));
 }
 
 /* x/(e^x - 1), x >= 0; 1 at 0. */
@@ -392,15 +541,6 @@ BADMM_INLINE double badmm_bernoulli_slope(double x)
     return x * slope;
 }
 
-/* log(1 - e^-x), x > 0. */
-BADMM_INLINE double badmm_log_one_minus_exp(double x)
-{
-    if (x < 0.6931471805599453) {
-        return log(-expm1(-x));
-    }
-    return log1p(-exp(-x));
-}
-
 /* log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2. */
 BADMM_INLINE double badmm_log_event(double x)
 {
@@ -408,21 +548,6 @@ BADMM_INLINE double badmm_log_event(double x)
         return x;
     }
     return badmm_log_one_minus_exp(exp(x));
-}
-
-/* 1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|. */
-BADMM_INLINE double badmm_logistic(double x)
-{
-    const double t = exp(-fabs(x));
-    const double upper = 1.0 / (1.0 + t);
-    return ((x < 0.0) ? (t * upper) : upper);
-}
-
-/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|). */
-BADMM_INLINE double badmm_softplus(double x)
-{
-    const double t = exp(-fabs(x));
-    return ((x < 0.0) ? 0.0 : x) + log1p(t);
 }
 
 /* x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x. */
@@ -463,5 +588,6 @@ BADMM_INLINE double badmm_log_normal_cdf(double x)
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_SPECIAL_H */

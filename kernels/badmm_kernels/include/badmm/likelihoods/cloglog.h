@@ -17,10 +17,15 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
- * Formula: -y*log_event(a) + (1 - y)*exp(a), -y*bernoulli(exp(a)) + (1 - y)*exp(a), -y*bernoulli_slope(exp(a)) - (y -
- *     1)*exp(a)
+ * Formula: -y*log_event(a) + (1 - y)*exp(a), -y*bernoulli(exp(a)) + (1 - y)*exp(a), -y*bernoulli_slope(exp(a)) - (y
+ *     - 1)*exp(a)
  * Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
  * Source: derive/calculus/losses.py. */
 BADMM_INLINE void badmm_cloglog_loss_loss_f64(
@@ -44,9 +49,9 @@ BADMM_INLINE void badmm_cloglog_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_cloglog_loss_loss_f64(predictor, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -55,13 +60,13 @@ BADMM_INLINE void badmm_cloglog_loss_loss_f32(
  * Source: derive/calculus/losses.py. */
 BADMM_INLINE double badmm_cloglog_loss_constant_f64(double y, double weight)
 {
-    (void)y;
+    BADMM_CAST(void, y);
     return ((0.0 < weight) ? (weight * 0.0) : 0.0);
 }
 
 BADMM_INLINE float badmm_cloglog_loss_constant_f32(float y, float weight)
 {
-    return (float)badmm_cloglog_loss_constant_f64(y, weight);
+    return BADMM_CAST(float, badmm_cloglog_loss_constant_f64(y, weight));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -150,11 +155,12 @@ BADMM_INLINE void badmm_cloglog_loss_expected_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_cloglog_loss_expected_loss_f64(center, variance, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_CLOGLOG_H */

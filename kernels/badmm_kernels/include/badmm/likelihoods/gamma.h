@@ -16,6 +16,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: a*k + k*y*exp(-a), -k*y*exp(-a) + k, k*y*exp(-a)
@@ -30,7 +35,7 @@ BADMM_INLINE void badmm_gamma_loss_loss_f64(
     const double a = predictor + offset;
     const double t_0 = (u0 * y) / exp(a);
     *out_value = ((0.0 < weight) ? (weight * fma(a, u0, t_0)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (u0 - t_0)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(-(u0 * y), exp(-a), u0)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * t_0) : 0.0);
 }
 
@@ -40,9 +45,9 @@ BADMM_INLINE void badmm_gamma_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_gamma_loss_loss_f64(predictor, y, weight, offset, shape, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -61,7 +66,7 @@ BADMM_INLINE double badmm_gamma_loss_constant_f64(double y, double weight, doubl
 
 BADMM_INLINE float badmm_gamma_loss_constant_f32(float y, float weight, double shape)
 {
-    return (float)badmm_gamma_loss_constant_f64(y, weight, shape);
+    return BADMM_CAST(float, badmm_gamma_loss_constant_f64(y, weight, shape));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -78,7 +83,7 @@ BADMM_INLINE void badmm_gamma_loss_expected_loss_f64(
     const double spread = sqrt(((variance < 1e-300) ? 1e-300 : variance));
     const double r_0 = (u0 * y) / exp(fma(-0.5 * spread, spread, new_center));
     *out_value = ((0.0 < weight) ? (weight * fma(new_center, u0, r_0)) : 0.0);
-    *out_slope = ((0.0 < weight) ? (weight * (u0 - r_0)) : 0.0);
+    *out_slope = ((0.0 < weight) ? (weight * fma(-(u0 * y), exp(fma(0.5 * spread, spread, -new_center)), u0)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * r_0) : 0.0);
 }
 
@@ -88,11 +93,12 @@ BADMM_INLINE void badmm_gamma_loss_expected_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_gamma_loss_expected_loss_f64(center, variance, y, weight, offset, shape, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_GAMMA_H */

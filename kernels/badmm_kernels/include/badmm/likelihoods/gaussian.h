@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: (-a + y)**2/(2*v), (2*a - 2*y)/(2*v), 1/v
@@ -42,9 +47,9 @@ BADMM_INLINE void badmm_gaussian_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_gaussian_loss_loss_f64(predictor, y, weight, offset, noise_variance, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -54,14 +59,14 @@ BADMM_INLINE void badmm_gaussian_loss_loss_f32(
  * Source: derive/calculus/losses.py. */
 BADMM_INLINE double badmm_gaussian_loss_constant_f64(double y, double weight, double noise_variance)
 {
-    (void)y;
+    BADMM_CAST(void, y);
     const double u0 = 0.5 * log(2.0 * (3.141592653589793 * noise_variance));
     return ((0.0 < weight) ? (weight * u0) : 0.0);
 }
 
 BADMM_INLINE float badmm_gaussian_loss_constant_f32(float y, float weight, double noise_variance)
 {
-    return (float)badmm_gaussian_loss_constant_f64(y, weight, noise_variance);
+    return BADMM_CAST(float, badmm_gaussian_loss_constant_f64(y, weight, noise_variance));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -89,11 +94,12 @@ BADMM_INLINE void badmm_gaussian_loss_expected_loss_f32(
     double result_0, result_1, result_2;
     badmm_gaussian_loss_expected_loss_f64(center, variance, y, weight, offset, noise_variance, &result_0, &result_1,
         &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_GAUSSIAN_H */

@@ -16,10 +16,16 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: Piecewise(((-a + y)**2/(2*s**2), k >= Abs(a - y)/s), (-k**2/2 + k*Abs(a - y)/s, True)), Piecewise(((2*a -
- *     2*y)/(2*s**2), k >= Abs(a - y)/s), (k*sign(a - y)/s, True)), Piecewise((s**(-2), k >= Abs(a - y)/s), (0, True))
+ *     2*y)/(2*s**2), k >= Abs(a - y)/s), (k*sign(a - y)/s, True)), Piecewise((s**(-2), k >= Abs(a - y)/s), (0,
+ *     True))
  * Arguments: predictor (finite): a_given; y (finite); weight (finite); offset (finite).
  *  threshold: positive, of every row.
  *  scale: positive, of every row.
@@ -50,9 +56,9 @@ BADMM_INLINE void badmm_huber_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_huber_loss_loss_f64(predictor, y, weight, offset, threshold, scale, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -61,13 +67,13 @@ BADMM_INLINE void badmm_huber_loss_loss_f32(
  * Source: derive/calculus/losses.py. */
 BADMM_INLINE double badmm_huber_loss_constant_f64(double y, double weight)
 {
-    (void)y;
+    BADMM_CAST(void, y);
     return ((0.0 < weight) ? (weight * 0.0) : 0.0);
 }
 
 BADMM_INLINE float badmm_huber_loss_constant_f32(float y, float weight)
 {
-    return (float)badmm_huber_loss_constant_f64(y, weight);
+    return BADMM_CAST(float, badmm_huber_loss_constant_f64(y, weight));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -106,8 +112,6 @@ BADMM_INLINE void badmm_huber_loss_expected_loss_f64(
     const double r_14 = 0.5 * erf(r_10 * r_13);
     const double r_15 = 0.5 - r_14;
     const double r_16 = 2.0 * new_center;
-    const double r_17 = r_16 * u4;
-    const double r_18 = 2.0 * (u4 * y);
     const double r_19 = 0.5 * u5;
     const double r_20 = 0.5 * erf(r_1 * r_13);
     const double r_21 = r_20 + 0.5;
@@ -115,9 +119,9 @@ BADMM_INLINE void badmm_huber_loss_expected_loss_f64(
     const double r_23 = -(r_22 * u2);
     const double r_24 = u2 * fma(0.5 * (r_4 * r_5), r_6, -r_11);
     *out_value = ((0.0 < weight) ? (weight * fma(r_4 * r_8, r_9, fma(0.5 * (r_2 * u2), fma(0.5 * (((r_1 * r_12) * r_4)
-        * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, (r_18 + u3) - r_17, fma(r_15 * r_19, (r_17 +
-        u3) - r_18, fma(r_24, fma(-spread, y, new_center * spread), fma(0.5 * r_23, fma(-r_16, y, fma(y, y, new_center
-        * new_center)), r_11 * r_9))))))) : 0.0);
+        * r_5), r_6, fma(-(r_10 * r_11), r_12, -r_22)), fma(r_19 * r_21, fma(2.0 * u4, y, fma(-r_16, u4, u3)),
+        fma(r_15 * r_19, fma(-2.0 * u4, y, fma(r_16, u4, u3)), fma(r_24, fma(-spread, y, new_center * spread), fma(0.5
+        * r_23, fma(-r_16, y, fma(y, y, new_center * new_center)), r_11 * r_9))))))) : 0.0);
     *out_slope = ((0.0 < weight) ? (weight * fma(r_24, spread, fma(r_23, new_center - y, fma(-r_21, u6, r_15 * u6))))
         : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * r_23) : 0.0);
@@ -130,11 +134,12 @@ BADMM_INLINE void badmm_huber_loss_expected_loss_f32(
     double result_0, result_1, result_2;
     badmm_huber_loss_expected_loss_f64(center, variance, y, weight, offset, threshold, scale, &result_0, &result_1,
         &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_HUBER_H */

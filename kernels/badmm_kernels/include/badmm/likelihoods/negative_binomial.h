@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: -a*y + (r + y)*softplus(a - log(r)), -y + (r + y)*logistic(a - log(r)), (r + y)*logistic(-a +
@@ -46,9 +51,9 @@ BADMM_INLINE void badmm_negative_binomial_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_negative_binomial_loss_loss_f64(predictor, y, weight, offset, dispersion, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -66,7 +71,7 @@ BADMM_INLINE double badmm_negative_binomial_loss_constant_f64(double y, double w
 
 BADMM_INLINE float badmm_negative_binomial_loss_constant_f32(float y, float weight, double dispersion)
 {
-    return (float)badmm_negative_binomial_loss_constant_f64(y, weight, dispersion);
+    return BADMM_CAST(float, badmm_negative_binomial_loss_constant_f64(y, weight, dispersion));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -154,11 +159,12 @@ BADMM_INLINE void badmm_negative_binomial_loss_expected_loss_f32(
     double result_0, result_1, result_2;
     badmm_negative_binomial_loss_expected_loss_f64(center, variance, y, weight, offset, dispersion, &result_0,
         &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_NEGATIVE_BINOMIAL_H */

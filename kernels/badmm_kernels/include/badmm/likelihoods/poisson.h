@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: -a*y + exp(a), -y + exp(a), exp(a)
@@ -39,9 +44,9 @@ BADMM_INLINE void badmm_poisson_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_poisson_loss_loss_f64(predictor, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -55,7 +60,7 @@ BADMM_INLINE double badmm_poisson_loss_constant_f64(double y, double weight)
 
 BADMM_INLINE float badmm_poisson_loss_constant_f32(float y, float weight)
 {
-    return (float)badmm_poisson_loss_constant_f64(y, weight);
+    return BADMM_CAST(float, badmm_poisson_loss_constant_f64(y, weight));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -81,11 +86,12 @@ BADMM_INLINE void badmm_poisson_loss_expected_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_poisson_loss_expected_loss_f64(center, variance, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_POISSON_H */

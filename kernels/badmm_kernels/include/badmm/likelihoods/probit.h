@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: -log_normal_cdf(-a*(1 - 2*y)), (1 - 2*y)*mills(-a*(1 - 2*y)), (1 - 2*y)**2*mills(-a*(1 -
@@ -41,9 +46,9 @@ BADMM_INLINE void badmm_probit_loss_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_probit_loss_loss_f64(predictor, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -52,13 +57,13 @@ BADMM_INLINE void badmm_probit_loss_loss_f32(
  * Source: derive/calculus/losses.py. */
 BADMM_INLINE double badmm_probit_loss_constant_f64(double y, double weight)
 {
-    (void)y;
+    BADMM_CAST(void, y);
     return ((0.0 < weight) ? (weight * 0.0) : 0.0);
 }
 
 BADMM_INLINE float badmm_probit_loss_constant_f32(float y, float weight)
 {
-    return (float)badmm_probit_loss_constant_f64(y, weight);
+    return BADMM_CAST(float, badmm_probit_loss_constant_f64(y, weight));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -146,11 +151,12 @@ BADMM_INLINE void badmm_probit_loss_expected_loss_f32(
 {
     double result_0, result_1, result_2;
     badmm_probit_loss_expected_loss_f64(center, variance, y, weight, offset, &result_0, &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_PROBIT_H */

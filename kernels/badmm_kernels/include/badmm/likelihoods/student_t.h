@@ -17,6 +17,11 @@
 #else
 #define BADMM_INLINE static inline
 #endif
+#if defined(__cplusplus)
+#define BADMM_CAST(type, value) static_cast<type>(value)
+#else
+#define BADMM_CAST(type, value) ((type)(value))
+#endif
 
 /* f, f' and f'' at a predictor, without the loss's constant.
  * Formula: (nu + 1)*log1p((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2)/2, -(nu + 1)*(-a/(sqrt(nu)*s) +
@@ -38,7 +43,7 @@ BADMM_INLINE void badmm_student_t_loss_loss_f64(
     const double a = predictor + offset;
     const double t_0 = fma(u0, y, -a * u0);
     const double t_1 = t_0 * t_0;
-    const double t_2 = 1.0 / (t_1 + 1.0);
+    const double t_2 = 1.0 / fma(t_0, t_0, 1.0);
     *out_value = ((0.0 < weight) ? (weight * (0.5 * (u1 * log1p(t_1)))) : 0.0);
     *out_slope = ((0.0 < weight) ? (weight * -((t_0 * t_2) * u2)) : 0.0);
     *out_curvature = ((0.0 < weight) ? (weight * ((t_2 * u3) * fma(-2.0 * t_1, t_2, 1.0))) : 0.0);
@@ -51,9 +56,9 @@ BADMM_INLINE void badmm_student_t_loss_loss_f32(
     double result_0, result_1, result_2;
     badmm_student_t_loss_loss_f64(predictor, y, weight, offset, degrees_of_freedom, scale, &result_0, &result_1,
         &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 /* What of f does not depend on the predictor.
@@ -65,7 +70,7 @@ BADMM_INLINE void badmm_student_t_loss_loss_f32(
 BADMM_INLINE double badmm_student_t_loss_constant_f64(
     double y, double weight, double degrees_of_freedom, double scale)
 {
-    (void)y;
+    BADMM_CAST(void, y);
     const double u0 = ((0.5 * log((3.141592653589793 * degrees_of_freedom) * (scale * scale))) + badmm_lgamma(0.5 *
         degrees_of_freedom)) - badmm_lgamma((0.5 * degrees_of_freedom) + 0.5);
     return ((0.0 < weight) ? (weight * u0) : 0.0);
@@ -73,7 +78,7 @@ BADMM_INLINE double badmm_student_t_loss_constant_f64(
 
 BADMM_INLINE float badmm_student_t_loss_constant_f32(float y, float weight, double degrees_of_freedom, double scale)
 {
-    return (float)badmm_student_t_loss_constant_f64(y, weight, degrees_of_freedom, scale);
+    return BADMM_CAST(float, badmm_student_t_loss_constant_f64(y, weight, degrees_of_freedom, scale));
 }
 
 /* E[f], E[f'] and E[f''] for a predictor a ~ N(center, variance), without the loss's constant.
@@ -120,7 +125,7 @@ BADMM_INLINE void badmm_student_t_loss_expected_loss_f64(
             q0_x = fma(q0_spread, q0_z, q0_center);
             q0_w = exp((-0.5 * q0_z) * q0_z);
             q0_g_0 = q0_x * q0_x;
-            q0_g_1 = 2.0 / (q0_g_0 + 1.0);
+            q0_g_1 = 2.0 / fma(q0_x, q0_x, 1.0);
             q0_sum0 = fma(q0_w, log1p(q0_g_0), q0_sum0);
             q0_sum1 = fma(q0_w, q0_g_1 * q0_x, q0_sum1);
             q0_sum2 = fma(q0_w, q0_g_1 * fma(-q0_g_0, q0_g_1, 1.0), q0_sum2);
@@ -143,7 +148,7 @@ BADMM_INLINE void badmm_student_t_loss_expected_loss_f64(
             q0_z = (q0_x - q0_center) / q0_spread;
             q0_w = exp((-0.5 * q0_z) * q0_z) * (q0_e + q0_back);
             q0_g_0 = q0_x * q0_x;
-            q0_g_1 = 2.0 / (q0_g_0 + 1.0);
+            q0_g_1 = 2.0 / fma(q0_x, q0_x, 1.0);
             q0_sum0 = fma(q0_w, log1p(q0_g_0), q0_sum0);
             q0_sum1 = fma(q0_w, q0_g_1 * q0_x, q0_sum1);
             q0_sum2 = fma(q0_w, q0_g_1 * fma(-q0_g_0, q0_g_1, 1.0), q0_sum2);
@@ -166,11 +171,12 @@ BADMM_INLINE void badmm_student_t_loss_expected_loss_f32(
     double result_0, result_1, result_2;
     badmm_student_t_loss_expected_loss_f64(center, variance, y, weight, offset, degrees_of_freedom, scale, &result_0,
         &result_1, &result_2);
-    *out_value = (float)result_0;
-    *out_slope = (float)result_1;
-    *out_curvature = (float)result_2;
+    *out_value = BADMM_CAST(float, result_0);
+    *out_slope = BADMM_CAST(float, result_1);
+    *out_curvature = BADMM_CAST(float, result_2);
 }
 
 #undef BADMM_INLINE
+#undef BADMM_CAST
 
 #endif /* BADMM_LIKELIHOODS_STUDENT_T_H */

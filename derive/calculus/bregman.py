@@ -1,0 +1,170 @@
+"""Bregman divergences f(p) − f(q) − f′(q)(p − q) of convex functions, without the cancellation near p = q.
+
+For near arguments the divergence is (p − q)² ∫₀¹ (1 − s) f″(q + s(p − q)) ds, a sum of positive terms by
+Gauss–Legendre; for far ones its definition. A log-partition that is such a function of one parameter has it as its KL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import sympy as sp
+
+from ..ir.nodes import Expr, Function, If, Let, Lit, Op, Return, Stmt, Var
+from .special import Named, stirling_bregman, stirling_remainder, stirling_remainder_1
+from .tails import bernoulli, log_one_minus_exp, logistic, softplus
+
+GAUSS_NODES = 12
+REACH = 1.0  # of near arguments of functions that change on the scale of 1
+
+
+class exp_bregman(Named):
+    """eᵖ − e^q − e^q (p − q)."""
+
+    nargs = 2
+
+    @staticmethod
+    def definition(p: sp.Expr, q: sp.Expr) -> sp.Expr:
+        return sp.exp(p) - sp.exp(q) - sp.exp(q) * (p - q)
+
+
+class softplus_bregman(Named):
+    """Of log(1 + eˣ), which is the same at (−p, −q)."""
+
+    nargs = 2
+
+    @staticmethod
+    def definition(p: sp.Expr, q: sp.Expr) -> sp.Expr:
+        return softplus.definition(p) - softplus.definition(q) - logistic.definition(q) * (p - q)
+
+
+class escape_bregman(Named):
+    """Of −log(1 − e⁻ˣ), x > 0."""
+
+    nargs = 2
+
+    @staticmethod
+    def definition(p: sp.Expr, q: sp.Expr) -> sp.Expr:
+        gap = log_one_minus_exp.definition(q) - log_one_minus_exp.definition(p)
+        return gap + (p - q) / (sp.exp(q) - 1)
+
+
+class positive_part(Named):
+    """max(x, 0): of a divergence that is a difference of divergences, which rounding may make negative."""
+
+    nargs = 1
+
+    @staticmethod
+    def definition(x: sp.Expr) -> sp.Expr:
+        return sp.Max(x, 0)
+
+
+@dataclass(frozen=True)
+class Convex:
+    """±f with its derivative: `sign` is −1 for a concave f, whose divergence is −f's."""
+
+    value: Any
+    slope: Any
+    sign: int = 1
+
+
+BREGMAN: dict[Any, Convex] = {
+    stirling_bregman: Convex(stirling_remainder, stirling_remainder_1),
+    softplus_bregman: Convex(softplus, logistic),
+    escape_bregman: Convex(log_one_minus_exp, lambda x: bernoulli(x) / x, -1),
+    exp_bregman: Convex(sp.exp, sp.exp),
+}
+"""By the function of (p, q): the function whose divergence it is; each is looked for in what those before it leave."""
+
+
+def _num(value: Any) -> Lit:
+    return Lit(repr(float(sp.N(value, 40))))
+
+
+def _op(op: str, *args: Expr | str | float) -> Op:
+    return Op(
+        op, tuple(a if isinstance(a, Var | Lit | Op) else Var(a) if isinstance(a, str) else _num(a) for a in args)
+    )
+
+
+def _call(target: str, *args: Expr | str) -> Op:
+    return Op("call", tuple(Var(a) if isinstance(a, str) else a for a in args), target)
+
+
+def integral(curvature: Any, h: str, base: str) -> tuple[Stmt, ...]:
+    """Return h² ∫₀¹ (1 − s) f″(base + s h) ds; `curvature` gives the IR of f″ at an expression."""
+    from sympy.integrals.quadrature import gauss_legendre
+
+    nodes, weights = gauss_legendre(GAUSS_NODES, 30)
+    body: list[Stmt] = [Let("total", _num(0)), Let("at", Var(base))]
+    for node, w in zip(nodes, weights, strict=True):
+        s = (1 + node) / 2
+        body.append(Let("at", _op("fma", _num(s), h, base)))
+        body.append(Let("total", _op("fma", _num(w / 2 * (1 - s)), curvature(Var("at")), "total")))
+    return (*body, Return((_op("mul", _op("mul", h, h), "total"),)))
+
+
+def _exp_function() -> Function:
+    near = _op("lt", _op("abs", "h"), REACH)
+    gap = _op("sub", _op("exp", "p"), _op("exp", "q"))
+    return Function(
+        "exp_bregman",
+        ("p", "q"),
+        (
+            Let("h", _op("sub", "p", "q")),
+            If(near, integral(lambda at: _op("exp", at), "h", "q")),
+            Return((_op("fma", _op("neg", _op("exp", "q")), "h", gap),)),
+        ),
+        "e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t.",
+    )
+
+
+def _softplus_function() -> Function:
+    def curvature(at: Expr) -> Expr:
+        return _op("mul", _call("logistic", at), _call("logistic", _op("neg", at)))
+
+    gap = _op("sub", _call("softplus", "b"), _call("softplus", "a"))
+    return Function(
+        "softplus_bregman",
+        ("p", "q"),
+        (
+            Let("sign", _op("select", _op("lt", 0.0, "q"), -1.0, 1.0)),
+            Let("a", _op("mul", "sign", "q")),
+            Let("b", _op("mul", "sign", "p")),
+            Let("h", _op("sub", "b", "a")),
+            If(_op("lt", _op("abs", "h"), REACH), integral(curvature, "h", "a")),
+            Return((_op("fma", _op("neg", _call("logistic", "a")), "h", gap),)),
+        ),
+        "softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where nothing "
+        "cancels far from p.",
+    )
+
+
+def _escape_function() -> Function:
+    def curvature(at: Expr) -> Expr:
+        return _op("div", _op("neg", 1.0), _op("mul", _op("expm1", at), _op("expm1", _op("neg", at))))
+
+    gap = _op("sub", _call("log_one_minus_exp", "q"), _call("log_one_minus_exp", "p"))
+    size = _op("abs", "h")
+    near = integral(curvature, "h", "q")
+    return Function(
+        "escape_bregman",
+        ("p", "q"),
+        (
+            Let("h", _op("sub", "p", "q")),
+            If(_op("lt", size, _op("mul", 0.5, "q")), (If(_op("lt", size, REACH), near),)),
+            Return((_op("add", gap, _op("div", "h", _op("expm1", "q"))),)),
+        ),
+        "log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of "
+        "(p - t) e^t/(e^t - 1)^2.",
+    )
+
+
+@cache
+def library() -> dict[str, Function]:
+    """The functions of this module; they call those of `special` and `tails`."""
+    clipped = (Return((_op("select", _op("lt", "x", 0.0), 0.0, "x"),)),)
+    part = Function("positive_part", ("x",), clipped, "max(x, 0), of what rounding alone makes negative.")
+    return {f.name: f for f in (_exp_function(), _softplus_function(), _escape_function(), part)}

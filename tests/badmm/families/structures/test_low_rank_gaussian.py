@@ -1,0 +1,124 @@
+"""Low-rank-plus-diagonal Gaussians: nearest members, messages of their size, and the central stationary point."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+import badmm
+from badmm import LowRankGaussian
+from badmm.families import registry
+from badmm.families.structures.low_rank_gaussian import LowRank, nearest
+from badmm.likelihoods import Quadratic
+from validation.oracles.low_rank import solve_low_rank
+from validation.problems import problem
+
+SUITE = {"poisson/situps/sorted-5": 1, "poisson/diabetes/feature-10": 1, "poisson/diabetes/label-10": 2}
+
+
+def curvature(d: int, seed: int) -> Any:
+    root = np.random.default_rng(seed).normal(size=(d, d))
+    return root @ root.T + 0.5 * np.eye(d)
+
+
+def member(d: int = 6, rank: int = 2, seed: int = 0) -> LowRank:
+    rng = np.random.default_rng(seed)
+    return LowRank(rng.uniform(0.5, 2.0, d), rng.normal(size=(d, rank)))
+
+
+def test_a_member_is_its_own_nearest() -> None:
+    true = member()
+    found = nearest(true.matrix, 2)
+    assert found.matrix == pytest.approx(true.matrix, rel=1e-10, abs=1e-10)
+
+
+def test_the_nearest_member_is_a_minimum_of_the_divergence() -> None:
+    target = curvature(5, 1)
+    found = nearest(target, 1)
+
+    def divergence(x: Any) -> float:
+        S = np.diag(x[:5]) + np.outer(x[5:], x[5:])
+        return float(np.linalg.slogdet(S)[1] + np.sum(target * np.linalg.inv(S)))
+
+    x = np.concatenate([found.diagonal, found.factor.ravel()])
+    assert approx_fprime(x, divergence, 1e-6) == pytest.approx(np.zeros(10), abs=2e-4)
+    rng = np.random.default_rng(0)
+    assert all(divergence(x + 1e-2 * rng.normal(size=10)) > divergence(x) for _ in range(20))
+    assert np.diag(found.matrix) == pytest.approx(np.diag(target), rel=1e-9)  # factor analysis keeps the diagonal
+
+
+def test_a_sum_is_seen_as_it_was() -> None:
+    at, B = member(), curvature(6, 2)
+    seen = at.seen(B)
+    back = at.matrix_of(*at.tangent(seen))
+    assert at.seen(back) == pytest.approx(seen, rel=1e-9, abs=1e-10)
+    assert at.seen(B + back) == pytest.approx(2 * seen, rel=1e-9, abs=1e-10)
+
+
+def test_what_a_tangent_would_make_indefinite_is_completed() -> None:
+    at, zero = LowRank(np.ones(6), np.zeros((6, 2))), np.zeros((6, 6))
+    root = np.random.default_rng(3).normal(size=(6, 3))
+    for scale, exact in ((np.ones(6), True), (np.array([1e3, 1, 1, 1, 1, 1]), False)):
+        B = scale[:, None] * (root @ root.T) * scale
+        seen = at.seen(B)
+        assert np.linalg.eigvalsh(at.matrix_of(*at.tangent(seen)))[0] < -0.1
+        found = at.completed(seen, zero)
+        assert np.linalg.eigvalsh(found)[0] > -1e-9 * np.abs(found).max()
+        assert np.allclose(at.seen(found), seen, rtol=1e-8) is exact
+    near = at.completed(at.seen(0.1 * np.eye(6)), np.eye(6))
+    assert near == pytest.approx(0.1 * np.eye(6), abs=1e-12)
+
+
+def test_the_tangent_is_the_nearest_in_the_fisher_metric() -> None:
+    at, B = member(), curvature(6, 3)
+    gap = B - at.matrix_of(*at.tangent(at.seen(B)))
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        other = at.matrix_of(rng.normal(size=6), rng.normal(size=(6, 2)))
+        assert np.trace(at.covariance @ gap @ at.covariance @ other) == pytest.approx(0.0, abs=1e-8)
+
+
+def test_a_message_has_the_size_of_the_manifold() -> None:
+    d, rank = 9, 2
+    clients = [Quadratic(curvature(d, k), np.ones(d)) for k in range(3)]
+    result = badmm.solve(clients, family=LowRankGaussian(rank), prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=1)
+    family = registry.bind(LowRankGaussian(rank), badmm.Gaussian(np.zeros(d), 1.0))
+    assert family.message_doubles == d * (rank + 2)
+    full = badmm.solve(clients, family="full_gaussian", prior=badmm.Gaussian(np.zeros(d), 1.0), rounds=1)
+    saved = full.history[-1].bytes_up - result.history[-1].bytes_up
+    assert saved == 8 * 3 * (d * (d + 1) // 2 - d * (rank + 1))
+
+
+def test_quadratics_of_the_structure_are_exact() -> None:
+    d = 7
+    loading = np.random.default_rng(1).normal(size=(d, 2))
+    parts = [Quadratic(np.diag(np.full(d, 1.0 + k)) + loading @ loading.T / 4, np.arange(d) + 1.0) for k in range(4)]
+    prior = badmm.Gaussian(np.zeros(d), 0.5)
+    result = badmm.solve(parts, family=LowRankGaussian(2), prior=prior, tol=1e-9)
+    precision = 0.5 * np.eye(d) + sum(part.hessian for part in parts)
+    found: Any = result.posterior
+    assert result.converged
+    assert found.precision == pytest.approx(precision, rel=1e-7, abs=1e-7)
+    assert found.mean == pytest.approx(np.linalg.solve(precision, sum(part.linear for part in parts)), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_the_fixed_point_is_the_central_solution(name: str) -> None:
+    case, rank = problem(name), SUITE[name]
+    prior = badmm.Gaussian(np.zeros(case.dim), case.prior_precision)
+    result = badmm.solve(case.clients(), family=LowRankGaussian(rank), prior=prior, tol=1e-10)
+    want = solve_low_rank(case, rank)
+    assert result.converged and want.residual < 1e-9
+    found: Any = result.posterior
+    assert np.linalg.norm(found.precision - want.precision) < 1e-8 * np.linalg.norm(want.precision)
+    assert np.linalg.norm(found.mean - want.mean) < 1e-8 * np.linalg.norm(want.mean)
+
+
+def test_what_does_not_fit_is_named() -> None:
+    with pytest.raises(ValueError, match=r"rank: expected at most 3 \(the prior's length\), got 4"):
+        registry.bind(LowRankGaussian(4), badmm.Gaussian(np.zeros(3), 1.0))
+    with pytest.raises(ValueError, match="rank: expected a positive integer, got 0"):
+        LowRankGaussian(0)
+    with pytest.raises(ValueError, match="prior: expected a scalar or vector precision for family 'low_rank_gaussian'"):
+        registry.bind(LowRankGaussian(1), badmm.Gaussian(np.zeros(3), curvature(3, 0)))

@@ -61,8 +61,8 @@ def test_the_server_keeps_a_part_of_its_precision_in_every_direction() -> None:
     unlike = 1e-3 * at.matrix + 5 * np.outer(np.ones(6), np.ones(6))
     tangent = at.matrix_of(*at.tangent(at.seen(unlike)))
     held = at.completed(at.seen(unlike), rest)
-    assert held is not None
-    least, kept = (np.linalg.eigvals(at.covariance @ (rest + part)).real.min() for part in (tangent, held))
+    assert at.covariance is not None
+    least, kept = [np.linalg.eigvals(at.covariance @ (rest + part)).real.min() for part in (tangent, held)]
     assert least < 0.24
     assert kept == pytest.approx(0.25, abs=1e-8)
     assert at.completed(at.seen(at.matrix), rest) == pytest.approx(at.matrix, abs=1e-9)

@@ -38,7 +38,7 @@ def case(make: Callable[[int], list[Any]], method: dict[str, Any], seed: int) ->
     whole = badmm.solve(clients, **SHARED, **method)
     start = tuple(g + eta[gone] for g, eta in zip(whole.natural, whole.duals, strict=True))
     found = [apart(start, never)]
-    options = {"state": whole.state.without([gone]), "rounds": whole.rounds + 3, "tol": 0.0}
+    options: dict[str, Any] = {"state": whole.state.without([gone]), "rounds": whole.rounds + 3, "tol": 0.0}
     badmm.solve(
         rest, **SHARED, **method, **options, callbacks=[lambda state: found.append(apart(state.natural, never))]
     )

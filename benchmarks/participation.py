@@ -101,7 +101,7 @@ def rounds(problem: Problem, seed: int, count: int) -> int:
             raise NearError
 
     try:
-        options = {"per_round": count, "seed": seed, "rounds": MOST, "tol": 0.0, "callbacks": [look]}
+        options: dict[str, Any] = {"per_round": count, "seed": seed, "rounds": MOST, "tol": 0.0, "callbacks": [look]}
         badmm.solve(clients, **shared, **problem.steps, **options)
     except NearError:
         return found[0]
@@ -143,7 +143,7 @@ def plot(found: dict[str, dict[int, list[int]]], path: Path) -> None:
     looks = zip(found.items(), "os", (style.BLUE, style.ORANGE), strict=True)
     for (title, counts), marker, color in looks:
         values = np.array([counts[count] for count in COUNTS], dtype=float)
-        look = {"marker": marker, "color": color, "capsize": 3}
+        look: dict[str, Any] = {"marker": marker, "color": color, "capsize": 3}
         axes.errorbar(fractions, values.mean(1), values.std(1, ddof=1), label=f"{title}, mean ± sd", **look)
     predicted = [everyone_asked(count) for count in COUNTS]
     axes.plot(fractions, predicted, "--", color=style.BLACK, label="quadratics, predicted", zorder=3)

@@ -115,12 +115,12 @@ class ActedSite(FilesSite):
             self.memory.unlink()
             raise Death
 
-    def _publish(self, sequence: int, reply: Reply, key: str) -> None:
+    def _publish(self, sequence: int, reply: Reply, key: str, **extra: str) -> None:
         if self.strikes("disk full at the share"):
             raise OSError(errno.ENOSPC, "no space left on device")
         if self.strikes("reply lost"):
             return
-        super()._publish(sequence, reply, key)
+        super()._publish(sequence, reply, key, **extra)
         path = self.share.up(self.name, sequence)
         if self.strikes("site killed while it sends"):
             path.rename(path.with_name(f".{path.name}.ab12.tmp"))

@@ -101,7 +101,7 @@ def _files(given: Mapping[str, Any], deadline: float | None, config: Any, *, res
         return Engine(FilesSite(given["share"], party, memory, identity=stated), party)
     if "sites" not in given:
         raise ConfigError("--sites: expected the names of the sites in their order, got none")
-    chosen = {"deadline": deadline, "identity": stated, "resume": resume}
+    chosen: dict[str, Any] = {"deadline": deadline, "identity": stated, "resume": resume}
     chosen |= {key: given[key] for key in ("minimum", "outlier", "bits") if key in given}
     return Engine(FilesServer(given["share"], given["sites"].split(","), **chosen), SERVER)
 

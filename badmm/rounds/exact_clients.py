@@ -30,7 +30,7 @@ from badmm.transports.messages import Message, Reply
 
 Result = TypeVar("Result")
 WORTH_A_THREAD = 1e-3
-"""CPU seconds of a client's evaluation below which clients take turns: Python's lock would cost more than threads give."""
+"""CPU seconds of an evaluation below which clients take turns: Python's lock would cost more than threads give."""
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,9 @@ class Deterministic(Protocol):
 class Judge(Protocol):
     """What a server knows of sums and of λ."""
 
-    numbers: int
-    """In a λ, and in a term of Σ c_k."""
+    @property
+    def numbers(self) -> int:
+        """In a λ as sent, and in a term of Σ c_k."""
 
     def screen(self, sums: Arrays) -> str | None:
         """Why sums cannot be used; None where they can."""

@@ -111,7 +111,7 @@ class _Kept(InProcess):
 
     def reduce(self, reply: Any) -> Reply:
         self.replies[self._kind] = reply
-        return reply  # type: ignore[no-any-return]
+        return reply
 
 
 def leaving(study: SolverConfig) -> Mapping[str, Reply]:

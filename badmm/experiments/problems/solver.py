@@ -135,7 +135,7 @@ def build(config: SolverConfig) -> Problem:
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
     columns, events = (*table.names, config.data.target, *table.extra), config.likelihood.events(y[training])
-    found = (num_classes, rows_of, preparation, _fingerprint(table), columns, events)
+    found: Any = (num_classes, rows_of, preparation, _fingerprint(table), columns, events)
     return Problem(config, clients, prior, names, *held, *found)
 
 

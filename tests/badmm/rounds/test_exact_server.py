@@ -24,7 +24,7 @@ class Room:
     def __init__(self, *steps: Setting, whole: bool = True, required: float = 0.25, precision: float = 1.0) -> None:
         family = bind("diagonal_gaussian", Gaussian(np.zeros(1), np.full(1, precision)))
         policy = Policy(2, *(steps or ("auto", "auto", "auto")), mixed_damping=1.0)
-        self.server, self.required = ExactServer(family, policy, 2, whole), required
+        self.server, self.required = ExactServer(family, policy, 2, whole, changes=not whole), required
         self.asked: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
         self.server.start(family.prior_natural, (), self.ask)
 

@@ -106,15 +106,17 @@ def libraries(folder: Path, site: Path) -> None:
 
 def runtime(folder: Path, site: Path, scratch: Path) -> None:
     """CuPy's module `runtime`, from its source, in the place of the wheel's."""
-    stub = os.environ | {"CUPY_INSTALL_USE_STUB": "1"}  # else CuPy's metadata wants a CUDA toolkit
-    run(*PIP, "download", "--no-deps", "--no-binary", "cupy", "-d", scratch, f"cupy=={CUPY}", env=stub)
+    # without the stub CuPy's metadata wants a CUDA toolkit
+    environment = os.environ | {"PYTHONPATH": str(scratch / "tools"), "CUPY_INSTALL_USE_STUB": "1"}
+    run(*PIP, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
+    download = ("download", "--no-deps", "--no-build-isolation", "--no-binary", "cupy", "-d", scratch)
+    run(*PIP, *download, f"cupy=={CUPY}", env=environment)
     shutil.unpack_archive(scratch / f"cupy-{CUPY}.tar.gz", scratch)
     source = scratch / f"cupy-{CUPY}"
     (source / "pyproject.toml").unlink()  # the whole of CuPy is not what is built
-    run(*PIP, "install", "--no-deps", "--target", scratch / "tools", CYTHON, "setuptools")
     (scratch / "build_runtime.py").write_text(BUILD_RUNTIME)
     arguments = (sys.executable, scratch / "build_runtime.py", folder / "cuda", site)
-    run(*arguments, cwd=source, env=os.environ | {"PYTHONPATH": str(scratch / "tools")})
+    run(*arguments, cwd=source, env=environment)
 
 
 def check_machine() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,8 @@ def build(config: SolverConfig) -> Problem:
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
     columns, events = (*table.names, config.data.target, *table.extra), config.likelihood.events(y[training])
-    known = (_fingerprint(table), columns, events)
-    return Problem(config, clients, prior, names, *held, num_classes, rows_of, preparation, *known)
+    made = partial(Problem, config, clients, prior, names, *held, num_classes, rows_of, preparation)
+    return made(fingerprint=_fingerprint(table), columns=columns, events=events)
 
 
 def _read(config: SolverConfig) -> files.Table:

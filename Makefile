@@ -82,8 +82,11 @@ wheel-check: $(VENV)/.ready-test
 site: $(VENV)/.ready-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# the files with a test that is marked or asks for a device: to collect all the others takes longer than half of these
+GPU_TESTS = $(shell grep -rlE 'mark\.gpu|\bdevice:' --include='test_*.py' tests)
+
 cupy-on-host: $(VENV)/.ready-test
-	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -m gpu --require-gpu $(TEST_ARGS)
+	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -m gpu --require-gpu $(or $(TEST_ARGS),$(GPU_TESTS))
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

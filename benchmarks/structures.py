@@ -136,7 +136,7 @@ def picture(results: dict[str, tuple[list[Measured], float, float]]) -> Figure:
     figure = Figure(figsize=(10.0, 3.6 * len(results)), layout="constrained")
     rows = figure.subplots(len(results), 2, squeeze=False, sharey="row")
     for axes, (name, (found, evidence, _)) in zip(rows, results.items(), strict=True):
-        sizes = (
+        sizes: tuple[tuple[str, list[float]], ...] = (
             ("numbers in a λ", [one.doubles for one in found]),
             ("kB sent by a client", [one.bytes_up / 1000 for one in found]),
         )

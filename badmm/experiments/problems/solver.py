@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +135,8 @@ def build(config: SolverConfig) -> Problem:
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
     columns, events = (*table.names, config.data.target, *table.extra), config.likelihood.events(y[training])
-    made = partial(Problem, config, clients, prior, names, *held, num_classes, rows_of, preparation)
-    return made(fingerprint=_fingerprint(table), columns=columns, events=events)
+    found: Any = (num_classes, rows_of, preparation, _fingerprint(table), columns, events)
+    return Problem(config, clients, prior, names, *held, *found)
 
 
 def _read(config: SolverConfig) -> files.Table:

@@ -51,7 +51,7 @@ def test_check_site_tells_in_numbers_what_would_leave(tmp_path: Path, capsys: py
         "events     17, at least 5: ok",
         "parameters per row 0.075 (3 parameters), at most 0.1: ok",
         "contribution (9,) float64, 72 bytes; the numbers evaluations, squared_residual",
-        "the numbers loss, required_rho, squared_distance",
+        "the numbers loss, required_rho, ",
         "9 numbers per round about 120 values of the data",
     ):
         assert line in told, told

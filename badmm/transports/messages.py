@@ -120,7 +120,7 @@ class Judge(Protocol):
 
     @property
     def numbers(self) -> int:
-        """In a λ, and in a term of Σ c_k."""
+        """In a λ as sent, and in a term of Σ c_k."""
 
     def screen(self, sums: Arrays) -> str | None:
         """Why sums cannot be used; None where they can."""

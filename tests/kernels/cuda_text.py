@@ -7,7 +7,7 @@ same of them, so that whoever looks at what it makes needs one of each.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 
 from badmm_kernels.gpu.source import HERE, INCLUDE, source_text
@@ -52,9 +52,9 @@ def kernels(source: str) -> dict[str, str]:
     return {name: " ".join(code.replace(f"badmm_{family}_", "badmm_ _").split()) for name, code in whole.items()}
 
 
-def own_kernels(source: str) -> set[str]:
-    """The kernels of a source that no source before it has in the same words."""
-    before = {code for other in SOURCES[: SOURCES.index(source)] for code in kernels(other).values()}
+def own_kernels(source: str, sources: Sequence[str]) -> set[str]:
+    """The kernels of a source that none of the sources before it has in the same words."""
+    before = {code for other in sources[: sources.index(source)] for code in kernels(other).values()}
     return {name for name, code in kernels(source).items() if code not in before}
 
 

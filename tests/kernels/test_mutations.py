@@ -44,7 +44,7 @@ def verdicts():
     path = os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))  # this tree's kernels, wherever others are installed
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONPATH": path}
     command = [sys.executable, str(ROOT / "tests" / "kernels" / "mutants.py"), *FAMILIES]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -13,7 +13,7 @@ from badmm.families.registry import bind
 from benchmarks.rounds import cell, document, span
 from validation.oracles.central import FAMILIES, anderson, central, distance, sigmoid_expectations, solve_central
 from validation.problems import SuiteProblem, problem, problems, split_sizes, split_sorted, stress_problems
-from validation.runs.rounds import VARIANTS, SuiteOutcome
+from validation.runs.rounds import DELTA, DELTA_VARIANTS, VARIANTS, SuiteOutcome
 
 SMALL = ("logistic/cancer/tiny-30", "logistic/separable/feature-10", "poisson/situps/sorted-5", "softmax/wine/label-10")
 
@@ -166,7 +166,9 @@ def test_the_document_shows_losses_and_violations() -> None:
     outcomes = [SuiteOutcome(case.name, "isotropic_gaussian", "classic ADMM", (5, 9), penalties=(1.0, 2.0))]
     for family in ("full_gaussian", "diagonal_gaussian"):
         outcomes += [SuiteOutcome(case.name, family, v.title, (4, 8), (1.0,), 0.5) for v in VARIANTS]
+    outcomes += [SuiteOutcome(case.name, DELTA, v.title, (5, 6), (1.0,), 0.5) for v in DELTA_VARIANTS]
     page = document([case], [], outcomes)
     assert f"| {case.name} | 4 / 8 |" in page
     assert "| 5 / 9 | 1 / 2 |" in page
+    assert "averaged over the posterior): 1 of 1 problems." in page
     assert "in at most 25 rounds, the existence condition never violated: 1 of 1 problems" in page

@@ -78,10 +78,10 @@ def sigmoid_expectations(center: Array, variance: Array) -> tuple[Array, Array]:
 class Objective:
     """g (d,) and H (d, d) of the pooled loss at a mean and precision."""
 
-    def __init__(self, problem: SuiteProblem, family: str, temperature: float) -> None:
+    def __init__(self, problem: SuiteProblem, family: str, temperature: float, delta: bool = False) -> None:
         self.X, self.y = problem.pooled()
         self.problem, self.family, self.temperature = problem, family, temperature
-        self.at_mean = family == "isotropic_gaussian" or problem.kind == "softmax"
+        self.at_mean = delta or family == "isotropic_gaussian" or problem.kind == "softmax"
         self.mask = np.ones((problem.dim, problem.dim))
         """1 where S may have entries."""
 
@@ -184,10 +184,13 @@ def anderson(step: Callable[[Array], Array], x: Array, tolerance: float, memory:
     raise RuntimeError(f"the fixed point was not reached to {tolerance:.0e} within 200 steps")
 
 
-def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, blocks: Sequence[int] = ()) -> Solution:
+def solve_central(
+    problem: SuiteProblem, family: str, temperature: float = 1.0, blocks: Sequence[int] = (), delta: bool = False
+) -> Solution:
     """The minimiser of the pooled problem within the family; raises ValueError for an unknown family.
 
-    blocks: under the full family, sizes of consecutive blocks outside which S is 0.
+    blocks: under the full family, sizes of consecutive blocks outside which S is 0. delta: the fixed point of
+    expectations at the mean, which is the mode with the curvature there.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(FAMILIES)}, got {family!r}")
@@ -197,7 +200,7 @@ def solve_central(problem: SuiteProblem, family: str, temperature: float = 1.0, 
     if family == "isotropic_gaussian":
         precision = np.asarray(s0)
         return Solution(family, mean, precision, _residual(mode, mean, precision, s0), 1)
-    objective = Objective(problem, family, temperature)
+    objective = Objective(problem, family, temperature, delta)
     if blocks:
         objective.mask = block_diag(*(np.ones((size, size)) for size in blocks))
     H = H * objective.mask
@@ -237,6 +240,6 @@ def _unpack(logs: Array, family: str, dim: int) -> Array:
 
 
 @cache
-def central(name: str, family: str) -> Solution:
+def central(name: str, family: str, delta: bool = False) -> Solution:
     """The central solution of a problem of the suite by its name, computed once."""
-    return solve_central(problem(name), family)
+    return solve_central(problem(name), family, delta=delta)

@@ -25,7 +25,6 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
-from scipy.optimize import nnls
 
 from badmm.checks import Array, cholesky_factor, positive_integer
 from badmm.families.distributions import Distribution
@@ -38,8 +37,6 @@ from badmm.families.structures.full_gaussian import FullGaussian
 
 NEAREST_STEPS, NEAREST = 200, 1e-13
 """Steps to the nearest member, and the length of the last one in the Fisher metric."""
-DEFINITE = 1e-10
-"""The smallest eigenvalue over the largest of a matrix that counts as definite."""
 SAFE = 0.25
 """The part of its precision that the server keeps in every direction where it follows a tangent."""
 SEED = 0
@@ -111,26 +108,36 @@ class LowRank:
     def completed(self, seen: Array, rest: Array) -> Array:
         """A symmetric A (d, d) that is seen as given: the tangent, where rest + A is no smaller than a part of S.
 
-        Far from the fixed point the tangent of a positive definite B need not be definite. Then A is so and is seen as
-        given: ΣAΣ = K + R diag(w) R, K = W (UᵀW)⁻¹ Wᵀ, R as in `tangent`, RU = 0. Where that has no w ≥ 0, A is a
-        diagonal with nearly the given one, as in the diagonal family. Of a B that is not definite along U it is the
-        tangent.
+        Far from the fixed point it may be. Then rest + A is the first point from S towards it that has that part of S,
+        and is not yet seen as given.
         """
+        if not self.factor.any():
+            return self._from_diagonal(seen)
         tangent = self.matrix_of(*self.tangent(seen))
-        u, d = self.basis, len(self.diagonal)
+        change = rest + tangent - self.matrix
+        lowest = eigh(change, self.matrix, eigvals_only=True, subset_by_index=[0, 0])[0]
+        held = max(0.0, 1.0 + (1.0 - SAFE) / lowest) if lowest < 0 else 0.0
+        return np.asarray(tangent - held * change)
+
+    def _from_diagonal(self, seen: Array) -> Array:
+        """A of a positive definite B, where S is a diagonal: ΣAΣ = K + R diag(w) R, K = W (UᵀW)⁻¹ Wᵀ, RU = 0.
+
+        U are fixed directions, R is as in `tangent`. Where that has no w ≥ 0 it is B's diagonal, as in the diagonal
+        family.
+        """
+        u, d, sigma = self.basis, len(self.diagonal), self._sigma
+        diagonal = np.diag(seen[:d] * self.diagonal**2)
         w = seen[d:].reshape(u.shape)
-        inner = 0.5 * (u.T @ w + w.T @ u)
-        sizes = np.linalg.eigvalsh(inner)
-        safe = eigh(rest + tangent, self.matrix, eigvals_only=True, subset_by_index=[0, 0])[0] > SAFE
-        if safe or not sizes[0] > DEFINITE * abs(sizes[-1]):
-            return tangent
-        g = self._sigma @ u
+        lower = cholesky_factor(0.5 * (u.T @ w + w.T @ u))
+        if lower is None:
+            return diagonal
+        g = sigma @ u
         along = u @ np.linalg.solve(u.T @ g, g.T)
-        residual = self._sigma - g @ np.linalg.solve(u.T @ g, g.T)
-        half = np.linalg.solve(np.linalg.cholesky(inner), w.T).T
+        residual = sigma - g @ np.linalg.solve(u.T @ g, g.T)
+        half = np.linalg.solve(lower, w.T).T
         weights = np.linalg.lstsq(residual * residual, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
         if weights.min() < 0:
-            return np.diag(nnls(self._sigma**2, seen[:d])[0])
+            return diagonal
         left, across = self.matrix @ half, np.eye(d) - along
         found = left @ left.T + (across * weights) @ across.T
         return np.asarray(0.5 * (found + found.T))

@@ -38,6 +38,30 @@ def test_automatic_values_meet_the_condition_and_their_bounds(clients: int, roun
     assert twin.steps(lambda: 0.3) == policy.steps(lambda: 0.3)
 
 
+def test_quadratic_rounds_are_not_mixed_and_weigh_the_others_in_part() -> None:
+    policy = Policy(12, "auto", "auto", "auto", mixed_damping=1.0)
+    policy.quadratic = True
+    for size in (2.0, 0.5, 0.6):
+        assert policy.steps(lambda: -0.2) == Steps(0.5, 1.0, 1.0)
+        policy.observe(size)
+    assert policy.steps(lambda: 0.5).rho == pytest.approx(0.6)
+    alone = Policy(1, "auto", "auto", "auto", mixed_damping=1.0)
+    alone.quadratic = True
+    assert alone.steps(lambda: 0.0).rho == 1.0
+
+
+def test_the_server_learns_where_losses_see_the_mean_alone() -> None:
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(60, 3))
+    clients = [LogisticRegression(X[part], rng.random(20) < 0.4) for part in np.array_split(np.arange(60), 3)]
+    for family, expectation, first in (("full_gaussian", "delta", 1.0), ("full_gaussian", "auto", 1 / 3)):
+        run = solve(clients, family=family, prior=Gaussian(np.zeros(3), 1.0), expectation=expectation)  # type: ignore[arg-type]
+        assert run.history[0].rho == pytest.approx(first)
+        assert any(record.mixed for record in run.history) is (expectation == "auto")
+    run = solve(clients, family="diagonal_gaussian", prior=Gaussian(np.zeros(3), 1.0), expectation="delta")
+    assert run.history[0].rho == pytest.approx(1 / 3)
+
+
 def test_damping_is_halved_where_changes_grow() -> None:
     policy = Policy(10, 1.0, 1.0, "auto")
     seen = []

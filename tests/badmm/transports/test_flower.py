@@ -114,7 +114,7 @@ def federation(folder: Path, own: dict[str, list[Any]], arguments: dict[str, Any
 
 
 def serve(wire: Wire, folder: Path, names: Iterable[str], arguments: dict[str, Any], **options: Any) -> badmm.Result:
-    chosen: dict[str, Any] = {"identity": {"columns": "age"}, "resend": 5.0} | options
+    chosen: dict[str, Any] = {"identity": {"columns": "age"}, "resend": 5.0, **options}
     server = FlowerServer(wire, folder, names, clock=lambda: wire.now, pause=wire.pause, **chosen)
     return badmm.solve([], transport=server, workers=1, **arguments)
 

@@ -70,7 +70,9 @@ class Beta(Coordinates):
     def inverse_points(self, dtype: str, count: int) -> Slots:
         """Means of members with counts over 1e-3 .. 1e4, kept where rounding leaves them in the domain."""
         rng = generator("beta inverse", dtype, count)
-        mu = self.image(self.expectation_from_natural, cast(tuple(10.0 ** rng.uniform(-3, 4, (2, count))), dtype), dtype)
+        mu = self.image(
+            self.expectation_from_natural, cast(tuple(10.0 ** rng.uniform(-3, 4, (2, count))), dtype), dtype
+        )
         keep = -np.expm1(mu[0].astype(float)) > np.exp(mu[1].astype(float)) * (1 + 1e-4)
         return mu[0][keep], mu[1][keep]
 

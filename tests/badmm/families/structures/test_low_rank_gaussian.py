@@ -56,18 +56,25 @@ def test_a_sum_is_seen_as_it_was() -> None:
     assert at.seen(B + back) == pytest.approx(2 * seen, rel=1e-9, abs=1e-10)
 
 
-def test_what_a_tangent_would_make_indefinite_is_completed() -> None:
-    at, zero = LowRank(np.ones(6), np.zeros((6, 2))), np.zeros((6, 6))
-    root = np.random.default_rng(3).normal(size=(6, 3))
-    for scale, exact in ((np.ones(6), True), (np.array([1e3, 1, 1, 1, 1, 1]), False)):
-        B = scale[:, None] * (root @ root.T) * scale
-        seen = at.seen(B)
-        assert np.linalg.eigvalsh(at.matrix_of(*at.tangent(seen)))[0] < -0.1
-        found = at.completed(seen, zero)
-        assert np.linalg.eigvalsh(found)[0] > -1e-9 * np.abs(found).max()
-        assert np.allclose(at.seen(found), seen, rtol=1e-8) is exact
-    near = at.completed(at.seen(0.1 * np.eye(6)), np.eye(6))
-    assert near == pytest.approx(0.1 * np.eye(6), abs=1e-12)
+def test_the_server_keeps_a_part_of_its_precision_in_every_direction() -> None:
+    at, rest = member(), np.zeros((6, 6))
+    unlike = 1e-3 * at.matrix + 5 * np.outer(np.ones(6), np.ones(6))
+    tangent = at.matrix_of(*at.tangent(at.seen(unlike)))
+    held = at.completed(at.seen(unlike), rest)
+    assert at.covariance is not None
+    least, kept = [np.linalg.eigvals(at.covariance @ (rest + part)).real.min() for part in (tangent, held)]
+    assert least < 0.24
+    assert kept == pytest.approx(0.25, abs=1e-8)
+    assert at.completed(at.seen(at.matrix), rest) == pytest.approx(at.matrix, abs=1e-9)
+
+
+def test_the_first_round_knows_at_least_the_diagonal() -> None:
+    at = LowRank(np.full(6, 2.0), np.zeros((6, 2)))
+    B = curvature(6, 2)
+    for scale in (np.ones(6), np.array([1e3, 1, 1, 1, 1, 1])):
+        found = at.completed(at.seen(scale[:, None] * B * scale), np.zeros((6, 6)))
+        assert np.diag(found) == pytest.approx(np.diag(B) * scale**2, rel=1e-9)
+        assert np.linalg.eigvalsh(found)[0] > 0
 
 
 def test_the_tangent_is_the_nearest_in_the_fisher_metric() -> None:

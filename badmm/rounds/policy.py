@@ -9,7 +9,7 @@ Explicit values are used as they are. "auto" is
 * γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
   by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
   parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
-* Where rounds converge quadratically by themselves, ρ = √(3/K), at most 1, or 1.2 times what the existence condition
+* Where rounds converge quadratically by themselves, ρ = 5.6/K, at most 1, or 1.5 times what the existence condition
   needs, and no mixing. That is where a posterior holds the whole curvature and losses are taken at its mean (delta
   method): an error of the mean leaves none of first order in the mean after a round, as in Newton's method, the limit
   ρ → ∞ of the same round; mixed lines would bring older errors back. With ρ = 1 a client foresees its own part of the
@@ -24,7 +24,6 @@ The server uses only λ_g, the sums it receives, and the clients' required penal
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -34,9 +33,9 @@ from badmm_kernels.scalars import server_step
 Setting = float | str
 MARGIN = 1.5
 """The automatic ρ over the infimum that the existence condition allows."""
-BETWEEN, NARROW = 3.0, 1.2
-"""ρ²K, and the margin over that infimum, in rounds that converge quadratically. Of ρ = K^{-p}, p = 0, ¼, ½, 1, each
-needs a round more than Newton or PVI on one problem of the suite at least."""
+ALIKE = 5.6
+"""ρK in rounds that converge quadratically. Of ρ = K^{-p}, p = 0, ¼, ½, 1, each needs a round more than PVI or mixing on
+one problem of the suite at least."""
 PATIENCE = 30
 """Rounds of mixing in which the gap has to halve."""
 BALANCE = 3.0
@@ -102,8 +101,10 @@ class Policy:
     def automatic_rho(self, required: float) -> float:
         """ρ where it is "auto"."""
         if self.quadratic:
-            return max(min(1.0, math.sqrt(BETWEEN / self.num_clients)), NARROW * required)
-        return max(1.0 / self.num_clients if self._round == 0 else 1.0, MARGIN * required)
+            least = min(1.0, ALIKE / self.num_clients)
+        else:
+            least = 1.0 / self.num_clients if self._round == 0 else 1.0
+        return max(least, MARGIN * required)
 
     def observe(
         self, size: float, mixed: bool = False, gap: float = 0.0, primal: float = 0.0, change: float = 0.0

@@ -12,7 +12,7 @@ from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression
 from badmm.rounds.exact_clients import mix
 from badmm.rounds.mixing import DualMixing
-from badmm.rounds.policy import PATIENCE, Policy, Steps
+from badmm.rounds.policy import ALIKE, PATIENCE, Policy, Steps
 
 
 def test_explicit_values_are_used_as_they_are() -> None:
@@ -42,9 +42,9 @@ def test_quadratic_rounds_are_not_mixed_and_weigh_the_others_in_part() -> None:
     policy = Policy(12, "auto", "auto", "auto", mixed_damping=1.0)
     policy.quadratic = True
     for size in (2.0, 0.5, 0.6):
-        assert policy.steps(lambda: -0.2) == Steps(0.5, 1.0, 1.0)
+        assert policy.steps(lambda: -0.2) == Steps(ALIKE / 12, 1.0, 1.0)
         policy.observe(size)
-    assert policy.steps(lambda: 0.5).rho == pytest.approx(0.6)
+    assert policy.steps(lambda: 0.5).rho == pytest.approx(0.75)
     alone = Policy(1, "auto", "auto", "auto", mixed_damping=1.0)
     alone.quadratic = True
     assert alone.steps(lambda: 0.0).rho == 1.0

@@ -218,3 +218,17 @@ def test_the_margin_of_a_positive_slot_is_what_its_own_dual_asks_for(name: str) 
             wanted = max(float(np.max(-(eta + more) / own)) for eta, own in zip(dual, natural, strict=True))
             assert wanted == (3.0 - more) / natural[slot][1]
             assert family.required_rho(natural, dual, growth) == pytest.approx(wanted, rel=1e-14)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_natural_parameter_from_outside_is_a_tuple_of_arrays_and_checked(name: str) -> None:
+    family = registry.bind(name, MEMBERS[name])
+    natural = tuple(np.array(slot) for slot in family.prior_natural)
+    found = family.posterior(natural).parameters()
+    for key, value in family.prior.parameters().items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-12)
+    assert family.posterior(natural).dim == 2
+    if name == "full_gaussian":
+        for bad in (np.array([[2.0, 0.6], [0.1, 0.5]]), -np.eye(2), np.eye(3)):
+            with pytest.raises(ValueError, match=r"^precision: expected "):
+                family.posterior((natural[0], bad))

@@ -107,7 +107,7 @@ class ExactServer:
 
     def length(self, sums: Arrays) -> float:
         """The length of a term of Σ c_k in the Fisher metric at λ_g."""
-        return self._size(self.family.unpack(sums["contribution"]))
+        return self._size(self._received(sums["contribution"], self._alpha, self.total))
 
     @property
     def numbers(self) -> int:

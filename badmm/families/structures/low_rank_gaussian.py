@@ -14,7 +14,8 @@ the server line minimises (1 + ρK) KL(q‖λ) over q in the family, λ the unco
 
 (maximum-likelihood factor analysis with the precision in the covariance's place; D may have entries of either sign). So
 a fixed point of the rounds, λ_k = λ_g and η_k = ∇L_k, is stationary for Σ_k L_k + KL(q‖p_0) over the family. What is
-lost: of each curvature what no tangent at λ_g sees. The problem is not convex: there may be several such points.
+lost: of each curvature what no tangent at λ_g sees. The problem is not convex: there may be several such points. Rounds
+far from one may not lead there where the rank is well below what the losses' curvatures need: take a larger one then.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from badmm.families.structures.full_gaussian import FullGaussian
 
 NEAREST_STEPS, NEAREST = 200, 1e-13
 """Steps to the nearest member, and the length of the last one in the Fisher metric."""
-SAFE = 0.25
-"""The part of its precision that the server keeps in every direction where it follows a tangent."""
+DEFINITE = 1e-10
+"""The smallest eigenvalue over the largest of a matrix that counts as definite."""
 SEED = 0
 """Of the directions that a member without its full rank looks along."""
 
@@ -62,26 +63,19 @@ class LowRank:
         lower = cholesky_factor(self.matrix)
         return None if lower is None else np.asarray(cho_solve((lower, True), np.eye(len(lower))))
 
-    @property
-    def _sigma(self) -> Array:
-        assert self.covariance is not None, "S is positive definite wherever its tangents are asked for"
-        return self.covariance
-
     @cached_property
     def basis(self) -> Array:
-        """U with unit columns, and fixed directions in place of columns that are 0: what the tangents are made of.
-
-        Those directions are in units of the diagonal of S.
-        """
+        """U with unit columns, and fixed directions in place of columns that are 0: what the tangents are made of."""
         lengths = np.linalg.norm(self.factor, axis=0)
-        units = np.sqrt(np.diag(self.matrix))[:, None]
-        found = units * np.random.default_rng(SEED).standard_normal(self.factor.shape)
+        found = np.random.default_rng(SEED).standard_normal(self.factor.shape)
         found[:, lengths > 0] = self.factor[:, lengths > 0]
         return np.asarray(found / np.linalg.norm(found, axis=0))
 
     def seen(self, matrix: Array) -> Array:
         """(diag(ΣBΣ), ΣBΣU) of a symmetric B, flat."""
-        white = self._sigma @ matrix @ self._sigma
+        sigma = self.covariance
+        assert sigma is not None
+        white = sigma @ matrix @ sigma
         return np.concatenate([np.diag(white), (white @ self.basis).ravel()])
 
     def tangent(self, seen: Array) -> tuple[Array, Array]:
@@ -90,7 +84,8 @@ class LowRank:
         With G = ΣU, M = UᵀG and R = Σ − GM⁻¹Gᵀ: (R∘R) δ = diag(ΣBΣ) − 2 (Y∘G)1 at δ = 0, then ΣV = Y, where
         Y = (W − ½ GM⁻¹UᵀW) M⁻¹ and W = ΣBΣU − Σ diag(δ) G.
         """
-        sigma, u, d = self._sigma, self.basis, len(self.diagonal)
+        sigma, u, d = self.covariance, self.basis, len(self.diagonal)
+        assert sigma is not None
         g = sigma @ u
         inner = cho_factor(u.T @ g, lower=True)
 
@@ -105,42 +100,28 @@ class LowRank:
         y = solved(want - sigma @ (delta[:, None] * g))
         return delta, np.asarray(self.matrix @ y)
 
-    def completed(self, seen: Array, rest: Array) -> Array:
-        """A symmetric A (d, d) that is seen as given: the tangent, where rest + A is no smaller than a part of S.
+    def completed(self, seen: Array) -> Array:
+        """A symmetric matrix (d, d) that is seen as given: positive definite wherever the given is that of such a one.
 
-        Far from the fixed point it may be. Then rest + A is the first point from S towards it that has that part of S,
-        and is not yet seen as given.
+        ΣBΣ is K + R diag(w) R with K = W (UᵀW)⁻¹ Wᵀ, which has the given product with U, R as in `tangent`, RU = 0, and
+        w from the diagonal. Of a B that is not definite along U it is the tangent.
         """
-        if not self.factor.any():
-            return self._from_diagonal(seen)
-        tangent = self.matrix_of(*self.tangent(seen))
-        change = rest + tangent - self.matrix
-        lowest = eigh(change, self.matrix, eigvals_only=True, subset_by_index=[0, 0])[0]
-        held = max(0.0, 1.0 + (1.0 - SAFE) / lowest) if lowest < 0 else 0.0
-        return np.asarray(tangent - held * change)
-
-    def _from_diagonal(self, seen: Array) -> Array:
-        """A of a positive definite B, where S is a diagonal: ΣAΣ = K + R diag(w) R, K = W (UᵀW)⁻¹ Wᵀ, RU = 0.
-
-        U are fixed directions, R is as in `tangent`. Where that has no w ≥ 0 it is B's diagonal, as in the diagonal
-        family.
-        """
-        u, d, sigma = self.basis, len(self.diagonal), self._sigma
-        diagonal = np.diag(seen[:d] * self.diagonal**2)
+        sigma, u, d = self.covariance, self.basis, len(self.diagonal)
+        assert sigma is not None
         w = seen[d:].reshape(u.shape)
-        lower = cholesky_factor(0.5 * (u.T @ w + w.T @ u))
-        if lower is None:
-            return diagonal
+        inner = 0.5 * (u.T @ w + w.T @ u)
+        sizes = np.linalg.eigvalsh(inner)
+        if not sizes[0] > DEFINITE * abs(sizes[-1]):
+            return self.matrix_of(*self.tangent(seen))
         g = sigma @ u
         along = u @ np.linalg.solve(u.T @ g, g.T)
-        residual = sigma - g @ np.linalg.solve(u.T @ g, g.T)
-        half = np.linalg.solve(lower, w.T).T
-        weights = np.linalg.lstsq(residual * residual, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
-        if weights.min() < 0:
-            return diagonal
-        left, across = self.matrix @ half, np.eye(d) - along
+        rest = sigma - g @ np.linalg.solve(u.T @ g, g.T)
+        half = np.linalg.solve(np.linalg.cholesky(inner), w.T).T
+        weights = np.linalg.lstsq(rest * rest, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
+        left = self.matrix @ half
+        across = np.eye(d) - along
         found = left @ left.T + (across * weights) @ across.T
-        return np.asarray(0.5 * (found + found.T))
+        return 0.5 * (found + found.T)
 
     def matrix_of(self, delta: Array, v: Array) -> Array:
         """The tangent diag(δ) + VUᵀ + UVᵀ (d, d), U the basis."""
@@ -160,12 +141,10 @@ class LowRank:
 def nearest(target: Array, rank: int, start: LowRank | None = None) -> LowRank:
     """argmin of KL(N(·, S⁻¹)‖N(·, Ŝ⁻¹)) over S = diag(D) + UUᵀ, by steps along Fisher-nearest tangents.
 
-    target: Ŝ (d, d), positive definite. The search begins at `start`, if it has the full rank, or at the principal
-    components of Ŝ in units of the diagonal of Ŝ⁻¹, whichever is nearer.
+    target: Ŝ (d, d), positive definite. start: where the search begins, if it has the full rank; else at principal
+    components of Ŝ in units of the diagonal of Ŝ⁻¹.
     """
-    starts = [_first(target, rank), *([] if start is None else [start])]
-    values = [_objective(one, target) if np.linalg.norm(one.factor, axis=0).all() else np.inf for one in starts]
-    value, at = min(zip(values, starts, strict=True), key=lambda pair: pair[0])
+    at = _first(target, rank) if start is None or not np.linalg.norm(start.factor, axis=0).all() else start
     value = _objective(at, target)
     for _ in range(NEAREST_STEPS):
         seen = at.seen(target - at.matrix)
@@ -225,6 +204,8 @@ class LowRankFamily(FullGaussian):
     # rounds overshoot along the correlations that are lost, as under the diagonal family
     mixed_damping = 0.7
 
+    keeps_curvature = False
+
     @property
     def rank(self) -> int:
         """r."""
@@ -272,7 +253,7 @@ class LowRankFamily(FullGaussian):
         """A sum that the tangents at λ_g see as the clients'."""
         self._check_size(message)
         here = self.parameter(at)
-        matrix = here.member.completed(message[self.dim :], rest[1])
+        matrix = here.member.completed(message[self.dim :])
         return message[: self.dim] + matrix @ self.posterior(here).mean, matrix
 
 

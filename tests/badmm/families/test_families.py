@@ -27,7 +27,10 @@ def matrix(seed: int = 0) -> np.ndarray:
     return root @ root.T + np.eye(DIM)
 
 
-CHOICES: dict[str, dict[str, Any]] = {"block_diagonal_gaussian": {"blocks": [1, 3]}}
+CHOICES: dict[str, dict[str, Any]] = {
+    "block_diagonal_gaussian": {"blocks": [1, 3]},
+    "low_rank_gaussian": {"rank": 2},
+}
 """What the tests choose of the families that leave something to choose."""
 BLOCKS = np.kron(np.eye(2), np.ones((3, 3)))[2:, 2:]
 """1 in the blocks."""
@@ -73,10 +76,12 @@ def test_a_message_is_packed_into_its_distinct_numbers(name: str) -> None:
     assert close(family.unpack(message), family.prior_natural, 0.0)
     with pytest.raises(ValueError, match=rf"natural: expected a vector of {len(message)} numbers, got shape"):
         family.unpack(message[:-1])
+    triangle = DIM * (DIM + 1) // 2
     matrices = {
-        "full_gaussian": DIM * (DIM + 1) // 2,
+        "full_gaussian": triangle,
         "block_diagonal_gaussian": 1 + 6,
-        "gaussian_gamma": DIM * (DIM + 1) // 2 + 2,
+        "low_rank_gaussian": DIM * 3,
+        "gaussian_gamma": triangle + 2,
     }
     assert family.message_doubles == DIM + matrices.get(name, DIM * (len(family.shapes) - 1))
 

@@ -62,8 +62,7 @@ def cut(body: Sequence[Stmt], results: Sequence[Expr], promote: bool) -> tuple[l
     """
     cutter = _Cutter(0 if promote else 5)
     for s in body:
-        value = cutter.cut(s.value) if isinstance(s, Let) else None
-        cutter.statements.append(s if value is None else replace(s, value=value))
+        cutter.statements.append(replace(s, value=cutter.cut(s.value)) if isinstance(s, Let) else s)
     found = [cutter.cut(r) for r in results]
     while sum(cutter.width(r) + 5 * promote for r in found) > TOGETHER and len(found) > 1:
         k = max(range(len(found)), key=lambda k: cutter.width(found[k]))

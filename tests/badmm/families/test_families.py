@@ -46,7 +46,8 @@ def member(name: str, seed: int = 0) -> Distribution:
         blocks = matrix(seed) * BLOCKS
         precision: Any = {"full_gaussian": matrix(seed), "isotropic_gaussian": 0.7, "block_diagonal_gaussian": blocks}
         return Gaussian(rng.normal(size=DIM), precision.get(name, rng.uniform(0.5, 2.0, DIM)))
-    return kind(*(rng.uniform(0.5, 3.0, DIM) for _ in registry.arguments(name)))
+    fixed = registry.fixed(name)
+    return kind(*(3.0 if key in fixed else rng.uniform(0.5, 3.0, DIM) for key in registry.arguments(name)))
 
 
 def family_of(name: str) -> Family:

@@ -27,7 +27,7 @@ from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"property", "cached_property", "contextmanager", "abstractmethod"}
-STRICT = re.compile(r",?\s*strict=\w+")
+STRICT = re.compile(r",?\s*strict=\w+|,\s*(?=\))")  # and the comma that a left out argument leaves
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children
 _arrange = file_mutation.function_trampoline_arrangement

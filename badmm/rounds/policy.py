@@ -34,7 +34,7 @@ Setting = float | str
 MARGIN = 1.5
 """The automatic ρ over the infimum that the existence condition allows."""
 ALIKE = 5.6
-"""ρK in rounds that converge quadratically. Each of ρ = K^{-p}, p = 0, ¼, ½, 1, needs a round more than PVI or mixing
+"""ρK in rounds that converge quadratically. Of ρ = K^{-p}, p = 0, ¼, ½, 1, each needs a round more than PVI or mixing
 on one problem of the suite at least."""
 PATIENCE = 30
 """Rounds of mixing in which the gap has to halve."""

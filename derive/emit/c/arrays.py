@@ -14,7 +14,7 @@ from . import matrices
 from .printer import TYPE, comment, define
 
 Param = ci.Parameter
-COUNT, AT = Param("count", "size"), Param("at", "size", True)
+COUNT, AT = Param("length", "size"), Param("at", "size", True)
 BOUND = {"positive": "1.0, 0.0", "negative": "-1.0, 0.0", "real": "1.0, -HUGE_VAL"}
 SCALAR_FAULT = {
     "positive": "badmm_outside_f64({0}, 0.0)",
@@ -92,23 +92,23 @@ def _scalar_tests(kernel: ir.Coordinatewise, signature: ci.Signature) -> list[st
 def _tests(
     kernel: ir.Coordinatewise, signature: ci.Signature, domains: dict[str, str], precision: str, tab: str
 ) -> list[str]:
-    """Return at the first element outside its domain of some arrays' blocks of `size` elements from `start`."""
+    """Return at the first element outside its domain of some arrays' blocks of `block` elements from `first`."""
     places = {p.name: k for k, p in enumerate(signature.parameters, start=1)}
     lines = []
     for name, domain in domains.items():
-        find = f"badmm_find_outside_{precision}(size, {name} + start, {BOUND[domain]})"
+        find = f"badmm_find_outside_{precision}(block, {name} + first, {BOUND[domain]})"
         lines += [
-            f"{tab}found = {find};",
-            f"{tab}if (found < size) return badmm_fault({places[name]}, start + found, at);",
+            f"{tab}fault = {find};",
+            f"{tab}if (fault < block) return badmm_fault({places[name]}, first + fault, at);",
         ]
     return lines
 
 
 def _blocks(body: list[str]) -> list[str]:
     return [
-        "    for (size_t start = 0; start < count; start += 512) {",
-        "        const size_t size = count - start < 512 ? count - start : 512;",
-        "        size_t found = size;",
+        "    for (size_t first = 0; first < length; first += 512) {",
+        "        const size_t block = length - first < 512 ? length - first : 512;",
+        "        size_t fault = block;",
         *body,
         "    }",
     ]
@@ -132,7 +132,7 @@ def _map(kernel: ir.Map, signature: ci.Signature, module: ir.Module, precision: 
     tab = " " * 8
     body = [
         *_tests(kernel, signature, given, precision, tab),
-        "        for (size_t i = start; i < start + size; ++i) {",
+        "        for (size_t i = first; i < first + block; ++i) {",
         *run,
         "        }",
         *_tests(kernel, signature, produced, precision, tab),
@@ -156,7 +156,7 @@ def _sum(kernel: ir.Total, signature: ci.Signature, module: ir.Module) -> str:
     body = [
         "        double part = 0.0;",
         *_tests(kernel, signature, given, "f64", " " * 8),
-        f"        for (size_t i = start; i < start + size; ++i) part += {_term(kernel, module, 'i')};",
+        f"        for (size_t i = first; i < first + block; ++i) part += {_term(kernel, module, 'i')};",
         "        total = badmm_add(total, part, &lost);",
     ]
     place = len(signature.parameters) - 1
@@ -171,10 +171,10 @@ def _sum(kernel: ir.Total, signature: ci.Signature, module: ir.Module) -> str:
 def _over_clients(kernel: ir.Total, signature: ci.Signature, module: ir.Module) -> str:
     assert isinstance(kernel, ir.ClientSum)
     body = [
-        "        for (size_t i = start; i < start + size; ++i) out[i] = 0.0;",
+        "        for (size_t i = first; i < first + block; ++i) out[i] = 0.0;",
         "        for (size_t k = 0; k < clients; ++k) {",
-        "            for (size_t i = start; i < start + size; ++i)",
-        f"                out[i] += {_term(kernel, module, 'k * count + i')};",
+        "            for (size_t i = first; i < first + block; ++i)",
+        f"                out[i] += {_term(kernel, module, 'k * length + i')};",
         "        }",
         *_tests(kernel, signature, {"out": "real"}, "f64", " " * 8),
     ]

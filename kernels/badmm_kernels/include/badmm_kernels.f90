@@ -657,19 +657,19 @@ module badmm_kernels
   end interface badmm_bernoulli_round_update
   ! x
   interface badmm_bernoulli_natural_from_standard_array
-    function badmm_bernoulli_natural_from_standard_array_f64(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_natural_from_standard_array_f64(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_natural_from_standard_array_f64
-    function badmm_bernoulli_natural_from_standard_array_f32(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_natural_from_standard_array_f32(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -678,19 +678,19 @@ module badmm_kernels
   end interface badmm_bernoulli_natural_from_standard_array
   ! x
   interface badmm_bernoulli_standard_from_natural_array
-    function badmm_bernoulli_standard_from_natural_array_f64(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_standard_from_natural_array_f64(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_standard_from_natural_array_f64
-    function badmm_bernoulli_standard_from_natural_array_f32(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_standard_from_natural_array_f32(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -699,19 +699,19 @@ module badmm_kernels
   end interface badmm_bernoulli_standard_from_natural_array
   ! exp(x)/(exp(x) + 1)
   interface badmm_bernoulli_expectation_from_natural_array
-    function badmm_bernoulli_expectation_from_natural_array_f64(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_expectation_from_natural_array_f64(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_expectation_from_natural_array_f64
-    function badmm_bernoulli_expectation_from_natural_array_f32(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_expectation_from_natural_array_f32(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -720,19 +720,19 @@ module badmm_kernels
   end interface badmm_bernoulli_expectation_from_natural_array
   ! log(mu) + log(-1/(mu - 1))
   interface badmm_bernoulli_natural_from_expectation_array
-    function badmm_bernoulli_natural_from_expectation_array_f64(count, mean, out, at) bind(c, &
+    function badmm_bernoulli_natural_from_expectation_array_f64(length, mean, out, at) bind(c, &
         name="badmm_bernoulli_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_natural_from_expectation_array_f64
-    function badmm_bernoulli_natural_from_expectation_array_f32(count, mean, out, at) bind(c, &
+    function badmm_bernoulli_natural_from_expectation_array_f32(length, mean, out, at) bind(c, &
         name="badmm_bernoulli_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -741,20 +741,20 @@ module badmm_kernels
   end interface badmm_bernoulli_natural_from_expectation_array
   ! d_x/(logistic(-x)*logistic(x))
   interface badmm_bernoulli_natural_gradient_array
-    function badmm_bernoulli_natural_gradient_array_f64(count, log_odds, gradient_log_odds, out, at) bind(c, &
+    function badmm_bernoulli_natural_gradient_array_f64(length, log_odds, gradient_log_odds, out, at) bind(c, &
         name="badmm_bernoulli_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in) :: gradient_log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_natural_gradient_array_f64
-    function badmm_bernoulli_natural_gradient_array_f32(count, log_odds, gradient_log_odds, out, at) bind(c, &
+    function badmm_bernoulli_natural_gradient_array_f32(length, log_odds, gradient_log_odds, out, at) bind(c, &
         name="badmm_bernoulli_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(in) :: gradient_log_odds(*)
       real(c_float), intent(out) :: out(*)
@@ -764,20 +764,20 @@ module badmm_kernels
   end interface badmm_bernoulli_natural_gradient_array
   ! theta*x - softplus(x)
   interface badmm_bernoulli_log_density_array
-    function badmm_bernoulli_log_density_array_f64(count, theta, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_log_density_array_f64(length, theta, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_log_density_array_f64
-    function badmm_bernoulli_log_density_array_f32(count, theta, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_log_density_array_f32(length, theta, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(out) :: out(*)
@@ -787,20 +787,20 @@ module badmm_kernels
   end interface badmm_bernoulli_log_density_array
   ! d_x*l_11
   interface badmm_bernoulli_whiten_array
-    function badmm_bernoulli_whiten_array_f64(count, natural_log_odds, direction_log_odds, out, at) bind(c, &
+    function badmm_bernoulli_whiten_array_f64(length, natural_log_odds, direction_log_odds, out, at) bind(c, &
         name="badmm_bernoulli_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_log_odds(*)
       real(c_double), intent(in) :: direction_log_odds(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_whiten_array_f64
-    function badmm_bernoulli_whiten_array_f32(count, natural_log_odds, direction_log_odds, out, at) bind(c, &
+    function badmm_bernoulli_whiten_array_f32(length, natural_log_odds, direction_log_odds, out, at) bind(c, &
         name="badmm_bernoulli_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_log_odds(*)
       real(c_float), intent(in) :: direction_log_odds(*)
       real(c_float), intent(out) :: out(*)
@@ -810,10 +810,10 @@ module badmm_kernels
   end interface badmm_bernoulli_whiten_array
   ! log(exp(x) + 1)
   interface
-    function badmm_bernoulli_log_partition_sum(count, log_odds, out, at) bind(c, &
+    function badmm_bernoulli_log_partition_sum(length, log_odds, out, at) bind(c, &
         name="badmm_bernoulli_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -822,10 +822,10 @@ module badmm_kernels
   end interface
   ! -x*logistic(x) + softplus(x)
   interface
-    function badmm_bernoulli_entropy_sum(count, log_odds, out, at) bind(c, name="badmm_bernoulli_entropy_sum") &
+    function badmm_bernoulli_entropy_sum(length, log_odds, out, at) bind(c, name="badmm_bernoulli_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -834,10 +834,10 @@ module badmm_kernels
   end interface
   ! softplus_bregman(x_p, x_q)
   interface
-    function badmm_bernoulli_kl_sum(count, natural_q_log_odds, natural_p_log_odds, out, at) bind(c, &
+    function badmm_bernoulli_kl_sum(length, natural_q_log_odds, natural_p_log_odds, out, at) bind(c, &
         name="badmm_bernoulli_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_log_odds(*)
       real(c_double), intent(in) :: natural_p_log_odds(*)
       real(c_double), intent(out) :: out
@@ -847,10 +847,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_bernoulli_client_map_array
-    function badmm_bernoulli_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_bernoulli_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_bernoulli_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -859,10 +859,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_client_map_array_f64
-    function badmm_bernoulli_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_bernoulli_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_bernoulli_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -874,10 +874,10 @@ module badmm_kernels
   end interface badmm_bernoulli_client_map_array
   ! eta/rho + lambda_g
   interface badmm_bernoulli_cavity_array
-    function badmm_bernoulli_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_bernoulli_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_bernoulli_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -885,10 +885,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_cavity_array_f64
-    function badmm_bernoulli_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_bernoulli_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_bernoulli_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -899,10 +899,10 @@ module badmm_kernels
   end interface badmm_bernoulli_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_bernoulli_dual_update_array
-    function badmm_bernoulli_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_bernoulli_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_bernoulli_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -912,10 +912,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_dual_update_array_f64
-    function badmm_bernoulli_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_bernoulli_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_bernoulli_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -928,10 +928,10 @@ module badmm_kernels
   end interface badmm_bernoulli_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_bernoulli_bregman_dual_update_array
-    function badmm_bernoulli_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
-        damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f64") result(res)
+    function badmm_bernoulli_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -941,10 +941,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_bregman_dual_update_array_f64
-    function badmm_bernoulli_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
-        damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f32") result(res)
+    function badmm_bernoulli_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_bernoulli_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -957,10 +957,10 @@ module badmm_kernels
   end interface badmm_bernoulli_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_bernoulli_server_contribution_array
-    function badmm_bernoulli_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
-        bind(c, name="badmm_bernoulli_server_contribution_array_f64") result(res)
+    function badmm_bernoulli_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_bernoulli_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -969,10 +969,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_server_contribution_array_f64
-    function badmm_bernoulli_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
-        bind(c, name="badmm_bernoulli_server_contribution_array_f32") result(res)
+    function badmm_bernoulli_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_bernoulli_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -984,11 +984,11 @@ module badmm_kernels
   end interface badmm_bernoulli_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_bernoulli_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
-        name="badmm_bernoulli_server_total_over_clients") result(res)
+    function badmm_bernoulli_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_bernoulli_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -999,10 +999,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_bernoulli_contribution_change_array
-    function badmm_bernoulli_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_bernoulli_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_bernoulli_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -1012,10 +1012,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_contribution_change_array_f64
-    function badmm_bernoulli_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_bernoulli_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_bernoulli_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -1028,10 +1028,10 @@ module badmm_kernels
   end interface badmm_bernoulli_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_bernoulli_server_update_array
-    function badmm_bernoulli_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_bernoulli_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_bernoulli_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -1039,10 +1039,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_server_update_array_f64
-    function badmm_bernoulli_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_bernoulli_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_bernoulli_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -1053,20 +1053,20 @@ module badmm_kernels
   end interface badmm_bernoulli_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_bernoulli_primal_residual_array
-    function badmm_bernoulli_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_bernoulli_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_bernoulli_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_primal_residual_array_f64
-    function badmm_bernoulli_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_bernoulli_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_bernoulli_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -1076,10 +1076,10 @@ module badmm_kernels
   end interface badmm_bernoulli_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_bernoulli_dual_residual_array
-    function badmm_bernoulli_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_bernoulli_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_bernoulli_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -1087,10 +1087,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_dual_residual_array_f64
-    function badmm_bernoulli_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_bernoulli_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_bernoulli_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -1101,11 +1101,11 @@ module badmm_kernels
   end interface badmm_bernoulli_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_bernoulli_round_update_array
-    function badmm_bernoulli_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_bernoulli_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_bernoulli_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -1118,11 +1118,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_bernoulli_round_update_array_f64
-    function badmm_bernoulli_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_bernoulli_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_bernoulli_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -1642,10 +1642,10 @@ module badmm_kernels
   end interface badmm_beta_round_update
   ! a, b
   interface badmm_beta_natural_from_standard_array
-    function badmm_beta_natural_from_standard_array_f64(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+    function badmm_beta_natural_from_standard_array_f64(length, alpha, beta, out_alpha, out_beta, at) bind(c, &
         name="badmm_beta_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(out) :: out_alpha(*)
@@ -1653,10 +1653,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_natural_from_standard_array_f64
-    function badmm_beta_natural_from_standard_array_f32(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+    function badmm_beta_natural_from_standard_array_f32(length, alpha, beta, out_alpha, out_beta, at) bind(c, &
         name="badmm_beta_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: alpha(*)
       real(c_float), intent(in) :: beta(*)
       real(c_float), intent(out) :: out_alpha(*)
@@ -1667,10 +1667,10 @@ module badmm_kernels
   end interface badmm_beta_natural_from_standard_array
   ! a, b
   interface badmm_beta_standard_from_natural_array
-    function badmm_beta_standard_from_natural_array_f64(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+    function badmm_beta_standard_from_natural_array_f64(length, alpha, beta, out_alpha, out_beta, at) bind(c, &
         name="badmm_beta_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(out) :: out_alpha(*)
@@ -1678,10 +1678,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_standard_from_natural_array_f64
-    function badmm_beta_standard_from_natural_array_f32(count, alpha, beta, out_alpha, out_beta, at) bind(c, &
+    function badmm_beta_standard_from_natural_array_f32(length, alpha, beta, out_alpha, out_beta, at) bind(c, &
         name="badmm_beta_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: alpha(*)
       real(c_float), intent(in) :: beta(*)
       real(c_float), intent(out) :: out_alpha(*)
@@ -1692,10 +1692,10 @@ module badmm_kernels
   end interface badmm_beta_standard_from_natural_array
   ! polygamma(0, a) - polygamma(0, a + b), polygamma(0, b) - polygamma(0, a + b)
   interface badmm_beta_expectation_from_natural_array
-    function badmm_beta_expectation_from_natural_array_f64(count, alpha, beta, out_mean_log, out_mean_log_rest, at) &
+    function badmm_beta_expectation_from_natural_array_f64(length, alpha, beta, out_mean_log, out_mean_log_rest, at) &
         bind(c, name="badmm_beta_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(out) :: out_mean_log(*)
@@ -1703,10 +1703,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_expectation_from_natural_array_f64
-    function badmm_beta_expectation_from_natural_array_f32(count, alpha, beta, out_mean_log, out_mean_log_rest, at) &
+    function badmm_beta_expectation_from_natural_array_f32(length, alpha, beta, out_mean_log, out_mean_log_rest, at) &
         bind(c, name="badmm_beta_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: alpha(*)
       real(c_float), intent(in) :: beta(*)
       real(c_float), intent(out) :: out_mean_log(*)
@@ -1717,10 +1717,10 @@ module badmm_kernels
   end interface badmm_beta_expectation_from_natural_array
   ! a, b from polygamma(0, a) - polygamma(0, a + b) = mu1, polygamma(0, b) - polygamma(0, a + b) = mu2 by Newton
   interface badmm_beta_natural_from_expectation_array
-    function badmm_beta_natural_from_expectation_array_f64(count, mean_log, mean_log_rest, out_alpha, out_beta, at) &
+    function badmm_beta_natural_from_expectation_array_f64(length, mean_log, mean_log_rest, out_alpha, out_beta, at) &
         bind(c, name="badmm_beta_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean_log(*)
       real(c_double), intent(in) :: mean_log_rest(*)
       real(c_double), intent(out) :: out_alpha(*)
@@ -1728,10 +1728,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_natural_from_expectation_array_f64
-    function badmm_beta_natural_from_expectation_array_f32(count, mean_log, mean_log_rest, out_alpha, out_beta, at) &
+    function badmm_beta_natural_from_expectation_array_f32(length, mean_log, mean_log_rest, out_alpha, out_beta, at) &
         bind(c, name="badmm_beta_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean_log(*)
       real(c_float), intent(in) :: mean_log_rest(*)
       real(c_float), intent(out) :: out_alpha(*)
@@ -1759,10 +1759,10 @@ module badmm_kernels
   !     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
   !     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b))
   interface badmm_beta_natural_gradient_array
-    function badmm_beta_natural_gradient_array_f64(count, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
+    function badmm_beta_natural_gradient_array_f64(length, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
         out_beta, at) bind(c, name="badmm_beta_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(in) :: gradient_alpha(*)
@@ -1772,10 +1772,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_natural_gradient_array_f64
-    function badmm_beta_natural_gradient_array_f32(count, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
+    function badmm_beta_natural_gradient_array_f32(length, alpha, beta, gradient_alpha, gradient_beta, out_alpha, &
         out_beta, at) bind(c, name="badmm_beta_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: alpha(*)
       real(c_float), intent(in) :: beta(*)
       real(c_float), intent(in) :: gradient_alpha(*)
@@ -1788,10 +1788,10 @@ module badmm_kernels
   end interface badmm_beta_natural_gradient_array
   ! a*log(theta) + b*log(1 - theta) - log(theta) - log(1 - theta) - loggamma(a) - loggamma(b) + loggamma(a + b)
   interface badmm_beta_log_density_array
-    function badmm_beta_log_density_array_f64(count, theta, alpha, beta, out, at) bind(c, &
+    function badmm_beta_log_density_array_f64(length, theta, alpha, beta, out, at) bind(c, &
         name="badmm_beta_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
@@ -1799,10 +1799,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_log_density_array_f64
-    function badmm_beta_log_density_array_f32(count, theta, alpha, beta, out, at) bind(c, &
+    function badmm_beta_log_density_array_f32(length, theta, alpha, beta, out, at) bind(c, &
         name="badmm_beta_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: alpha(*)
       real(c_float), intent(in) :: beta(*)
@@ -1813,10 +1813,10 @@ module badmm_kernels
   end interface badmm_beta_log_density_array
   ! d_a*l_11 + d_b*l_21, d_b*l_22
   interface badmm_beta_whiten_array
-    function badmm_beta_whiten_array_f64(count, natural_alpha, natural_beta, direction_alpha, direction_beta, &
+    function badmm_beta_whiten_array_f64(length, natural_alpha, natural_beta, direction_alpha, direction_beta, &
         out_alpha, out_beta, at) bind(c, name="badmm_beta_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_alpha(*)
       real(c_double), intent(in) :: natural_beta(*)
       real(c_double), intent(in) :: direction_alpha(*)
@@ -1826,10 +1826,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_whiten_array_f64
-    function badmm_beta_whiten_array_f32(count, natural_alpha, natural_beta, direction_alpha, direction_beta, &
+    function badmm_beta_whiten_array_f32(length, natural_alpha, natural_beta, direction_alpha, direction_beta, &
         out_alpha, out_beta, at) bind(c, name="badmm_beta_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_alpha(*)
       real(c_float), intent(in) :: natural_beta(*)
       real(c_float), intent(in) :: direction_alpha(*)
@@ -1842,10 +1842,10 @@ module badmm_kernels
   end interface badmm_beta_whiten_array
   ! loggamma(a) + loggamma(b) - loggamma(a + b)
   interface
-    function badmm_beta_log_partition_sum(count, alpha, beta, out, at) bind(c, name="badmm_beta_log_partition_sum") &
+    function badmm_beta_log_partition_sum(length, alpha, beta, out, at) bind(c, name="badmm_beta_log_partition_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(out) :: out
@@ -1857,9 +1857,9 @@ module badmm_kernels
   !     + b) + log(a) + log(b) - 2*log(a + b) + stirling_remainder(a) + stirling_remainder(b) - stirling_remainder(a +
   !     b) + stirling_remainder_1(a) + stirling_remainder_1(b) - 2*stirling_remainder_1(a + b)
   interface
-    function badmm_beta_entropy_sum(count, alpha, beta, out, at) bind(c, name="badmm_beta_entropy_sum") result(res)
+    function badmm_beta_entropy_sum(length, alpha, beta, out, at) bind(c, name="badmm_beta_entropy_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: alpha(*)
       real(c_double), intent(in) :: beta(*)
       real(c_double), intent(out) :: out
@@ -1871,10 +1871,10 @@ module badmm_kernels
   !     b_p*ratio_divergence((a_p*b_q - a_q*b_p)/(b_p*(a_q + b_q)), b_q*(a_p + b_p)/(b_p*(a_q + b_q))) +
   !     stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p + b_p, a_q + b_q))
   interface
-    function badmm_beta_kl_sum(count, natural_q_alpha, natural_q_beta, natural_p_alpha, natural_p_beta, out, at) &
+    function badmm_beta_kl_sum(length, natural_q_alpha, natural_q_beta, natural_p_alpha, natural_p_beta, out, at) &
         bind(c, name="badmm_beta_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_alpha(*)
       real(c_double), intent(in) :: natural_q_beta(*)
       real(c_double), intent(in) :: natural_p_alpha(*)
@@ -1886,10 +1886,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_beta_client_map_array
-    function badmm_beta_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_beta_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_beta_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -1898,10 +1898,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_client_map_array_f64
-    function badmm_beta_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_beta_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_beta_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -1913,10 +1913,10 @@ module badmm_kernels
   end interface badmm_beta_client_map_array
   ! eta/rho + lambda_g
   interface badmm_beta_cavity_array
-    function badmm_beta_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_beta_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_beta_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -1924,10 +1924,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_cavity_array_f64
-    function badmm_beta_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_beta_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_beta_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -1938,10 +1938,10 @@ module badmm_kernels
   end interface badmm_beta_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_beta_dual_update_array
-    function badmm_beta_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+    function badmm_beta_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, at) &
         bind(c, name="badmm_beta_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -1951,10 +1951,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_dual_update_array_f64
-    function badmm_beta_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+    function badmm_beta_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, at) &
         bind(c, name="badmm_beta_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -1967,10 +1967,10 @@ module badmm_kernels
   end interface badmm_beta_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_beta_bregman_dual_update_array
-    function badmm_beta_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_beta_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_beta_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -1980,10 +1980,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_bregman_dual_update_array_f64
-    function badmm_beta_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_beta_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_beta_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -1996,10 +1996,10 @@ module badmm_kernels
   end interface badmm_beta_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_beta_server_contribution_array
-    function badmm_beta_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_beta_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_beta_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2008,10 +2008,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_server_contribution_array_f64
-    function badmm_beta_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_beta_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_beta_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2023,11 +2023,11 @@ module badmm_kernels
   end interface badmm_beta_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_beta_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_beta_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_beta_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2038,10 +2038,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_beta_contribution_change_array
-    function badmm_beta_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_beta_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_beta_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -2051,10 +2051,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_contribution_change_array_f64
-    function badmm_beta_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_beta_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_beta_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -2067,10 +2067,10 @@ module badmm_kernels
   end interface badmm_beta_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_beta_server_update_array
-    function badmm_beta_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_beta_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_beta_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -2078,10 +2078,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_server_update_array_f64
-    function badmm_beta_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_beta_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_beta_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -2092,20 +2092,20 @@ module badmm_kernels
   end interface badmm_beta_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_beta_primal_residual_array
-    function badmm_beta_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_beta_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_beta_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_primal_residual_array_f64
-    function badmm_beta_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_beta_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_beta_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -2115,10 +2115,10 @@ module badmm_kernels
   end interface badmm_beta_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_beta_dual_residual_array
-    function badmm_beta_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+    function badmm_beta_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) bind(c, &
         name="badmm_beta_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -2126,10 +2126,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_dual_residual_array_f64
-    function badmm_beta_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+    function badmm_beta_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) bind(c, &
         name="badmm_beta_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -2140,10 +2140,10 @@ module badmm_kernels
   end interface badmm_beta_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_beta_round_update_array
-    function badmm_beta_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_beta_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_beta_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -2156,10 +2156,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_beta_round_update_array_f64
-    function badmm_beta_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_beta_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_beta_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -2634,20 +2634,20 @@ module badmm_kernels
   end interface badmm_binomial_round_update
   ! x
   interface badmm_binomial_natural_from_standard_array
-    function badmm_binomial_natural_from_standard_array_f64(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_natural_from_standard_array_f64(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_natural_from_standard_array_f64
-    function badmm_binomial_natural_from_standard_array_f32(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_natural_from_standard_array_f32(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_float), intent(out) :: out(*)
@@ -2657,20 +2657,20 @@ module badmm_kernels
   end interface badmm_binomial_natural_from_standard_array
   ! x
   interface badmm_binomial_standard_from_natural_array
-    function badmm_binomial_standard_from_natural_array_f64(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_standard_from_natural_array_f64(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_standard_from_natural_array_f64
-    function badmm_binomial_standard_from_natural_array_f32(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_standard_from_natural_array_f32(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_float), intent(out) :: out(*)
@@ -2680,20 +2680,20 @@ module badmm_kernels
   end interface badmm_binomial_standard_from_natural_array
   ! n*exp(x)/(exp(x) + 1)
   interface badmm_binomial_expectation_from_natural_array
-    function badmm_binomial_expectation_from_natural_array_f64(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_expectation_from_natural_array_f64(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_expectation_from_natural_array_f64
-    function badmm_binomial_expectation_from_natural_array_f32(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_expectation_from_natural_array_f32(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_float), intent(out) :: out(*)
@@ -2703,20 +2703,20 @@ module badmm_kernels
   end interface badmm_binomial_expectation_from_natural_array
   ! log(mu) + log(1/(-mu + n))
   interface badmm_binomial_natural_from_expectation_array
-    function badmm_binomial_natural_from_expectation_array_f64(count, mean, trials, out, at) bind(c, &
+    function badmm_binomial_natural_from_expectation_array_f64(length, mean, trials, out, at) bind(c, &
         name="badmm_binomial_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in), value :: trials
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_natural_from_expectation_array_f64
-    function badmm_binomial_natural_from_expectation_array_f32(count, mean, trials, out, at) bind(c, &
+    function badmm_binomial_natural_from_expectation_array_f32(length, mean, trials, out, at) bind(c, &
         name="badmm_binomial_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_double), intent(in), value :: trials
       real(c_float), intent(out) :: out(*)
@@ -2726,10 +2726,10 @@ module badmm_kernels
   end interface badmm_binomial_natural_from_expectation_array
   ! d_x/(n*logistic(-x)*logistic(x))
   interface badmm_binomial_natural_gradient_array
-    function badmm_binomial_natural_gradient_array_f64(count, log_odds, gradient_log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_natural_gradient_array_f64(length, log_odds, gradient_log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in) :: gradient_log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2737,10 +2737,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_natural_gradient_array_f64
-    function badmm_binomial_natural_gradient_array_f32(count, log_odds, gradient_log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_natural_gradient_array_f32(length, log_odds, gradient_log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_odds(*)
       real(c_float), intent(in) :: gradient_log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2751,10 +2751,10 @@ module badmm_kernels
   end interface badmm_binomial_natural_gradient_array
   ! -n*softplus(x) + theta*x + lgamma(n + 1) - lgamma(theta + 1) - lgamma(n - theta + 1)
   interface badmm_binomial_log_density_array
-    function badmm_binomial_log_density_array_f64(count, theta, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_log_density_array_f64(length, theta, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2762,10 +2762,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_log_density_array_f64
-    function badmm_binomial_log_density_array_f32(count, theta, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_log_density_array_f32(length, theta, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2776,10 +2776,10 @@ module badmm_kernels
   end interface badmm_binomial_log_density_array
   ! d_x*l_11
   interface badmm_binomial_whiten_array
-    function badmm_binomial_whiten_array_f64(count, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_whiten_array_f64(length, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_log_odds(*)
       real(c_double), intent(in) :: direction_log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2787,10 +2787,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_whiten_array_f64
-    function badmm_binomial_whiten_array_f32(count, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_whiten_array_f32(length, natural_log_odds, direction_log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_log_odds(*)
       real(c_float), intent(in) :: direction_log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2801,10 +2801,10 @@ module badmm_kernels
   end interface badmm_binomial_whiten_array
   ! n*log(exp(x) + 1)
   interface
-    function badmm_binomial_log_partition_sum(count, log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_log_partition_sum(length, log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_odds(*)
       real(c_double), intent(in), value :: trials
       real(c_double), intent(out) :: out
@@ -2814,10 +2814,10 @@ module badmm_kernels
   end interface
   ! n*softplus_bregman(x_p, x_q)
   interface
-    function badmm_binomial_kl_sum(count, natural_q_log_odds, natural_p_log_odds, trials, out, at) bind(c, &
+    function badmm_binomial_kl_sum(length, natural_q_log_odds, natural_p_log_odds, trials, out, at) bind(c, &
         name="badmm_binomial_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_log_odds(*)
       real(c_double), intent(in) :: natural_p_log_odds(*)
       real(c_double), intent(in), value :: trials
@@ -2828,10 +2828,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_binomial_client_map_array
-    function badmm_binomial_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_binomial_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_binomial_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -2840,10 +2840,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_client_map_array_f64
-    function badmm_binomial_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_binomial_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_binomial_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -2855,10 +2855,10 @@ module badmm_kernels
   end interface badmm_binomial_client_map_array
   ! eta/rho + lambda_g
   interface badmm_binomial_cavity_array
-    function badmm_binomial_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_binomial_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_binomial_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -2866,10 +2866,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_cavity_array_f64
-    function badmm_binomial_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_binomial_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_binomial_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -2880,10 +2880,10 @@ module badmm_kernels
   end interface badmm_binomial_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_binomial_dual_update_array
-    function badmm_binomial_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_binomial_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_binomial_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -2893,10 +2893,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_dual_update_array_f64
-    function badmm_binomial_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_binomial_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_binomial_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -2909,10 +2909,10 @@ module badmm_kernels
   end interface badmm_binomial_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_binomial_bregman_dual_update_array
-    function badmm_binomial_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_binomial_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_binomial_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -2922,10 +2922,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_bregman_dual_update_array_f64
-    function badmm_binomial_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_binomial_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_binomial_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -2938,10 +2938,10 @@ module badmm_kernels
   end interface badmm_binomial_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_binomial_server_contribution_array
-    function badmm_binomial_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_binomial_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_binomial_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2950,10 +2950,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_server_contribution_array_f64
-    function badmm_binomial_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_binomial_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_binomial_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2965,11 +2965,11 @@ module badmm_kernels
   end interface badmm_binomial_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_binomial_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_binomial_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_binomial_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -2980,10 +2980,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_binomial_contribution_change_array
-    function badmm_binomial_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_binomial_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_binomial_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -2993,10 +2993,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_contribution_change_array_f64
-    function badmm_binomial_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_binomial_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_binomial_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -3009,10 +3009,10 @@ module badmm_kernels
   end interface badmm_binomial_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_binomial_server_update_array
-    function badmm_binomial_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_binomial_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_binomial_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -3020,10 +3020,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_server_update_array_f64
-    function badmm_binomial_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_binomial_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_binomial_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -3034,20 +3034,20 @@ module badmm_kernels
   end interface badmm_binomial_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_binomial_primal_residual_array
-    function badmm_binomial_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_binomial_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_binomial_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_primal_residual_array_f64
-    function badmm_binomial_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_binomial_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_binomial_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -3057,10 +3057,10 @@ module badmm_kernels
   end interface badmm_binomial_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_binomial_dual_residual_array
-    function badmm_binomial_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_binomial_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_binomial_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -3068,10 +3068,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_dual_residual_array_f64
-    function badmm_binomial_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_binomial_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_binomial_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -3082,11 +3082,11 @@ module badmm_kernels
   end interface badmm_binomial_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_binomial_round_update_array
-    function badmm_binomial_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
-        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f64") &
+    function badmm_binomial_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -3099,11 +3099,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_binomial_round_update_array_f64
-    function badmm_binomial_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
-        num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f32") &
+    function badmm_binomial_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
+        alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_binomial_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -3601,10 +3601,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_round_update
   ! S*m, S
   interface badmm_diagonal_gaussian_natural_from_standard_array
-    function badmm_diagonal_gaussian_natural_from_standard_array_f64(count, mean, precision, out_precision_mean, &
+    function badmm_diagonal_gaussian_natural_from_standard_array_f64(length, mean, precision, out_precision_mean, &
         out_precision, at) bind(c, name="badmm_diagonal_gaussian_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: precision(*)
       real(c_double), intent(out) :: out_precision_mean(*)
@@ -3612,10 +3612,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_natural_from_standard_array_f64
-    function badmm_diagonal_gaussian_natural_from_standard_array_f32(count, mean, precision, out_precision_mean, &
+    function badmm_diagonal_gaussian_natural_from_standard_array_f32(length, mean, precision, out_precision_mean, &
         out_precision, at) bind(c, name="badmm_diagonal_gaussian_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: precision(*)
       real(c_float), intent(out) :: out_precision_mean(*)
@@ -3626,10 +3626,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_natural_from_standard_array
   ! xi/S, S
   interface badmm_diagonal_gaussian_standard_from_natural_array
-    function badmm_diagonal_gaussian_standard_from_natural_array_f64(count, precision_mean, precision, out_mean, &
+    function badmm_diagonal_gaussian_standard_from_natural_array_f64(length, precision_mean, precision, out_mean, &
         out_precision, at) bind(c, name="badmm_diagonal_gaussian_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in) :: precision(*)
       real(c_double), intent(out) :: out_mean(*)
@@ -3637,10 +3637,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_standard_from_natural_array_f64
-    function badmm_diagonal_gaussian_standard_from_natural_array_f32(count, precision_mean, precision, out_mean, &
+    function badmm_diagonal_gaussian_standard_from_natural_array_f32(length, precision_mean, precision, out_mean, &
         out_precision, at) bind(c, name="badmm_diagonal_gaussian_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean(*)
       real(c_float), intent(in) :: precision(*)
       real(c_float), intent(out) :: out_mean(*)
@@ -3651,11 +3651,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_standard_from_natural_array
   ! m, -m**2/2 - 1/(2*S)
   interface badmm_diagonal_gaussian_expectation_from_natural_array
-    function badmm_diagonal_gaussian_expectation_from_natural_array_f64(count, precision_mean, precision, out_mean, &
+    function badmm_diagonal_gaussian_expectation_from_natural_array_f64(length, precision_mean, precision, out_mean, &
         out_half_negative_second_moment, at) bind(c, &
         name="badmm_diagonal_gaussian_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in) :: precision(*)
       real(c_double), intent(out) :: out_mean(*)
@@ -3663,11 +3663,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_expectation_from_natural_array_f64
-    function badmm_diagonal_gaussian_expectation_from_natural_array_f32(count, precision_mean, precision, out_mean, &
+    function badmm_diagonal_gaussian_expectation_from_natural_array_f32(length, precision_mean, precision, out_mean, &
         out_half_negative_second_moment, at) bind(c, &
         name="badmm_diagonal_gaussian_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean(*)
       real(c_float), intent(in) :: precision(*)
       real(c_float), intent(out) :: out_mean(*)
@@ -3678,11 +3678,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_expectation_from_natural_array
   ! -mu1/(mu1**2 + 2*mu2), -1/(mu1**2 + 2*mu2)
   interface badmm_diagonal_gaussian_natural_from_expectation_array
-    function badmm_diagonal_gaussian_natural_from_expectation_array_f64(count, mean, half_negative_second_moment, &
+    function badmm_diagonal_gaussian_natural_from_expectation_array_f64(length, mean, half_negative_second_moment, &
         out_precision_mean, out_precision, at) bind(c, &
         name="badmm_diagonal_gaussian_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: half_negative_second_moment(*)
       real(c_double), intent(out) :: out_precision_mean(*)
@@ -3690,11 +3690,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_natural_from_expectation_array_f64
-    function badmm_diagonal_gaussian_natural_from_expectation_array_f32(count, mean, half_negative_second_moment, &
+    function badmm_diagonal_gaussian_natural_from_expectation_array_f32(length, mean, half_negative_second_moment, &
         out_precision_mean, out_precision, at) bind(c, &
         name="badmm_diagonal_gaussian_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: half_negative_second_moment(*)
       real(c_float), intent(out) :: out_precision_mean(*)
@@ -3705,11 +3705,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_natural_from_expectation_array
   ! -H*m + g, -H
   interface badmm_diagonal_gaussian_natural_gradient_array
-    function badmm_diagonal_gaussian_natural_gradient_array_f64(count, mean, expected_gradient, expected_hessian, &
+    function badmm_diagonal_gaussian_natural_gradient_array_f64(length, mean, expected_gradient, expected_hessian, &
         out_precision_mean, out_precision, at) bind(c, name="badmm_diagonal_gaussian_natural_gradient_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: expected_gradient(*)
       real(c_double), intent(in) :: expected_hessian(*)
@@ -3718,11 +3718,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_natural_gradient_array_f64
-    function badmm_diagonal_gaussian_natural_gradient_array_f32(count, mean, expected_gradient, expected_hessian, &
+    function badmm_diagonal_gaussian_natural_gradient_array_f32(length, mean, expected_gradient, expected_hessian, &
         out_precision_mean, out_precision, at) bind(c, name="badmm_diagonal_gaussian_natural_gradient_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: expected_gradient(*)
       real(c_float), intent(in) :: expected_hessian(*)
@@ -3734,10 +3734,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_natural_gradient_array
   ! -S*(m - theta)**2/2 + log(S)/2 - log(pi)/2 - log(2)/2
   interface badmm_diagonal_gaussian_log_density_array
-    function badmm_diagonal_gaussian_log_density_array_f64(count, theta, precision_mean, precision, out, at) bind(c, &
-        name="badmm_diagonal_gaussian_log_density_array_f64") result(res)
+    function badmm_diagonal_gaussian_log_density_array_f64(length, theta, precision_mean, precision, out, at) &
+        bind(c, name="badmm_diagonal_gaussian_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in) :: precision(*)
@@ -3745,10 +3745,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_log_density_array_f64
-    function badmm_diagonal_gaussian_log_density_array_f32(count, theta, precision_mean, precision, out, at) bind(c, &
-        name="badmm_diagonal_gaussian_log_density_array_f32") result(res)
+    function badmm_diagonal_gaussian_log_density_array_f32(length, theta, precision_mean, precision, out, at) &
+        bind(c, name="badmm_diagonal_gaussian_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: precision_mean(*)
       real(c_float), intent(in) :: precision(*)
@@ -3759,11 +3759,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_log_density_array
   ! d_S*l_21 + d_xi*l_11, d_S*l_22
   interface badmm_diagonal_gaussian_whiten_array
-    function badmm_diagonal_gaussian_whiten_array_f64(count, natural_precision_mean, natural_precision, &
+    function badmm_diagonal_gaussian_whiten_array_f64(length, natural_precision_mean, natural_precision, &
         direction_precision_mean, direction_precision, out_precision_mean, out_precision, at) bind(c, &
         name="badmm_diagonal_gaussian_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_precision_mean(*)
       real(c_double), intent(in) :: natural_precision(*)
       real(c_double), intent(in) :: direction_precision_mean(*)
@@ -3773,11 +3773,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_whiten_array_f64
-    function badmm_diagonal_gaussian_whiten_array_f32(count, natural_precision_mean, natural_precision, &
+    function badmm_diagonal_gaussian_whiten_array_f32(length, natural_precision_mean, natural_precision, &
         direction_precision_mean, direction_precision, out_precision_mean, out_precision, at) bind(c, &
         name="badmm_diagonal_gaussian_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_precision_mean(*)
       real(c_float), intent(in) :: natural_precision(*)
       real(c_float), intent(in) :: direction_precision_mean(*)
@@ -3790,10 +3790,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_whiten_array
   ! -log(S)/2 + xi**2/(2*S)
   interface
-    function badmm_diagonal_gaussian_log_partition_sum(count, precision_mean, precision, out, at) bind(c, &
+    function badmm_diagonal_gaussian_log_partition_sum(length, precision_mean, precision, out, at) bind(c, &
         name="badmm_diagonal_gaussian_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in) :: precision(*)
       real(c_double), intent(out) :: out
@@ -3803,10 +3803,10 @@ module badmm_kernels
   end interface
   ! -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2
   interface
-    function badmm_diagonal_gaussian_entropy_sum(count, precision_mean, precision, out, at) bind(c, &
+    function badmm_diagonal_gaussian_entropy_sum(length, precision_mean, precision, out, at) bind(c, &
         name="badmm_diagonal_gaussian_entropy_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in) :: precision(*)
       real(c_double), intent(out) :: out
@@ -3816,11 +3816,11 @@ module badmm_kernels
   end interface
   ! ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
   interface
-    function badmm_diagonal_gaussian_kl_sum(count, natural_q_precision_mean, natural_q_precision, &
+    function badmm_diagonal_gaussian_kl_sum(length, natural_q_precision_mean, natural_q_precision, &
         natural_p_precision_mean, natural_p_precision, out, at) bind(c, name="badmm_diagonal_gaussian_kl_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_precision_mean(*)
       real(c_double), intent(in) :: natural_q_precision(*)
       real(c_double), intent(in) :: natural_p_precision_mean(*)
@@ -3832,10 +3832,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_diagonal_gaussian_client_map_array
-    function badmm_diagonal_gaussian_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_diagonal_gaussian_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_diagonal_gaussian_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -3844,10 +3844,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_client_map_array_f64
-    function badmm_diagonal_gaussian_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_diagonal_gaussian_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_diagonal_gaussian_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -3859,10 +3859,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_client_map_array
   ! eta/rho + lambda_g
   interface badmm_diagonal_gaussian_cavity_array
-    function badmm_diagonal_gaussian_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_diagonal_gaussian_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_diagonal_gaussian_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -3870,10 +3870,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_cavity_array_f64
-    function badmm_diagonal_gaussian_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_diagonal_gaussian_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_diagonal_gaussian_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -3884,10 +3884,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_diagonal_gaussian_dual_update_array
-    function badmm_diagonal_gaussian_dual_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_diagonal_gaussian_dual_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_diagonal_gaussian_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -3897,10 +3897,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_dual_update_array_f64
-    function badmm_diagonal_gaussian_dual_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_diagonal_gaussian_dual_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_diagonal_gaussian_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -3913,11 +3913,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_diagonal_gaussian_bregman_dual_update_array
-    function badmm_diagonal_gaussian_bregman_dual_update_array_f64(count, dual, expectation_global, &
+    function badmm_diagonal_gaussian_bregman_dual_update_array_f64(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_diagonal_gaussian_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -3927,11 +3927,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_bregman_dual_update_array_f64
-    function badmm_diagonal_gaussian_bregman_dual_update_array_f32(count, dual, expectation_global, &
+    function badmm_diagonal_gaussian_bregman_dual_update_array_f32(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_diagonal_gaussian_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -3944,10 +3944,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_diagonal_gaussian_server_contribution_array
-    function badmm_diagonal_gaussian_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
+    function badmm_diagonal_gaussian_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_diagonal_gaussian_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -3956,10 +3956,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_server_contribution_array_f64
-    function badmm_diagonal_gaussian_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
+    function badmm_diagonal_gaussian_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_diagonal_gaussian_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -3971,11 +3971,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_diagonal_gaussian_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
-        bind(c, name="badmm_diagonal_gaussian_server_total_over_clients") result(res)
+    function badmm_diagonal_gaussian_server_total_over_clients(clients, length, natural_client, dual, alpha, out, &
+        at) bind(c, name="badmm_diagonal_gaussian_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -3986,11 +3986,11 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_diagonal_gaussian_contribution_change_array
-    function badmm_diagonal_gaussian_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+    function badmm_diagonal_gaussian_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_diagonal_gaussian_contribution_change_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -4000,11 +4000,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_contribution_change_array_f64
-    function badmm_diagonal_gaussian_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+    function badmm_diagonal_gaussian_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_diagonal_gaussian_contribution_change_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -4017,10 +4017,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_diagonal_gaussian_server_update_array
-    function badmm_diagonal_gaussian_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_diagonal_gaussian_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_diagonal_gaussian_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -4028,10 +4028,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_server_update_array_f64
-    function badmm_diagonal_gaussian_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_diagonal_gaussian_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_diagonal_gaussian_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -4042,20 +4042,20 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_diagonal_gaussian_primal_residual_array
-    function badmm_diagonal_gaussian_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+    function badmm_diagonal_gaussian_primal_residual_array_f64(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_diagonal_gaussian_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_primal_residual_array_f64
-    function badmm_diagonal_gaussian_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+    function badmm_diagonal_gaussian_primal_residual_array_f32(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_diagonal_gaussian_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -4065,10 +4065,10 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_diagonal_gaussian_dual_residual_array
-    function badmm_diagonal_gaussian_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_diagonal_gaussian_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_diagonal_gaussian_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -4076,10 +4076,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_dual_residual_array_f64
-    function badmm_diagonal_gaussian_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_diagonal_gaussian_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_diagonal_gaussian_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -4090,11 +4090,11 @@ module badmm_kernels
   end interface badmm_diagonal_gaussian_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_diagonal_gaussian_round_update_array
-    function badmm_diagonal_gaussian_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_diagonal_gaussian_round_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_diagonal_gaussian_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -4107,11 +4107,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_diagonal_gaussian_round_update_array_f64
-    function badmm_diagonal_gaussian_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_diagonal_gaussian_round_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_diagonal_gaussian_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -4572,19 +4572,19 @@ module badmm_kernels
   end interface badmm_exponential_round_update
   ! r
   interface badmm_exponential_natural_from_standard_array
-    function badmm_exponential_natural_from_standard_array_f64(count, rate, out, at) bind(c, &
+    function badmm_exponential_natural_from_standard_array_f64(length, rate, out, at) bind(c, &
         name="badmm_exponential_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_natural_from_standard_array_f64
-    function badmm_exponential_natural_from_standard_array_f32(count, rate, out, at) bind(c, &
+    function badmm_exponential_natural_from_standard_array_f32(length, rate, out, at) bind(c, &
         name="badmm_exponential_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -4593,19 +4593,19 @@ module badmm_kernels
   end interface badmm_exponential_natural_from_standard_array
   ! r
   interface badmm_exponential_standard_from_natural_array
-    function badmm_exponential_standard_from_natural_array_f64(count, rate, out, at) bind(c, &
+    function badmm_exponential_standard_from_natural_array_f64(length, rate, out, at) bind(c, &
         name="badmm_exponential_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_standard_from_natural_array_f64
-    function badmm_exponential_standard_from_natural_array_f32(count, rate, out, at) bind(c, &
+    function badmm_exponential_standard_from_natural_array_f32(length, rate, out, at) bind(c, &
         name="badmm_exponential_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -4614,19 +4614,19 @@ module badmm_kernels
   end interface badmm_exponential_standard_from_natural_array
   ! -1/r
   interface badmm_exponential_expectation_from_natural_array
-    function badmm_exponential_expectation_from_natural_array_f64(count, rate, out, at) bind(c, &
+    function badmm_exponential_expectation_from_natural_array_f64(length, rate, out, at) bind(c, &
         name="badmm_exponential_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_expectation_from_natural_array_f64
-    function badmm_exponential_expectation_from_natural_array_f32(count, rate, out, at) bind(c, &
+    function badmm_exponential_expectation_from_natural_array_f32(length, rate, out, at) bind(c, &
         name="badmm_exponential_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -4635,19 +4635,19 @@ module badmm_kernels
   end interface badmm_exponential_expectation_from_natural_array
   ! -1/mu
   interface badmm_exponential_natural_from_expectation_array
-    function badmm_exponential_natural_from_expectation_array_f64(count, negative_mean, out, at) bind(c, &
+    function badmm_exponential_natural_from_expectation_array_f64(length, negative_mean, out, at) bind(c, &
         name="badmm_exponential_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_natural_from_expectation_array_f64
-    function badmm_exponential_natural_from_expectation_array_f32(count, negative_mean, out, at) bind(c, &
+    function badmm_exponential_natural_from_expectation_array_f32(length, negative_mean, out, at) bind(c, &
         name="badmm_exponential_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -4656,20 +4656,20 @@ module badmm_kernels
   end interface badmm_exponential_natural_from_expectation_array
   ! d_r*r**2
   interface badmm_exponential_natural_gradient_array
-    function badmm_exponential_natural_gradient_array_f64(count, rate, gradient_rate, out, at) bind(c, &
+    function badmm_exponential_natural_gradient_array_f64(length, rate, gradient_rate, out, at) bind(c, &
         name="badmm_exponential_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in) :: gradient_rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_natural_gradient_array_f64
-    function badmm_exponential_natural_gradient_array_f32(count, rate, gradient_rate, out, at) bind(c, &
+    function badmm_exponential_natural_gradient_array_f32(length, rate, gradient_rate, out, at) bind(c, &
         name="badmm_exponential_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(in) :: gradient_rate(*)
       real(c_float), intent(out) :: out(*)
@@ -4679,20 +4679,20 @@ module badmm_kernels
   end interface badmm_exponential_natural_gradient_array
   ! -r*theta + log(r)
   interface badmm_exponential_log_density_array
-    function badmm_exponential_log_density_array_f64(count, theta, rate, out, at) bind(c, &
+    function badmm_exponential_log_density_array_f64(length, theta, rate, out, at) bind(c, &
         name="badmm_exponential_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_log_density_array_f64
-    function badmm_exponential_log_density_array_f32(count, theta, rate, out, at) bind(c, &
+    function badmm_exponential_log_density_array_f32(length, theta, rate, out, at) bind(c, &
         name="badmm_exponential_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
@@ -4702,20 +4702,20 @@ module badmm_kernels
   end interface badmm_exponential_log_density_array
   ! d_r*l_11
   interface badmm_exponential_whiten_array
-    function badmm_exponential_whiten_array_f64(count, natural_rate, direction_rate, out, at) bind(c, &
+    function badmm_exponential_whiten_array_f64(length, natural_rate, direction_rate, out, at) bind(c, &
         name="badmm_exponential_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_whiten_array_f64
-    function badmm_exponential_whiten_array_f32(count, natural_rate, direction_rate, out, at) bind(c, &
+    function badmm_exponential_whiten_array_f32(length, natural_rate, direction_rate, out, at) bind(c, &
         name="badmm_exponential_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_rate(*)
       real(c_float), intent(out) :: out(*)
@@ -4725,10 +4725,10 @@ module badmm_kernels
   end interface badmm_exponential_whiten_array
   ! -log(r)
   interface
-    function badmm_exponential_log_partition_sum(count, rate, out, at) bind(c, &
+    function badmm_exponential_log_partition_sum(length, rate, out, at) bind(c, &
         name="badmm_exponential_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -4737,10 +4737,10 @@ module badmm_kernels
   end interface
   ! 1 - log(r)
   interface
-    function badmm_exponential_entropy_sum(count, rate, out, at) bind(c, name="badmm_exponential_entropy_sum") &
+    function badmm_exponential_entropy_sum(length, rate, out, at) bind(c, name="badmm_exponential_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -4749,10 +4749,10 @@ module badmm_kernels
   end interface
   ! ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
   interface
-    function badmm_exponential_kl_sum(count, natural_q_rate, natural_p_rate, out, at) bind(c, &
+    function badmm_exponential_kl_sum(length, natural_q_rate, natural_p_rate, out, at) bind(c, &
         name="badmm_exponential_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_rate(*)
       real(c_double), intent(out) :: out
@@ -4762,10 +4762,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_exponential_client_map_array
-    function badmm_exponential_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_exponential_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_exponential_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -4774,10 +4774,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_client_map_array_f64
-    function badmm_exponential_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_exponential_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_exponential_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -4789,10 +4789,10 @@ module badmm_kernels
   end interface badmm_exponential_client_map_array
   ! eta/rho + lambda_g
   interface badmm_exponential_cavity_array
-    function badmm_exponential_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_exponential_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_exponential_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -4800,10 +4800,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_cavity_array_f64
-    function badmm_exponential_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_exponential_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_exponential_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -4814,10 +4814,10 @@ module badmm_kernels
   end interface badmm_exponential_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_exponential_dual_update_array
-    function badmm_exponential_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
-        at) bind(c, name="badmm_exponential_dual_update_array_f64") result(res)
+    function badmm_exponential_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_exponential_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -4827,10 +4827,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_dual_update_array_f64
-    function badmm_exponential_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
-        at) bind(c, name="badmm_exponential_dual_update_array_f32") result(res)
+    function badmm_exponential_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
+        out, at) bind(c, name="badmm_exponential_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -4843,10 +4843,10 @@ module badmm_kernels
   end interface badmm_exponential_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_exponential_bregman_dual_update_array
-    function badmm_exponential_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+    function badmm_exponential_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_exponential_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -4856,10 +4856,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_bregman_dual_update_array_f64
-    function badmm_exponential_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+    function badmm_exponential_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_exponential_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -4872,10 +4872,10 @@ module badmm_kernels
   end interface badmm_exponential_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_exponential_server_contribution_array
-    function badmm_exponential_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
+    function badmm_exponential_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, &
         at) bind(c, name="badmm_exponential_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -4884,10 +4884,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_server_contribution_array_f64
-    function badmm_exponential_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
+    function badmm_exponential_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, &
         at) bind(c, name="badmm_exponential_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -4899,11 +4899,11 @@ module badmm_kernels
   end interface badmm_exponential_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_exponential_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+    function badmm_exponential_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
         bind(c, name="badmm_exponential_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -4914,10 +4914,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_exponential_contribution_change_array
-    function badmm_exponential_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_exponential_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_exponential_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -4927,10 +4927,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_contribution_change_array_f64
-    function badmm_exponential_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_exponential_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_exponential_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -4943,10 +4943,10 @@ module badmm_kernels
   end interface badmm_exponential_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_exponential_server_update_array
-    function badmm_exponential_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_exponential_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_exponential_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -4954,10 +4954,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_server_update_array_f64
-    function badmm_exponential_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_exponential_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_exponential_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -4968,20 +4968,20 @@ module badmm_kernels
   end interface badmm_exponential_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_exponential_primal_residual_array
-    function badmm_exponential_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_exponential_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_exponential_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_primal_residual_array_f64
-    function badmm_exponential_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_exponential_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_exponential_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -4991,10 +4991,10 @@ module badmm_kernels
   end interface badmm_exponential_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_exponential_dual_residual_array
-    function badmm_exponential_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_exponential_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_exponential_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -5002,10 +5002,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_dual_residual_array_f64
-    function badmm_exponential_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_exponential_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_exponential_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -5016,11 +5016,11 @@ module badmm_kernels
   end interface badmm_exponential_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_exponential_round_update_array
-    function badmm_exponential_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_exponential_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_exponential_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -5033,11 +5033,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_round_update_array_f64
-    function badmm_exponential_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_exponential_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_exponential_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -5504,10 +5504,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_full_gaussian_client_map_array
-    function badmm_full_gaussian_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_full_gaussian_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_full_gaussian_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -5516,10 +5516,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_client_map_array_f64
-    function badmm_full_gaussian_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_full_gaussian_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_full_gaussian_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -5531,10 +5531,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_client_map_array
   ! eta/rho + lambda_g
   interface badmm_full_gaussian_cavity_array
-    function badmm_full_gaussian_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_full_gaussian_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_full_gaussian_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -5542,10 +5542,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_cavity_array_f64
-    function badmm_full_gaussian_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_full_gaussian_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_full_gaussian_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -5556,10 +5556,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_full_gaussian_dual_update_array
-    function badmm_full_gaussian_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_full_gaussian_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         out, at) bind(c, name="badmm_full_gaussian_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -5569,10 +5569,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_dual_update_array_f64
-    function badmm_full_gaussian_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_full_gaussian_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         out, at) bind(c, name="badmm_full_gaussian_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -5585,10 +5585,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_full_gaussian_bregman_dual_update_array
-    function badmm_full_gaussian_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+    function badmm_full_gaussian_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_full_gaussian_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -5598,10 +5598,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_bregman_dual_update_array_f64
-    function badmm_full_gaussian_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+    function badmm_full_gaussian_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_full_gaussian_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -5614,10 +5614,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_full_gaussian_server_contribution_array
-    function badmm_full_gaussian_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
-        at) bind(c, name="badmm_full_gaussian_server_contribution_array_f64") result(res)
+    function badmm_full_gaussian_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_full_gaussian_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -5626,10 +5626,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_server_contribution_array_f64
-    function badmm_full_gaussian_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
-        at) bind(c, name="badmm_full_gaussian_server_contribution_array_f32") result(res)
+    function badmm_full_gaussian_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_full_gaussian_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -5641,11 +5641,11 @@ module badmm_kernels
   end interface badmm_full_gaussian_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_full_gaussian_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+    function badmm_full_gaussian_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
         bind(c, name="badmm_full_gaussian_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -5656,10 +5656,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_full_gaussian_contribution_change_array
-    function badmm_full_gaussian_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
-        num_clients, out, at) bind(c, name="badmm_full_gaussian_contribution_change_array_f64") result(res)
+    function badmm_full_gaussian_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_full_gaussian_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -5669,10 +5669,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_contribution_change_array_f64
-    function badmm_full_gaussian_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
-        num_clients, out, at) bind(c, name="badmm_full_gaussian_contribution_change_array_f32") result(res)
+    function badmm_full_gaussian_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_full_gaussian_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -5685,10 +5685,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_full_gaussian_server_update_array
-    function badmm_full_gaussian_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_full_gaussian_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_full_gaussian_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -5696,10 +5696,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_server_update_array_f64
-    function badmm_full_gaussian_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_full_gaussian_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_full_gaussian_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -5710,20 +5710,20 @@ module badmm_kernels
   end interface badmm_full_gaussian_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_full_gaussian_primal_residual_array
-    function badmm_full_gaussian_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_full_gaussian_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_full_gaussian_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_primal_residual_array_f64
-    function badmm_full_gaussian_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_full_gaussian_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_full_gaussian_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -5733,10 +5733,10 @@ module badmm_kernels
   end interface badmm_full_gaussian_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_full_gaussian_dual_residual_array
-    function badmm_full_gaussian_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_full_gaussian_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_full_gaussian_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -5744,10 +5744,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_dual_residual_array_f64
-    function badmm_full_gaussian_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_full_gaussian_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_full_gaussian_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -5758,11 +5758,11 @@ module badmm_kernels
   end interface badmm_full_gaussian_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_full_gaussian_round_update_array
-    function badmm_full_gaussian_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_full_gaussian_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_full_gaussian_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -5775,11 +5775,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_full_gaussian_round_update_array_f64
-    function badmm_full_gaussian_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_full_gaussian_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_full_gaussian_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -6277,10 +6277,10 @@ module badmm_kernels
   end interface badmm_gamma_round_update
   ! a, b
   interface badmm_gamma_natural_from_standard_array
-    function badmm_gamma_natural_from_standard_array_f64(count, shape, rate, out_shape, out_rate, at) bind(c, &
+    function badmm_gamma_natural_from_standard_array_f64(length, shape, rate, out_shape, out_rate, at) bind(c, &
         name="badmm_gamma_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -6288,10 +6288,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_natural_from_standard_array_f64
-    function badmm_gamma_natural_from_standard_array_f32(count, shape, rate, out_shape, out_rate, at) bind(c, &
+    function badmm_gamma_natural_from_standard_array_f32(length, shape, rate, out_shape, out_rate, at) bind(c, &
         name="badmm_gamma_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -6302,10 +6302,10 @@ module badmm_kernels
   end interface badmm_gamma_natural_from_standard_array
   ! a, b
   interface badmm_gamma_standard_from_natural_array
-    function badmm_gamma_standard_from_natural_array_f64(count, shape, rate, out_shape, out_rate, at) bind(c, &
+    function badmm_gamma_standard_from_natural_array_f64(length, shape, rate, out_shape, out_rate, at) bind(c, &
         name="badmm_gamma_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -6313,10 +6313,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_standard_from_natural_array_f64
-    function badmm_gamma_standard_from_natural_array_f32(count, shape, rate, out_shape, out_rate, at) bind(c, &
+    function badmm_gamma_standard_from_natural_array_f32(length, shape, rate, out_shape, out_rate, at) bind(c, &
         name="badmm_gamma_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -6327,10 +6327,10 @@ module badmm_kernels
   end interface badmm_gamma_standard_from_natural_array
   ! -log(b) + polygamma(0, a), -a/b
   interface badmm_gamma_expectation_from_natural_array
-    function badmm_gamma_expectation_from_natural_array_f64(count, shape, rate, out_mean_log, out_negative_mean, at) &
-        bind(c, name="badmm_gamma_expectation_from_natural_array_f64") result(res)
+    function badmm_gamma_expectation_from_natural_array_f64(length, shape, rate, out_mean_log, out_negative_mean, &
+        at) bind(c, name="badmm_gamma_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out_mean_log(*)
@@ -6338,10 +6338,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_expectation_from_natural_array_f64
-    function badmm_gamma_expectation_from_natural_array_f32(count, shape, rate, out_mean_log, out_negative_mean, at) &
-        bind(c, name="badmm_gamma_expectation_from_natural_array_f32") result(res)
+    function badmm_gamma_expectation_from_natural_array_f32(length, shape, rate, out_mean_log, out_negative_mean, &
+        at) bind(c, name="badmm_gamma_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out_mean_log(*)
@@ -6352,10 +6352,10 @@ module badmm_kernels
   end interface badmm_gamma_expectation_from_natural_array
   ! a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -a/mu2
   interface badmm_gamma_natural_from_expectation_array
-    function badmm_gamma_natural_from_expectation_array_f64(count, mean_log, negative_mean, out_shape, out_rate, at) &
-        bind(c, name="badmm_gamma_natural_from_expectation_array_f64") result(res)
+    function badmm_gamma_natural_from_expectation_array_f64(length, mean_log, negative_mean, out_shape, out_rate, &
+        at) bind(c, name="badmm_gamma_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean_log(*)
       real(c_double), intent(in) :: negative_mean(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -6363,10 +6363,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_natural_from_expectation_array_f64
-    function badmm_gamma_natural_from_expectation_array_f32(count, mean_log, negative_mean, out_shape, out_rate, at) &
-        bind(c, name="badmm_gamma_natural_from_expectation_array_f32") result(res)
+    function badmm_gamma_natural_from_expectation_array_f32(length, mean_log, negative_mean, out_shape, out_rate, &
+        at) bind(c, name="badmm_gamma_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean_log(*)
       real(c_float), intent(in) :: negative_mean(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -6378,10 +6378,10 @@ module badmm_kernels
   ! (a*d_a + b*d_b)/(a*stirling_remainder_2(a)), b*(a*b*d_b*stirling_remainder_2(a) + a*d_a +
   !     b*d_b)/(a**2*stirling_remainder_2(a))
   interface badmm_gamma_natural_gradient_array
-    function badmm_gamma_natural_gradient_array_f64(count, shape, rate, gradient_shape, gradient_rate, out_shape, &
+    function badmm_gamma_natural_gradient_array_f64(length, shape, rate, gradient_shape, gradient_rate, out_shape, &
         out_rate, at) bind(c, name="badmm_gamma_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in) :: gradient_shape(*)
@@ -6391,10 +6391,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_natural_gradient_array_f64
-    function badmm_gamma_natural_gradient_array_f32(count, shape, rate, gradient_shape, gradient_rate, out_shape, &
+    function badmm_gamma_natural_gradient_array_f32(length, shape, rate, gradient_shape, gradient_rate, out_shape, &
         out_rate, at) bind(c, name="badmm_gamma_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(in) :: gradient_shape(*)
@@ -6407,10 +6407,10 @@ module badmm_kernels
   end interface badmm_gamma_natural_gradient_array
   ! a*log(b) + a*log(theta) - b*theta - log(theta) - loggamma(a)
   interface badmm_gamma_log_density_array
-    function badmm_gamma_log_density_array_f64(count, theta, shape, rate, out, at) bind(c, &
+    function badmm_gamma_log_density_array_f64(length, theta, shape, rate, out, at) bind(c, &
         name="badmm_gamma_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
@@ -6418,10 +6418,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_log_density_array_f64
-    function badmm_gamma_log_density_array_f32(count, theta, shape, rate, out, at) bind(c, &
+    function badmm_gamma_log_density_array_f32(length, theta, shape, rate, out, at) bind(c, &
         name="badmm_gamma_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: rate(*)
@@ -6432,10 +6432,10 @@ module badmm_kernels
   end interface badmm_gamma_log_density_array
   ! d_a*l_11 + d_b*l_21, d_b*l_22
   interface badmm_gamma_whiten_array
-    function badmm_gamma_whiten_array_f64(count, natural_shape, natural_rate, direction_shape, direction_rate, &
+    function badmm_gamma_whiten_array_f64(length, natural_shape, natural_rate, direction_shape, direction_rate, &
         out_shape, out_rate, at) bind(c, name="badmm_gamma_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_shape(*)
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_shape(*)
@@ -6445,10 +6445,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_whiten_array_f64
-    function badmm_gamma_whiten_array_f32(count, natural_shape, natural_rate, direction_shape, direction_rate, &
+    function badmm_gamma_whiten_array_f32(length, natural_shape, natural_rate, direction_shape, direction_rate, &
         out_shape, out_rate, at) bind(c, name="badmm_gamma_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_shape(*)
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_shape(*)
@@ -6461,10 +6461,10 @@ module badmm_kernels
   end interface badmm_gamma_whiten_array
   ! -a*log(b) + loggamma(a)
   interface
-    function badmm_gamma_log_partition_sum(count, shape, rate, out, at) bind(c, &
+    function badmm_gamma_log_partition_sum(length, shape, rate, out, at) bind(c, &
         name="badmm_gamma_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
@@ -6474,10 +6474,10 @@ module badmm_kernels
   end interface
   ! -a*stirling_remainder_1(a) + log(a) - log(b) + stirling_remainder(a) + stirling_remainder_1(a)
   interface
-    function badmm_gamma_entropy_sum(count, shape, rate, out, at) bind(c, name="badmm_gamma_entropy_sum") &
+    function badmm_gamma_entropy_sum(length, shape, rate, out, at) bind(c, name="badmm_gamma_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
@@ -6487,10 +6487,10 @@ module badmm_kernels
   end interface
   ! a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
   interface
-    function badmm_gamma_kl_sum(count, natural_q_shape, natural_q_rate, natural_p_shape, natural_p_rate, out, at) &
+    function badmm_gamma_kl_sum(length, natural_q_shape, natural_q_rate, natural_p_shape, natural_p_rate, out, at) &
         bind(c, name="badmm_gamma_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_shape(*)
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_shape(*)
@@ -6502,10 +6502,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_gamma_client_map_array
-    function badmm_gamma_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_gamma_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_gamma_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -6514,10 +6514,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_client_map_array_f64
-    function badmm_gamma_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_gamma_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_gamma_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -6529,10 +6529,10 @@ module badmm_kernels
   end interface badmm_gamma_client_map_array
   ! eta/rho + lambda_g
   interface badmm_gamma_cavity_array
-    function badmm_gamma_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_gamma_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_gamma_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -6540,10 +6540,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_cavity_array_f64
-    function badmm_gamma_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_gamma_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_gamma_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -6554,10 +6554,10 @@ module badmm_kernels
   end interface badmm_gamma_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_gamma_dual_update_array
-    function badmm_gamma_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
+    function badmm_gamma_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, at) &
         bind(c, name="badmm_gamma_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -6567,10 +6567,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_dual_update_array_f64
-    function badmm_gamma_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
+    function badmm_gamma_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, at) &
         bind(c, name="badmm_gamma_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -6583,10 +6583,10 @@ module badmm_kernels
   end interface badmm_gamma_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_gamma_bregman_dual_update_array
-    function badmm_gamma_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_gamma_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_gamma_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -6596,10 +6596,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_bregman_dual_update_array_f64
-    function badmm_gamma_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_gamma_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_gamma_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -6612,10 +6612,10 @@ module badmm_kernels
   end interface badmm_gamma_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_gamma_server_contribution_array
-    function badmm_gamma_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_gamma_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_gamma_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -6624,10 +6624,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_server_contribution_array_f64
-    function badmm_gamma_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_gamma_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_gamma_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -6639,11 +6639,11 @@ module badmm_kernels
   end interface badmm_gamma_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_gamma_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_gamma_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_gamma_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -6654,10 +6654,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_gamma_contribution_change_array
-    function badmm_gamma_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_gamma_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_gamma_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -6667,10 +6667,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_contribution_change_array_f64
-    function badmm_gamma_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_gamma_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_gamma_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -6683,10 +6683,10 @@ module badmm_kernels
   end interface badmm_gamma_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_gamma_server_update_array
-    function badmm_gamma_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_gamma_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_gamma_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -6694,10 +6694,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_server_update_array_f64
-    function badmm_gamma_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_gamma_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_gamma_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -6708,20 +6708,20 @@ module badmm_kernels
   end interface badmm_gamma_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_gamma_primal_residual_array
-    function badmm_gamma_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_gamma_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_gamma_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_primal_residual_array_f64
-    function badmm_gamma_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_gamma_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_gamma_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -6731,10 +6731,10 @@ module badmm_kernels
   end interface badmm_gamma_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_gamma_dual_residual_array
-    function badmm_gamma_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+    function badmm_gamma_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) bind(c, &
         name="badmm_gamma_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -6742,10 +6742,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_dual_residual_array_f64
-    function badmm_gamma_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) bind(c, &
+    function badmm_gamma_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) bind(c, &
         name="badmm_gamma_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -6756,10 +6756,10 @@ module badmm_kernels
   end interface badmm_gamma_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_gamma_round_update_array
-    function badmm_gamma_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_gamma_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_gamma_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -6772,10 +6772,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_round_update_array_f64
-    function badmm_gamma_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_gamma_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_gamma_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -7236,19 +7236,19 @@ module badmm_kernels
   end interface badmm_geometric_round_update
   ! log(1 + 1/m)
   interface badmm_geometric_natural_from_standard_array
-    function badmm_geometric_natural_from_standard_array_f64(count, mean, out, at) bind(c, &
+    function badmm_geometric_natural_from_standard_array_f64(length, mean, out, at) bind(c, &
         name="badmm_geometric_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_natural_from_standard_array_f64
-    function badmm_geometric_natural_from_standard_array_f32(count, mean, out, at) bind(c, &
+    function badmm_geometric_natural_from_standard_array_f32(length, mean, out, at) bind(c, &
         name="badmm_geometric_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -7257,19 +7257,19 @@ module badmm_kernels
   end interface badmm_geometric_natural_from_standard_array
   ! 1/(exp(r) - 1)
   interface badmm_geometric_standard_from_natural_array
-    function badmm_geometric_standard_from_natural_array_f64(count, rate, out, at) bind(c, &
+    function badmm_geometric_standard_from_natural_array_f64(length, rate, out, at) bind(c, &
         name="badmm_geometric_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_standard_from_natural_array_f64
-    function badmm_geometric_standard_from_natural_array_f32(count, rate, out, at) bind(c, &
+    function badmm_geometric_standard_from_natural_array_f32(length, rate, out, at) bind(c, &
         name="badmm_geometric_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -7278,19 +7278,19 @@ module badmm_kernels
   end interface badmm_geometric_standard_from_natural_array
   ! -m
   interface badmm_geometric_expectation_from_natural_array
-    function badmm_geometric_expectation_from_natural_array_f64(count, rate, out, at) bind(c, &
+    function badmm_geometric_expectation_from_natural_array_f64(length, rate, out, at) bind(c, &
         name="badmm_geometric_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_expectation_from_natural_array_f64
-    function badmm_geometric_expectation_from_natural_array_f32(count, rate, out, at) bind(c, &
+    function badmm_geometric_expectation_from_natural_array_f32(length, rate, out, at) bind(c, &
         name="badmm_geometric_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -7299,19 +7299,19 @@ module badmm_kernels
   end interface badmm_geometric_expectation_from_natural_array
   ! log(1 - 1/mu)
   interface badmm_geometric_natural_from_expectation_array
-    function badmm_geometric_natural_from_expectation_array_f64(count, negative_mean, out, at) bind(c, &
+    function badmm_geometric_natural_from_expectation_array_f64(length, negative_mean, out, at) bind(c, &
         name="badmm_geometric_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_natural_from_expectation_array_f64
-    function badmm_geometric_natural_from_expectation_array_f32(count, negative_mean, out, at) bind(c, &
+    function badmm_geometric_natural_from_expectation_array_f32(length, negative_mean, out, at) bind(c, &
         name="badmm_geometric_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -7320,20 +7320,20 @@ module badmm_kernels
   end interface badmm_geometric_natural_from_expectation_array
   ! -d_m
   interface badmm_geometric_natural_gradient_array
-    function badmm_geometric_natural_gradient_array_f64(count, mean, gradient_mean, out, at) bind(c, &
+    function badmm_geometric_natural_gradient_array_f64(length, mean, gradient_mean, out, at) bind(c, &
         name="badmm_geometric_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: gradient_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_natural_gradient_array_f64
-    function badmm_geometric_natural_gradient_array_f32(count, mean, gradient_mean, out, at) bind(c, &
+    function badmm_geometric_natural_gradient_array_f32(length, mean, gradient_mean, out, at) bind(c, &
         name="badmm_geometric_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: gradient_mean(*)
       real(c_float), intent(out) :: out(*)
@@ -7343,20 +7343,20 @@ module badmm_kernels
   end interface badmm_geometric_natural_gradient_array
   ! -theta*log1p(1/m) - log1p(m)
   interface badmm_geometric_log_density_array
-    function badmm_geometric_log_density_array_f64(count, theta, rate, out, at) bind(c, &
+    function badmm_geometric_log_density_array_f64(length, theta, rate, out, at) bind(c, &
         name="badmm_geometric_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_log_density_array_f64
-    function badmm_geometric_log_density_array_f32(count, theta, rate, out, at) bind(c, &
+    function badmm_geometric_log_density_array_f32(length, theta, rate, out, at) bind(c, &
         name="badmm_geometric_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: rate(*)
       real(c_float), intent(out) :: out(*)
@@ -7366,20 +7366,20 @@ module badmm_kernels
   end interface badmm_geometric_log_density_array
   ! d_r*l_11
   interface badmm_geometric_whiten_array
-    function badmm_geometric_whiten_array_f64(count, natural_rate, direction_rate, out, at) bind(c, &
+    function badmm_geometric_whiten_array_f64(length, natural_rate, direction_rate, out, at) bind(c, &
         name="badmm_geometric_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_rate(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_whiten_array_f64
-    function badmm_geometric_whiten_array_f32(count, natural_rate, direction_rate, out, at) bind(c, &
+    function badmm_geometric_whiten_array_f32(length, natural_rate, direction_rate, out, at) bind(c, &
         name="badmm_geometric_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_rate(*)
       real(c_float), intent(out) :: out(*)
@@ -7389,10 +7389,10 @@ module badmm_kernels
   end interface badmm_geometric_whiten_array
   ! -log(1 - exp(-r))
   interface
-    function badmm_geometric_log_partition_sum(count, rate, out, at) bind(c, &
+    function badmm_geometric_log_partition_sum(length, rate, out, at) bind(c, &
         name="badmm_geometric_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -7401,10 +7401,10 @@ module badmm_kernels
   end interface
   ! r/(exp(r) - 1) - log_one_minus_exp(r)
   interface
-    function badmm_geometric_entropy_sum(count, rate, out, at) bind(c, name="badmm_geometric_entropy_sum") &
+    function badmm_geometric_entropy_sum(length, rate, out, at) bind(c, name="badmm_geometric_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -7413,10 +7413,10 @@ module badmm_kernels
   end interface
   ! escape_bregman(r_p, r_q)
   interface
-    function badmm_geometric_kl_sum(count, natural_q_rate, natural_p_rate, out, at) bind(c, &
+    function badmm_geometric_kl_sum(length, natural_q_rate, natural_p_rate, out, at) bind(c, &
         name="badmm_geometric_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_rate(*)
       real(c_double), intent(out) :: out
@@ -7426,10 +7426,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_geometric_client_map_array
-    function badmm_geometric_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_geometric_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_geometric_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -7438,10 +7438,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_client_map_array_f64
-    function badmm_geometric_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_geometric_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_geometric_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -7453,10 +7453,10 @@ module badmm_kernels
   end interface badmm_geometric_client_map_array
   ! eta/rho + lambda_g
   interface badmm_geometric_cavity_array
-    function badmm_geometric_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_geometric_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_geometric_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -7464,10 +7464,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_cavity_array_f64
-    function badmm_geometric_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_geometric_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_geometric_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -7478,10 +7478,10 @@ module badmm_kernels
   end interface badmm_geometric_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_geometric_dual_update_array
-    function badmm_geometric_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_geometric_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_geometric_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -7491,10 +7491,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_dual_update_array_f64
-    function badmm_geometric_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_geometric_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_geometric_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -7507,10 +7507,10 @@ module badmm_kernels
   end interface badmm_geometric_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_geometric_bregman_dual_update_array
-    function badmm_geometric_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
-        damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f64") result(res)
+    function badmm_geometric_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -7520,10 +7520,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_bregman_dual_update_array_f64
-    function badmm_geometric_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
-        damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f32") result(res)
+    function badmm_geometric_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
+        rho, damping, out, at) bind(c, name="badmm_geometric_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -7536,10 +7536,10 @@ module badmm_kernels
   end interface badmm_geometric_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_geometric_server_contribution_array
-    function badmm_geometric_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
-        bind(c, name="badmm_geometric_server_contribution_array_f64") result(res)
+    function badmm_geometric_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_geometric_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -7548,10 +7548,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_server_contribution_array_f64
-    function badmm_geometric_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
-        bind(c, name="badmm_geometric_server_contribution_array_f32") result(res)
+    function badmm_geometric_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, &
+        at) bind(c, name="badmm_geometric_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -7563,11 +7563,11 @@ module badmm_kernels
   end interface badmm_geometric_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_geometric_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
-        name="badmm_geometric_server_total_over_clients") result(res)
+    function badmm_geometric_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
+        bind(c, name="badmm_geometric_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -7578,10 +7578,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_geometric_contribution_change_array
-    function badmm_geometric_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_geometric_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_geometric_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -7591,10 +7591,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_contribution_change_array_f64
-    function badmm_geometric_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_geometric_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_geometric_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -7607,10 +7607,10 @@ module badmm_kernels
   end interface badmm_geometric_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_geometric_server_update_array
-    function badmm_geometric_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_geometric_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_geometric_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -7618,10 +7618,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_server_update_array_f64
-    function badmm_geometric_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_geometric_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_geometric_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -7632,20 +7632,20 @@ module badmm_kernels
   end interface badmm_geometric_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_geometric_primal_residual_array
-    function badmm_geometric_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_geometric_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_geometric_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_primal_residual_array_f64
-    function badmm_geometric_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_geometric_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_geometric_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -7655,10 +7655,10 @@ module badmm_kernels
   end interface badmm_geometric_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_geometric_dual_residual_array
-    function badmm_geometric_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_geometric_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_geometric_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -7666,10 +7666,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_dual_residual_array_f64
-    function badmm_geometric_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_geometric_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_geometric_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -7680,11 +7680,11 @@ module badmm_kernels
   end interface badmm_geometric_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_geometric_round_update_array
-    function badmm_geometric_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_geometric_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_geometric_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -7697,11 +7697,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_geometric_round_update_array_f64
-    function badmm_geometric_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_geometric_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_geometric_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -8200,10 +8200,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_round_update
   ! a, b
   interface badmm_inverse_gamma_natural_from_standard_array
-    function badmm_inverse_gamma_natural_from_standard_array_f64(count, shape, scale, out_shape, out_scale, at) &
+    function badmm_inverse_gamma_natural_from_standard_array_f64(length, shape, scale, out_shape, out_scale, at) &
         bind(c, name="badmm_inverse_gamma_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -8211,10 +8211,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_natural_from_standard_array_f64
-    function badmm_inverse_gamma_natural_from_standard_array_f32(count, shape, scale, out_shape, out_scale, at) &
+    function badmm_inverse_gamma_natural_from_standard_array_f32(length, shape, scale, out_shape, out_scale, at) &
         bind(c, name="badmm_inverse_gamma_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -8225,10 +8225,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_natural_from_standard_array
   ! a, b
   interface badmm_inverse_gamma_standard_from_natural_array
-    function badmm_inverse_gamma_standard_from_natural_array_f64(count, shape, scale, out_shape, out_scale, at) &
+    function badmm_inverse_gamma_standard_from_natural_array_f64(length, shape, scale, out_shape, out_scale, at) &
         bind(c, name="badmm_inverse_gamma_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -8236,10 +8236,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_standard_from_natural_array_f64
-    function badmm_inverse_gamma_standard_from_natural_array_f32(count, shape, scale, out_shape, out_scale, at) &
+    function badmm_inverse_gamma_standard_from_natural_array_f32(length, shape, scale, out_shape, out_scale, at) &
         bind(c, name="badmm_inverse_gamma_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -8250,11 +8250,11 @@ module badmm_kernels
   end interface badmm_inverse_gamma_standard_from_natural_array
   ! -log(b) + polygamma(0, a), -a/b
   interface badmm_inverse_gamma_expectation_from_natural_array
-    function badmm_inverse_gamma_expectation_from_natural_array_f64(count, shape, scale, out_negative_mean_log, &
+    function badmm_inverse_gamma_expectation_from_natural_array_f64(length, shape, scale, out_negative_mean_log, &
         out_negative_mean_reciprocal, at) bind(c, name="badmm_inverse_gamma_expectation_from_natural_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(out) :: out_negative_mean_log(*)
@@ -8262,11 +8262,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_expectation_from_natural_array_f64
-    function badmm_inverse_gamma_expectation_from_natural_array_f32(count, shape, scale, out_negative_mean_log, &
+    function badmm_inverse_gamma_expectation_from_natural_array_f32(length, shape, scale, out_negative_mean_log, &
         out_negative_mean_reciprocal, at) bind(c, name="badmm_inverse_gamma_expectation_from_natural_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(out) :: out_negative_mean_log(*)
@@ -8277,11 +8277,11 @@ module badmm_kernels
   end interface badmm_inverse_gamma_expectation_from_natural_array
   ! a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -a/mu2
   interface badmm_inverse_gamma_natural_from_expectation_array
-    function badmm_inverse_gamma_natural_from_expectation_array_f64(count, negative_mean_log, &
+    function badmm_inverse_gamma_natural_from_expectation_array_f64(length, negative_mean_log, &
         negative_mean_reciprocal, out_shape, out_scale, at) bind(c, &
         name="badmm_inverse_gamma_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean_log(*)
       real(c_double), intent(in) :: negative_mean_reciprocal(*)
       real(c_double), intent(out) :: out_shape(*)
@@ -8289,11 +8289,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_natural_from_expectation_array_f64
-    function badmm_inverse_gamma_natural_from_expectation_array_f32(count, negative_mean_log, &
+    function badmm_inverse_gamma_natural_from_expectation_array_f32(length, negative_mean_log, &
         negative_mean_reciprocal, out_shape, out_scale, at) bind(c, &
         name="badmm_inverse_gamma_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean_log(*)
       real(c_float), intent(in) :: negative_mean_reciprocal(*)
       real(c_float), intent(out) :: out_shape(*)
@@ -8305,10 +8305,10 @@ module badmm_kernels
   ! (a*d_a + b*d_b)/(a*stirling_remainder_2(a)), b*(a*b*d_b*stirling_remainder_2(a) + a*d_a +
   !     b*d_b)/(a**2*stirling_remainder_2(a))
   interface badmm_inverse_gamma_natural_gradient_array
-    function badmm_inverse_gamma_natural_gradient_array_f64(count, shape, scale, gradient_shape, gradient_scale, &
+    function badmm_inverse_gamma_natural_gradient_array_f64(length, shape, scale, gradient_shape, gradient_scale, &
         out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(in) :: gradient_shape(*)
@@ -8318,10 +8318,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_natural_gradient_array_f64
-    function badmm_inverse_gamma_natural_gradient_array_f32(count, shape, scale, gradient_shape, gradient_scale, &
+    function badmm_inverse_gamma_natural_gradient_array_f32(length, shape, scale, gradient_shape, gradient_scale, &
         out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(in) :: gradient_shape(*)
@@ -8334,10 +8334,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_natural_gradient_array
   ! a*log(b) - a*log(theta) - b/theta - log(theta) - loggamma(a)
   interface badmm_inverse_gamma_log_density_array
-    function badmm_inverse_gamma_log_density_array_f64(count, theta, shape, scale, out, at) bind(c, &
+    function badmm_inverse_gamma_log_density_array_f64(length, theta, shape, scale, out, at) bind(c, &
         name="badmm_inverse_gamma_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
@@ -8345,10 +8345,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_log_density_array_f64
-    function badmm_inverse_gamma_log_density_array_f32(count, theta, shape, scale, out, at) bind(c, &
+    function badmm_inverse_gamma_log_density_array_f32(length, theta, shape, scale, out, at) bind(c, &
         name="badmm_inverse_gamma_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: scale(*)
@@ -8359,10 +8359,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_log_density_array
   ! d_a*l_11 + d_b*l_21, d_b*l_22
   interface badmm_inverse_gamma_whiten_array
-    function badmm_inverse_gamma_whiten_array_f64(count, natural_shape, natural_scale, direction_shape, &
+    function badmm_inverse_gamma_whiten_array_f64(length, natural_shape, natural_scale, direction_shape, &
         direction_scale, out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_shape(*)
       real(c_double), intent(in) :: natural_scale(*)
       real(c_double), intent(in) :: direction_shape(*)
@@ -8372,10 +8372,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_whiten_array_f64
-    function badmm_inverse_gamma_whiten_array_f32(count, natural_shape, natural_scale, direction_shape, &
+    function badmm_inverse_gamma_whiten_array_f32(length, natural_shape, natural_scale, direction_shape, &
         direction_scale, out_shape, out_scale, at) bind(c, name="badmm_inverse_gamma_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_shape(*)
       real(c_float), intent(in) :: natural_scale(*)
       real(c_float), intent(in) :: direction_shape(*)
@@ -8388,10 +8388,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_whiten_array
   ! -a*log(b) + loggamma(a)
   interface
-    function badmm_inverse_gamma_log_partition_sum(count, shape, scale, out, at) bind(c, &
+    function badmm_inverse_gamma_log_partition_sum(length, shape, scale, out, at) bind(c, &
         name="badmm_inverse_gamma_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(out) :: out
@@ -8401,10 +8401,10 @@ module badmm_kernels
   end interface
   ! -a*stirling_remainder_1(a) - log(a) + log(b) + stirling_remainder(a) - stirling_remainder_1(a)
   interface
-    function badmm_inverse_gamma_entropy_sum(count, shape, scale, out, at) bind(c, &
+    function badmm_inverse_gamma_entropy_sum(length, shape, scale, out, at) bind(c, &
         name="badmm_inverse_gamma_entropy_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(out) :: out
@@ -8414,10 +8414,10 @@ module badmm_kernels
   end interface
   ! a_p*ratio_divergence((-a_p*b_q + a_q*b_p)/(a_p*b_q), a_q*b_p/(a_p*b_q)) + stirling_bregman(a_p, a_q)
   interface
-    function badmm_inverse_gamma_kl_sum(count, natural_q_shape, natural_q_scale, natural_p_shape, natural_p_scale, &
+    function badmm_inverse_gamma_kl_sum(length, natural_q_shape, natural_q_scale, natural_p_shape, natural_p_scale, &
         out, at) bind(c, name="badmm_inverse_gamma_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_shape(*)
       real(c_double), intent(in) :: natural_q_scale(*)
       real(c_double), intent(in) :: natural_p_shape(*)
@@ -8429,10 +8429,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_inverse_gamma_client_map_array
-    function badmm_inverse_gamma_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_inverse_gamma_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_inverse_gamma_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -8441,10 +8441,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_client_map_array_f64
-    function badmm_inverse_gamma_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_inverse_gamma_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_inverse_gamma_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -8456,10 +8456,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_client_map_array
   ! eta/rho + lambda_g
   interface badmm_inverse_gamma_cavity_array
-    function badmm_inverse_gamma_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_inverse_gamma_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_inverse_gamma_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -8467,10 +8467,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_cavity_array_f64
-    function badmm_inverse_gamma_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_inverse_gamma_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_inverse_gamma_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -8481,10 +8481,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_inverse_gamma_dual_update_array
-    function badmm_inverse_gamma_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_inverse_gamma_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         out, at) bind(c, name="badmm_inverse_gamma_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -8494,10 +8494,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_dual_update_array_f64
-    function badmm_inverse_gamma_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_inverse_gamma_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         out, at) bind(c, name="badmm_inverse_gamma_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -8510,10 +8510,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_inverse_gamma_bregman_dual_update_array
-    function badmm_inverse_gamma_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+    function badmm_inverse_gamma_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_inverse_gamma_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -8523,10 +8523,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_bregman_dual_update_array_f64
-    function badmm_inverse_gamma_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+    function badmm_inverse_gamma_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_inverse_gamma_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -8539,10 +8539,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gamma_server_contribution_array
-    function badmm_inverse_gamma_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
-        at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f64") result(res)
+    function badmm_inverse_gamma_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -8551,10 +8551,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_server_contribution_array_f64
-    function badmm_inverse_gamma_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
-        at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f32") result(res)
+    function badmm_inverse_gamma_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, &
+        out, at) bind(c, name="badmm_inverse_gamma_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -8566,11 +8566,11 @@ module badmm_kernels
   end interface badmm_inverse_gamma_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_inverse_gamma_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+    function badmm_inverse_gamma_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
         bind(c, name="badmm_inverse_gamma_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -8581,10 +8581,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gamma_contribution_change_array
-    function badmm_inverse_gamma_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
-        num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f64") result(res)
+    function badmm_inverse_gamma_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -8594,10 +8594,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_contribution_change_array_f64
-    function badmm_inverse_gamma_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
-        num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f32") result(res)
+    function badmm_inverse_gamma_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
+        alpha, num_clients, out, at) bind(c, name="badmm_inverse_gamma_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -8610,10 +8610,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_inverse_gamma_server_update_array
-    function badmm_inverse_gamma_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_inverse_gamma_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_inverse_gamma_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -8621,10 +8621,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_server_update_array_f64
-    function badmm_inverse_gamma_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_inverse_gamma_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_inverse_gamma_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -8635,20 +8635,20 @@ module badmm_kernels
   end interface badmm_inverse_gamma_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_inverse_gamma_primal_residual_array
-    function badmm_inverse_gamma_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_inverse_gamma_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_inverse_gamma_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_primal_residual_array_f64
-    function badmm_inverse_gamma_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_inverse_gamma_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_inverse_gamma_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -8658,10 +8658,10 @@ module badmm_kernels
   end interface badmm_inverse_gamma_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_inverse_gamma_dual_residual_array
-    function badmm_inverse_gamma_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_inverse_gamma_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_inverse_gamma_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -8669,10 +8669,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_dual_residual_array_f64
-    function badmm_inverse_gamma_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_inverse_gamma_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_inverse_gamma_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -8683,11 +8683,11 @@ module badmm_kernels
   end interface badmm_inverse_gamma_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gamma_round_update_array
-    function badmm_inverse_gamma_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_inverse_gamma_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_inverse_gamma_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -8700,11 +8700,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gamma_round_update_array_f64
-    function badmm_inverse_gamma_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_inverse_gamma_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_inverse_gamma_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -9197,10 +9197,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_round_update
   ! l/m**2, l
   interface badmm_inverse_gaussian_natural_from_standard_array
-    function badmm_inverse_gaussian_natural_from_standard_array_f64(count, mean, shape, out_shape_over_square_mean, &
+    function badmm_inverse_gaussian_natural_from_standard_array_f64(length, mean, shape, out_shape_over_square_mean, &
         out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(out) :: out_shape_over_square_mean(*)
@@ -9208,10 +9208,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_natural_from_standard_array_f64
-    function badmm_inverse_gaussian_natural_from_standard_array_f32(count, mean, shape, out_shape_over_square_mean, &
+    function badmm_inverse_gaussian_natural_from_standard_array_f32(length, mean, shape, out_shape_over_square_mean, &
         out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(out) :: out_shape_over_square_mean(*)
@@ -9222,10 +9222,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_natural_from_standard_array
   ! sqrt(b)/sqrt(a), b
   interface badmm_inverse_gaussian_standard_from_natural_array
-    function badmm_inverse_gaussian_standard_from_natural_array_f64(count, shape_over_square_mean, shape, out_mean, &
+    function badmm_inverse_gaussian_standard_from_natural_array_f64(length, shape_over_square_mean, shape, out_mean, &
         out_shape, at) bind(c, name="badmm_inverse_gaussian_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape_over_square_mean(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(out) :: out_mean(*)
@@ -9233,10 +9233,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_standard_from_natural_array_f64
-    function badmm_inverse_gaussian_standard_from_natural_array_f32(count, shape_over_square_mean, shape, out_mean, &
+    function badmm_inverse_gaussian_standard_from_natural_array_f32(length, shape_over_square_mean, shape, out_mean, &
         out_shape, at) bind(c, name="badmm_inverse_gaussian_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape_over_square_mean(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(out) :: out_mean(*)
@@ -9247,11 +9247,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_standard_from_natural_array
   ! -m/2, -1/(2*m) - 1/(2*l)
   interface badmm_inverse_gaussian_expectation_from_natural_array
-    function badmm_inverse_gaussian_expectation_from_natural_array_f64(count, shape_over_square_mean, shape, &
+    function badmm_inverse_gaussian_expectation_from_natural_array_f64(length, shape_over_square_mean, shape, &
         out_half_negative_mean, out_half_negative_mean_reciprocal, at) bind(c, &
         name="badmm_inverse_gaussian_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape_over_square_mean(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(out) :: out_half_negative_mean(*)
@@ -9259,11 +9259,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_expectation_from_natural_array_f64
-    function badmm_inverse_gaussian_expectation_from_natural_array_f32(count, shape_over_square_mean, shape, &
+    function badmm_inverse_gaussian_expectation_from_natural_array_f32(length, shape_over_square_mean, shape, &
         out_half_negative_mean, out_half_negative_mean_reciprocal, at) bind(c, &
         name="badmm_inverse_gaussian_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: shape_over_square_mean(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(out) :: out_half_negative_mean(*)
@@ -9274,11 +9274,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_expectation_from_natural_array
   ! -1/(2*mu1*(4*mu1*mu2 - 1)), -2*mu1/(4*mu1*mu2 - 1)
   interface badmm_inverse_gaussian_natural_from_expectation_array
-    function badmm_inverse_gaussian_natural_from_expectation_array_f64(count, half_negative_mean, &
+    function badmm_inverse_gaussian_natural_from_expectation_array_f64(length, half_negative_mean, &
         half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape, at) bind(c, &
         name="badmm_inverse_gaussian_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: half_negative_mean(*)
       real(c_double), intent(in) :: half_negative_mean_reciprocal(*)
       real(c_double), intent(out) :: out_shape_over_square_mean(*)
@@ -9286,11 +9286,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_natural_from_expectation_array_f64
-    function badmm_inverse_gaussian_natural_from_expectation_array_f32(count, half_negative_mean, &
+    function badmm_inverse_gaussian_natural_from_expectation_array_f32(length, half_negative_mean, &
         half_negative_mean_reciprocal, out_shape_over_square_mean, out_shape, at) bind(c, &
         name="badmm_inverse_gaussian_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: half_negative_mean(*)
       real(c_float), intent(in) :: half_negative_mean_reciprocal(*)
       real(c_float), intent(out) :: out_shape_over_square_mean(*)
@@ -9301,11 +9301,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_natural_from_expectation_array
   ! 2*(d_l*l**2 - d_m*m**2)/m**2, 2*d_l*l**2
   interface badmm_inverse_gaussian_natural_gradient_array
-    function badmm_inverse_gaussian_natural_gradient_array_f64(count, mean, shape, gradient_mean, gradient_shape, &
+    function badmm_inverse_gaussian_natural_gradient_array_f64(length, mean, shape, gradient_mean, gradient_shape, &
         out_shape_over_square_mean, out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_gradient_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(in) :: gradient_mean(*)
@@ -9315,11 +9315,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_natural_gradient_array_f64
-    function badmm_inverse_gaussian_natural_gradient_array_f32(count, mean, shape, gradient_mean, gradient_shape, &
+    function badmm_inverse_gaussian_natural_gradient_array_f32(length, mean, shape, gradient_mean, gradient_shape, &
         out_shape_over_square_mean, out_shape, at) bind(c, name="badmm_inverse_gaussian_natural_gradient_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: shape(*)
       real(c_float), intent(in) :: gradient_mean(*)
@@ -9332,10 +9332,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_natural_gradient_array
   ! -l*(m - theta)**2/(2*m**2*theta) + log(l)/2 - 3*log(theta)/2 - log(pi)/2 - log(2)/2
   interface badmm_inverse_gaussian_log_density_array
-    function badmm_inverse_gaussian_log_density_array_f64(count, theta, shape_over_square_mean, shape, out, at) &
+    function badmm_inverse_gaussian_log_density_array_f64(length, theta, shape_over_square_mean, shape, out, at) &
         bind(c, name="badmm_inverse_gaussian_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: shape_over_square_mean(*)
       real(c_double), intent(in) :: shape(*)
@@ -9343,10 +9343,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_log_density_array_f64
-    function badmm_inverse_gaussian_log_density_array_f32(count, theta, shape_over_square_mean, shape, out, at) &
+    function badmm_inverse_gaussian_log_density_array_f32(length, theta, shape_over_square_mean, shape, out, at) &
         bind(c, name="badmm_inverse_gaussian_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: shape_over_square_mean(*)
       real(c_float), intent(in) :: shape(*)
@@ -9357,11 +9357,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_log_density_array
   ! d_a*l_11 + d_b*l_21, d_b*l_22
   interface badmm_inverse_gaussian_whiten_array
-    function badmm_inverse_gaussian_whiten_array_f64(count, natural_shape_over_square_mean, natural_shape, &
+    function badmm_inverse_gaussian_whiten_array_f64(length, natural_shape_over_square_mean, natural_shape, &
         direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape, at) bind(c, &
         name="badmm_inverse_gaussian_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_shape_over_square_mean(*)
       real(c_double), intent(in) :: natural_shape(*)
       real(c_double), intent(in) :: direction_shape_over_square_mean(*)
@@ -9371,11 +9371,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_whiten_array_f64
-    function badmm_inverse_gaussian_whiten_array_f32(count, natural_shape_over_square_mean, natural_shape, &
+    function badmm_inverse_gaussian_whiten_array_f32(length, natural_shape_over_square_mean, natural_shape, &
         direction_shape_over_square_mean, direction_shape, out_shape_over_square_mean, out_shape, at) bind(c, &
         name="badmm_inverse_gaussian_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_shape_over_square_mean(*)
       real(c_float), intent(in) :: natural_shape(*)
       real(c_float), intent(in) :: direction_shape_over_square_mean(*)
@@ -9388,10 +9388,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_whiten_array
   ! -sqrt(a)*sqrt(b) - log(b)/2
   interface
-    function badmm_inverse_gaussian_log_partition_sum(count, shape_over_square_mean, shape, out, at) bind(c, &
+    function badmm_inverse_gaussian_log_partition_sum(length, shape_over_square_mean, shape, out, at) bind(c, &
         name="badmm_inverse_gaussian_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: shape_over_square_mean(*)
       real(c_double), intent(in) :: shape(*)
       real(c_double), intent(out) :: out
@@ -9402,11 +9402,11 @@ module badmm_kernels
   ! ratio_divergence((b_p - b_q)/b_q, b_p/b_q)/2 + (a_p*b_q - a_q*b_p)**2/(2*sqrt(a_q)*sqrt(b_q)*(sqrt(a_p)*sqrt(b_q)
   !     + sqrt(a_q)*sqrt(b_p))**2)
   interface
-    function badmm_inverse_gaussian_kl_sum(count, natural_q_shape_over_square_mean, natural_q_shape, &
+    function badmm_inverse_gaussian_kl_sum(length, natural_q_shape_over_square_mean, natural_q_shape, &
         natural_p_shape_over_square_mean, natural_p_shape, out, at) bind(c, name="badmm_inverse_gaussian_kl_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_shape_over_square_mean(*)
       real(c_double), intent(in) :: natural_q_shape(*)
       real(c_double), intent(in) :: natural_p_shape_over_square_mean(*)
@@ -9418,10 +9418,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_inverse_gaussian_client_map_array
-    function badmm_inverse_gaussian_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_inverse_gaussian_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_inverse_gaussian_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -9430,10 +9430,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_client_map_array_f64
-    function badmm_inverse_gaussian_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_inverse_gaussian_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_inverse_gaussian_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -9445,10 +9445,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_client_map_array
   ! eta/rho + lambda_g
   interface badmm_inverse_gaussian_cavity_array
-    function badmm_inverse_gaussian_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_inverse_gaussian_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_inverse_gaussian_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -9456,10 +9456,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_cavity_array_f64
-    function badmm_inverse_gaussian_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_inverse_gaussian_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_inverse_gaussian_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -9470,10 +9470,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_inverse_gaussian_dual_update_array
-    function badmm_inverse_gaussian_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
-        out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f64") result(res)
+    function badmm_inverse_gaussian_dual_update_array_f64(length, dual, natural_global, natural_client, rho, &
+        damping, out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -9483,10 +9483,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_dual_update_array_f64
-    function badmm_inverse_gaussian_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
-        out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f32") result(res)
+    function badmm_inverse_gaussian_dual_update_array_f32(length, dual, natural_global, natural_client, rho, &
+        damping, out, at) bind(c, name="badmm_inverse_gaussian_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -9499,11 +9499,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_inverse_gaussian_bregman_dual_update_array
-    function badmm_inverse_gaussian_bregman_dual_update_array_f64(count, dual, expectation_global, &
+    function badmm_inverse_gaussian_bregman_dual_update_array_f64(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_inverse_gaussian_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -9513,11 +9513,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_bregman_dual_update_array_f64
-    function badmm_inverse_gaussian_bregman_dual_update_array_f32(count, dual, expectation_global, &
+    function badmm_inverse_gaussian_bregman_dual_update_array_f32(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_inverse_gaussian_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -9530,10 +9530,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gaussian_server_contribution_array
-    function badmm_inverse_gaussian_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
+    function badmm_inverse_gaussian_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_inverse_gaussian_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -9542,10 +9542,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_server_contribution_array_f64
-    function badmm_inverse_gaussian_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
+    function badmm_inverse_gaussian_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_inverse_gaussian_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -9557,11 +9557,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_inverse_gaussian_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+    function badmm_inverse_gaussian_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
         bind(c, name="badmm_inverse_gaussian_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -9572,11 +9572,11 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gaussian_contribution_change_array
-    function badmm_inverse_gaussian_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+    function badmm_inverse_gaussian_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_inverse_gaussian_contribution_change_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -9586,11 +9586,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_contribution_change_array_f64
-    function badmm_inverse_gaussian_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+    function badmm_inverse_gaussian_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_inverse_gaussian_contribution_change_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -9603,10 +9603,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_inverse_gaussian_server_update_array
-    function badmm_inverse_gaussian_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_inverse_gaussian_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_inverse_gaussian_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -9614,10 +9614,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_server_update_array_f64
-    function badmm_inverse_gaussian_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_inverse_gaussian_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_inverse_gaussian_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -9628,20 +9628,20 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_inverse_gaussian_primal_residual_array
-    function badmm_inverse_gaussian_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+    function badmm_inverse_gaussian_primal_residual_array_f64(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_inverse_gaussian_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_primal_residual_array_f64
-    function badmm_inverse_gaussian_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+    function badmm_inverse_gaussian_primal_residual_array_f32(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_inverse_gaussian_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -9651,10 +9651,10 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_inverse_gaussian_dual_residual_array
-    function badmm_inverse_gaussian_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_inverse_gaussian_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_inverse_gaussian_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -9662,10 +9662,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_dual_residual_array_f64
-    function badmm_inverse_gaussian_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_inverse_gaussian_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_inverse_gaussian_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -9676,11 +9676,11 @@ module badmm_kernels
   end interface badmm_inverse_gaussian_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_inverse_gaussian_round_update_array
-    function badmm_inverse_gaussian_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_inverse_gaussian_round_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_inverse_gaussian_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -9693,11 +9693,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_inverse_gaussian_round_update_array_f64
-    function badmm_inverse_gaussian_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_inverse_gaussian_round_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_inverse_gaussian_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -10183,20 +10183,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_round_update
   ! m*s
   interface badmm_isotropic_gaussian_natural_from_standard_array
-    function badmm_isotropic_gaussian_natural_from_standard_array_f64(count, mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_from_standard_array_f64(length, mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_natural_from_standard_array_f64
-    function badmm_isotropic_gaussian_natural_from_standard_array_f32(count, mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_from_standard_array_f32(length, mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_double), intent(in), value :: precision
       real(c_float), intent(out) :: out(*)
@@ -10206,20 +10206,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_natural_from_standard_array
   ! xi/s
   interface badmm_isotropic_gaussian_standard_from_natural_array
-    function badmm_isotropic_gaussian_standard_from_natural_array_f64(count, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_standard_from_natural_array_f64(length, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_standard_from_natural_array_f64
-    function badmm_isotropic_gaussian_standard_from_natural_array_f32(count, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_standard_from_natural_array_f32(length, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_float), intent(out) :: out(*)
@@ -10229,20 +10229,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_standard_from_natural_array
   ! m
   interface badmm_isotropic_gaussian_expectation_from_natural_array
-    function badmm_isotropic_gaussian_expectation_from_natural_array_f64(count, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_expectation_from_natural_array_f64(length, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_expectation_from_natural_array_f64
-    function badmm_isotropic_gaussian_expectation_from_natural_array_f32(count, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_expectation_from_natural_array_f32(length, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_float), intent(out) :: out(*)
@@ -10252,20 +10252,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_expectation_from_natural_array
   ! mu*s
   interface badmm_isotropic_gaussian_natural_from_expectation_array
-    function badmm_isotropic_gaussian_natural_from_expectation_array_f64(count, mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_from_expectation_array_f64(length, mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_natural_from_expectation_array_f64
-    function badmm_isotropic_gaussian_natural_from_expectation_array_f32(count, mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_from_expectation_array_f32(length, mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_double), intent(in), value :: precision
       real(c_float), intent(out) :: out(*)
@@ -10275,20 +10275,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_natural_from_expectation_array
   ! g
   interface badmm_isotropic_gaussian_natural_gradient_array
-    function badmm_isotropic_gaussian_natural_gradient_array_f64(count, mean, expected_gradient, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_gradient_array_f64(length, mean, expected_gradient, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: expected_gradient(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_natural_gradient_array_f64
-    function badmm_isotropic_gaussian_natural_gradient_array_f32(count, mean, expected_gradient, out, at) bind(c, &
+    function badmm_isotropic_gaussian_natural_gradient_array_f32(length, mean, expected_gradient, out, at) bind(c, &
         name="badmm_isotropic_gaussian_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: expected_gradient(*)
       real(c_float), intent(out) :: out(*)
@@ -10298,10 +10298,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_natural_gradient_array
   ! -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2
   interface badmm_isotropic_gaussian_log_density_array
-    function badmm_isotropic_gaussian_log_density_array_f64(count, theta, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_log_density_array_f64(length, theta, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
@@ -10309,10 +10309,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_log_density_array_f64
-    function badmm_isotropic_gaussian_log_density_array_f32(count, theta, precision_mean, precision, out, at) &
+    function badmm_isotropic_gaussian_log_density_array_f32(length, theta, precision_mean, precision, out, at) &
         bind(c, name="badmm_isotropic_gaussian_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
@@ -10323,10 +10323,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_log_density_array
   ! d_xi*l_11
   interface badmm_isotropic_gaussian_whiten_array
-    function badmm_isotropic_gaussian_whiten_array_f64(count, natural_precision_mean, direction_precision_mean, &
+    function badmm_isotropic_gaussian_whiten_array_f64(length, natural_precision_mean, direction_precision_mean, &
         precision, out, at) bind(c, name="badmm_isotropic_gaussian_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_precision_mean(*)
       real(c_double), intent(in) :: direction_precision_mean(*)
       real(c_double), intent(in), value :: precision
@@ -10334,10 +10334,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_whiten_array_f64
-    function badmm_isotropic_gaussian_whiten_array_f32(count, natural_precision_mean, direction_precision_mean, &
+    function badmm_isotropic_gaussian_whiten_array_f32(length, natural_precision_mean, direction_precision_mean, &
         precision, out, at) bind(c, name="badmm_isotropic_gaussian_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_precision_mean(*)
       real(c_float), intent(in) :: direction_precision_mean(*)
       real(c_double), intent(in), value :: precision
@@ -10348,10 +10348,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_whiten_array
   ! xi**2/(2*s)
   interface
-    function badmm_isotropic_gaussian_log_partition_sum(count, precision_mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_log_partition_sum(length, precision_mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out
@@ -10361,10 +10361,10 @@ module badmm_kernels
   end interface
   ! -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2
   interface
-    function badmm_isotropic_gaussian_entropy_sum(count, precision_mean, precision, out, at) bind(c, &
+    function badmm_isotropic_gaussian_entropy_sum(length, precision_mean, precision, out, at) bind(c, &
         name="badmm_isotropic_gaussian_entropy_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean(*)
       real(c_double), intent(in), value :: precision
       real(c_double), intent(out) :: out
@@ -10374,10 +10374,10 @@ module badmm_kernels
   end interface
   ! (xi_p - xi_q)**2/(2*s)
   interface
-    function badmm_isotropic_gaussian_kl_sum(count, natural_q_precision_mean, natural_p_precision_mean, precision, &
+    function badmm_isotropic_gaussian_kl_sum(length, natural_q_precision_mean, natural_p_precision_mean, precision, &
         out, at) bind(c, name="badmm_isotropic_gaussian_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_precision_mean(*)
       real(c_double), intent(in) :: natural_p_precision_mean(*)
       real(c_double), intent(in), value :: precision
@@ -10388,10 +10388,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_isotropic_gaussian_client_map_array
-    function badmm_isotropic_gaussian_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_isotropic_gaussian_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_isotropic_gaussian_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -10400,10 +10400,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_client_map_array_f64
-    function badmm_isotropic_gaussian_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_isotropic_gaussian_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_isotropic_gaussian_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -10415,10 +10415,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_client_map_array
   ! eta/rho + lambda_g
   interface badmm_isotropic_gaussian_cavity_array
-    function badmm_isotropic_gaussian_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_isotropic_gaussian_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_isotropic_gaussian_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -10426,10 +10426,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_cavity_array_f64
-    function badmm_isotropic_gaussian_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_isotropic_gaussian_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_isotropic_gaussian_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -10440,10 +10440,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_isotropic_gaussian_dual_update_array
-    function badmm_isotropic_gaussian_dual_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_isotropic_gaussian_dual_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_isotropic_gaussian_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -10453,10 +10453,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_dual_update_array_f64
-    function badmm_isotropic_gaussian_dual_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_isotropic_gaussian_dual_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_isotropic_gaussian_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -10469,11 +10469,11 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_isotropic_gaussian_bregman_dual_update_array
-    function badmm_isotropic_gaussian_bregman_dual_update_array_f64(count, dual, expectation_global, &
+    function badmm_isotropic_gaussian_bregman_dual_update_array_f64(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_isotropic_gaussian_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -10483,11 +10483,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_bregman_dual_update_array_f64
-    function badmm_isotropic_gaussian_bregman_dual_update_array_f32(count, dual, expectation_global, &
+    function badmm_isotropic_gaussian_bregman_dual_update_array_f32(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_isotropic_gaussian_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -10500,10 +10500,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_isotropic_gaussian_server_contribution_array
-    function badmm_isotropic_gaussian_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
-        out, at) bind(c, name="badmm_isotropic_gaussian_server_contribution_array_f64") result(res)
+    function badmm_isotropic_gaussian_server_contribution_array_f64(length, natural_client, dual, alpha, &
+        num_clients, out, at) bind(c, name="badmm_isotropic_gaussian_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -10512,10 +10512,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_server_contribution_array_f64
-    function badmm_isotropic_gaussian_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
-        out, at) bind(c, name="badmm_isotropic_gaussian_server_contribution_array_f32") result(res)
+    function badmm_isotropic_gaussian_server_contribution_array_f32(length, natural_client, dual, alpha, &
+        num_clients, out, at) bind(c, name="badmm_isotropic_gaussian_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -10527,11 +10527,11 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_isotropic_gaussian_server_total_over_clients(clients, count, natural_client, dual, alpha, out, &
+    function badmm_isotropic_gaussian_server_total_over_clients(clients, length, natural_client, dual, alpha, out, &
         at) bind(c, name="badmm_isotropic_gaussian_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -10542,11 +10542,11 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_isotropic_gaussian_contribution_change_array
-    function badmm_isotropic_gaussian_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+    function badmm_isotropic_gaussian_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_isotropic_gaussian_contribution_change_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -10556,11 +10556,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_contribution_change_array_f64
-    function badmm_isotropic_gaussian_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+    function badmm_isotropic_gaussian_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_isotropic_gaussian_contribution_change_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -10573,10 +10573,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_isotropic_gaussian_server_update_array
-    function badmm_isotropic_gaussian_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_isotropic_gaussian_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_isotropic_gaussian_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -10584,10 +10584,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_server_update_array_f64
-    function badmm_isotropic_gaussian_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_isotropic_gaussian_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_isotropic_gaussian_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -10598,20 +10598,20 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_isotropic_gaussian_primal_residual_array
-    function badmm_isotropic_gaussian_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+    function badmm_isotropic_gaussian_primal_residual_array_f64(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_isotropic_gaussian_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_primal_residual_array_f64
-    function badmm_isotropic_gaussian_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+    function badmm_isotropic_gaussian_primal_residual_array_f32(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_isotropic_gaussian_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -10621,10 +10621,10 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_isotropic_gaussian_dual_residual_array
-    function badmm_isotropic_gaussian_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
-        at) bind(c, name="badmm_isotropic_gaussian_dual_residual_array_f64") result(res)
+    function badmm_isotropic_gaussian_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, &
+        out, at) bind(c, name="badmm_isotropic_gaussian_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -10632,10 +10632,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_dual_residual_array_f64
-    function badmm_isotropic_gaussian_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
-        at) bind(c, name="badmm_isotropic_gaussian_dual_residual_array_f32") result(res)
+    function badmm_isotropic_gaussian_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, &
+        out, at) bind(c, name="badmm_isotropic_gaussian_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -10646,11 +10646,11 @@ module badmm_kernels
   end interface badmm_isotropic_gaussian_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_isotropic_gaussian_round_update_array
-    function badmm_isotropic_gaussian_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_isotropic_gaussian_round_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_isotropic_gaussian_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -10663,11 +10663,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_isotropic_gaussian_round_update_array_f64
-    function badmm_isotropic_gaussian_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_isotropic_gaussian_round_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_isotropic_gaussian_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -11155,20 +11155,20 @@ module badmm_kernels
   end interface badmm_laplace_round_update
   ! 1/s
   interface badmm_laplace_natural_from_standard_array
-    function badmm_laplace_natural_from_standard_array_f64(count, scale, location, out, at) bind(c, &
+    function badmm_laplace_natural_from_standard_array_f64(length, scale, location, out, at) bind(c, &
         name="badmm_laplace_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_natural_from_standard_array_f64
-    function badmm_laplace_natural_from_standard_array_f32(count, scale, location, out, at) bind(c, &
+    function badmm_laplace_natural_from_standard_array_f32(length, scale, location, out, at) bind(c, &
         name="badmm_laplace_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: scale(*)
       real(c_double), intent(in), value :: location
       real(c_float), intent(out) :: out(*)
@@ -11178,20 +11178,20 @@ module badmm_kernels
   end interface badmm_laplace_natural_from_standard_array
   ! 1/r
   interface badmm_laplace_standard_from_natural_array
-    function badmm_laplace_standard_from_natural_array_f64(count, rate, location, out, at) bind(c, &
+    function badmm_laplace_standard_from_natural_array_f64(length, rate, location, out, at) bind(c, &
         name="badmm_laplace_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_standard_from_natural_array_f64
-    function badmm_laplace_standard_from_natural_array_f32(count, rate, location, out, at) bind(c, &
+    function badmm_laplace_standard_from_natural_array_f32(length, rate, location, out, at) bind(c, &
         name="badmm_laplace_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_float), intent(out) :: out(*)
@@ -11201,20 +11201,20 @@ module badmm_kernels
   end interface badmm_laplace_standard_from_natural_array
   ! -s
   interface badmm_laplace_expectation_from_natural_array
-    function badmm_laplace_expectation_from_natural_array_f64(count, rate, location, out, at) bind(c, &
+    function badmm_laplace_expectation_from_natural_array_f64(length, rate, location, out, at) bind(c, &
         name="badmm_laplace_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_expectation_from_natural_array_f64
-    function badmm_laplace_expectation_from_natural_array_f32(count, rate, location, out, at) bind(c, &
+    function badmm_laplace_expectation_from_natural_array_f32(length, rate, location, out, at) bind(c, &
         name="badmm_laplace_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_float), intent(out) :: out(*)
@@ -11224,20 +11224,20 @@ module badmm_kernels
   end interface badmm_laplace_expectation_from_natural_array
   ! -1/mu
   interface badmm_laplace_natural_from_expectation_array
-    function badmm_laplace_natural_from_expectation_array_f64(count, negative_mean_deviation, location, out, at) &
+    function badmm_laplace_natural_from_expectation_array_f64(length, negative_mean_deviation, location, out, at) &
         bind(c, name="badmm_laplace_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean_deviation(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_natural_from_expectation_array_f64
-    function badmm_laplace_natural_from_expectation_array_f32(count, negative_mean_deviation, location, out, at) &
+    function badmm_laplace_natural_from_expectation_array_f32(length, negative_mean_deviation, location, out, at) &
         bind(c, name="badmm_laplace_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean_deviation(*)
       real(c_double), intent(in), value :: location
       real(c_float), intent(out) :: out(*)
@@ -11247,10 +11247,10 @@ module badmm_kernels
   end interface badmm_laplace_natural_from_expectation_array
   ! -d_s
   interface badmm_laplace_natural_gradient_array
-    function badmm_laplace_natural_gradient_array_f64(count, scale, gradient_scale, location, out, at) bind(c, &
+    function badmm_laplace_natural_gradient_array_f64(length, scale, gradient_scale, location, out, at) bind(c, &
         name="badmm_laplace_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(in) :: gradient_scale(*)
       real(c_double), intent(in), value :: location
@@ -11258,10 +11258,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_natural_gradient_array_f64
-    function badmm_laplace_natural_gradient_array_f32(count, scale, gradient_scale, location, out, at) bind(c, &
+    function badmm_laplace_natural_gradient_array_f32(length, scale, gradient_scale, location, out, at) bind(c, &
         name="badmm_laplace_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(in) :: gradient_scale(*)
       real(c_double), intent(in), value :: location
@@ -11272,10 +11272,10 @@ module badmm_kernels
   end interface badmm_laplace_natural_gradient_array
   ! -log(s) - log(2) - Abs(c - theta)/s
   interface badmm_laplace_log_density_array
-    function badmm_laplace_log_density_array_f64(count, theta, rate, location, out, at) bind(c, &
+    function badmm_laplace_log_density_array_f64(length, theta, rate, location, out, at) bind(c, &
         name="badmm_laplace_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
@@ -11283,10 +11283,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_log_density_array_f64
-    function badmm_laplace_log_density_array_f32(count, theta, rate, location, out, at) bind(c, &
+    function badmm_laplace_log_density_array_f32(length, theta, rate, location, out, at) bind(c, &
         name="badmm_laplace_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
@@ -11297,10 +11297,10 @@ module badmm_kernels
   end interface badmm_laplace_log_density_array
   ! d_r*l_11
   interface badmm_laplace_whiten_array
-    function badmm_laplace_whiten_array_f64(count, natural_rate, direction_rate, location, out, at) bind(c, &
+    function badmm_laplace_whiten_array_f64(length, natural_rate, direction_rate, location, out, at) bind(c, &
         name="badmm_laplace_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: location
@@ -11308,10 +11308,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_whiten_array_f64
-    function badmm_laplace_whiten_array_f32(count, natural_rate, direction_rate, location, out, at) bind(c, &
+    function badmm_laplace_whiten_array_f32(length, natural_rate, direction_rate, location, out, at) bind(c, &
         name="badmm_laplace_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: location
@@ -11322,10 +11322,10 @@ module badmm_kernels
   end interface badmm_laplace_whiten_array
   ! -log(r)
   interface
-    function badmm_laplace_log_partition_sum(count, rate, location, out, at) bind(c, &
+    function badmm_laplace_log_partition_sum(length, rate, location, out, at) bind(c, &
         name="badmm_laplace_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out
@@ -11335,10 +11335,10 @@ module badmm_kernels
   end interface
   ! -log(r) + log(2) + 1
   interface
-    function badmm_laplace_entropy_sum(count, rate, location, out, at) bind(c, name="badmm_laplace_entropy_sum") &
+    function badmm_laplace_entropy_sum(length, rate, location, out, at) bind(c, name="badmm_laplace_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: location
       real(c_double), intent(out) :: out
@@ -11348,10 +11348,10 @@ module badmm_kernels
   end interface
   ! ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
   interface
-    function badmm_laplace_kl_sum(count, natural_q_rate, natural_p_rate, location, out, at) bind(c, &
+    function badmm_laplace_kl_sum(length, natural_q_rate, natural_p_rate, location, out, at) bind(c, &
         name="badmm_laplace_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_rate(*)
       real(c_double), intent(in), value :: location
@@ -11362,10 +11362,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_laplace_client_map_array
-    function badmm_laplace_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_laplace_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_laplace_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -11374,10 +11374,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_client_map_array_f64
-    function badmm_laplace_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_laplace_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_laplace_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -11389,10 +11389,10 @@ module badmm_kernels
   end interface badmm_laplace_client_map_array
   ! eta/rho + lambda_g
   interface badmm_laplace_cavity_array
-    function badmm_laplace_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_laplace_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_laplace_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -11400,10 +11400,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_cavity_array_f64
-    function badmm_laplace_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_laplace_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_laplace_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -11414,10 +11414,10 @@ module badmm_kernels
   end interface badmm_laplace_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_laplace_dual_update_array
-    function badmm_laplace_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_laplace_dual_update_array_f64") result(res)
+    function badmm_laplace_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_laplace_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -11427,10 +11427,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_dual_update_array_f64
-    function badmm_laplace_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_laplace_dual_update_array_f32") result(res)
+    function badmm_laplace_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_laplace_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -11443,10 +11443,10 @@ module badmm_kernels
   end interface badmm_laplace_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_laplace_bregman_dual_update_array
-    function badmm_laplace_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_laplace_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_laplace_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -11456,10 +11456,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_bregman_dual_update_array_f64
-    function badmm_laplace_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_laplace_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_laplace_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -11472,10 +11472,10 @@ module badmm_kernels
   end interface badmm_laplace_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_laplace_server_contribution_array
-    function badmm_laplace_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_laplace_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_laplace_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -11484,10 +11484,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_server_contribution_array_f64
-    function badmm_laplace_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_laplace_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_laplace_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -11499,11 +11499,11 @@ module badmm_kernels
   end interface badmm_laplace_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_laplace_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_laplace_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_laplace_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -11514,10 +11514,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_laplace_contribution_change_array
-    function badmm_laplace_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_laplace_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_laplace_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -11527,10 +11527,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_contribution_change_array_f64
-    function badmm_laplace_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_laplace_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_laplace_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -11543,10 +11543,10 @@ module badmm_kernels
   end interface badmm_laplace_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_laplace_server_update_array
-    function badmm_laplace_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_laplace_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_laplace_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -11554,10 +11554,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_server_update_array_f64
-    function badmm_laplace_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_laplace_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_laplace_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -11568,20 +11568,20 @@ module badmm_kernels
   end interface badmm_laplace_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_laplace_primal_residual_array
-    function badmm_laplace_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_laplace_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_laplace_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_primal_residual_array_f64
-    function badmm_laplace_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_laplace_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_laplace_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -11591,10 +11591,10 @@ module badmm_kernels
   end interface badmm_laplace_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_laplace_dual_residual_array
-    function badmm_laplace_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_laplace_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_laplace_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -11602,10 +11602,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_dual_residual_array_f64
-    function badmm_laplace_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_laplace_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_laplace_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -11616,11 +11616,11 @@ module badmm_kernels
   end interface badmm_laplace_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_laplace_round_update_array
-    function badmm_laplace_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_laplace_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_laplace_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -11633,11 +11633,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_laplace_round_update_array_f64
-    function badmm_laplace_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_laplace_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_laplace_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -12140,11 +12140,11 @@ module badmm_kernels
   end interface badmm_log_normal_round_update
   ! S*m, S
   interface badmm_log_normal_natural_from_standard_array
-    function badmm_log_normal_natural_from_standard_array_f64(count, mean_log, precision_log, &
+    function badmm_log_normal_natural_from_standard_array_f64(length, mean_log, precision_log, &
         out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(out) :: out_precision_mean_log(*)
@@ -12152,11 +12152,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_natural_from_standard_array_f64
-    function badmm_log_normal_natural_from_standard_array_f32(count, mean_log, precision_log, &
+    function badmm_log_normal_natural_from_standard_array_f32(length, mean_log, precision_log, &
         out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean_log(*)
       real(c_float), intent(in) :: precision_log(*)
       real(c_float), intent(out) :: out_precision_mean_log(*)
@@ -12167,11 +12167,11 @@ module badmm_kernels
   end interface badmm_log_normal_natural_from_standard_array
   ! xi/S, S
   interface badmm_log_normal_standard_from_natural_array
-    function badmm_log_normal_standard_from_natural_array_f64(count, precision_mean_log, precision_log, &
+    function badmm_log_normal_standard_from_natural_array_f64(length, precision_mean_log, precision_log, &
         out_mean_log, out_precision_log, at) bind(c, name="badmm_log_normal_standard_from_natural_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(out) :: out_mean_log(*)
@@ -12179,11 +12179,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_standard_from_natural_array_f64
-    function badmm_log_normal_standard_from_natural_array_f32(count, precision_mean_log, precision_log, &
+    function badmm_log_normal_standard_from_natural_array_f32(length, precision_mean_log, precision_log, &
         out_mean_log, out_precision_log, at) bind(c, name="badmm_log_normal_standard_from_natural_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean_log(*)
       real(c_float), intent(in) :: precision_log(*)
       real(c_float), intent(out) :: out_mean_log(*)
@@ -12194,11 +12194,11 @@ module badmm_kernels
   end interface badmm_log_normal_standard_from_natural_array
   ! m, -m**2/2 - 1/(2*S)
   interface badmm_log_normal_expectation_from_natural_array
-    function badmm_log_normal_expectation_from_natural_array_f64(count, precision_mean_log, precision_log, &
+    function badmm_log_normal_expectation_from_natural_array_f64(length, precision_mean_log, precision_log, &
         out_mean_log, out_half_negative_mean_square_log, at) bind(c, &
         name="badmm_log_normal_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(out) :: out_mean_log(*)
@@ -12206,11 +12206,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_expectation_from_natural_array_f64
-    function badmm_log_normal_expectation_from_natural_array_f32(count, precision_mean_log, precision_log, &
+    function badmm_log_normal_expectation_from_natural_array_f32(length, precision_mean_log, precision_log, &
         out_mean_log, out_half_negative_mean_square_log, at) bind(c, &
         name="badmm_log_normal_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: precision_mean_log(*)
       real(c_float), intent(in) :: precision_log(*)
       real(c_float), intent(out) :: out_mean_log(*)
@@ -12221,11 +12221,11 @@ module badmm_kernels
   end interface badmm_log_normal_expectation_from_natural_array
   ! -mu1/(mu1**2 + 2*mu2), -1/(mu1**2 + 2*mu2)
   interface badmm_log_normal_natural_from_expectation_array
-    function badmm_log_normal_natural_from_expectation_array_f64(count, mean_log, half_negative_mean_square_log, &
+    function badmm_log_normal_natural_from_expectation_array_f64(length, mean_log, half_negative_mean_square_log, &
         out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean_log(*)
       real(c_double), intent(in) :: half_negative_mean_square_log(*)
       real(c_double), intent(out) :: out_precision_mean_log(*)
@@ -12233,11 +12233,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_natural_from_expectation_array_f64
-    function badmm_log_normal_natural_from_expectation_array_f32(count, mean_log, half_negative_mean_square_log, &
+    function badmm_log_normal_natural_from_expectation_array_f32(length, mean_log, half_negative_mean_square_log, &
         out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean_log(*)
       real(c_float), intent(in) :: half_negative_mean_square_log(*)
       real(c_float), intent(out) :: out_precision_mean_log(*)
@@ -12248,11 +12248,11 @@ module badmm_kernels
   end interface badmm_log_normal_natural_from_expectation_array
   ! 2*S**2*d_S*m + d_m, 2*S**2*d_S
   interface badmm_log_normal_natural_gradient_array
-    function badmm_log_normal_natural_gradient_array_f64(count, mean_log, precision_log, gradient_mean_log, &
+    function badmm_log_normal_natural_gradient_array_f64(length, mean_log, precision_log, gradient_mean_log, &
         gradient_precision_log, out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(in) :: gradient_mean_log(*)
@@ -12262,11 +12262,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_natural_gradient_array_f64
-    function badmm_log_normal_natural_gradient_array_f32(count, mean_log, precision_log, gradient_mean_log, &
+    function badmm_log_normal_natural_gradient_array_f32(length, mean_log, precision_log, gradient_mean_log, &
         gradient_precision_log, out_precision_mean_log, out_precision_log, at) bind(c, &
         name="badmm_log_normal_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean_log(*)
       real(c_float), intent(in) :: precision_log(*)
       real(c_float), intent(in) :: gradient_mean_log(*)
@@ -12279,10 +12279,10 @@ module badmm_kernels
   end interface badmm_log_normal_natural_gradient_array
   ! -S*m**2/2 + S*m*log(theta) - S*log(theta)**2/2 + log(S)/2 - log(theta) - log(pi)/2 - log(2)/2
   interface badmm_log_normal_log_density_array
-    function badmm_log_normal_log_density_array_f64(count, theta, precision_mean_log, precision_log, out, at) &
+    function badmm_log_normal_log_density_array_f64(length, theta, precision_mean_log, precision_log, out, at) &
         bind(c, name="badmm_log_normal_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: precision_mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
@@ -12290,10 +12290,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_log_density_array_f64
-    function badmm_log_normal_log_density_array_f32(count, theta, precision_mean_log, precision_log, out, at) &
+    function badmm_log_normal_log_density_array_f32(length, theta, precision_mean_log, precision_log, out, at) &
         bind(c, name="badmm_log_normal_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: precision_mean_log(*)
       real(c_float), intent(in) :: precision_log(*)
@@ -12304,11 +12304,11 @@ module badmm_kernels
   end interface badmm_log_normal_log_density_array
   ! d_S*l_21 + d_xi*l_11, d_S*l_22
   interface badmm_log_normal_whiten_array
-    function badmm_log_normal_whiten_array_f64(count, natural_precision_mean_log, natural_precision_log, &
+    function badmm_log_normal_whiten_array_f64(length, natural_precision_mean_log, natural_precision_log, &
         direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log, at) &
         bind(c, name="badmm_log_normal_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_precision_mean_log(*)
       real(c_double), intent(in) :: natural_precision_log(*)
       real(c_double), intent(in) :: direction_precision_mean_log(*)
@@ -12318,11 +12318,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_whiten_array_f64
-    function badmm_log_normal_whiten_array_f32(count, natural_precision_mean_log, natural_precision_log, &
+    function badmm_log_normal_whiten_array_f32(length, natural_precision_mean_log, natural_precision_log, &
         direction_precision_mean_log, direction_precision_log, out_precision_mean_log, out_precision_log, at) &
         bind(c, name="badmm_log_normal_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_precision_mean_log(*)
       real(c_float), intent(in) :: natural_precision_log(*)
       real(c_float), intent(in) :: direction_precision_mean_log(*)
@@ -12335,10 +12335,10 @@ module badmm_kernels
   end interface badmm_log_normal_whiten_array
   ! -log(S)/2 + xi**2/(2*S)
   interface
-    function badmm_log_normal_log_partition_sum(count, precision_mean_log, precision_log, out, at) bind(c, &
+    function badmm_log_normal_log_partition_sum(length, precision_mean_log, precision_log, out, at) bind(c, &
         name="badmm_log_normal_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(out) :: out
@@ -12348,10 +12348,10 @@ module badmm_kernels
   end interface
   ! -log(S)/2 + log(2)/2 + 1/2 + log(pi)/2 + xi/S
   interface
-    function badmm_log_normal_entropy_sum(count, precision_mean_log, precision_log, out, at) bind(c, &
+    function badmm_log_normal_entropy_sum(length, precision_mean_log, precision_log, out, at) bind(c, &
         name="badmm_log_normal_entropy_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: precision_mean_log(*)
       real(c_double), intent(in) :: precision_log(*)
       real(c_double), intent(out) :: out
@@ -12361,11 +12361,11 @@ module badmm_kernels
   end interface
   ! ratio_divergence((S_p - S_q)/S_q, S_p/S_q)/2 + (S_p*xi_q - S_q*xi_p)**2/(2*S_p*S_q**2)
   interface
-    function badmm_log_normal_kl_sum(count, natural_q_precision_mean_log, natural_q_precision_log, &
+    function badmm_log_normal_kl_sum(length, natural_q_precision_mean_log, natural_q_precision_log, &
         natural_p_precision_mean_log, natural_p_precision_log, out, at) bind(c, name="badmm_log_normal_kl_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_precision_mean_log(*)
       real(c_double), intent(in) :: natural_q_precision_log(*)
       real(c_double), intent(in) :: natural_p_precision_mean_log(*)
@@ -12377,10 +12377,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_log_normal_client_map_array
-    function badmm_log_normal_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_log_normal_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_log_normal_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -12389,10 +12389,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_client_map_array_f64
-    function badmm_log_normal_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_log_normal_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_log_normal_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -12404,10 +12404,10 @@ module badmm_kernels
   end interface badmm_log_normal_client_map_array
   ! eta/rho + lambda_g
   interface badmm_log_normal_cavity_array
-    function badmm_log_normal_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_log_normal_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_log_normal_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -12415,10 +12415,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_cavity_array_f64
-    function badmm_log_normal_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_log_normal_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_log_normal_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -12429,10 +12429,10 @@ module badmm_kernels
   end interface badmm_log_normal_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_log_normal_dual_update_array
-    function badmm_log_normal_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_log_normal_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_log_normal_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -12442,10 +12442,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_dual_update_array_f64
-    function badmm_log_normal_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, &
+    function badmm_log_normal_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
         at) bind(c, name="badmm_log_normal_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -12458,10 +12458,10 @@ module badmm_kernels
   end interface badmm_log_normal_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_log_normal_bregman_dual_update_array
-    function badmm_log_normal_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, &
+    function badmm_log_normal_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_log_normal_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -12471,10 +12471,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_bregman_dual_update_array_f64
-    function badmm_log_normal_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, &
+    function badmm_log_normal_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, &
         rho, damping, out, at) bind(c, name="badmm_log_normal_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -12487,10 +12487,10 @@ module badmm_kernels
   end interface badmm_log_normal_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_log_normal_server_contribution_array
-    function badmm_log_normal_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, &
+    function badmm_log_normal_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, &
         at) bind(c, name="badmm_log_normal_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -12499,10 +12499,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_server_contribution_array_f64
-    function badmm_log_normal_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, &
+    function badmm_log_normal_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, &
         at) bind(c, name="badmm_log_normal_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -12514,11 +12514,11 @@ module badmm_kernels
   end interface badmm_log_normal_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_log_normal_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
+    function badmm_log_normal_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) &
         bind(c, name="badmm_log_normal_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -12529,10 +12529,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_log_normal_contribution_change_array
-    function badmm_log_normal_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_log_normal_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_log_normal_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -12542,10 +12542,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_contribution_change_array_f64
-    function badmm_log_normal_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_log_normal_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_log_normal_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -12558,10 +12558,10 @@ module badmm_kernels
   end interface badmm_log_normal_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_log_normal_server_update_array
-    function badmm_log_normal_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_log_normal_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_log_normal_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -12569,10 +12569,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_server_update_array_f64
-    function badmm_log_normal_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_log_normal_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_log_normal_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -12583,20 +12583,20 @@ module badmm_kernels
   end interface badmm_log_normal_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_log_normal_primal_residual_array
-    function badmm_log_normal_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_log_normal_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_log_normal_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_primal_residual_array_f64
-    function badmm_log_normal_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_log_normal_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_log_normal_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -12606,10 +12606,10 @@ module badmm_kernels
   end interface badmm_log_normal_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_log_normal_dual_residual_array
-    function badmm_log_normal_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_log_normal_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_log_normal_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -12617,10 +12617,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_dual_residual_array_f64
-    function badmm_log_normal_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_log_normal_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_log_normal_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -12631,11 +12631,11 @@ module badmm_kernels
   end interface badmm_log_normal_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_log_normal_round_update_array
-    function badmm_log_normal_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_log_normal_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_log_normal_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -12648,11 +12648,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_log_normal_round_update_array_f64
-    function badmm_log_normal_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, &
+    function badmm_log_normal_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, &
         alpha, num_clients, out_dual, out_contribution, at) bind(c, name="badmm_log_normal_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -13127,20 +13127,20 @@ module badmm_kernels
   end interface badmm_negative_binomial_round_update
   ! log(k/m + 1)
   interface badmm_negative_binomial_natural_from_standard_array
-    function badmm_negative_binomial_natural_from_standard_array_f64(count, mean, size, out, at) bind(c, &
+    function badmm_negative_binomial_natural_from_standard_array_f64(length, mean, size, out, at) bind(c, &
         name="badmm_negative_binomial_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in), value :: size
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_natural_from_standard_array_f64
-    function badmm_negative_binomial_natural_from_standard_array_f32(count, mean, size, out, at) bind(c, &
+    function badmm_negative_binomial_natural_from_standard_array_f32(length, mean, size, out, at) bind(c, &
         name="badmm_negative_binomial_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_double), intent(in), value :: size
       real(c_float), intent(out) :: out(*)
@@ -13150,20 +13150,20 @@ module badmm_kernels
   end interface badmm_negative_binomial_natural_from_standard_array
   ! k/(exp(r) - 1)
   interface badmm_negative_binomial_standard_from_natural_array
-    function badmm_negative_binomial_standard_from_natural_array_f64(count, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_standard_from_natural_array_f64(length, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_standard_from_natural_array_f64
-    function badmm_negative_binomial_standard_from_natural_array_f32(count, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_standard_from_natural_array_f32(length, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
       real(c_float), intent(out) :: out(*)
@@ -13173,20 +13173,20 @@ module badmm_kernels
   end interface badmm_negative_binomial_standard_from_natural_array
   ! -m
   interface badmm_negative_binomial_expectation_from_natural_array
-    function badmm_negative_binomial_expectation_from_natural_array_f64(count, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_expectation_from_natural_array_f64(length, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_expectation_from_natural_array_f64
-    function badmm_negative_binomial_expectation_from_natural_array_f32(count, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_expectation_from_natural_array_f32(length, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
       real(c_float), intent(out) :: out(*)
@@ -13196,20 +13196,20 @@ module badmm_kernels
   end interface badmm_negative_binomial_expectation_from_natural_array
   ! log(-k/mu + 1)
   interface badmm_negative_binomial_natural_from_expectation_array
-    function badmm_negative_binomial_natural_from_expectation_array_f64(count, negative_mean, size, out, at) bind(c, &
-        name="badmm_negative_binomial_natural_from_expectation_array_f64") result(res)
+    function badmm_negative_binomial_natural_from_expectation_array_f64(length, negative_mean, size, out, at) &
+        bind(c, name="badmm_negative_binomial_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean(*)
       real(c_double), intent(in), value :: size
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_natural_from_expectation_array_f64
-    function badmm_negative_binomial_natural_from_expectation_array_f32(count, negative_mean, size, out, at) bind(c, &
-        name="badmm_negative_binomial_natural_from_expectation_array_f32") result(res)
+    function badmm_negative_binomial_natural_from_expectation_array_f32(length, negative_mean, size, out, at) &
+        bind(c, name="badmm_negative_binomial_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean(*)
       real(c_double), intent(in), value :: size
       real(c_float), intent(out) :: out(*)
@@ -13219,10 +13219,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_natural_from_expectation_array
   ! -d_m
   interface badmm_negative_binomial_natural_gradient_array
-    function badmm_negative_binomial_natural_gradient_array_f64(count, mean, gradient_mean, size, out, at) bind(c, &
+    function badmm_negative_binomial_natural_gradient_array_f64(length, mean, gradient_mean, size, out, at) bind(c, &
         name="badmm_negative_binomial_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: gradient_mean(*)
       real(c_double), intent(in), value :: size
@@ -13230,10 +13230,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_natural_gradient_array_f64
-    function badmm_negative_binomial_natural_gradient_array_f32(count, mean, gradient_mean, size, out, at) bind(c, &
+    function badmm_negative_binomial_natural_gradient_array_f32(length, mean, gradient_mean, size, out, at) bind(c, &
         name="badmm_negative_binomial_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: gradient_mean(*)
       real(c_double), intent(in), value :: size
@@ -13244,10 +13244,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_natural_gradient_array
   ! k*log(k) - k*log(k + m) - theta*log1p(k/m) - lgamma(k) + lgamma(k + theta) - lgamma(theta + 1)
   interface badmm_negative_binomial_log_density_array
-    function badmm_negative_binomial_log_density_array_f64(count, theta, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_log_density_array_f64(length, theta, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
@@ -13255,10 +13255,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_log_density_array_f64
-    function badmm_negative_binomial_log_density_array_f32(count, theta, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_log_density_array_f32(length, theta, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
@@ -13269,10 +13269,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_log_density_array
   ! d_r*l_11
   interface badmm_negative_binomial_whiten_array
-    function badmm_negative_binomial_whiten_array_f64(count, natural_rate, direction_rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_whiten_array_f64(length, natural_rate, direction_rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: size
@@ -13280,10 +13280,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_whiten_array_f64
-    function badmm_negative_binomial_whiten_array_f32(count, natural_rate, direction_rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_whiten_array_f32(length, natural_rate, direction_rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: size
@@ -13294,10 +13294,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_whiten_array
   ! -k*log(1 - exp(-r))
   interface
-    function badmm_negative_binomial_log_partition_sum(count, rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_log_partition_sum(length, rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: size
       real(c_double), intent(out) :: out
@@ -13307,10 +13307,10 @@ module badmm_kernels
   end interface
   ! k*escape_bregman(r_p, r_q)
   interface
-    function badmm_negative_binomial_kl_sum(count, natural_q_rate, natural_p_rate, size, out, at) bind(c, &
+    function badmm_negative_binomial_kl_sum(length, natural_q_rate, natural_p_rate, size, out, at) bind(c, &
         name="badmm_negative_binomial_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_rate(*)
       real(c_double), intent(in), value :: size
@@ -13321,10 +13321,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_negative_binomial_client_map_array
-    function badmm_negative_binomial_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_negative_binomial_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_negative_binomial_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -13333,10 +13333,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_client_map_array_f64
-    function badmm_negative_binomial_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) &
+    function badmm_negative_binomial_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) &
         bind(c, name="badmm_negative_binomial_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -13348,10 +13348,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_client_map_array
   ! eta/rho + lambda_g
   interface badmm_negative_binomial_cavity_array
-    function badmm_negative_binomial_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_negative_binomial_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_negative_binomial_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -13359,10 +13359,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_cavity_array_f64
-    function badmm_negative_binomial_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_negative_binomial_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_negative_binomial_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -13373,10 +13373,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_negative_binomial_dual_update_array
-    function badmm_negative_binomial_dual_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_negative_binomial_dual_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_negative_binomial_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -13386,10 +13386,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_dual_update_array_f64
-    function badmm_negative_binomial_dual_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_negative_binomial_dual_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, out, at) bind(c, name="badmm_negative_binomial_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -13402,11 +13402,11 @@ module badmm_kernels
   end interface badmm_negative_binomial_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_negative_binomial_bregman_dual_update_array
-    function badmm_negative_binomial_bregman_dual_update_array_f64(count, dual, expectation_global, &
+    function badmm_negative_binomial_bregman_dual_update_array_f64(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_negative_binomial_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -13416,11 +13416,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_bregman_dual_update_array_f64
-    function badmm_negative_binomial_bregman_dual_update_array_f32(count, dual, expectation_global, &
+    function badmm_negative_binomial_bregman_dual_update_array_f32(length, dual, expectation_global, &
         expectation_client, rho, damping, out, at) bind(c, &
         name="badmm_negative_binomial_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -13433,10 +13433,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_negative_binomial_server_contribution_array
-    function badmm_negative_binomial_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, &
+    function badmm_negative_binomial_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_negative_binomial_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -13445,10 +13445,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_server_contribution_array_f64
-    function badmm_negative_binomial_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, &
+    function badmm_negative_binomial_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, &
         out, at) bind(c, name="badmm_negative_binomial_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -13460,11 +13460,11 @@ module badmm_kernels
   end interface badmm_negative_binomial_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_negative_binomial_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) &
-        bind(c, name="badmm_negative_binomial_server_total_over_clients") result(res)
+    function badmm_negative_binomial_server_total_over_clients(clients, length, natural_client, dual, alpha, out, &
+        at) bind(c, name="badmm_negative_binomial_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -13475,11 +13475,11 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_negative_binomial_contribution_change_array
-    function badmm_negative_binomial_contribution_change_array_f64(count, natural_client, dual, contribution_old, &
+    function badmm_negative_binomial_contribution_change_array_f64(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_negative_binomial_contribution_change_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -13489,11 +13489,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_contribution_change_array_f64
-    function badmm_negative_binomial_contribution_change_array_f32(count, natural_client, dual, contribution_old, &
+    function badmm_negative_binomial_contribution_change_array_f32(length, natural_client, dual, contribution_old, &
         alpha, num_clients, out, at) bind(c, name="badmm_negative_binomial_contribution_change_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -13506,10 +13506,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_negative_binomial_server_update_array
-    function badmm_negative_binomial_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_negative_binomial_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_negative_binomial_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -13517,10 +13517,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_server_update_array_f64
-    function badmm_negative_binomial_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_negative_binomial_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_negative_binomial_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -13531,20 +13531,20 @@ module badmm_kernels
   end interface badmm_negative_binomial_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_negative_binomial_primal_residual_array
-    function badmm_negative_binomial_primal_residual_array_f64(count, natural_client, natural_global, out, at) &
+    function badmm_negative_binomial_primal_residual_array_f64(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_negative_binomial_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_primal_residual_array_f64
-    function badmm_negative_binomial_primal_residual_array_f32(count, natural_client, natural_global, out, at) &
+    function badmm_negative_binomial_primal_residual_array_f32(length, natural_client, natural_global, out, at) &
         bind(c, name="badmm_negative_binomial_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -13554,10 +13554,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_negative_binomial_dual_residual_array
-    function badmm_negative_binomial_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_negative_binomial_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_negative_binomial_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -13565,10 +13565,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_dual_residual_array_f64
-    function badmm_negative_binomial_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, &
+    function badmm_negative_binomial_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, &
         at) bind(c, name="badmm_negative_binomial_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -13579,11 +13579,11 @@ module badmm_kernels
   end interface badmm_negative_binomial_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_negative_binomial_round_update_array
-    function badmm_negative_binomial_round_update_array_f64(count, dual, natural_global, natural_client, rho, &
+    function badmm_negative_binomial_round_update_array_f64(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_negative_binomial_round_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -13596,11 +13596,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_round_update_array_f64
-    function badmm_negative_binomial_round_update_array_f32(count, dual, natural_global, natural_client, rho, &
+    function badmm_negative_binomial_round_update_array_f32(length, dual, natural_global, natural_client, rho, &
         damping, alpha, num_clients, out_dual, out_contribution, at) bind(c, &
         name="badmm_negative_binomial_round_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -14050,19 +14050,19 @@ module badmm_kernels
   end interface badmm_poisson_round_update
   ! log(m)
   interface badmm_poisson_natural_from_standard_array
-    function badmm_poisson_natural_from_standard_array_f64(count, mean, out, at) bind(c, &
+    function badmm_poisson_natural_from_standard_array_f64(length, mean, out, at) bind(c, &
         name="badmm_poisson_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_natural_from_standard_array_f64
-    function badmm_poisson_natural_from_standard_array_f32(count, mean, out, at) bind(c, &
+    function badmm_poisson_natural_from_standard_array_f32(length, mean, out, at) bind(c, &
         name="badmm_poisson_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -14071,19 +14071,19 @@ module badmm_kernels
   end interface badmm_poisson_natural_from_standard_array
   ! exp(x)
   interface badmm_poisson_standard_from_natural_array
-    function badmm_poisson_standard_from_natural_array_f64(count, log_mean, out, at) bind(c, &
+    function badmm_poisson_standard_from_natural_array_f64(length, log_mean, out, at) bind(c, &
         name="badmm_poisson_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_standard_from_natural_array_f64
-    function badmm_poisson_standard_from_natural_array_f32(count, log_mean, out, at) bind(c, &
+    function badmm_poisson_standard_from_natural_array_f32(length, log_mean, out, at) bind(c, &
         name="badmm_poisson_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -14092,19 +14092,19 @@ module badmm_kernels
   end interface badmm_poisson_standard_from_natural_array
   ! m
   interface badmm_poisson_expectation_from_natural_array
-    function badmm_poisson_expectation_from_natural_array_f64(count, log_mean, out, at) bind(c, &
+    function badmm_poisson_expectation_from_natural_array_f64(length, log_mean, out, at) bind(c, &
         name="badmm_poisson_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_expectation_from_natural_array_f64
-    function badmm_poisson_expectation_from_natural_array_f32(count, log_mean, out, at) bind(c, &
+    function badmm_poisson_expectation_from_natural_array_f32(length, log_mean, out, at) bind(c, &
         name="badmm_poisson_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: log_mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -14113,19 +14113,19 @@ module badmm_kernels
   end interface badmm_poisson_expectation_from_natural_array
   ! log(mu)
   interface badmm_poisson_natural_from_expectation_array
-    function badmm_poisson_natural_from_expectation_array_f64(count, mean, out, at) bind(c, &
+    function badmm_poisson_natural_from_expectation_array_f64(length, mean, out, at) bind(c, &
         name="badmm_poisson_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_natural_from_expectation_array_f64
-    function badmm_poisson_natural_from_expectation_array_f32(count, mean, out, at) bind(c, &
+    function badmm_poisson_natural_from_expectation_array_f32(length, mean, out, at) bind(c, &
         name="badmm_poisson_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
@@ -14134,20 +14134,20 @@ module badmm_kernels
   end interface badmm_poisson_natural_from_expectation_array
   ! d_m
   interface badmm_poisson_natural_gradient_array
-    function badmm_poisson_natural_gradient_array_f64(count, mean, gradient_mean, out, at) bind(c, &
+    function badmm_poisson_natural_gradient_array_f64(length, mean, gradient_mean, out, at) bind(c, &
         name="badmm_poisson_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: mean(*)
       real(c_double), intent(in) :: gradient_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_natural_gradient_array_f64
-    function badmm_poisson_natural_gradient_array_f32(count, mean, gradient_mean, out, at) bind(c, &
+    function badmm_poisson_natural_gradient_array_f32(length, mean, gradient_mean, out, at) bind(c, &
         name="badmm_poisson_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: mean(*)
       real(c_float), intent(in) :: gradient_mean(*)
       real(c_float), intent(out) :: out(*)
@@ -14157,20 +14157,20 @@ module badmm_kernels
   end interface badmm_poisson_natural_gradient_array
   ! -m + theta*log(m) - lgamma(theta + 1)
   interface badmm_poisson_log_density_array
-    function badmm_poisson_log_density_array_f64(count, theta, log_mean, out, at) bind(c, &
+    function badmm_poisson_log_density_array_f64(length, theta, log_mean, out, at) bind(c, &
         name="badmm_poisson_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: log_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_log_density_array_f64
-    function badmm_poisson_log_density_array_f32(count, theta, log_mean, out, at) bind(c, &
+    function badmm_poisson_log_density_array_f32(length, theta, log_mean, out, at) bind(c, &
         name="badmm_poisson_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: log_mean(*)
       real(c_float), intent(out) :: out(*)
@@ -14180,20 +14180,20 @@ module badmm_kernels
   end interface badmm_poisson_log_density_array
   ! d_x*l_11
   interface badmm_poisson_whiten_array
-    function badmm_poisson_whiten_array_f64(count, natural_log_mean, direction_log_mean, out, at) bind(c, &
+    function badmm_poisson_whiten_array_f64(length, natural_log_mean, direction_log_mean, out, at) bind(c, &
         name="badmm_poisson_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_log_mean(*)
       real(c_double), intent(in) :: direction_log_mean(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_whiten_array_f64
-    function badmm_poisson_whiten_array_f32(count, natural_log_mean, direction_log_mean, out, at) bind(c, &
+    function badmm_poisson_whiten_array_f32(length, natural_log_mean, direction_log_mean, out, at) bind(c, &
         name="badmm_poisson_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_log_mean(*)
       real(c_float), intent(in) :: direction_log_mean(*)
       real(c_float), intent(out) :: out(*)
@@ -14203,10 +14203,10 @@ module badmm_kernels
   end interface badmm_poisson_whiten_array
   ! exp(x)
   interface
-    function badmm_poisson_log_partition_sum(count, log_mean, out, at) bind(c, &
+    function badmm_poisson_log_partition_sum(length, log_mean, out, at) bind(c, &
         name="badmm_poisson_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: log_mean(*)
       real(c_double), intent(out) :: out
       integer(c_size_t), intent(out) :: at
@@ -14215,10 +14215,10 @@ module badmm_kernels
   end interface
   ! exp_bregman(x_p, x_q)
   interface
-    function badmm_poisson_kl_sum(count, natural_q_log_mean, natural_p_log_mean, out, at) bind(c, &
+    function badmm_poisson_kl_sum(length, natural_q_log_mean, natural_p_log_mean, out, at) bind(c, &
         name="badmm_poisson_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_log_mean(*)
       real(c_double), intent(in) :: natural_p_log_mean(*)
       real(c_double), intent(out) :: out
@@ -14228,10 +14228,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_poisson_client_map_array
-    function badmm_poisson_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_poisson_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_poisson_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -14240,10 +14240,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_client_map_array_f64
-    function badmm_poisson_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_poisson_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_poisson_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -14255,10 +14255,10 @@ module badmm_kernels
   end interface badmm_poisson_client_map_array
   ! eta/rho + lambda_g
   interface badmm_poisson_cavity_array
-    function badmm_poisson_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_poisson_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_poisson_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -14266,10 +14266,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_cavity_array_f64
-    function badmm_poisson_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_poisson_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_poisson_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -14280,10 +14280,10 @@ module badmm_kernels
   end interface badmm_poisson_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_poisson_dual_update_array
-    function badmm_poisson_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_poisson_dual_update_array_f64") result(res)
+    function badmm_poisson_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_poisson_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -14293,10 +14293,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_dual_update_array_f64
-    function badmm_poisson_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_poisson_dual_update_array_f32") result(res)
+    function badmm_poisson_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_poisson_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -14309,10 +14309,10 @@ module badmm_kernels
   end interface badmm_poisson_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_poisson_bregman_dual_update_array
-    function badmm_poisson_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_poisson_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_poisson_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -14322,10 +14322,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_bregman_dual_update_array_f64
-    function badmm_poisson_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_poisson_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_poisson_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -14338,10 +14338,10 @@ module badmm_kernels
   end interface badmm_poisson_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_poisson_server_contribution_array
-    function badmm_poisson_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_poisson_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_poisson_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -14350,10 +14350,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_server_contribution_array_f64
-    function badmm_poisson_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_poisson_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_poisson_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -14365,11 +14365,11 @@ module badmm_kernels
   end interface badmm_poisson_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_poisson_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_poisson_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_poisson_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -14380,10 +14380,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_poisson_contribution_change_array
-    function badmm_poisson_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_poisson_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_poisson_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -14393,10 +14393,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_contribution_change_array_f64
-    function badmm_poisson_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_poisson_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_poisson_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -14409,10 +14409,10 @@ module badmm_kernels
   end interface badmm_poisson_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_poisson_server_update_array
-    function badmm_poisson_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_poisson_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_poisson_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -14420,10 +14420,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_server_update_array_f64
-    function badmm_poisson_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_poisson_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_poisson_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -14434,20 +14434,20 @@ module badmm_kernels
   end interface badmm_poisson_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_poisson_primal_residual_array
-    function badmm_poisson_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_poisson_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_poisson_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_primal_residual_array_f64
-    function badmm_poisson_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_poisson_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_poisson_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -14457,10 +14457,10 @@ module badmm_kernels
   end interface badmm_poisson_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_poisson_dual_residual_array
-    function badmm_poisson_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_poisson_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_poisson_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -14468,10 +14468,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_dual_residual_array_f64
-    function badmm_poisson_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_poisson_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_poisson_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -14482,11 +14482,11 @@ module badmm_kernels
   end interface badmm_poisson_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_poisson_round_update_array
-    function badmm_poisson_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_poisson_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_poisson_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -14499,11 +14499,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_round_update_array_f64
-    function badmm_poisson_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_poisson_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_poisson_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -14991,20 +14991,20 @@ module badmm_kernels
   end interface badmm_weibull_round_update
   ! s**(-k)
   interface badmm_weibull_natural_from_standard_array
-    function badmm_weibull_natural_from_standard_array_f64(count, scale, shape, out, at) bind(c, &
+    function badmm_weibull_natural_from_standard_array_f64(length, scale, shape, out, at) bind(c, &
         name="badmm_weibull_natural_from_standard_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_natural_from_standard_array_f64
-    function badmm_weibull_natural_from_standard_array_f32(count, scale, shape, out, at) bind(c, &
+    function badmm_weibull_natural_from_standard_array_f32(length, scale, shape, out, at) bind(c, &
         name="badmm_weibull_natural_from_standard_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: scale(*)
       real(c_double), intent(in), value :: shape
       real(c_float), intent(out) :: out(*)
@@ -15014,20 +15014,20 @@ module badmm_kernels
   end interface badmm_weibull_natural_from_standard_array
   ! r**(-1/k)
   interface badmm_weibull_standard_from_natural_array
-    function badmm_weibull_standard_from_natural_array_f64(count, rate, shape, out, at) bind(c, &
+    function badmm_weibull_standard_from_natural_array_f64(length, rate, shape, out, at) bind(c, &
         name="badmm_weibull_standard_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_standard_from_natural_array_f64
-    function badmm_weibull_standard_from_natural_array_f32(count, rate, shape, out, at) bind(c, &
+    function badmm_weibull_standard_from_natural_array_f32(length, rate, shape, out, at) bind(c, &
         name="badmm_weibull_standard_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_float), intent(out) :: out(*)
@@ -15037,20 +15037,20 @@ module badmm_kernels
   end interface badmm_weibull_standard_from_natural_array
   ! -s**k
   interface badmm_weibull_expectation_from_natural_array
-    function badmm_weibull_expectation_from_natural_array_f64(count, rate, shape, out, at) bind(c, &
+    function badmm_weibull_expectation_from_natural_array_f64(length, rate, shape, out, at) bind(c, &
         name="badmm_weibull_expectation_from_natural_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_expectation_from_natural_array_f64
-    function badmm_weibull_expectation_from_natural_array_f32(count, rate, shape, out, at) bind(c, &
+    function badmm_weibull_expectation_from_natural_array_f32(length, rate, shape, out, at) bind(c, &
         name="badmm_weibull_expectation_from_natural_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_float), intent(out) :: out(*)
@@ -15060,20 +15060,20 @@ module badmm_kernels
   end interface badmm_weibull_expectation_from_natural_array
   ! -1/mu
   interface badmm_weibull_natural_from_expectation_array
-    function badmm_weibull_natural_from_expectation_array_f64(count, negative_mean_power, shape, out, at) bind(c, &
+    function badmm_weibull_natural_from_expectation_array_f64(length, negative_mean_power, shape, out, at) bind(c, &
         name="badmm_weibull_natural_from_expectation_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: negative_mean_power(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_natural_from_expectation_array_f64
-    function badmm_weibull_natural_from_expectation_array_f32(count, negative_mean_power, shape, out, at) bind(c, &
+    function badmm_weibull_natural_from_expectation_array_f32(length, negative_mean_power, shape, out, at) bind(c, &
         name="badmm_weibull_natural_from_expectation_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: negative_mean_power(*)
       real(c_double), intent(in), value :: shape
       real(c_float), intent(out) :: out(*)
@@ -15083,10 +15083,10 @@ module badmm_kernels
   end interface badmm_weibull_natural_from_expectation_array
   ! -d_s*s**(1 - k)/k
   interface badmm_weibull_natural_gradient_array
-    function badmm_weibull_natural_gradient_array_f64(count, scale, gradient_scale, shape, out, at) bind(c, &
+    function badmm_weibull_natural_gradient_array_f64(length, scale, gradient_scale, shape, out, at) bind(c, &
         name="badmm_weibull_natural_gradient_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: scale(*)
       real(c_double), intent(in) :: gradient_scale(*)
       real(c_double), intent(in), value :: shape
@@ -15094,10 +15094,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_natural_gradient_array_f64
-    function badmm_weibull_natural_gradient_array_f32(count, scale, gradient_scale, shape, out, at) bind(c, &
+    function badmm_weibull_natural_gradient_array_f32(length, scale, gradient_scale, shape, out, at) bind(c, &
         name="badmm_weibull_natural_gradient_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: scale(*)
       real(c_float), intent(in) :: gradient_scale(*)
       real(c_double), intent(in), value :: shape
@@ -15108,10 +15108,10 @@ module badmm_kernels
   end interface badmm_weibull_natural_gradient_array
   ! -k*log(s) + k*log(theta) + log(k) - log(theta) - theta**k/s**k
   interface badmm_weibull_log_density_array
-    function badmm_weibull_log_density_array_f64(count, theta, rate, shape, out, at) bind(c, &
+    function badmm_weibull_log_density_array_f64(length, theta, rate, shape, out, at) bind(c, &
         name="badmm_weibull_log_density_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: theta(*)
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
@@ -15119,10 +15119,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_log_density_array_f64
-    function badmm_weibull_log_density_array_f32(count, theta, rate, shape, out, at) bind(c, &
+    function badmm_weibull_log_density_array_f32(length, theta, rate, shape, out, at) bind(c, &
         name="badmm_weibull_log_density_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: theta(*)
       real(c_float), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
@@ -15133,10 +15133,10 @@ module badmm_kernels
   end interface badmm_weibull_log_density_array
   ! d_r*l_11
   interface badmm_weibull_whiten_array
-    function badmm_weibull_whiten_array_f64(count, natural_rate, direction_rate, shape, out, at) bind(c, &
+    function badmm_weibull_whiten_array_f64(length, natural_rate, direction_rate, shape, out, at) bind(c, &
         name="badmm_weibull_whiten_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_rate(*)
       real(c_double), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: shape
@@ -15144,10 +15144,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_whiten_array_f64
-    function badmm_weibull_whiten_array_f32(count, natural_rate, direction_rate, shape, out, at) bind(c, &
+    function badmm_weibull_whiten_array_f32(length, natural_rate, direction_rate, shape, out, at) bind(c, &
         name="badmm_weibull_whiten_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_rate(*)
       real(c_float), intent(in) :: direction_rate(*)
       real(c_double), intent(in), value :: shape
@@ -15158,10 +15158,10 @@ module badmm_kernels
   end interface badmm_weibull_whiten_array
   ! -log(r)
   interface
-    function badmm_weibull_log_partition_sum(count, rate, shape, out, at) bind(c, &
+    function badmm_weibull_log_partition_sum(length, rate, shape, out, at) bind(c, &
         name="badmm_weibull_log_partition_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out
@@ -15171,10 +15171,10 @@ module badmm_kernels
   end interface
   ! -log(k) + EulerGamma + 1 - log(r)/k - EulerGamma/k
   interface
-    function badmm_weibull_entropy_sum(count, rate, shape, out, at) bind(c, name="badmm_weibull_entropy_sum") &
+    function badmm_weibull_entropy_sum(length, rate, shape, out, at) bind(c, name="badmm_weibull_entropy_sum") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: rate(*)
       real(c_double), intent(in), value :: shape
       real(c_double), intent(out) :: out
@@ -15184,10 +15184,10 @@ module badmm_kernels
   end interface
   ! ratio_divergence((r_p - r_q)/r_q, r_p/r_q)
   interface
-    function badmm_weibull_kl_sum(count, natural_q_rate, natural_p_rate, shape, out, at) bind(c, &
+    function badmm_weibull_kl_sum(length, natural_q_rate, natural_p_rate, shape, out, at) bind(c, &
         name="badmm_weibull_kl_sum") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_q_rate(*)
       real(c_double), intent(in) :: natural_p_rate(*)
       real(c_double), intent(in), value :: shape
@@ -15198,10 +15198,10 @@ module badmm_kernels
   end interface
   ! lambda_g + (-G + eta)/rho
   interface badmm_weibull_client_map_array
-    function badmm_weibull_client_map_array_f64(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_weibull_client_map_array_f64(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_weibull_client_map_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: gradient(*)
@@ -15210,10 +15210,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_client_map_array_f64
-    function badmm_weibull_client_map_array_f32(count, natural_global, dual, gradient, rho, out, at) bind(c, &
+    function badmm_weibull_client_map_array_f32(length, natural_global, dual, gradient, rho, out, at) bind(c, &
         name="badmm_weibull_client_map_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: gradient(*)
@@ -15225,10 +15225,10 @@ module badmm_kernels
   end interface badmm_weibull_client_map_array
   ! eta/rho + lambda_g
   interface badmm_weibull_cavity_array
-    function badmm_weibull_cavity_array_f64(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_weibull_cavity_array_f64(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_weibull_cavity_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -15236,10 +15236,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_cavity_array_f64
-    function badmm_weibull_cavity_array_f32(count, natural_global, dual, rho, out, at) bind(c, &
+    function badmm_weibull_cavity_array_f32(length, natural_global, dual, rho, out, at) bind(c, &
         name="badmm_weibull_cavity_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: rho
@@ -15250,10 +15250,10 @@ module badmm_kernels
   end interface badmm_weibull_cavity_array
   ! eta + gamma*rho*(lambda_g - lambda_k)
   interface badmm_weibull_dual_update_array
-    function badmm_weibull_dual_update_array_f64(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_weibull_dual_update_array_f64") result(res)
+    function badmm_weibull_dual_update_array_f64(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_weibull_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -15263,10 +15263,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_dual_update_array_f64
-    function badmm_weibull_dual_update_array_f32(count, dual, natural_global, natural_client, rho, damping, out, at) &
-        bind(c, name="badmm_weibull_dual_update_array_f32") result(res)
+    function badmm_weibull_dual_update_array_f32(length, dual, natural_global, natural_client, rho, damping, out, &
+        at) bind(c, name="badmm_weibull_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -15279,10 +15279,10 @@ module badmm_kernels
   end interface badmm_weibull_dual_update_array
   ! eta + gamma*rho*(mu_g - mu_k)
   interface badmm_weibull_bregman_dual_update_array
-    function badmm_weibull_bregman_dual_update_array_f64(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_weibull_bregman_dual_update_array_f64(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_weibull_bregman_dual_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: expectation_global(*)
       real(c_double), intent(in) :: expectation_client(*)
@@ -15292,10 +15292,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_bregman_dual_update_array_f64
-    function badmm_weibull_bregman_dual_update_array_f32(count, dual, expectation_global, expectation_client, rho, &
+    function badmm_weibull_bregman_dual_update_array_f32(length, dual, expectation_global, expectation_client, rho, &
         damping, out, at) bind(c, name="badmm_weibull_bregman_dual_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: expectation_global(*)
       real(c_float), intent(in) :: expectation_client(*)
@@ -15308,10 +15308,10 @@ module badmm_kernels
   end interface badmm_weibull_bregman_dual_update_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface badmm_weibull_server_contribution_array
-    function badmm_weibull_server_contribution_array_f64(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_weibull_server_contribution_array_f64(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_weibull_server_contribution_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -15320,10 +15320,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_server_contribution_array_f64
-    function badmm_weibull_server_contribution_array_f32(count, natural_client, dual, alpha, num_clients, out, at) &
+    function badmm_weibull_server_contribution_array_f32(length, natural_client, dual, alpha, num_clients, out, at) &
         bind(c, name="badmm_weibull_server_contribution_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -15335,11 +15335,11 @@ module badmm_kernels
   end interface badmm_weibull_server_contribution_array
   ! -alpha*eta + lambda_k*(1 - alpha)/K
   interface
-    function badmm_weibull_server_total_over_clients(clients, count, natural_client, dual, alpha, out, at) bind(c, &
+    function badmm_weibull_server_total_over_clients(clients, length, natural_client, dual, alpha, out, at) bind(c, &
         name="badmm_weibull_server_total_over_clients") result(res)
       import :: c_int, c_size_t, c_double
       integer(c_size_t), intent(in), value :: clients
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in), value :: alpha
@@ -15350,10 +15350,10 @@ module badmm_kernels
   end interface
   ! -alpha*eta - c_old + lambda_k*(1 - alpha)/K
   interface badmm_weibull_contribution_change_array
-    function badmm_weibull_contribution_change_array_f64(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_weibull_contribution_change_array_f64(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_weibull_contribution_change_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: contribution_old(*)
@@ -15363,10 +15363,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_contribution_change_array_f64
-    function badmm_weibull_contribution_change_array_f32(count, natural_client, dual, contribution_old, alpha, &
+    function badmm_weibull_contribution_change_array_f32(length, natural_client, dual, contribution_old, alpha, &
         num_clients, out, at) bind(c, name="badmm_weibull_contribution_change_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: contribution_old(*)
@@ -15379,10 +15379,10 @@ module badmm_kernels
   end interface badmm_weibull_contribution_change_array
   ! alpha*lambda_0 + c
   interface badmm_weibull_server_update_array
-    function badmm_weibull_server_update_array_f64(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_weibull_server_update_array_f64(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_weibull_server_update_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -15390,10 +15390,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_server_update_array_f64
-    function badmm_weibull_server_update_array_f32(count, natural_prior, total, alpha, out, at) bind(c, &
+    function badmm_weibull_server_update_array_f32(length, natural_prior, total, alpha, out, at) bind(c, &
         name="badmm_weibull_server_update_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: total(*)
       real(c_double), intent(in), value :: alpha
@@ -15404,20 +15404,20 @@ module badmm_kernels
   end interface badmm_weibull_server_update_array
   ! -lambda_g + lambda_k
   interface badmm_weibull_primal_residual_array
-    function badmm_weibull_primal_residual_array_f64(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_weibull_primal_residual_array_f64(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_weibull_primal_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_client(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_primal_residual_array_f64
-    function badmm_weibull_primal_residual_array_f32(count, natural_client, natural_global, out, at) bind(c, &
+    function badmm_weibull_primal_residual_array_f32(length, natural_client, natural_global, out, at) bind(c, &
         name="badmm_weibull_primal_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_client(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(out) :: out(*)
@@ -15427,10 +15427,10 @@ module badmm_kernels
   end interface badmm_weibull_primal_residual_array
   ! E - lambda_0 + lambda_g
   interface badmm_weibull_dual_residual_array
-    function badmm_weibull_dual_residual_array_f64(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_weibull_dual_residual_array_f64(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_weibull_dual_residual_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_prior(*)
       real(c_double), intent(in) :: dual_total(*)
@@ -15438,10 +15438,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_dual_residual_array_f64
-    function badmm_weibull_dual_residual_array_f32(count, natural_global, natural_prior, dual_total, out, at) &
+    function badmm_weibull_dual_residual_array_f32(length, natural_global, natural_prior, dual_total, out, at) &
         bind(c, name="badmm_weibull_dual_residual_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_prior(*)
       real(c_float), intent(in) :: dual_total(*)
@@ -15452,11 +15452,11 @@ module badmm_kernels
   end interface badmm_weibull_dual_residual_array
   ! eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K
   interface badmm_weibull_round_update_array
-    function badmm_weibull_round_update_array_f64(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_weibull_round_update_array_f64(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_weibull_round_update_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: dual(*)
       real(c_double), intent(in) :: natural_global(*)
       real(c_double), intent(in) :: natural_client(*)
@@ -15469,11 +15469,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_round_update_array_f64
-    function badmm_weibull_round_update_array_f32(count, dual, natural_global, natural_client, rho, damping, alpha, &
+    function badmm_weibull_round_update_array_f32(length, dual, natural_global, natural_client, rho, damping, alpha, &
         num_clients, out_dual, out_contribution, at) bind(c, name="badmm_weibull_round_update_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: dual(*)
       real(c_float), intent(in) :: natural_global(*)
       real(c_float), intent(in) :: natural_client(*)
@@ -15569,10 +15569,10 @@ module badmm_kernels
   ! -y*log_event(a) + (1 - y)*exp(a), -y*bernoulli(exp(a)) + (1 - y)*exp(a), -y*bernoulli_slope(exp(a)) - (y -
   !     1)*exp(a)
   interface badmm_cloglog_loss_loss_array
-    function badmm_cloglog_loss_loss_array_f64(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_cloglog_loss_loss_array_f64(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_cloglog_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -15583,10 +15583,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_cloglog_loss_loss_array_f64
-    function badmm_cloglog_loss_loss_array_f32(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_cloglog_loss_loss_array_f32(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_cloglog_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -15600,20 +15600,20 @@ module badmm_kernels
   end interface badmm_cloglog_loss_loss_array
   ! 0
   interface badmm_cloglog_loss_constant_array
-    function badmm_cloglog_loss_constant_array_f64(count, y, weight, out, at) bind(c, &
+    function badmm_cloglog_loss_constant_array_f64(length, y, weight, out, at) bind(c, &
         name="badmm_cloglog_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_cloglog_loss_constant_array_f64
-    function badmm_cloglog_loss_constant_array_f32(count, y, weight, out, at) bind(c, &
+    function badmm_cloglog_loss_constant_array_f32(length, y, weight, out, at) bind(c, &
         name="badmm_cloglog_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_float), intent(out) :: out(*)
@@ -15623,10 +15623,10 @@ module badmm_kernels
   end interface badmm_cloglog_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_cloglog_loss_expected_loss_array
-    function badmm_cloglog_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, out_value, &
+    function badmm_cloglog_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_cloglog_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -15638,10 +15638,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_cloglog_loss_expected_loss_array_f64
-    function badmm_cloglog_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, out_value, &
+    function badmm_cloglog_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_cloglog_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -15741,11 +15741,11 @@ module badmm_kernels
   end interface badmm_exponential_survival_loss_expected_loss
   ! -a*d + t*exp(a), -d + t*exp(a), t*exp(a)
   interface badmm_exponential_survival_loss_loss_array
-    function badmm_exponential_survival_loss_loss_array_f64(count, predictor, time, event, weight, offset, &
+    function badmm_exponential_survival_loss_loss_array_f64(length, predictor, time, event, weight, offset, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_exponential_survival_loss_loss_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: time(*)
       real(c_double), intent(in) :: event(*)
@@ -15757,11 +15757,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_survival_loss_loss_array_f64
-    function badmm_exponential_survival_loss_loss_array_f32(count, predictor, time, event, weight, offset, &
+    function badmm_exponential_survival_loss_loss_array_f32(length, predictor, time, event, weight, offset, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_exponential_survival_loss_loss_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: time(*)
       real(c_float), intent(in) :: event(*)
@@ -15776,10 +15776,10 @@ module badmm_kernels
   end interface badmm_exponential_survival_loss_loss_array
   ! 0
   interface badmm_exponential_survival_loss_constant_array
-    function badmm_exponential_survival_loss_constant_array_f64(count, time, event, weight, out, at) bind(c, &
+    function badmm_exponential_survival_loss_constant_array_f64(length, time, event, weight, out, at) bind(c, &
         name="badmm_exponential_survival_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: time(*)
       real(c_double), intent(in) :: event(*)
       real(c_double), intent(in) :: weight(*)
@@ -15787,10 +15787,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_survival_loss_constant_array_f64
-    function badmm_exponential_survival_loss_constant_array_f32(count, time, event, weight, out, at) bind(c, &
+    function badmm_exponential_survival_loss_constant_array_f32(length, time, event, weight, out, at) bind(c, &
         name="badmm_exponential_survival_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: time(*)
       real(c_float), intent(in) :: event(*)
       real(c_float), intent(in) :: weight(*)
@@ -15801,11 +15801,11 @@ module badmm_kernels
   end interface badmm_exponential_survival_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_exponential_survival_loss_expected_loss_array
-    function badmm_exponential_survival_loss_expected_loss_array_f64(count, center, variance, time, event, weight, &
+    function badmm_exponential_survival_loss_expected_loss_array_f64(length, center, variance, time, event, weight, &
         offset, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_exponential_survival_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: time(*)
@@ -15818,11 +15818,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_exponential_survival_loss_expected_loss_array_f64
-    function badmm_exponential_survival_loss_expected_loss_array_f32(count, center, variance, time, event, weight, &
+    function badmm_exponential_survival_loss_expected_loss_array_f32(length, center, variance, time, event, weight, &
         offset, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_exponential_survival_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: time(*)
@@ -15925,10 +15925,10 @@ module badmm_kernels
   end interface badmm_gamma_loss_expected_loss
   ! a*k + k*y*exp(-a), -k*y*exp(-a) + k, k*y*exp(-a)
   interface badmm_gamma_loss_loss_array
-    function badmm_gamma_loss_loss_array_f64(count, predictor, y, weight, offset, shape, out_value, out_slope, &
+    function badmm_gamma_loss_loss_array_f64(length, predictor, y, weight, offset, shape, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_gamma_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -15940,10 +15940,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_loss_loss_array_f64
-    function badmm_gamma_loss_loss_array_f32(count, predictor, y, weight, offset, shape, out_value, out_slope, &
+    function badmm_gamma_loss_loss_array_f32(length, predictor, y, weight, offset, shape, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_gamma_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -15958,10 +15958,10 @@ module badmm_kernels
   end interface badmm_gamma_loss_loss_array
   ! -k*log(k) - k*log(y) + log(y) + loggamma(k)
   interface badmm_gamma_loss_constant_array
-    function badmm_gamma_loss_constant_array_f64(count, y, weight, shape, out, at) bind(c, &
+    function badmm_gamma_loss_constant_array_f64(length, y, weight, shape, out, at) bind(c, &
         name="badmm_gamma_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(in), value :: shape
@@ -15969,10 +15969,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_loss_constant_array_f64
-    function badmm_gamma_loss_constant_array_f32(count, y, weight, shape, out, at) bind(c, &
+    function badmm_gamma_loss_constant_array_f32(length, y, weight, shape, out, at) bind(c, &
         name="badmm_gamma_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_double), intent(in), value :: shape
@@ -15983,10 +15983,10 @@ module badmm_kernels
   end interface badmm_gamma_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_gamma_loss_expected_loss_array
-    function badmm_gamma_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, shape, out_value, &
+    function badmm_gamma_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, shape, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_gamma_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -15999,10 +15999,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gamma_loss_expected_loss_array_f64
-    function badmm_gamma_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, shape, out_value, &
+    function badmm_gamma_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, shape, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_gamma_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16105,10 +16105,10 @@ module badmm_kernels
   end interface badmm_gaussian_loss_expected_loss
   ! (-a + y)**2/(2*v), (2*a - 2*y)/(2*v), 1/v
   interface badmm_gaussian_loss_loss_array
-    function badmm_gaussian_loss_loss_array_f64(count, predictor, y, weight, offset, noise_variance, out_value, &
+    function badmm_gaussian_loss_loss_array_f64(length, predictor, y, weight, offset, noise_variance, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_gaussian_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16120,10 +16120,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gaussian_loss_loss_array_f64
-    function badmm_gaussian_loss_loss_array_f32(count, predictor, y, weight, offset, noise_variance, out_value, &
+    function badmm_gaussian_loss_loss_array_f32(length, predictor, y, weight, offset, noise_variance, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_gaussian_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -16138,10 +16138,10 @@ module badmm_kernels
   end interface badmm_gaussian_loss_loss_array
   ! log(2*pi*v)/2
   interface badmm_gaussian_loss_constant_array
-    function badmm_gaussian_loss_constant_array_f64(count, y, weight, noise_variance, out, at) bind(c, &
+    function badmm_gaussian_loss_constant_array_f64(length, y, weight, noise_variance, out, at) bind(c, &
         name="badmm_gaussian_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(in), value :: noise_variance
@@ -16149,10 +16149,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gaussian_loss_constant_array_f64
-    function badmm_gaussian_loss_constant_array_f32(count, y, weight, noise_variance, out, at) bind(c, &
+    function badmm_gaussian_loss_constant_array_f32(length, y, weight, noise_variance, out, at) bind(c, &
         name="badmm_gaussian_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_double), intent(in), value :: noise_variance
@@ -16163,11 +16163,11 @@ module badmm_kernels
   end interface badmm_gaussian_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_gaussian_loss_expected_loss_array
-    function badmm_gaussian_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, noise_variance, &
-        out_value, out_slope, out_curvature, at) bind(c, name="badmm_gaussian_loss_expected_loss_array_f64") &
-        result(res)
+    function badmm_gaussian_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, &
+        noise_variance, out_value, out_slope, out_curvature, at) bind(c, &
+        name="badmm_gaussian_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -16180,11 +16180,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_gaussian_loss_expected_loss_array_f64
-    function badmm_gaussian_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, noise_variance, &
-        out_value, out_slope, out_curvature, at) bind(c, name="badmm_gaussian_loss_expected_loss_array_f32") &
-        result(res)
+    function badmm_gaussian_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, &
+        noise_variance, out_value, out_slope, out_curvature, at) bind(c, &
+        name="badmm_gaussian_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16292,10 +16292,10 @@ module badmm_kernels
   !     2*y)/(2*s**2), k >= Abs(a - y)/s), (k*sign(a - y)/s, True)), Piecewise((s**(-2), k >= Abs(a - y)/s), (0,
   !     True))
   interface badmm_huber_loss_loss_array
-    function badmm_huber_loss_loss_array_f64(count, predictor, y, weight, offset, threshold, scale, out_value, &
+    function badmm_huber_loss_loss_array_f64(length, predictor, y, weight, offset, threshold, scale, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_huber_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16308,10 +16308,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_huber_loss_loss_array_f64
-    function badmm_huber_loss_loss_array_f32(count, predictor, y, weight, offset, threshold, scale, out_value, &
+    function badmm_huber_loss_loss_array_f32(length, predictor, y, weight, offset, threshold, scale, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_huber_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -16327,20 +16327,20 @@ module badmm_kernels
   end interface badmm_huber_loss_loss_array
   ! 0
   interface badmm_huber_loss_constant_array
-    function badmm_huber_loss_constant_array_f64(count, y, weight, out, at) bind(c, &
+    function badmm_huber_loss_constant_array_f64(length, y, weight, out, at) bind(c, &
         name="badmm_huber_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_huber_loss_constant_array_f64
-    function badmm_huber_loss_constant_array_f32(count, y, weight, out, at) bind(c, &
+    function badmm_huber_loss_constant_array_f32(length, y, weight, out, at) bind(c, &
         name="badmm_huber_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_float), intent(out) :: out(*)
@@ -16350,11 +16350,11 @@ module badmm_kernels
   end interface badmm_huber_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_huber_loss_expected_loss_array
-    function badmm_huber_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, threshold, scale, &
+    function badmm_huber_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, threshold, scale, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_huber_loss_expected_loss_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -16368,11 +16368,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_huber_loss_expected_loss_array_f64
-    function badmm_huber_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, threshold, scale, &
+    function badmm_huber_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, threshold, scale, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_huber_loss_expected_loss_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16468,10 +16468,10 @@ module badmm_kernels
   end interface badmm_logistic_loss_expected_loss
   ! softplus(a*(1 - 2*y)), (1 - 2*y)*logistic(a*(1 - 2*y)), (1 - 2*y)**2*logistic(-a*(1 - 2*y))*logistic(a*(1 - 2*y))
   interface badmm_logistic_loss_loss_array
-    function badmm_logistic_loss_loss_array_f64(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_logistic_loss_loss_array_f64(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_logistic_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16482,10 +16482,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_logistic_loss_loss_array_f64
-    function badmm_logistic_loss_loss_array_f32(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_logistic_loss_loss_array_f32(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_logistic_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -16499,20 +16499,20 @@ module badmm_kernels
   end interface badmm_logistic_loss_loss_array
   ! 0
   interface badmm_logistic_loss_constant_array
-    function badmm_logistic_loss_constant_array_f64(count, y, weight, out, at) bind(c, &
+    function badmm_logistic_loss_constant_array_f64(length, y, weight, out, at) bind(c, &
         name="badmm_logistic_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_logistic_loss_constant_array_f64
-    function badmm_logistic_loss_constant_array_f32(count, y, weight, out, at) bind(c, &
+    function badmm_logistic_loss_constant_array_f32(length, y, weight, out, at) bind(c, &
         name="badmm_logistic_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_float), intent(out) :: out(*)
@@ -16522,10 +16522,10 @@ module badmm_kernels
   end interface badmm_logistic_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_logistic_loss_expected_loss_array
-    function badmm_logistic_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, out_value, &
+    function badmm_logistic_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_logistic_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -16537,10 +16537,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_logistic_loss_expected_loss_array_f64
-    function badmm_logistic_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, out_value, &
+    function badmm_logistic_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_logistic_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16644,10 +16644,11 @@ module badmm_kernels
   ! -a*y + (r + y)*softplus(a - log(r)), -y + (r + y)*logistic(a - log(r)), (r + y)*logistic(-a + log(r))*logistic(a -
   !     log(r))
   interface badmm_negative_binomial_loss_loss_array
-    function badmm_negative_binomial_loss_loss_array_f64(count, predictor, y, weight, offset, dispersion, out_value, &
-        out_slope, out_curvature, at) bind(c, name="badmm_negative_binomial_loss_loss_array_f64") result(res)
+    function badmm_negative_binomial_loss_loss_array_f64(length, predictor, y, weight, offset, dispersion, &
+        out_value, out_slope, out_curvature, at) bind(c, name="badmm_negative_binomial_loss_loss_array_f64") &
+        result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16659,10 +16660,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_loss_loss_array_f64
-    function badmm_negative_binomial_loss_loss_array_f32(count, predictor, y, weight, offset, dispersion, out_value, &
-        out_slope, out_curvature, at) bind(c, name="badmm_negative_binomial_loss_loss_array_f32") result(res)
+    function badmm_negative_binomial_loss_loss_array_f32(length, predictor, y, weight, offset, dispersion, &
+        out_value, out_slope, out_curvature, at) bind(c, name="badmm_negative_binomial_loss_loss_array_f32") &
+        result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -16677,10 +16679,10 @@ module badmm_kernels
   end interface badmm_negative_binomial_loss_loss_array
   ! y*log(r) + loggamma(r) - loggamma(r + y) + loggamma(y + 1)
   interface badmm_negative_binomial_loss_constant_array
-    function badmm_negative_binomial_loss_constant_array_f64(count, y, weight, dispersion, out, at) bind(c, &
+    function badmm_negative_binomial_loss_constant_array_f64(length, y, weight, dispersion, out, at) bind(c, &
         name="badmm_negative_binomial_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(in), value :: dispersion
@@ -16688,10 +16690,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_loss_constant_array_f64
-    function badmm_negative_binomial_loss_constant_array_f32(count, y, weight, dispersion, out, at) bind(c, &
+    function badmm_negative_binomial_loss_constant_array_f32(length, y, weight, dispersion, out, at) bind(c, &
         name="badmm_negative_binomial_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_double), intent(in), value :: dispersion
@@ -16702,11 +16704,11 @@ module badmm_kernels
   end interface badmm_negative_binomial_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_negative_binomial_loss_expected_loss_array
-    function badmm_negative_binomial_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, &
+    function badmm_negative_binomial_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, &
         dispersion, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_negative_binomial_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -16719,11 +16721,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_loss_expected_loss_array_f64
-    function badmm_negative_binomial_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, &
+    function badmm_negative_binomial_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, &
         dispersion, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_negative_binomial_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16817,10 +16819,10 @@ module badmm_kernels
   end interface badmm_poisson_loss_expected_loss
   ! -a*y + exp(a), -y + exp(a), exp(a)
   interface badmm_poisson_loss_loss_array
-    function badmm_poisson_loss_loss_array_f64(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_poisson_loss_loss_array_f64(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_poisson_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16831,10 +16833,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_loss_loss_array_f64
-    function badmm_poisson_loss_loss_array_f32(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_poisson_loss_loss_array_f32(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_poisson_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -16848,20 +16850,20 @@ module badmm_kernels
   end interface badmm_poisson_loss_loss_array
   ! loggamma(y + 1)
   interface badmm_poisson_loss_constant_array
-    function badmm_poisson_loss_constant_array_f64(count, y, weight, out, at) bind(c, &
+    function badmm_poisson_loss_constant_array_f64(length, y, weight, out, at) bind(c, &
         name="badmm_poisson_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_loss_constant_array_f64
-    function badmm_poisson_loss_constant_array_f32(count, y, weight, out, at) bind(c, &
+    function badmm_poisson_loss_constant_array_f32(length, y, weight, out, at) bind(c, &
         name="badmm_poisson_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_float), intent(out) :: out(*)
@@ -16871,10 +16873,10 @@ module badmm_kernels
   end interface badmm_poisson_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_poisson_loss_expected_loss_array
-    function badmm_poisson_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, out_value, &
+    function badmm_poisson_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_poisson_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -16886,10 +16888,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_poisson_loss_expected_loss_array_f64
-    function badmm_poisson_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, out_value, &
+    function badmm_poisson_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_poisson_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -16984,10 +16986,10 @@ module badmm_kernels
   ! -log_normal_cdf(-a*(1 - 2*y)), (1 - 2*y)*mills(-a*(1 - 2*y)), (1 - 2*y)**2*mills(-a*(1 - 2*y))*mills_excess(-a*(1
   !     - 2*y))
   interface badmm_probit_loss_loss_array
-    function badmm_probit_loss_loss_array_f64(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_probit_loss_loss_array_f64(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_probit_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -16998,10 +17000,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_probit_loss_loss_array_f64
-    function badmm_probit_loss_loss_array_f32(count, predictor, y, weight, offset, out_value, out_slope, &
+    function badmm_probit_loss_loss_array_f32(length, predictor, y, weight, offset, out_value, out_slope, &
         out_curvature, at) bind(c, name="badmm_probit_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -17015,20 +17017,20 @@ module badmm_kernels
   end interface badmm_probit_loss_loss_array
   ! 0
   interface badmm_probit_loss_constant_array
-    function badmm_probit_loss_constant_array_f64(count, y, weight, out, at) bind(c, &
+    function badmm_probit_loss_constant_array_f64(length, y, weight, out, at) bind(c, &
         name="badmm_probit_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(out) :: out(*)
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_probit_loss_constant_array_f64
-    function badmm_probit_loss_constant_array_f32(count, y, weight, out, at) bind(c, &
+    function badmm_probit_loss_constant_array_f32(length, y, weight, out, at) bind(c, &
         name="badmm_probit_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_float), intent(out) :: out(*)
@@ -17038,10 +17040,10 @@ module badmm_kernels
   end interface badmm_probit_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_probit_loss_expected_loss_array
-    function badmm_probit_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, out_value, &
+    function badmm_probit_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_probit_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -17053,10 +17055,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_probit_loss_expected_loss_array_f64
-    function badmm_probit_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, out_value, &
+    function badmm_probit_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, out_value, &
         out_slope, out_curvature, at) bind(c, name="badmm_probit_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -17173,10 +17175,10 @@ module badmm_kernels
   !     y/(sqrt(nu)*s))**2/((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2 + 1) + 1)/(nu*s**2*((-a/(sqrt(nu)*s) +
   !     y/(sqrt(nu)*s))**2 + 1))
   interface badmm_student_t_loss_loss_array
-    function badmm_student_t_loss_loss_array_f64(count, predictor, y, weight, offset, degrees_of_freedom, scale, &
+    function badmm_student_t_loss_loss_array_f64(length, predictor, y, weight, offset, degrees_of_freedom, scale, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_student_t_loss_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
@@ -17189,10 +17191,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_student_t_loss_loss_array_f64
-    function badmm_student_t_loss_loss_array_f32(count, predictor, y, weight, offset, degrees_of_freedom, scale, &
+    function badmm_student_t_loss_loss_array_f32(length, predictor, y, weight, offset, degrees_of_freedom, scale, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_student_t_loss_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
@@ -17208,10 +17210,10 @@ module badmm_kernels
   end interface badmm_student_t_loss_loss_array
   ! log(pi*nu*s**2)/2 + loggamma(nu/2) - loggamma(nu/2 + 1/2)
   interface badmm_student_t_loss_constant_array
-    function badmm_student_t_loss_constant_array_f64(count, y, weight, degrees_of_freedom, scale, out, at) bind(c, &
+    function badmm_student_t_loss_constant_array_f64(length, y, weight, degrees_of_freedom, scale, out, at) bind(c, &
         name="badmm_student_t_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: y(*)
       real(c_double), intent(in) :: weight(*)
       real(c_double), intent(in), value :: degrees_of_freedom
@@ -17220,10 +17222,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_student_t_loss_constant_array_f64
-    function badmm_student_t_loss_constant_array_f32(count, y, weight, degrees_of_freedom, scale, out, at) bind(c, &
+    function badmm_student_t_loss_constant_array_f32(length, y, weight, degrees_of_freedom, scale, out, at) bind(c, &
         name="badmm_student_t_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: y(*)
       real(c_float), intent(in) :: weight(*)
       real(c_double), intent(in), value :: degrees_of_freedom
@@ -17235,11 +17237,11 @@ module badmm_kernels
   end interface badmm_student_t_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_student_t_loss_expected_loss_array
-    function badmm_student_t_loss_expected_loss_array_f64(count, center, variance, y, weight, offset, &
+    function badmm_student_t_loss_expected_loss_array_f64(length, center, variance, y, weight, offset, &
         degrees_of_freedom, scale, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_student_t_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: y(*)
@@ -17253,11 +17255,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_student_t_loss_expected_loss_array_f64
-    function badmm_student_t_loss_expected_loss_array_f32(count, center, variance, y, weight, offset, &
+    function badmm_student_t_loss_expected_loss_array_f32(length, center, variance, y, weight, offset, &
         degrees_of_freedom, scale, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_student_t_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: y(*)
@@ -17368,11 +17370,11 @@ module badmm_kernels
   end interface badmm_weibull_survival_loss_expected_loss
   ! -a*d + exp(a)*exp(k*log(t)), -d + exp(a)*exp(k*log(t)), exp(a)*exp(k*log(t))
   interface badmm_weibull_survival_loss_loss_array
-    function badmm_weibull_survival_loss_loss_array_f64(count, predictor, time, event, weight, offset, shape, &
+    function badmm_weibull_survival_loss_loss_array_f64(length, predictor, time, event, weight, offset, shape, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_weibull_survival_loss_loss_array_f64") &
         result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: predictor(*)
       real(c_double), intent(in) :: time(*)
       real(c_double), intent(in) :: event(*)
@@ -17385,11 +17387,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_survival_loss_loss_array_f64
-    function badmm_weibull_survival_loss_loss_array_f32(count, predictor, time, event, weight, offset, shape, &
+    function badmm_weibull_survival_loss_loss_array_f32(length, predictor, time, event, weight, offset, shape, &
         out_value, out_slope, out_curvature, at) bind(c, name="badmm_weibull_survival_loss_loss_array_f32") &
         result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: predictor(*)
       real(c_float), intent(in) :: time(*)
       real(c_float), intent(in) :: event(*)
@@ -17405,10 +17407,10 @@ module badmm_kernels
   end interface badmm_weibull_survival_loss_loss_array
   ! -d*(k - 1)*log(t) - d*log(k)
   interface badmm_weibull_survival_loss_constant_array
-    function badmm_weibull_survival_loss_constant_array_f64(count, time, event, weight, shape, out, at) bind(c, &
+    function badmm_weibull_survival_loss_constant_array_f64(length, time, event, weight, shape, out, at) bind(c, &
         name="badmm_weibull_survival_loss_constant_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: time(*)
       real(c_double), intent(in) :: event(*)
       real(c_double), intent(in) :: weight(*)
@@ -17417,10 +17419,10 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_survival_loss_constant_array_f64
-    function badmm_weibull_survival_loss_constant_array_f32(count, time, event, weight, shape, out, at) bind(c, &
+    function badmm_weibull_survival_loss_constant_array_f32(length, time, event, weight, shape, out, at) bind(c, &
         name="badmm_weibull_survival_loss_constant_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: time(*)
       real(c_float), intent(in) :: event(*)
       real(c_float), intent(in) :: weight(*)
@@ -17432,11 +17434,11 @@ module badmm_kernels
   end interface badmm_weibull_survival_loss_constant_array
   ! E[f], E[f'], E[f''] for a ~ N(center, variance)
   interface badmm_weibull_survival_loss_expected_loss_array
-    function badmm_weibull_survival_loss_expected_loss_array_f64(count, center, variance, time, event, weight, &
+    function badmm_weibull_survival_loss_expected_loss_array_f64(length, center, variance, time, event, weight, &
         offset, shape, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_weibull_survival_loss_expected_loss_array_f64") result(res)
       import :: c_int, c_size_t, c_double
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_double), intent(in) :: center(*)
       real(c_double), intent(in) :: variance(*)
       real(c_double), intent(in) :: time(*)
@@ -17450,11 +17452,11 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_weibull_survival_loss_expected_loss_array_f64
-    function badmm_weibull_survival_loss_expected_loss_array_f32(count, center, variance, time, event, weight, &
+    function badmm_weibull_survival_loss_expected_loss_array_f32(length, center, variance, time, event, weight, &
         offset, shape, out_value, out_slope, out_curvature, at) bind(c, &
         name="badmm_weibull_survival_loss_expected_loss_array_f32") result(res)
       import :: c_int, c_size_t, c_double, c_float
-      integer(c_size_t), intent(in), value :: count
+      integer(c_size_t), intent(in), value :: length
       real(c_float), intent(in) :: center(*)
       real(c_float), intent(in) :: variance(*)
       real(c_float), intent(in) :: time(*)

@@ -23,190 +23,190 @@
 
 /* a, b */
 BADMM_INLINE int badmm_beta_natural_from_standard_array_f64(
-    size_t count, const double *alpha, const double *beta, double *out_alpha, double *out_beta, size_t *at)
+    size_t length, const double *alpha, const double *beta, double *out_alpha, double *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_natural_from_standard_f64(alpha[i], beta[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f64(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_natural_from_standard_array_f32(
-    size_t count, const float *alpha, const float *beta, float *out_alpha, float *out_beta, size_t *at)
+    size_t length, const float *alpha, const float *beta, float *out_alpha, float *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_natural_from_standard_f32(alpha[i], beta[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f32(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* a, b */
 BADMM_INLINE int badmm_beta_standard_from_natural_array_f64(
-    size_t count, const double *alpha, const double *beta, double *out_alpha, double *out_beta, size_t *at)
+    size_t length, const double *alpha, const double *beta, double *out_alpha, double *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_standard_from_natural_f64(alpha[i], beta[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f64(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_standard_from_natural_array_f32(
-    size_t count, const float *alpha, const float *beta, float *out_alpha, float *out_beta, size_t *at)
+    size_t length, const float *alpha, const float *beta, float *out_alpha, float *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_standard_from_natural_f32(alpha[i], beta[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f32(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* polygamma(0, a) - polygamma(0, a + b), polygamma(0, b) - polygamma(0, a + b) */
 BADMM_INLINE int badmm_beta_expectation_from_natural_array_f64(
-    size_t count, const double *alpha, const double *beta, double *out_mean_log, double *out_mean_log_rest,
+    size_t length, const double *alpha, const double *beta, double *out_mean_log, double *out_mean_log_rest,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_expectation_from_natural_f64(alpha[i], beta[i], &value_0, &value_1);
             out_mean_log[i] = value_0;
             out_mean_log_rest[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_mean_log + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f64(size, out_mean_log_rest + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out_mean_log + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_mean_log_rest + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_expectation_from_natural_array_f32(
-    size_t count, const float *alpha, const float *beta, float *out_mean_log, float *out_mean_log_rest, size_t *at)
+    size_t length, const float *alpha, const float *beta, float *out_mean_log, float *out_mean_log_rest, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_expectation_from_natural_f32(alpha[i], beta[i], &value_0, &value_1);
             out_mean_log[i] = value_0;
             out_mean_log_rest[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_mean_log + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f32(size, out_mean_log_rest + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out_mean_log + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_mean_log_rest + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* a, b from polygamma(0, a) - polygamma(0, a + b) = mu1, polygamma(0, b) - polygamma(0, a + b) = mu2 by Newton */
 BADMM_INLINE int badmm_beta_natural_from_expectation_array_f64(
-    size_t count, const double *mean_log, const double *mean_log_rest, double *out_alpha, double *out_beta,
+    size_t length, const double *mean_log, const double *mean_log_rest, double *out_alpha, double *out_beta,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_natural_from_expectation_f64(mean_log[i], mean_log_rest[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f64(size, out_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_natural_from_expectation_array_f32(
-    size_t count, const float *mean_log, const float *mean_log_rest, float *out_alpha, float *out_beta, size_t *at)
+    size_t length, const float *mean_log, const float *mean_log_rest, float *out_alpha, float *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_natural_from_expectation_f32(mean_log[i], mean_log_rest[i], &value_0, &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f32(size, out_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
@@ -230,167 +230,167 @@ BADMM_INLINE int badmm_beta_natural_from_expectation_array_f32(
  *     a*b**2*stirling_remainder_2(b)*stirling_remainder_2(a + b) + 2*a*b*stirling_remainder_2(a + b) -
  *     b**2*stirling_remainder_2(b) + b**2*stirling_remainder_2(a + b)) */
 BADMM_INLINE int badmm_beta_natural_gradient_array_f64(
-    size_t count, const double *alpha, const double *beta, const double *gradient_alpha, const double *gradient_beta,
-    double *out_alpha, double *out_beta, size_t *at)
+    size_t length, const double *alpha, const double *beta, const double *gradient_alpha,
+    const double *gradient_beta, double *out_alpha, double *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_natural_gradient_f64(alpha[i], beta[i], gradient_alpha[i], gradient_beta[i], &value_0,
                 &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
-        found = badmm_find_outside_f64(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_natural_gradient_array_f32(
-    size_t count, const float *alpha, const float *beta, const float *gradient_alpha, const float *gradient_beta,
+    size_t length, const float *alpha, const float *beta, const float *gradient_alpha, const float *gradient_beta,
     float *out_alpha, float *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_natural_gradient_f32(alpha[i], beta[i], gradient_alpha[i], gradient_beta[i], &value_0,
                 &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
-        found = badmm_find_outside_f32(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* a*log(theta) + b*log(1 - theta) - log(theta) - log(1 - theta) - loggamma(a) - loggamma(b) + loggamma(a + b) */
 BADMM_INLINE int badmm_beta_log_density_array_f64(
-    size_t count, const double *theta, const double *alpha, const double *beta, double *out, size_t *at)
+    size_t length, const double *theta, const double *alpha, const double *beta, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, theta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, theta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_log_density_f64(theta[i], alpha[i], beta[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_log_density_array_f32(
-    size_t count, const float *theta, const float *alpha, const float *beta, float *out, size_t *at)
+    size_t length, const float *theta, const float *alpha, const float *beta, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, theta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        found = badmm_find_outside_f32(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, theta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        fault = badmm_find_outside_f32(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_log_density_f32(theta[i], alpha[i], beta[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* d_a*l_11 + d_b*l_21, d_b*l_22 */
 BADMM_INLINE int badmm_beta_whiten_array_f64(
-    size_t count, const double *natural_alpha, const double *natural_beta, const double *direction_alpha,
+    size_t length, const double *natural_alpha, const double *natural_beta, const double *direction_alpha,
     const double *direction_beta, double *out_alpha, double *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, natural_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, natural_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, natural_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_whiten_f64(natural_alpha[i], natural_beta[i], direction_alpha[i], direction_beta[i], &value_0,
                 &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
-        found = badmm_find_outside_f64(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_whiten_array_f32(
-    size_t count, const float *natural_alpha, const float *natural_beta, const float *direction_alpha,
+    size_t length, const float *natural_alpha, const float *natural_beta, const float *direction_alpha,
     const float *direction_beta, float *out_alpha, float *out_beta, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, natural_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, natural_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, natural_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, natural_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_whiten_f32(natural_alpha[i], natural_beta[i], direction_alpha[i], direction_beta[i], &value_0,
                 &value_1);
             out_alpha[i] = value_0;
             out_beta[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_alpha + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
-        found = badmm_find_outside_f32(size, out_beta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out_alpha + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_beta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over coordinates of loggamma(a) + loggamma(b) - loggamma(a + b) */
 BADMM_INLINE int badmm_beta_log_partition_sum(
-    size_t count, const double *alpha, const double *beta, double *out, size_t *at)
+    size_t length, const double *alpha, const double *beta, double *out, size_t *at)
 {
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_beta_log_partition_term(alpha[i], beta[i]);
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part += badmm_beta_log_partition_term(alpha[i], beta[i]);
         total = badmm_add(total, part, &lost);
     }
     *out = total + lost;
@@ -402,18 +402,18 @@ BADMM_INLINE int badmm_beta_log_partition_sum(
  *     - stirling_remainder(a + b) + stirling_remainder_1(a) + stirling_remainder_1(b) - 2*stirling_remainder_1(a +
  *     b) */
 BADMM_INLINE int badmm_beta_entropy_sum(
-    size_t count, const double *alpha, const double *beta, double *out, size_t *at)
+    size_t length, const double *alpha, const double *beta, double *out, size_t *at)
 {
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_beta_entropy_term(alpha[i], beta[i]);
+        fault = badmm_find_outside_f64(block, alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part += badmm_beta_entropy_term(alpha[i], beta[i]);
         total = badmm_add(total, part, &lost);
     }
     *out = total + lost;
@@ -425,23 +425,23 @@ BADMM_INLINE int badmm_beta_entropy_sum(
  *     b_p)/(b_p*(a_q + b_q))) + stirling_bregman(a_p, a_q) + stirling_bregman(b_p, b_q) - stirling_bregman(a_p +
  *     b_p, a_q + b_q)) */
 BADMM_INLINE int badmm_beta_kl_sum(
-    size_t count, const double *natural_q_alpha, const double *natural_q_beta, const double *natural_p_alpha,
+    size_t length, const double *natural_q_alpha, const double *natural_q_beta, const double *natural_p_alpha,
     const double *natural_p_beta, double *out, size_t *at)
 {
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, natural_q_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, natural_q_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        found = badmm_find_outside_f64(size, natural_p_alpha + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
-        found = badmm_find_outside_f64(size, natural_p_beta + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(5, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_beta_kl_term(natural_q_alpha[i],
+        fault = badmm_find_outside_f64(block, natural_q_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_q_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_p_alpha + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_p_beta + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(5, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part += badmm_beta_kl_term(natural_q_alpha[i],
             natural_q_beta[i], natural_p_alpha[i], natural_p_beta[i]);
         total = badmm_add(total, part, &lost);
     }
@@ -451,391 +451,391 @@ BADMM_INLINE int badmm_beta_kl_sum(
 
 /* lambda_g + (-G + eta)/rho */
 BADMM_INLINE int badmm_beta_client_map_array_f64(
-    size_t count, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
+    size_t length, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_client_map_f64(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_client_map_array_f32(
-    size_t count, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
+    size_t length, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_client_map_f32(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* eta/rho + lambda_g */
 BADMM_INLINE int badmm_beta_cavity_array_f64(
-    size_t count, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
+    size_t length, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_cavity_f64(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_cavity_array_f32(
-    size_t count, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
+    size_t length, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_cavity_f32(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(lambda_g - lambda_k) */
 BADMM_INLINE int badmm_beta_dual_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_dual_update_f64(dual[i], natural_global[i], natural_client[i], rho, damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_dual_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_dual_update_f32(dual[i], natural_global[i], natural_client[i], rho, damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(mu_g - mu_k) */
 BADMM_INLINE int badmm_beta_bregman_dual_update_array_f64(
-    size_t count, const double *dual, const double *expectation_global, const double *expectation_client, double rho,
-    double damping, double *out, size_t *at)
+    size_t length, const double *dual, const double *expectation_global, const double *expectation_client,
+    double rho, double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_bregman_dual_update_f64(dual[i], expectation_global[i], expectation_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_bregman_dual_update_array_f32(
-    size_t count, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
+    size_t length, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_bregman_dual_update_f32(dual[i], expectation_global[i], expectation_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_beta_server_contribution_array_f64(
-    size_t count, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
+    size_t length, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_server_contribution_f64(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_server_contribution_array_f32(
-    size_t count, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
+    size_t length, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_server_contribution_f32(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over clients of -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_beta_server_total_over_clients(
-    size_t clients, size_t count, const double *natural_client, const double *dual, double alpha, double *out,
+    size_t clients, size_t length, const double *natural_client, const double *dual, double alpha, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) out[i] = 0.0;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) out[i] = 0.0;
         for (size_t k = 0; k < clients; ++k) {
-            for (size_t i = start; i < start + size; ++i)
-                out[i] += badmm_beta_server_total_term(natural_client[k * count + i], dual[k * count + i], alpha,
+            for (size_t i = first; i < first + block; ++i)
+                out[i] += badmm_beta_server_total_term(natural_client[k * length + i], dual[k * length + i], alpha,
                     BADMM_CAST(double, clients));
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta - c_old + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_beta_contribution_change_array_f64(
-    size_t count, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
+    size_t length, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
     double num_clients, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_contribution_change_f64(natural_client[i], dual[i], contribution_old[i], alpha,
                 num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_contribution_change_array_f32(
-    size_t count, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
+    size_t length, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
     double num_clients, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_contribution_change_f32(natural_client[i], dual[i], contribution_old[i], alpha,
                 num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* alpha*lambda_0 + c */
 BADMM_INLINE int badmm_beta_server_update_array_f64(
-    size_t count, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
+    size_t length, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_server_update_f64(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_server_update_array_f32(
-    size_t count, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
+    size_t length, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_server_update_f32(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* -lambda_g + lambda_k */
 BADMM_INLINE int badmm_beta_primal_residual_array_f64(
-    size_t count, const double *natural_client, const double *natural_global, double *out, size_t *at)
+    size_t length, const double *natural_client, const double *natural_global, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_primal_residual_f64(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_primal_residual_array_f32(
-    size_t count, const float *natural_client, const float *natural_global, float *out, size_t *at)
+    size_t length, const float *natural_client, const float *natural_global, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_primal_residual_f32(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* E - lambda_0 + lambda_g */
 BADMM_INLINE int badmm_beta_dual_residual_array_f64(
-    size_t count, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
+    size_t length, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_dual_residual_f64(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_dual_residual_array_f32(
-    size_t count, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
+    size_t length, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_beta_dual_residual_f32(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_beta_round_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double alpha, double num_clients, double *out_dual, double *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_beta_round_update_f64(dual[i], natural_global[i], natural_client[i], rho, damping, alpha,
                 num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_beta_round_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, double alpha, double num_clients, float *out_dual, float *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_beta_round_update_f32(dual[i], natural_global[i], natural_client[i], rho, damping, alpha,
                 num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

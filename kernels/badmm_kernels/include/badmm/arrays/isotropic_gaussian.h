@@ -24,250 +24,250 @@
 
 /* m*s */
 BADMM_INLINE int badmm_isotropic_gaussian_natural_from_standard_array_f64(
-    size_t count, const double *mean, double precision, double *out, size_t *at)
+    size_t length, const double *mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_from_standard_f64(mean[i], precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_natural_from_standard_array_f32(
-    size_t count, const float *mean, double precision, float *out, size_t *at)
+    size_t length, const float *mean, double precision, float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_from_standard_f32(mean[i], precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* xi/s */
 BADMM_INLINE int badmm_isotropic_gaussian_standard_from_natural_array_f64(
-    size_t count, const double *precision_mean, double precision, double *out, size_t *at)
+    size_t length, const double *precision_mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_standard_from_natural_f64(precision_mean[i], precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_standard_from_natural_array_f32(
-    size_t count, const float *precision_mean, double precision, float *out, size_t *at)
+    size_t length, const float *precision_mean, double precision, float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_standard_from_natural_f32(precision_mean[i], precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* m */
 BADMM_INLINE int badmm_isotropic_gaussian_expectation_from_natural_array_f64(
-    size_t count, const double *precision_mean, double precision, double *out, size_t *at)
+    size_t length, const double *precision_mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_expectation_from_natural_f64(precision_mean[i], precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_expectation_from_natural_array_f32(
-    size_t count, const float *precision_mean, double precision, float *out, size_t *at)
+    size_t length, const float *precision_mean, double precision, float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_expectation_from_natural_f32(precision_mean[i], precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* mu*s */
 BADMM_INLINE int badmm_isotropic_gaussian_natural_from_expectation_array_f64(
-    size_t count, const double *mean, double precision, double *out, size_t *at)
+    size_t length, const double *mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_from_expectation_f64(mean[i], precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_natural_from_expectation_array_f32(
-    size_t count, const float *mean, double precision, float *out, size_t *at)
+    size_t length, const float *mean, double precision, float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_from_expectation_f32(mean[i], precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* g */
 BADMM_INLINE int badmm_isotropic_gaussian_natural_gradient_array_f64(
-    size_t count, const double *mean, const double *expected_gradient, double *out, size_t *at)
+    size_t length, const double *mean, const double *expected_gradient, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_gradient_f64(mean[i], expected_gradient[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_natural_gradient_array_f32(
-    size_t count, const float *mean, const float *expected_gradient, float *out, size_t *at)
+    size_t length, const float *mean, const float *expected_gradient, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_natural_gradient_f32(mean[i], expected_gradient[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* -s*(m - theta)**2/2 + log(s)/2 - log(pi)/2 - log(2)/2 */
 BADMM_INLINE int badmm_isotropic_gaussian_log_density_array_f64(
-    size_t count, const double *theta, const double *precision_mean, double precision, double *out, size_t *at)
+    size_t length, const double *theta, const double *precision_mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_log_density_f64(theta[i], precision_mean[i], precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_log_density_array_f32(
-    size_t count, const float *theta, const float *precision_mean, double precision, float *out, size_t *at)
+    size_t length, const float *theta, const float *precision_mean, double precision, float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_log_density_f32(theta[i], precision_mean[i], precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* d_xi*l_11 */
 BADMM_INLINE int badmm_isotropic_gaussian_whiten_array_f64(
-    size_t count, const double *natural_precision_mean, const double *direction_precision_mean, double precision,
+    size_t length, const double *natural_precision_mean, const double *direction_precision_mean, double precision,
     double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_whiten_f64(natural_precision_mean[i], direction_precision_mean[i],
                 precision);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_whiten_array_f32(
-    size_t count, const float *natural_precision_mean, const float *direction_precision_mean, double precision,
+    size_t length, const float *natural_precision_mean, const float *direction_precision_mean, double precision,
     float *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_whiten_f32(natural_precision_mean[i], direction_precision_mean[i],
                 precision);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over coordinates of xi**2/(2*s) */
 BADMM_INLINE int badmm_isotropic_gaussian_log_partition_sum(
-    size_t count, const double *precision_mean, double precision, double *out, size_t *at)
+    size_t length, const double *precision_mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, precision_mean + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part +=
+        fault = badmm_find_outside_f64(block, precision_mean + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part +=
             badmm_isotropic_gaussian_log_partition_term(precision_mean[i], precision);
         total = badmm_add(total, part, &lost);
     }
@@ -277,18 +277,18 @@ BADMM_INLINE int badmm_isotropic_gaussian_log_partition_sum(
 
 /* Sum over coordinates of -log(s)/2 + log(2)/2 + 1/2 + log(pi)/2 */
 BADMM_INLINE int badmm_isotropic_gaussian_entropy_sum(
-    size_t count, const double *precision_mean, double precision, double *out, size_t *at)
+    size_t length, const double *precision_mean, double precision, double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(3, 0, at);
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, precision_mean + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_isotropic_gaussian_entropy_term(precision_mean[i],
-            precision);
+        fault = badmm_find_outside_f64(block, precision_mean + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part +=
+            badmm_isotropic_gaussian_entropy_term(precision_mean[i], precision);
         total = badmm_add(total, part, &lost);
     }
     *out = total + lost;
@@ -297,20 +297,20 @@ BADMM_INLINE int badmm_isotropic_gaussian_entropy_sum(
 
 /* Sum over coordinates of (xi_p - xi_q)**2/(2*s) */
 BADMM_INLINE int badmm_isotropic_gaussian_kl_sum(
-    size_t count, const double *natural_q_precision_mean, const double *natural_p_precision_mean, double precision,
+    size_t length, const double *natural_q_precision_mean, const double *natural_p_precision_mean, double precision,
     double *out, size_t *at)
 {
     if (badmm_outside_f64(precision, 0.0)) return badmm_fault(4, 0, at);
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, natural_q_precision_mean + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, natural_p_precision_mean + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part +=
+        fault = badmm_find_outside_f64(block, natural_q_precision_mean + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_p_precision_mean + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part +=
             badmm_isotropic_gaussian_kl_term(natural_q_precision_mean[i], natural_p_precision_mean[i], precision);
         total = badmm_add(total, part, &lost);
     }
@@ -320,393 +320,393 @@ BADMM_INLINE int badmm_isotropic_gaussian_kl_sum(
 
 /* lambda_g + (-G + eta)/rho */
 BADMM_INLINE int badmm_isotropic_gaussian_client_map_array_f64(
-    size_t count, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
+    size_t length, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_client_map_f64(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_client_map_array_f32(
-    size_t count, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
+    size_t length, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_client_map_f32(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* eta/rho + lambda_g */
 BADMM_INLINE int badmm_isotropic_gaussian_cavity_array_f64(
-    size_t count, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
+    size_t length, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_cavity_f64(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_cavity_array_f32(
-    size_t count, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
+    size_t length, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_cavity_f32(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(lambda_g - lambda_k) */
 BADMM_INLINE int badmm_isotropic_gaussian_dual_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_dual_update_f64(dual[i], natural_global[i], natural_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_dual_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_dual_update_f32(dual[i], natural_global[i], natural_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(mu_g - mu_k) */
 BADMM_INLINE int badmm_isotropic_gaussian_bregman_dual_update_array_f64(
-    size_t count, const double *dual, const double *expectation_global, const double *expectation_client, double rho,
-    double damping, double *out, size_t *at)
+    size_t length, const double *dual, const double *expectation_global, const double *expectation_client,
+    double rho, double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_bregman_dual_update_f64(dual[i], expectation_global[i],
                 expectation_client[i], rho, damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_bregman_dual_update_array_f32(
-    size_t count, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
+    size_t length, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_bregman_dual_update_f32(dual[i], expectation_global[i],
                 expectation_client[i], rho, damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_isotropic_gaussian_server_contribution_array_f64(
-    size_t count, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
+    size_t length, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_server_contribution_f64(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_server_contribution_array_f32(
-    size_t count, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
+    size_t length, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_server_contribution_f32(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over clients of -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_isotropic_gaussian_server_total_over_clients(
-    size_t clients, size_t count, const double *natural_client, const double *dual, double alpha, double *out,
+    size_t clients, size_t length, const double *natural_client, const double *dual, double alpha, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) out[i] = 0.0;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) out[i] = 0.0;
         for (size_t k = 0; k < clients; ++k) {
-            for (size_t i = start; i < start + size; ++i)
-                out[i] += badmm_isotropic_gaussian_server_total_term(natural_client[k * count + i], dual[k * count +
+            for (size_t i = first; i < first + block; ++i)
+                out[i] += badmm_isotropic_gaussian_server_total_term(natural_client[k * length + i], dual[k * length +
                     i], alpha, BADMM_CAST(double, clients));
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta - c_old + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_isotropic_gaussian_contribution_change_array_f64(
-    size_t count, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
+    size_t length, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
     double num_clients, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_contribution_change_f64(natural_client[i], dual[i], contribution_old[i],
                 alpha, num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_contribution_change_array_f32(
-    size_t count, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
+    size_t length, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
     double num_clients, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_contribution_change_f32(natural_client[i], dual[i], contribution_old[i],
                 alpha, num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* alpha*lambda_0 + c */
 BADMM_INLINE int badmm_isotropic_gaussian_server_update_array_f64(
-    size_t count, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
+    size_t length, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_server_update_f64(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_server_update_array_f32(
-    size_t count, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
+    size_t length, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_server_update_f32(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* -lambda_g + lambda_k */
 BADMM_INLINE int badmm_isotropic_gaussian_primal_residual_array_f64(
-    size_t count, const double *natural_client, const double *natural_global, double *out, size_t *at)
+    size_t length, const double *natural_client, const double *natural_global, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_primal_residual_f64(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_primal_residual_array_f32(
-    size_t count, const float *natural_client, const float *natural_global, float *out, size_t *at)
+    size_t length, const float *natural_client, const float *natural_global, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_primal_residual_f32(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* E - lambda_0 + lambda_g */
 BADMM_INLINE int badmm_isotropic_gaussian_dual_residual_array_f64(
-    size_t count, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
+    size_t length, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_dual_residual_f64(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_dual_residual_array_f32(
-    size_t count, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
+    size_t length, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_isotropic_gaussian_dual_residual_f32(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_isotropic_gaussian_round_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double alpha, double num_clients, double *out_dual, double *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_isotropic_gaussian_round_update_f64(dual[i], natural_global[i], natural_client[i], rho, damping,
                 alpha, num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_isotropic_gaussian_round_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, double alpha, double num_clients, float *out_dual, float *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_isotropic_gaussian_round_update_f32(dual[i], natural_global[i], natural_client[i], rho, damping,
                 alpha, num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

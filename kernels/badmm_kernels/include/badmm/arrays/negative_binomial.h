@@ -24,280 +24,280 @@
 
 /* log(k/m + 1) */
 BADMM_INLINE int badmm_negative_binomial_natural_from_standard_array_f64(
-    size_t count, const double *mean, double size, double *out, size_t *at)
+    size_t length, const double *mean, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, mean + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, mean + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_from_standard_f64(mean[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_natural_from_standard_array_f32(
-    size_t count, const float *mean, double size, float *out, size_t *at)
+    size_t length, const float *mean, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, mean + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, mean + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_from_standard_f32(mean[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* k/(exp(r) - 1) */
 BADMM_INLINE int badmm_negative_binomial_standard_from_natural_array_f64(
-    size_t count, const double *rate, double size, double *out, size_t *at)
+    size_t length, const double *rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_standard_from_natural_f64(rate[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_standard_from_natural_array_f32(
-    size_t count, const float *rate, double size, float *out, size_t *at)
+    size_t length, const float *rate, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_standard_from_natural_f32(rate[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* -m */
 BADMM_INLINE int badmm_negative_binomial_expectation_from_natural_array_f64(
-    size_t count, const double *rate, double size, double *out, size_t *at)
+    size_t length, const double *rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_expectation_from_natural_f64(rate[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_expectation_from_natural_array_f32(
-    size_t count, const float *rate, double size, float *out, size_t *at)
+    size_t length, const float *rate, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_expectation_from_natural_f32(rate[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* log(-k/mu + 1) */
 BADMM_INLINE int badmm_negative_binomial_natural_from_expectation_array_f64(
-    size_t count, const double *negative_mean, double size, double *out, size_t *at)
+    size_t length, const double *negative_mean, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_from_expectation_f64(negative_mean[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_natural_from_expectation_array_f32(
-    size_t count, const float *negative_mean, double size, float *out, size_t *at)
+    size_t length, const float *negative_mean, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_from_expectation_f32(negative_mean[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* -d_m */
 BADMM_INLINE int badmm_negative_binomial_natural_gradient_array_f64(
-    size_t count, const double *mean, const double *gradient_mean, double size, double *out, size_t *at)
+    size_t length, const double *mean, const double *gradient_mean, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, mean + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, mean + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_gradient_f64(mean[i], gradient_mean[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_natural_gradient_array_f32(
-    size_t count, const float *mean, const float *gradient_mean, double size, float *out, size_t *at)
+    size_t length, const float *mean, const float *gradient_mean, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, mean + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, mean + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_natural_gradient_f32(mean[i], gradient_mean[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* k*log(k) - k*log(k + m) - theta*log1p(k/m) - lgamma(k) + lgamma(k + theta) - lgamma(theta + 1) */
 BADMM_INLINE int badmm_negative_binomial_log_density_array_f64(
-    size_t count, const double *theta, const double *rate, double size, double *out, size_t *at)
+    size_t length, const double *theta, const double *rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, theta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, theta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_log_density_f64(theta[i], rate[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_log_density_array_f32(
-    size_t count, const float *theta, const float *rate, double size, float *out, size_t *at)
+    size_t length, const float *theta, const float *rate, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, theta + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, theta + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_log_density_f32(theta[i], rate[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* d_r*l_11 */
 BADMM_INLINE int badmm_negative_binomial_whiten_array_f64(
-    size_t count, const double *natural_rate, const double *direction_rate, double size, double *out, size_t *at)
+    size_t length, const double *natural_rate, const double *direction_rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f64(size, natural_rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, direction_rate + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f64(block, natural_rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, direction_rate + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_whiten_f64(natural_rate[i], direction_rate[i], size);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_whiten_array_f32(
-    size_t count, const float *natural_rate, const float *direction_rate, double size, float *out, size_t *at)
+    size_t length, const float *natural_rate, const float *direction_rate, double size, float *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        found = badmm_find_outside_f32(size, natural_rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f32(size, direction_rate + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        fault = badmm_find_outside_f32(block, natural_rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f32(block, direction_rate + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_whiten_f32(natural_rate[i], direction_rate[i], size);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over coordinates of -k*log(1 - exp(-r)) */
 BADMM_INLINE int badmm_negative_binomial_log_partition_sum(
-    size_t count, const double *rate, double size, double *out, size_t *at)
+    size_t length, const double *rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(3, 0, at);
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_negative_binomial_log_partition_term(rate[i],
+        fault = badmm_find_outside_f64(block, rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part += badmm_negative_binomial_log_partition_term(rate[i],
             size);
         total = badmm_add(total, part, &lost);
     }
@@ -307,19 +307,19 @@ BADMM_INLINE int badmm_negative_binomial_log_partition_sum(
 
 /* Sum over coordinates of k*escape_bregman(r_p, r_q) */
 BADMM_INLINE int badmm_negative_binomial_kl_sum(
-    size_t count, const double *natural_q_rate, const double *natural_p_rate, double size, double *out, size_t *at)
+    size_t length, const double *natural_q_rate, const double *natural_p_rate, double size, double *out, size_t *at)
 {
     if (badmm_outside_f64(size, 0.0)) return badmm_fault(4, 0, at);
     double total = 0.0, lost = 0.0;
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
         double part = 0.0;
-        found = badmm_find_outside_f64(size, natural_q_rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(2, start + found, at);
-        found = badmm_find_outside_f64(size, natural_p_rate + start, 1.0, 0.0);
-        if (found < size) return badmm_fault(3, start + found, at);
-        for (size_t i = start; i < start + size; ++i) part += badmm_negative_binomial_kl_term(natural_q_rate[i],
+        fault = badmm_find_outside_f64(block, natural_q_rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(2, first + fault, at);
+        fault = badmm_find_outside_f64(block, natural_p_rate + first, 1.0, 0.0);
+        if (fault < block) return badmm_fault(3, first + fault, at);
+        for (size_t i = first; i < first + block; ++i) part += badmm_negative_binomial_kl_term(natural_q_rate[i],
             natural_p_rate[i], size);
         total = badmm_add(total, part, &lost);
     }
@@ -329,393 +329,393 @@ BADMM_INLINE int badmm_negative_binomial_kl_sum(
 
 /* lambda_g + (-G + eta)/rho */
 BADMM_INLINE int badmm_negative_binomial_client_map_array_f64(
-    size_t count, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
+    size_t length, const double *natural_global, const double *dual, const double *gradient, double rho, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_client_map_f64(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_client_map_array_f32(
-    size_t count, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
+    size_t length, const float *natural_global, const float *dual, const float *gradient, double rho, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_client_map_f32(natural_global[i], dual[i], gradient[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* eta/rho + lambda_g */
 BADMM_INLINE int badmm_negative_binomial_cavity_array_f64(
-    size_t count, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
+    size_t length, const double *natural_global, const double *dual, double rho, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_cavity_f64(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_cavity_array_f32(
-    size_t count, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
+    size_t length, const float *natural_global, const float *dual, double rho, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_cavity_f32(natural_global[i], dual[i], rho);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(lambda_g - lambda_k) */
 BADMM_INLINE int badmm_negative_binomial_dual_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_dual_update_f64(dual[i], natural_global[i], natural_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_dual_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_dual_update_f32(dual[i], natural_global[i], natural_client[i], rho,
                 damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* eta + gamma*rho*(mu_g - mu_k) */
 BADMM_INLINE int badmm_negative_binomial_bregman_dual_update_array_f64(
-    size_t count, const double *dual, const double *expectation_global, const double *expectation_client, double rho,
-    double damping, double *out, size_t *at)
+    size_t length, const double *dual, const double *expectation_global, const double *expectation_client,
+    double rho, double damping, double *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_bregman_dual_update_f64(dual[i], expectation_global[i],
                 expectation_client[i], rho, damping);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_bregman_dual_update_array_f32(
-    size_t count, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
+    size_t length, const float *dual, const float *expectation_global, const float *expectation_client, double rho,
     double damping, float *out, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_bregman_dual_update_f32(dual[i], expectation_global[i],
                 expectation_client[i], rho, damping);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_negative_binomial_server_contribution_array_f64(
-    size_t count, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
+    size_t length, const double *natural_client, const double *dual, double alpha, double num_clients, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_server_contribution_f64(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_server_contribution_array_f32(
-    size_t count, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
+    size_t length, const float *natural_client, const float *dual, double alpha, double num_clients, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_server_contribution_f32(natural_client[i], dual[i], alpha, num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* Sum over clients of -alpha*eta + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_negative_binomial_server_total_over_clients(
-    size_t clients, size_t count, const double *natural_client, const double *dual, double alpha, double *out,
+    size_t clients, size_t length, const double *natural_client, const double *dual, double alpha, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) out[i] = 0.0;
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) out[i] = 0.0;
         for (size_t k = 0; k < clients; ++k) {
-            for (size_t i = start; i < start + size; ++i)
-                out[i] += badmm_negative_binomial_server_total_term(natural_client[k * count + i], dual[k * count +
+            for (size_t i = first; i < first + block; ++i)
+                out[i] += badmm_negative_binomial_server_total_term(natural_client[k * length + i], dual[k * length +
                     i], alpha, BADMM_CAST(double, clients));
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* -alpha*eta - c_old + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_negative_binomial_contribution_change_array_f64(
-    size_t count, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
+    size_t length, const double *natural_client, const double *dual, const double *contribution_old, double alpha,
     double num_clients, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_contribution_change_f64(natural_client[i], dual[i], contribution_old[i],
                 alpha, num_clients);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_contribution_change_array_f32(
-    size_t count, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
+    size_t length, const float *natural_client, const float *dual, const float *contribution_old, double alpha,
     double num_clients, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_contribution_change_f32(natural_client[i], dual[i], contribution_old[i],
                 alpha, num_clients);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
     }
     return 0;
 }
 
 /* alpha*lambda_0 + c */
 BADMM_INLINE int badmm_negative_binomial_server_update_array_f64(
-    size_t count, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
+    size_t length, const double *natural_prior, const double *total, double alpha, double *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_server_update_f64(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_server_update_array_f32(
-    size_t count, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
+    size_t length, const float *natural_prior, const float *total, double alpha, float *out, size_t *at)
 {
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_server_update_f32(natural_prior[i], total[i], alpha);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* -lambda_g + lambda_k */
 BADMM_INLINE int badmm_negative_binomial_primal_residual_array_f64(
-    size_t count, const double *natural_client, const double *natural_global, double *out, size_t *at)
+    size_t length, const double *natural_client, const double *natural_global, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_primal_residual_f64(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_primal_residual_array_f32(
-    size_t count, const float *natural_client, const float *natural_global, float *out, size_t *at)
+    size_t length, const float *natural_client, const float *natural_global, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_primal_residual_f32(natural_client[i], natural_global[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(4, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(4, first + fault, at);
     }
     return 0;
 }
 
 /* E - lambda_0 + lambda_g */
 BADMM_INLINE int badmm_negative_binomial_dual_residual_array_f64(
-    size_t count, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
+    size_t length, const double *natural_global, const double *natural_prior, const double *dual_total, double *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_dual_residual_f64(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_dual_residual_array_f32(
-    size_t count, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
+    size_t length, const float *natural_global, const float *natural_prior, const float *dual_total, float *out,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_negative_binomial_dual_residual_f32(natural_global[i], natural_prior[i], dual_total[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* eta_new = eta + gamma*rho*(lambda_g - lambda_k), then -alpha*eta_new + lambda_k*(1 - alpha)/K */
 BADMM_INLINE int badmm_negative_binomial_round_update_array_f64(
-    size_t count, const double *dual, const double *natural_global, const double *natural_client, double rho,
+    size_t length, const double *dual, const double *natural_global, const double *natural_client, double rho,
     double damping, double alpha, double num_clients, double *out_dual, double *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1;
             badmm_negative_binomial_round_update_f64(dual[i], natural_global[i], natural_client[i], rho, damping,
                 alpha, num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f64(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_negative_binomial_round_update_array_f32(
-    size_t count, const float *dual, const float *natural_global, const float *natural_client, double rho,
+    size_t length, const float *dual, const float *natural_global, const float *natural_client, double rho,
     double damping, double alpha, double num_clients, float *out_dual, float *out_contribution, size_t *at)
 {
     if (badmm_outside_f64(rho, 0.0)) return badmm_fault(5, 0, at);
     if (badmm_outside_f64(damping, 0.0) || damping > 1.0) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(alpha, 0.0) || alpha > 1.0) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(num_clients, 0.0) || num_clients < 1.0) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1;
             badmm_negative_binomial_round_update_f32(dual[i], natural_global[i], natural_client[i], rho, damping,
                 alpha, num_clients, &value_0, &value_1);
             out_dual[i] = value_0;
             out_contribution[i] = value_1;
         }
-        found = badmm_find_outside_f32(size, out_dual + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_contribution + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_dual + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_contribution + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

@@ -24,13 +24,13 @@
 
 /* -a*d + t*exp(a), -d + t*exp(a), t*exp(a) */
 BADMM_INLINE int badmm_exponential_survival_loss_loss_array_f64(
-    size_t count, const double *predictor, const double *time, const double *event, const double *weight,
+    size_t length, const double *predictor, const double *time, const double *event, const double *weight,
     const double *offset, double *out_value, double *out_slope, double *out_curvature, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_exponential_survival_loss_loss_f64(predictor[i], time[i], event[i], weight[i], offset[i], &value_0,
                 &value_1, &value_2);
@@ -38,24 +38,24 @@ BADMM_INLINE int badmm_exponential_survival_loss_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_exponential_survival_loss_loss_array_f32(
-    size_t count, const float *predictor, const float *time, const float *event, const float *weight,
+    size_t length, const float *predictor, const float *time, const float *event, const float *weight,
     const float *offset, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_exponential_survival_loss_loss_f32(predictor[i], time[i], event[i], weight[i], offset[i], &value_0,
                 &value_1, &value_2);
@@ -63,57 +63,57 @@ BADMM_INLINE int badmm_exponential_survival_loss_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 /* 0 */
 BADMM_INLINE int badmm_exponential_survival_loss_constant_array_f64(
-    size_t count, const double *time, const double *event, const double *weight, double *out, size_t *at)
+    size_t length, const double *time, const double *event, const double *weight, double *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_exponential_survival_loss_constant_f64(time[i], event[i], weight[i]);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_exponential_survival_loss_constant_array_f32(
-    size_t count, const float *time, const float *event, const float *weight, float *out, size_t *at)
+    size_t length, const float *time, const float *event, const float *weight, float *out, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_exponential_survival_loss_constant_f32(time[i], event[i], weight[i]);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* E[f], E[f'], E[f''] for a ~ N(center, variance) */
 BADMM_INLINE int badmm_exponential_survival_loss_expected_loss_array_f64(
-    size_t count, const double *center, const double *variance, const double *time, const double *event,
+    size_t length, const double *center, const double *variance, const double *time, const double *event,
     const double *weight, const double *offset, double *out_value, double *out_slope, double *out_curvature,
     size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_exponential_survival_loss_expected_loss_f64(center[i], variance[i], time[i], event[i], weight[i],
                 offset[i], &value_0, &value_1, &value_2);
@@ -121,24 +121,24 @@ BADMM_INLINE int badmm_exponential_survival_loss_expected_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_exponential_survival_loss_expected_loss_array_f32(
-    size_t count, const float *center, const float *variance, const float *time, const float *event,
+    size_t length, const float *center, const float *variance, const float *time, const float *event,
     const float *weight, const float *offset, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_exponential_survival_loss_expected_loss_f32(center[i], variance[i], time[i], event[i], weight[i],
                 offset[i], &value_0, &value_1, &value_2);
@@ -146,12 +146,12 @@ BADMM_INLINE int badmm_exponential_survival_loss_expected_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

@@ -23,98 +23,98 @@
 
 /* a*k + k*y*exp(-a), -k*y*exp(-a) + k, k*y*exp(-a) */
 BADMM_INLINE int badmm_gamma_loss_loss_array_f64(
-    size_t count, const double *predictor, const double *y, const double *weight, const double *offset, double shape,
-    double *out_value, double *out_slope, double *out_curvature, size_t *at)
+    size_t length, const double *predictor, const double *y, const double *weight, const double *offset,
+    double shape, double *out_value, double *out_slope, double *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_gamma_loss_loss_f64(predictor[i], y[i], weight[i], offset[i], shape, &value_0, &value_1, &value_2);
             out_value[i] = value_0;
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gamma_loss_loss_array_f32(
-    size_t count, const float *predictor, const float *y, const float *weight, const float *offset, double shape,
+    size_t length, const float *predictor, const float *y, const float *weight, const float *offset, double shape,
     float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_gamma_loss_loss_f32(predictor[i], y[i], weight[i], offset[i], shape, &value_0, &value_1, &value_2);
             out_value[i] = value_0;
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 /* -k*log(k) - k*log(y) + log(y) + loggamma(k) */
 BADMM_INLINE int badmm_gamma_loss_constant_array_f64(
-    size_t count, const double *y, const double *weight, double shape, double *out, size_t *at)
+    size_t length, const double *y, const double *weight, double shape, double *out, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_gamma_loss_constant_f64(y[i], weight[i], shape);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gamma_loss_constant_array_f32(
-    size_t count, const float *y, const float *weight, double shape, float *out, size_t *at)
+    size_t length, const float *y, const float *weight, double shape, float *out, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_gamma_loss_constant_f32(y[i], weight[i], shape);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* E[f], E[f'], E[f''] for a ~ N(center, variance) */
 BADMM_INLINE int badmm_gamma_loss_expected_loss_array_f64(
-    size_t count, const double *center, const double *variance, const double *y, const double *weight,
+    size_t length, const double *center, const double *variance, const double *y, const double *weight,
     const double *offset, double shape, double *out_value, double *out_slope, double *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_gamma_loss_expected_loss_f64(center[i], variance[i], y[i], weight[i], offset[i], shape, &value_0,
                 &value_1, &value_2);
@@ -122,25 +122,25 @@ BADMM_INLINE int badmm_gamma_loss_expected_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gamma_loss_expected_loss_array_f32(
-    size_t count, const float *center, const float *variance, const float *y, const float *weight,
+    size_t length, const float *center, const float *variance, const float *y, const float *weight,
     const float *offset, double shape, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(shape, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_gamma_loss_expected_loss_f32(center[i], variance[i], y[i], weight[i], offset[i], shape, &value_0,
                 &value_1, &value_2);
@@ -148,12 +148,12 @@ BADMM_INLINE int badmm_gamma_loss_expected_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

@@ -23,14 +23,14 @@
 
 /* (-a + y)**2/(2*v), (2*a - 2*y)/(2*v), 1/v */
 BADMM_INLINE int badmm_gaussian_loss_loss_array_f64(
-    size_t count, const double *predictor, const double *y, const double *weight, const double *offset,
+    size_t length, const double *predictor, const double *y, const double *weight, const double *offset,
     double noise_variance, double *out_value, double *out_slope, double *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_gaussian_loss_loss_f64(predictor[i], y[i], weight[i], offset[i], noise_variance, &value_0, &value_1,
                 &value_2);
@@ -38,25 +38,25 @@ BADMM_INLINE int badmm_gaussian_loss_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gaussian_loss_loss_array_f32(
-    size_t count, const float *predictor, const float *y, const float *weight, const float *offset,
+    size_t length, const float *predictor, const float *y, const float *weight, const float *offset,
     double noise_variance, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(6, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_gaussian_loss_loss_f32(predictor[i], y[i], weight[i], offset[i], noise_variance, &value_0, &value_1,
                 &value_2);
@@ -64,60 +64,60 @@ BADMM_INLINE int badmm_gaussian_loss_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(7, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(7, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
     }
     return 0;
 }
 
 /* log(2*pi*v)/2 */
 BADMM_INLINE int badmm_gaussian_loss_constant_array_f64(
-    size_t count, const double *y, const double *weight, double noise_variance, double *out, size_t *at)
+    size_t length, const double *y, const double *weight, double noise_variance, double *out, size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_gaussian_loss_constant_f64(y[i], weight[i], noise_variance);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gaussian_loss_constant_array_f32(
-    size_t count, const float *y, const float *weight, double noise_variance, float *out, size_t *at)
+    size_t length, const float *y, const float *weight, double noise_variance, float *out, size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(4, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_gaussian_loss_constant_f32(y[i], weight[i], noise_variance);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(5, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(5, first + fault, at);
     }
     return 0;
 }
 
 /* E[f], E[f'], E[f''] for a ~ N(center, variance) */
 BADMM_INLINE int badmm_gaussian_loss_expected_loss_array_f64(
-    size_t count, const double *center, const double *variance, const double *y, const double *weight,
+    size_t length, const double *center, const double *variance, const double *y, const double *weight,
     const double *offset, double noise_variance, double *out_value, double *out_slope, double *out_curvature,
     size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_gaussian_loss_expected_loss_f64(center[i], variance[i], y[i], weight[i], offset[i], noise_variance,
                 &value_0, &value_1, &value_2);
@@ -125,25 +125,25 @@ BADMM_INLINE int badmm_gaussian_loss_expected_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_gaussian_loss_expected_loss_array_f32(
-    size_t count, const float *center, const float *variance, const float *y, const float *weight,
+    size_t length, const float *center, const float *variance, const float *y, const float *weight,
     const float *offset, double noise_variance, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(noise_variance, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_gaussian_loss_expected_loss_f32(center[i], variance[i], y[i], weight[i], offset[i], noise_variance,
                 &value_0, &value_1, &value_2);
@@ -151,12 +151,12 @@ BADMM_INLINE int badmm_gaussian_loss_expected_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }

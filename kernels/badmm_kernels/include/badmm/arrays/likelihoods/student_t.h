@@ -26,15 +26,15 @@
  *     y/(sqrt(nu)*s))**2/((-a/(sqrt(nu)*s) + y/(sqrt(nu)*s))**2 + 1) + 1)/(nu*s**2*((-a/(sqrt(nu)*s) +
  *     y/(sqrt(nu)*s))**2 + 1)) */
 BADMM_INLINE int badmm_student_t_loss_loss_array_f64(
-    size_t count, const double *predictor, const double *y, const double *weight, const double *offset,
+    size_t length, const double *predictor, const double *y, const double *weight, const double *offset,
     double degrees_of_freedom, double scale, double *out_value, double *out_slope, double *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_student_t_loss_loss_f64(predictor[i], y[i], weight[i], offset[i], degrees_of_freedom, scale,
                 &value_0, &value_1, &value_2);
@@ -42,26 +42,26 @@ BADMM_INLINE int badmm_student_t_loss_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_student_t_loss_loss_array_f32(
-    size_t count, const float *predictor, const float *y, const float *weight, const float *offset,
+    size_t length, const float *predictor, const float *y, const float *weight, const float *offset,
     double degrees_of_freedom, double scale, float *out_value, float *out_slope, float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(6, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(7, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_student_t_loss_loss_f32(predictor[i], y[i], weight[i], offset[i], degrees_of_freedom, scale,
                 &value_0, &value_1, &value_2);
@@ -69,65 +69,65 @@ BADMM_INLINE int badmm_student_t_loss_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(8, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(8, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
     }
     return 0;
 }
 
 /* log(pi*nu*s**2)/2 + loggamma(nu/2) - loggamma(nu/2 + 1/2) */
 BADMM_INLINE int badmm_student_t_loss_constant_array_f64(
-    size_t count, const double *y, const double *weight, double degrees_of_freedom, double scale, double *out,
+    size_t length, const double *y, const double *weight, double degrees_of_freedom, double scale, double *out,
     size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_student_t_loss_constant_f64(y[i], weight[i], degrees_of_freedom, scale);
         }
-        found = badmm_find_outside_f64(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f64(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_student_t_loss_constant_array_f32(
-    size_t count, const float *y, const float *weight, double degrees_of_freedom, double scale, float *out,
+    size_t length, const float *y, const float *weight, double degrees_of_freedom, double scale, float *out,
     size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(4, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(5, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             out[i] = badmm_student_t_loss_constant_f32(y[i], weight[i], degrees_of_freedom, scale);
         }
-        found = badmm_find_outside_f32(size, out + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(6, start + found, at);
+        fault = badmm_find_outside_f32(block, out + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(6, first + fault, at);
     }
     return 0;
 }
 
 /* E[f], E[f'], E[f''] for a ~ N(center, variance) */
 BADMM_INLINE int badmm_student_t_loss_expected_loss_array_f64(
-    size_t count, const double *center, const double *variance, const double *y, const double *weight,
+    size_t length, const double *center, const double *variance, const double *y, const double *weight,
     const double *offset, double degrees_of_freedom, double scale, double *out_value, double *out_slope,
     double *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             double value_0, value_1, value_2;
             badmm_student_t_loss_expected_loss_f64(center[i], variance[i], y[i], weight[i], offset[i],
                 degrees_of_freedom, scale, &value_0, &value_1, &value_2);
@@ -135,27 +135,27 @@ BADMM_INLINE int badmm_student_t_loss_expected_loss_array_f64(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f64(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f64(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
-        found = badmm_find_outside_f64(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(11, start + found, at);
+        fault = badmm_find_outside_f64(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
+        fault = badmm_find_outside_f64(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(11, first + fault, at);
     }
     return 0;
 }
 
 BADMM_INLINE int badmm_student_t_loss_expected_loss_array_f32(
-    size_t count, const float *center, const float *variance, const float *y, const float *weight,
+    size_t length, const float *center, const float *variance, const float *y, const float *weight,
     const float *offset, double degrees_of_freedom, double scale, float *out_value, float *out_slope,
     float *out_curvature, size_t *at)
 {
     if (badmm_outside_f64(degrees_of_freedom, 0.0)) return badmm_fault(7, 0, at);
     if (badmm_outside_f64(scale, 0.0)) return badmm_fault(8, 0, at);
-    for (size_t start = 0; start < count; start += 512) {
-        const size_t size = count - start < 512 ? count - start : 512;
-        size_t found = size;
-        for (size_t i = start; i < start + size; ++i) {
+    for (size_t first = 0; first < length; first += 512) {
+        const size_t block = length - first < 512 ? length - first : 512;
+        size_t fault = block;
+        for (size_t i = first; i < first + block; ++i) {
             float value_0, value_1, value_2;
             badmm_student_t_loss_expected_loss_f32(center[i], variance[i], y[i], weight[i], offset[i],
                 degrees_of_freedom, scale, &value_0, &value_1, &value_2);
@@ -163,12 +163,12 @@ BADMM_INLINE int badmm_student_t_loss_expected_loss_array_f32(
             out_slope[i] = value_1;
             out_curvature[i] = value_2;
         }
-        found = badmm_find_outside_f32(size, out_value + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(9, start + found, at);
-        found = badmm_find_outside_f32(size, out_slope + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(10, start + found, at);
-        found = badmm_find_outside_f32(size, out_curvature + start, 1.0, -HUGE_VAL);
-        if (found < size) return badmm_fault(11, start + found, at);
+        fault = badmm_find_outside_f32(block, out_value + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(9, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_slope + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(10, first + fault, at);
+        fault = badmm_find_outside_f32(block, out_curvature + first, 1.0, -HUGE_VAL);
+        if (fault < block) return badmm_fault(11, first + fault, at);
     }
     return 0;
 }

@@ -12,7 +12,7 @@ from badmm.checks import implementation, positive_integer, positive_number, real
 from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
 from badmm.families.distributions import Distribution
-from badmm.families.family import Choice, Family, Natural
+from badmm.families.family import Choice, FamilyGeometry, Natural
 from badmm.families.registry import bind
 from badmm.likelihoods.base import EXPECTATIONS, Expectation
 from badmm.methods import EXACT
@@ -207,7 +207,13 @@ def _fraction(per_round: Any, share: float, total: int) -> float:
 
 
 def _bind(
-    members: list[Any], family: Family, temperature: float, expectation: Expectation, seed: int, first: int, total: int
+    members: list[Any],
+    family: FamilyGeometry,
+    temperature: float,
+    expectation: Expectation,
+    seed: int,
+    first: int,
+    total: int,
 ) -> list[BoundClient]:
     same_columns(members)
     if not isinstance(expectation, str) or expectation not in EXPECTATIONS:

@@ -34,7 +34,7 @@ from badmm.networks import dense, models
 from badmm.networks.losses import CROSS_ENTROPY
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_round as rounds
-from badmm.rounds.network_method import Method
+from badmm.rounds.network_method import NetworkMethod
 from benchmarks import machine
 
 CLIENTS, POINTS, EPOCHS, BATCH = 100, 600, 10, 64
@@ -63,7 +63,7 @@ def federation(clients: int) -> Federation:
     return Federation(data, Stacked(network, CROSS_ENTROPY), settings, 0, torch.float32)
 
 
-def batched(fed: Federation, method: Method, stack: int) -> Callable[[], float]:
+def batched(fed: Federation, method: NetworkMethod, stack: int) -> Callable[[], float]:
     """Seconds of a whole round: local training, dual and server lines."""
     state, workers = method.start(fed, fed.stack.initial(fed.dtype)), torch.get_num_threads()
 

@@ -38,10 +38,10 @@ from validation.runs.rounds import (  # noqa: E402
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "rounds.md"
 CLASSIC = "classic ADMM"
-Task = tuple[str, str]
+Cell = tuple[str, str]
 
 
-def work(task: Task) -> list[SuiteOutcome]:
+def work(task: Cell) -> list[SuiteOutcome]:
     """All variants of one family on one problem, or classic ADMM."""
     name, family = task
     chosen = problem(name)

@@ -12,7 +12,7 @@ from badmm.families.family import Natural
 from badmm.families.gaussian import GaussianFamily
 
 
-class Coordinates:
+class ChartedProblem:
     """A family's chart around a reference, with the steps of one problem."""
 
     def __init__(self, problem: ClientProblem, reference: Distribution) -> None:

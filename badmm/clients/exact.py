@@ -17,7 +17,7 @@ import numpy as np
 from badmm.checks import Array, LostClientError
 from badmm.clients.anderson import Anderson
 from badmm.clients.charts import chart_around
-from badmm.clients.coordinates import Coordinates
+from badmm.clients.coordinates import ChartedProblem
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
 from badmm.clients.problem import ClientProblem, Evaluation, NotFiniteError
@@ -162,7 +162,7 @@ class _Search:
 
     def __init__(self, problem: ClientProblem, tolerance: Tolerance, at: Evaluation) -> None:
         self.problem, self.tolerance, self.max_evaluations = problem, tolerance, tolerance.max_evaluations
-        self.coordinates = Coordinates(problem, at.posterior)
+        self.coordinates = ChartedProblem(problem, at.posterior)
         self.best, self.residual = at, np.inf
         self._solved = self.stopped_early = False
         self._foreseen: Natural | None = None
@@ -244,7 +244,7 @@ class _Search:
         at = laplace(self.problem, q, self.max_evaluations) if isinstance(q, Gaussian) else None
         if at is None:
             return False
-        self.coordinates = Coordinates(self.problem, at.posterior)
+        self.coordinates = ChartedProblem(self.problem, at.posterior)
         self.anchor, self._path = at, np.inf
         self._note(at)
         self.rates.clear()
@@ -271,7 +271,7 @@ class _Search:
                 radius = 0.25 * t * size
                 continue
             at, value = there, lower
-            self.coordinates = Coordinates(self.problem, at.posterior)
+            self.coordinates = ChartedProblem(self.problem, at.posterior)
             if t < 1.0:
                 radius *= 4.0
             if self._note(at):

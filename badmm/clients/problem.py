@@ -13,7 +13,7 @@ import numpy as np
 
 from badmm.checks import Array, ClientError
 from badmm.families.distributions import Distribution, Gaussian
-from badmm.families.family import Family, Growth, Natural
+from badmm.families.family import FamilyGeometry, Growth, Natural
 from badmm.families.gaussian import GaussianFamily
 
 MATRIX_LIMIT = 1024
@@ -47,7 +47,7 @@ class Evaluation:
 class BoundClient:
     """A user's client together with its index, the family and the temperature; every output is checked."""
 
-    def __init__(self, index: int, client: Any, family: Family, temperature: float) -> None:
+    def __init__(self, index: int, client: Any, family: FamilyGeometry, temperature: float) -> None:
         self.index, self.client, self.family, self.temperature = index, client, family, temperature
         self.gives_expectations = family.takes_expectations and callable(getattr(client, "expectations", None))
         if not self.gives_expectations and not callable(getattr(client, "natural_gradient", None)):

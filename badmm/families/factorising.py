@@ -13,13 +13,13 @@ import numpy as np
 from badmm.checks import Array
 from badmm.families.distributions import Distribution
 from badmm.families.factorised import DOMAINS, Factorised, class_name, distribution_class
-from badmm.families.family import Chart, Family, Growth, Natural, arrays
+from badmm.families.family import Chart, FamilyGeometry, Growth, Natural, arrays
 
 SIGNS = {"positive": 1.0, "negative": -1.0}
 """Slots of half a line by the sign of their entries; the others are whole lines."""
 
 
-class FactorisingFamily(Family):
+class FactorisingFamily(FamilyGeometry):
     """One coordinate's family, P times over."""
 
     @classmethod

@@ -37,11 +37,11 @@ class Choice(ABC):
     """A family together with what it leaves to choose, such as the sizes of its blocks: an argument `family`."""
 
     @abstractmethod
-    def bind(self, prior: Distribution) -> Family:
+    def bind(self, prior: Distribution) -> FamilyGeometry:
         """The family with its prior; raises `ValueError` for a choice that does not fit it."""
 
 
-class Family(ABC):
+class FamilyGeometry(ABC):
     """A family's kernels bound to one prior. Natural parameters hold one float64 array per slot.
 
     Raises `ValueError` for a prior that is not of the family.

@@ -11,14 +11,14 @@ import numpy as np
 from badmm.checks import Array
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factorising import FactorisingFamily
-from badmm.families.family import Chart, Family, Growth, Natural, arrays
+from badmm.families.family import Chart, FamilyGeometry, Growth, Natural, arrays
 from badmm.families.precision import DiagonalPrecision, Precision, ScalarPrecision
 
 PRECISION = "precision"
 """The standard parameter that is S, by the name that it has in every Gaussian family's kernels."""
 
 
-class GaussianFamily(Family):
+class GaussianFamily(FamilyGeometry):
     """Gaussians whose precisions have one structure; `precision_varies` is False where S is a fixed parameter."""
 
     takes_expectations = True

@@ -21,7 +21,7 @@ from badmm.families import structures
 from badmm.families.distributions import Distribution
 from badmm.families.factorised import class_name
 from badmm.families.factorising import FactorisingFamily
-from badmm.families.family import Choice, Family
+from badmm.families.family import Choice, FamilyGeometry
 from badmm.families.gaussian import FactorisingGaussian
 
 EXPECTATIONS = ("expected_gradient", "expected_hessian")
@@ -49,11 +49,11 @@ def _namespace(name: str) -> Any:
 
 
 @cache
-def structure(name: str) -> type[Family]:
+def structure(name: str) -> type[FamilyGeometry]:
     """The structure of a family; raises `ValueError` for an unknown name."""
     ns = _namespace(name)
     if name in STRUCTURES:
-        found: type[Family] = _file(name).STRUCTURE
+        found: type[FamilyGeometry] = _file(name).STRUCTURE
         return found
     coupled = [slot for slot, domain in zip(ns.NATURAL, ns.NATURAL_DOMAINS, strict=True) if domain == "spd"]
     if coupled:
@@ -74,7 +74,7 @@ def chosen(name: str, options: Mapping[str, Any]) -> str | Choice:
     return name if found is None else found(**options)
 
 
-def bind(family: str | Choice, prior: Distribution) -> Family:
+def bind(family: str | Choice, prior: Distribution) -> FamilyGeometry:
     """A family with its prior; raises `ValueError` for an unknown name or a prior that is not of the family."""
     if isinstance(family, Choice):
         return family.bind(prior)

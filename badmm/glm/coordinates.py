@@ -66,7 +66,7 @@ def spread(terms: Sequence[str], parts: Sequence[Rows]) -> Spread:
 
 
 @dataclass(frozen=True)
-class Coordinates:
+class Reparametrisation:
     """The maps between θ and the coefficients β of the columns; `flat` is the precision of a flat prior on θ."""
 
     center: Array
@@ -79,7 +79,7 @@ class Coordinates:
     @classmethod
     def of(
         cls, terms: Sequence[str], parts: Iterable[Rows], precision: Array, found: Spread, argument: str
-    ) -> Coordinates:
+    ) -> Reparametrisation:
         """Those of the sites' rows and a prior's precisions (d,) of β, 0 where it is flat.
 
         Raises `ValueError` naming the argument and the terms that depend on each other where no prior tells them apart.

@@ -22,7 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from badmm.checks import Array, non_negative_number
 from badmm.families.distributions import Gaussian
-from badmm.glm.coordinates import INTERCEPT, Coordinates, spread
+from badmm.glm.coordinates import INTERCEPT, Reparametrisation, spread
 from badmm.glm.mode import posterior_mode
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression, SoftmaxRegression
 from badmm.likelihoods.base import GaussianLikelihood
@@ -63,7 +63,7 @@ class _Federated(BaseEstimator):
         terms = [INTERCEPT] * self.fit_intercept + [f"column {j}" for j in range(X.shape[1])]
         wanted = np.full(len(terms), non_negative_number(self.precision, "precision"))
         wanted[: int(self.fit_intercept)] = 0.0
-        coordinates = Coordinates.of(terms, parts, wanted, spread(terms, parts), "X")
+        coordinates = Reparametrisation.of(terms, parts, wanted, spread(terms, parts), "X")
         # theta is flattened with the features first
         prior = np.kron(coordinates.prior(wanted), np.eye(width))
         result = posterior_mode(

@@ -11,7 +11,7 @@ import numpy as np
 
 from badmm.checks import Array, ClientError, UnfinishedRunError
 from badmm.families.distributions import Gaussian
-from badmm.glm.coordinates import INTERCEPT, Coordinates, spread
+from badmm.glm.coordinates import INTERCEPT, Reparametrisation, spread
 from badmm.glm.design import Design, SiteRows
 from badmm.glm.families import ResponseFamily, response_family
 from badmm.glm.mode import posterior_mode
@@ -105,7 +105,7 @@ class _Problem:
         found = spread(self.terms, parts)
         self.scale, self.unit = found.scale, 1.0 if self.family.known_dispersion else _spread(self.sites)
         self.precision = precisions(self.terms, found.scale, self.unit**0.5, self.prior, self.intercept)
-        self.coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
+        self.coordinates = Reparametrisation.of(self.terms, parts, self.precision, found, "formula")
 
     def fitted(self) -> Fitted:
         """Coefficients, covariance and dispersion of all sites."""
@@ -117,13 +117,13 @@ class _Problem:
         try:
             parts = list(part.values())
             found = spread(self.terms, parts)
-            coordinates = Coordinates.of(self.terms, parts, self.precision, found, "formula")
+            coordinates = Reparametrisation.of(self.terms, parts, self.precision, found, "formula")
             fitted = self._fit(part, coordinates)
             return None if separated(self.family, self.terms, self.scale, part, fitted) else fitted
         except (ValueError, RuntimeError):
             return None
 
-    def _fit(self, sites: dict[str, SiteRows], coordinates: Coordinates) -> Fitted:
+    def _fit(self, sites: dict[str, SiteRows], coordinates: Reparametrisation) -> Fitted:
         total = sum(float(part.weights.sum()) for part in sites.values())
         free = total - len(self.terms)
         dispersion = self.unit
@@ -147,7 +147,7 @@ class _Problem:
         return Fitted(posterior, coordinates, dispersion, deviance, null, likelihood, total, free, result)
 
     def _solve(
-        self, sites: dict[str, SiteRows], coordinates: Coordinates, dispersion: float, estimate: Estimate
+        self, sites: dict[str, SiteRows], coordinates: Reparametrisation, dispersion: float, estimate: Estimate
     ) -> Result:
         clients = [
             self.family.client(coordinates.rows(part.X), part.y, part.weights, part.offset, dispersion)
@@ -164,14 +164,14 @@ class _Problem:
         except ClientError as error:
             raise UnfinishedRunError(f"site {list(sites)[error.client]!r}: {error.reason}") from error
 
-    def _start(self, sites: dict[str, SiteRows], coordinates: Coordinates) -> Array:
+    def _start(self, sites: dict[str, SiteRows], coordinates: Reparametrisation) -> Array:
         """The mean of the prior on θ: where the intercept's is flat, it is no statement but a start."""
         beta = np.zeros(len(self.terms))
         if self.terms[0] == INTERCEPT and self.precision[0] == 0:
             beta[0] = self.family.start(list(sites.values()))
         return np.asarray(np.linalg.solve(coordinates.inner, beta))
 
-    def _means(self, sites: dict[str, SiteRows], coordinates: Coordinates, theta: Array) -> dict[str, Array]:
+    def _means(self, sites: dict[str, SiteRows], coordinates: Reparametrisation, theta: Array) -> dict[str, Array]:
         """E[y] of every row by site."""
         return {
             site: self.family.mean(coordinates.predictor(part.X, theta) + part.offset) for site, part in sites.items()

@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from badmm.checks import Array, positive_number
 from badmm.families.distributions import Gaussian
-from badmm.glm.coordinates import Coordinates
+from badmm.glm.coordinates import Reparametrisation
 from badmm.glm.design import Design
 from badmm.glm.families import ResponseFamily
 from badmm.glm.tables import Summary
@@ -30,7 +30,7 @@ class Fitted:
     """The estimate θ in its coordinates, and what the sites summed up."""
 
     theta: Gaussian
-    coordinates: Coordinates
+    coordinates: Reparametrisation
     dispersion: float
     deviance: float
     null_deviance: float

@@ -16,7 +16,7 @@ import numpy as np
 
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 
 Expectation = Literal["auto", "quadrature", "delta", "monte_carlo"]
 EXPECTATIONS: tuple[Expectation, ...] = ("auto", "quadrature", "delta", "monte_carlo")
@@ -57,7 +57,7 @@ class GivesCurvature(Protocol):
 class GivesConstantNaturalGradient(Protocol):
     """A client whose E_q[ℓ] is linear in the μ of some families: conjugate to them, and solved in one step."""
 
-    def constant_natural_gradient(self, family: Family) -> Natural | None:
+    def constant_natural_gradient(self, family: FamilyGeometry) -> Natural | None:
         """∇_μ E_q[ℓ] where it does not depend on q, else None; `family.linear` gives it from ℓ's coefficients."""
         ...
 
@@ -66,7 +66,7 @@ class GivesConstantNaturalGradient(Protocol):
 class GivesGrowth(Protocol):
     """A client whose loss helps the existence condition."""
 
-    def growth(self, family: Family) -> Array | None:
+    def growth(self, family: FamilyGeometry) -> Array | None:
         """G∞ with ℓ(θ) ≥ ½θᵀG∞θ − O(‖θ‖), (d, d) or its diagonal (d,); None where ℓ grows at most linearly."""
         ...
 
@@ -135,10 +135,10 @@ class GaussianLikelihood(ABC):
         point = Gaussian(theta, 1.0)
         return self.configured("delta").expectations(point)[0]
 
-    def growth(self, family: Family) -> Array | None:
+    def growth(self, family: FamilyGeometry) -> Array | None:
         """G∞ of the existence condition; None: ℓ grows at most linearly in some direction."""
         return None
 
-    def constant_natural_gradient(self, family: Family) -> Natural | None:
+    def constant_natural_gradient(self, family: FamilyGeometry) -> Natural | None:
         """∇_μ E_q[ℓ] where it does not depend on q, else None."""
         return None

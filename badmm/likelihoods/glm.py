@@ -18,7 +18,7 @@ import badmm_kernels
 from badmm import checks
 from badmm.checks import Array
 from badmm.families.distributions import Gaussian
-from badmm.families.family import Family
+from badmm.families.family import FamilyGeometry
 from badmm.likelihoods.base import Expected, GaussianLikelihood
 
 Moments = tuple[Array, Array, Array]
@@ -125,7 +125,7 @@ class GeneralizedLinear(GaussianLikelihood):
             value, slope, weight = self._moments(posterior)
             return float(np.sum(value)) + self._constant, self.X.T @ slope, self._gram(weight)
 
-    def growth(self, family: Family) -> Array | None:
+    def growth(self, family: FamilyGeometry) -> Array | None:
         """Xᵀ diag(w g) X where f″ tends to g > 0 on both sides, else None."""
         least = min(self.kernels.growth(**self.parameters))
         if not 0 < least < np.inf:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from badmm.checks import Array, column_names, design, real_array, row_offset, row_weights
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 from badmm.families.structures.gaussian_gamma import HALF_LOG_2PI, GaussianGamma
 
 
@@ -30,7 +30,7 @@ class GaussianRegression:
         self._w = np.ones(n) if self.weights is None else self.weights
         self._gram = (self.X.T * self._w) @ self.X
 
-    def constant_natural_gradient(self, family: Family) -> Natural | None:
+    def constant_natural_gradient(self, family: FamilyGeometry) -> Natural | None:
         """∇_μ E[ℓ], where the statistics of the loss are the family's."""
         linear, square = self._sums()
         return family.linear(

@@ -16,7 +16,7 @@ from badmm.checks import (
     row_weights,
 )
 from badmm.families.distributions import Gaussian
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 from badmm.likelihoods.base import Expected, GaussianLikelihood
 
 
@@ -49,11 +49,11 @@ class Quadratic(GaussianLikelihood):
         value, gradient, H = self.curvature(posterior)
         return value, gradient, H if posterior.whole_hessian else np.diag(H).copy()
 
-    def growth(self, family: Family) -> Array | None:
+    def growth(self, family: FamilyGeometry) -> Array | None:
         """H itself."""
         return self.hessian
 
-    def constant_natural_gradient(self, family: Family) -> Natural | None:
+    def constant_natural_gradient(self, family: FamilyGeometry) -> Natural | None:
         """(−b, −H) where E[ℓ] is linear in the family's μ."""
         return family.linear({"theta": -self.linear, "theta*theta.T": 0.5 * self.hessian})
 

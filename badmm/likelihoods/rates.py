@@ -11,7 +11,7 @@ from scipy.special import gammaln
 from badmm import checks
 from badmm.checks import Array
 from badmm.families.factorised import Factorised
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 
 
 class ConjugateLoss:
@@ -38,7 +38,7 @@ class ConjugateLoss:
         zero = np.zeros(self.dim)
         return tuple(self._coefficients.get(name, zero) / factor for name, factor in slots)
 
-    def constant_natural_gradient(self, family: Family) -> Natural | None:
+    def constant_natural_gradient(self, family: FamilyGeometry) -> Natural | None:
         """∇_μ E[ℓ] under a family that the loss is conjugate to."""
         return family.linear(self._coefficients)
 

@@ -14,9 +14,9 @@ from badmm.methods.fedprox import FedProx
 from badmm.methods.newton import Newton
 from badmm.methods.pvi import PVI
 from badmm.methods.scaffold import Scaffold
-from badmm.rounds.network_method import Method
+from badmm.rounds.network_method import NetworkMethod
 
-METHODS: tuple[type[ExactMethod] | type[Method], ...] = (
+METHODS: tuple[type[ExactMethod] | type[NetworkMethod], ...] = (
     BayesADMM,
     FedAvg,
     FedProx,
@@ -32,7 +32,14 @@ METHODS: tuple[type[ExactMethod] | type[Method], ...] = (
 )
 EXACT: dict[str, type[ExactMethod]] = {m.name: m for m in METHODS if issubclass(m, ExactMethod)}
 """Those of `badmm.solve`."""
-NETWORKS: dict[str, type[Method]] = {m.name: m for m in METHODS if issubclass(m, Method)}
+NETWORKS: dict[str, type[NetworkMethod]] = {m.name: m for m in METHODS if issubclass(m, NetworkMethod)}
 """Those of stacks of networks."""
 
-__all__ = ["EXACT", "METHODS", "NETWORKS", "ExactMethod", "Method", *sorted({method.__name__ for method in METHODS})]
+__all__ = [
+    "EXACT",
+    "METHODS",
+    "NETWORKS",
+    "ExactMethod",
+    "NetworkMethod",
+    *sorted({method.__name__ for method in METHODS}),
+]

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from badmm.rounds.lines import Slots, added, contributions, kernels, server_line
-from badmm.rounds.network_method import Events, Method, State, Tensors
+from badmm.rounds.network_method import Events, NetworkMethod, State, Tensors
 from badmm.rounds.policy import Policy, Setting, Steps
 from badmm_kernels.scalars import effective_sample_size
 
@@ -46,7 +46,7 @@ class ExactMethod(Admm):
     """
 
 
-class AdmmMethod(Admm, Method):
+class AdmmMethod(Admm, NetworkMethod):
     """A method with duals for stacks of networks: λ_g at the server, λ_k and η_k at the clients.
 
     A client sends how its c_k = (1 − α)/K λ_k − α η_k has changed, and the server keeps the sum: who is absent or left

@@ -22,7 +22,7 @@ from badmm.checks import Array, ClientError
 from badmm.clients.exact import ClientSolution, Tolerance, solve_client
 from badmm.clients.problem import BoundClient, ClientProblem, Evaluation, NotFiniteError
 from badmm.families.distributions import Distribution
-from badmm.families.family import Family, Natural, arrays
+from badmm.families.family import FamilyGeometry, Natural, arrays
 from badmm.rounds.lines import added, contributions
 from badmm.rounds.loop import Deadline
 from badmm.rounds.workers import Workers
@@ -62,7 +62,7 @@ class ExactClients:
     def __init__(
         self,
         bound: Sequence[BoundClient],
-        family: Family,
+        family: FamilyGeometry,
         dual_line: DualLine,
         tolerance: Tolerance,
         workers: Workers,

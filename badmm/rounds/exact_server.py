@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import ServerDomainError
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 from badmm.rounds.history import RoundRecord
 from badmm.rounds.lines import added, server_line
 from badmm.rounds.loop import Ask, Played
@@ -40,7 +40,7 @@ class ExactServer:
 
     needs_everyone = True
 
-    def __init__(self, family: Family, policy: Policy, num_clients: int, everyone: bool, changes: bool) -> None:
+    def __init__(self, family: FamilyGeometry, policy: Policy, num_clients: int, everyone: bool, changes: bool) -> None:
         self.family, self.policy, self.num_clients = family, policy, num_clients
         self.everyone, self.changes = everyone, changes
         self.mixing = DualMixing(family, family.mixing_memory)

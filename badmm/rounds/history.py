@@ -10,7 +10,7 @@ import numpy as np
 
 from badmm.checks import Array
 from badmm.families.distributions import Distribution
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class SolverState:
     mixing_lines: Sequence[Natural] = ()
     mixing_totals: Sequence[Natural] = ()
     mixing_changes: Sequence[Natural] = ()
-    family: Family | None = None
+    family: FamilyGeometry | None = None
 
     def without(self, clients: Iterable[int]) -> SolverState:
         """The state from which a run goes on that these clients, by their index in this process, have left for good.

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from badmm.checks import Array
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 
 CAP = 1e6
 """Largest Σ|a_i|. A mode that shrinks by 1 − ε a round has weights of 1/ε; beyond the cap they amplify rounding."""
@@ -25,7 +25,7 @@ CUT = 1e-8
 class DualMixing:
     """The server's memory of the last rounds: Σ_k G_k and Σ_k (G_k − η_k), natural-shaped tuples, newest last."""
 
-    def __init__(self, family: Family, memory: int) -> None:
+    def __init__(self, family: FamilyGeometry, memory: int) -> None:
         self.family, self.memory = family, memory
         self.totals: list[Natural] = []
         self.changes: list[Natural] = []

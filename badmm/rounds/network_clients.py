@@ -1,6 +1,6 @@
 """The networks' clients in one process: their rows, their local training in stacks, and their answer to a message.
 
-"step"     down: what `Method.broadcast` names      up: the method's sums over the clients that could be used
+"step"     down: what `NetworkMethod.broadcast` names      up: the method's sums over the clients that could be used
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from badmm.checks import ClientError
 from badmm.clients.federation import Federation, Task
 from badmm.rounds import network_buffers as buffers
 from badmm.rounds.loop import Deadline
-from badmm.rounds.network_method import Method, Reply, State, Tensors
+from badmm.rounds.network_method import NetworkMethod, Reply, State, Tensors
 from badmm.rounds.workers import Workers
 from badmm.transports import messages
 from badmm.transports.messages import Message
@@ -52,7 +52,7 @@ class NetworkClients:
 
     def __init__(
         self,
-        method: Method,
+        method: NetworkMethod,
         federation: Federation,
         known: State,
         lr: float,
@@ -130,7 +130,7 @@ class NetworkClients:
             self.clients[name][index] = rows[list(good)]
 
 
-def train_stack(method: Method, state: State, task: Task, deadline: Deadline) -> Attempt:
+def train_stack(method: NetworkMethod, state: State, task: Task, deadline: Deadline) -> Attempt:
     """The reply of a stack; where it raises, those of its halves, down to the client that does."""
     if deadline.missed() is None:
         try:
@@ -144,7 +144,7 @@ def train_stack(method: Method, state: State, task: Task, deadline: Deadline) ->
     return Attempt([(task, reply)]) if late is None else Attempt(raised=dict.fromkeys(task.members, late))
 
 
-def _train_halves(method: Method, state: State, task: Task, deadline: Deadline) -> Attempt:
+def _train_halves(method: NetworkMethod, state: State, task: Task, deadline: Deadline) -> Attempt:
     middle, whole = len(task.members) // 2, Attempt()
     for members in (task.members[:middle], task.members[middle:]):
         half = train_stack(method, state, Task(task.federation, members, task.round, task.lr), deadline)

@@ -67,7 +67,7 @@ class Reply:
         return good
 
 
-class Method(ABC):
+class NetworkMethod(ABC):
     """A federated method. Its settings are the fields of a frozen dataclass, checked where it is made.
 
     A round: every stack of clients runs `client` (a local solver trained by `training.train`, then `reply`); the rows
@@ -141,7 +141,7 @@ class Method(ABC):
         return None
 
 
-class DescentMethod(Method):
+class DescentMethod(NetworkMethod):
     """A method whose clients descend on f_k(θ) + penalty, starting at the server's mean unless `begin` says else."""
 
     def penalty(self, state: State, task: Task) -> Penalty | None:

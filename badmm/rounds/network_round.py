@@ -12,7 +12,7 @@ from badmm.clients.federation import Federation
 from badmm.rounds import network_buffers as buffers
 from badmm.rounds.loop import Ask, Loop, Played
 from badmm.rounds.network_clients import NetworkClients, raise_pending
-from badmm.rounds.network_method import Events, Method, State
+from badmm.rounds.network_method import Events, NetworkMethod, State
 from badmm.rounds.workers import Workers
 from badmm.transports.in_process import InProcess
 from badmm.transports.messages import Numbers, Reply, Transport
@@ -26,7 +26,7 @@ class NetworkServer:
 
     needs_everyone = False
 
-    def __init__(self, method: Method, federation: Federation, state: State) -> None:
+    def __init__(self, method: NetworkMethod, federation: Federation, state: State) -> None:
         self.method, self.federation, self.state = method, federation, state
         self.events: Events = {}
 
@@ -60,7 +60,7 @@ class NetworkServer:
 
 
 def play(
-    method: Method,
+    method: NetworkMethod,
     federation: Federation,
     state: State,
     *,

@@ -14,7 +14,7 @@ from functools import cache, cached_property
 import sympy as sp
 
 from . import stable
-from .family import Coordinates, Family, FamilyError
+from .family import Family, FamilyError, ScalarForm
 from .special import lgamma
 
 Slots = tuple[sp.Matrix, ...]
@@ -92,10 +92,10 @@ class CoupledRoot:
 
 @dataclass(frozen=True)
 class Calculus:
-    """Everything that follows from one `Coordinates`; each property is derived on first use."""
+    """Everything that follows from one `ScalarForm`; each property is derived on first use."""
 
     family: Family
-    at: Coordinates
+    at: ScalarForm
 
     @cached_property
     def expectation_of_natural(self) -> Slots:

@@ -39,7 +39,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Coordinates:
+class ScalarForm:
     """A family written out in scalar coordinates: one coordinate, or a matrix family at a fixed dimension."""
 
     theta: sp.Matrix
@@ -119,7 +119,7 @@ class Family:
         source = Path(importlib.import_module(self.module).__file__ or "").read_bytes()
         return hashlib.sha256(source).hexdigest()[:16]
 
-    def coordinates(self, dimension: int = 1) -> Coordinates:
+    def coordinates(self, dimension: int = 1) -> ScalarForm:
         """The family in scalar coordinates; `dimension` is d for a matrix family and must be 1 otherwise."""
         if not self.is_matrix:
             if dimension != 1:
@@ -137,7 +137,7 @@ class Family:
             value = sp.sympify(expr).xreplace(replace).doit()
             return sp.Matrix(value) if getattr(value, "is_Matrix", False) else value
 
-        return Coordinates(
+        return ScalarForm(
             theta=sp.Matrix(replace[self.theta]),
             support=self.support,
             natural=tuple(sp.Matrix(replace[s.symbol]) for s in self.natural),
@@ -149,11 +149,11 @@ class Family:
             log_partition=_compact(explicit(self.log_partition)),
         )
 
-    def _scalar_coordinates(self) -> Coordinates:
+    def _scalar_coordinates(self) -> ScalarForm:
         def one(value: Any) -> sp.Matrix:
             return sp.Matrix([[value]])
 
-        return Coordinates(
+        return ScalarForm(
             theta=one(self.theta),
             support=self.support,
             natural=tuple(one(s.symbol) for s in self.natural),

@@ -10,13 +10,13 @@ import mpmath as mp
 from ..ir.evaluate import Evaluator, Word
 from ..ir.nodes import Var
 from ..lower import noise
-from ..lower.noise import DOUBLE, INTERVALS, SINGLE, Precision
+from ..lower.noise import DOUBLE, INTERVALS, SINGLE, FloatFormat
 from .claim import DIGITS, Claim, ClaimError
 
 GRID = 2000
 
 
-def polynomial_error(function: Callable[[mp.mpf], mp.mpf], terms: int, p: Precision) -> mp.mpf:
+def polynomial_error(function: Callable[[mp.mpf], mp.mpf], terms: int, p: FloatFormat) -> mp.mpf:
     """Largest relative error of a polynomial with its coefficients rounded to the type, over its whole interval."""
     low, high = (mp.mpf(x) for x in INTERVALS[function])
     coefficients = [noise.rounded(c, p) for c in reversed(noise.polynomial(function, terms))]
@@ -24,7 +24,7 @@ def polynomial_error(function: Callable[[mp.mpf], mp.mpf], terms: int, p: Precis
     return max(abs(mp.polyval(coefficients, x) / function(x) - 1) for x in points)
 
 
-def polynomials(p: Precision) -> str:
+def polynomials(p: FloatFormat) -> str:
     """Each polynomial is within one unit roundoff of its function."""
     with mp.workdps(DIGITS):
         bounds = [
@@ -41,9 +41,9 @@ def polynomials(p: Precision) -> str:
     return f"mpmath, {DIGITS} digits on {GRID} intervals: {listed} of a unit"
 
 
-def box_muller(p: Precision) -> str:
+def box_muller(p: FloatFormat) -> str:
     """The lowered pair, run in exact arithmetic but for the roundings of u, is Box–Muller's of its integers."""
-    evaluator, lines = Evaluator((), width=p.width), noise.Lines()
+    evaluator, lines = Evaluator((), width=p.width), noise.StraightLine()
     pair = noise.pair(lines, Var("low"), Var("high"), p)
     top = 2**p.width
     words = [0, 1, 2, 3, top // 3, top // 2 - 1, top // 2, top - 2, top - 1, *(k * top // 97 for k in range(1, 97, 7))]
@@ -58,7 +58,7 @@ def box_muller(p: Precision) -> str:
     return f"mpmath, {DIGITS} digits at {len(words)} x {len(words)} pairs of integers, their ends among them"
 
 
-def even_angles(p: Precision) -> str:
+def even_angles(p: FloatFormat) -> str:
     """Integers spread evenly over their range give angles spread evenly over the circle, all of them different."""
     count, top = 64, 2**p.width
     with mp.workdps(DIGITS):
@@ -71,7 +71,7 @@ def even_angles(p: Precision) -> str:
     return f"mpmath, {DIGITS} digits at {count} integers"
 
 
-def exact_pair(a: int, b: int, p: Precision) -> tuple[mp.mpf, mp.mpf]:
+def exact_pair(a: int, b: int, p: FloatFormat) -> tuple[mp.mpf, mp.mpf]:
     """Box–Muller of u, rounded as the kernels do, and of the angle of b, within an eighth of a turn of an axis."""
     u = noise.rounded(noise.rounded(a >> 1, p) * mp.mpf(2) ** (1 - p.width) + mp.mpf(2) ** -p.width, p)
     r = mp.sqrt(-2 * mp.log(u))

@@ -30,7 +30,7 @@ LOW = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Precision:
+class FloatFormat:
     """Widths, √2 as bits, and the terms of the three polynomials of one type."""
 
     width: int
@@ -46,8 +46,8 @@ class Precision:
         return mp.mpf(2) ** -(self.fraction + 1)
 
 
-SINGLE = Precision(32, 23, 0x3FB504F3, 10, 4, 5)
-DOUBLE = Precision(64, 52, 0x3FF6A09E667F3BCD, 22, 8, 9)
+SINGLE = FloatFormat(32, 23, 0x3FB504F3, 10, 4, 5)
+DOUBLE = FloatFormat(64, 52, 0x3FF6A09E667F3BCD, 22, 8, 9)
 
 
 def log_quotient(f: mp.mpf) -> mp.mpf:
@@ -80,7 +80,7 @@ def polynomial(function: Callable[[mp.mpf], mp.mpf], terms: int) -> tuple[float,
         return tuple(float(c) for c in reversed(mp.chebyfit(function, INTERVALS[function], terms)))
 
 
-def rounded(value: mp.mpf | float, p: Precision) -> mp.mpf:
+def rounded(value: mp.mpf | float, p: FloatFormat) -> mp.mpf:
     """The nearest number of the type, ties to even (of numbers in its normal range)."""
     if value == 0:
         return mp.mpf(0)
@@ -94,7 +94,7 @@ def op(name: str, *args: Expr) -> Op:
     return Op(name, args)
 
 
-class Lines:
+class StraightLine:
     """Straight-line code under construction; every value gets a name of its own."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ def bits(value: int) -> Int:
     return Int(value, "bits")
 
 
-def philox(lines: Lines, counter: tuple[Expr, ...], key: tuple[Expr, ...]) -> tuple[Expr, ...]:
+def philox(lines: StraightLine, counter: tuple[Expr, ...], key: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """Philox 4×32-10 of a counter of four and a key of two words, each below 2³².
 
     Between rounds the upper halves of the words hold anything: they are cut off where a word is multiplied, which a
@@ -150,7 +150,7 @@ def philox(lines: Lines, counter: tuple[Expr, ...], key: tuple[Expr, ...]) -> tu
     return tuple(cut(x) for x in c)
 
 
-def halves(lines: Lines, stem: str, value: Expr) -> tuple[Expr, Expr]:
+def halves(lines: StraightLine, stem: str, value: Expr) -> tuple[Expr, Expr]:
     """The lower and the upper 32 bits of a word, as words."""
     return (
         lines.let(stem, op("iand", value, word(LOW))),
@@ -158,7 +158,7 @@ def halves(lines: Lines, stem: str, value: Expr) -> tuple[Expr, Expr]:
     )
 
 
-def squared_radius(lines: Lines, u: Expr, p: Precision) -> Expr:
+def squared_radius(lines: StraightLine, u: Expr, p: FloatFormat) -> Expr:
     """−2 log u for 0 < u <= 1: u = 2⁻ᵏ(1 + f) with 1 + f in (√½, √2], f exact."""
     b = lines.let("b", op("bits", u))
     k = lines.let("k", op("ishr", op("isub", bits(p.root_two), b), bits(p.fraction)))
@@ -169,7 +169,7 @@ def squared_radius(lines: Lines, u: Expr, p: Precision) -> Expr:
     return lines.let("t", op("fma", f, quotient, op("mul", op("real", k), two_log_two)))
 
 
-def circle(lines: Lines, y: Expr, p: Precision) -> tuple[Expr, Expr]:
+def circle(lines: StraightLine, y: Expr, p: FloatFormat) -> tuple[Expr, Expr]:
     """(sin 2πy, cos 2πy) for |y| <= 1/8."""
     z = lines.let("z", op("mul", y, y))
     s = lines.horner("s", polynomial(sine_quotient, p.sine_terms), z)
@@ -182,7 +182,7 @@ def power(exponent: int) -> Lit:
     return Lit(repr(2.0**exponent))
 
 
-def pair(lines: Lines, a: Expr, b: Expr, p: Precision) -> tuple[Expr, Expr]:
+def pair(lines: StraightLine, a: Expr, b: Expr, p: FloatFormat) -> tuple[Expr, Expr]:
     """Two independent standard normals from two independent uniform integers of W bits (kind `bits`)."""
     w = p.width
     u = lines.let("u", op("fma", op("real", op("ishr", a, bits(1))), power(1 - w), power(-w)))
@@ -198,9 +198,9 @@ def pair(lines: Lines, a: Expr, b: Expr, p: Precision) -> tuple[Expr, Expr]:
     )
 
 
-def draw(p: Precision) -> Draw:
+def draw(p: FloatFormat) -> Draw:
     """The normals of one block: four of float32 or two of float64."""
-    lines = Lines()
+    lines = StraightLine()
     seed, step, block = (halves(lines, n, Var(n)) for n in ("seed", "step", "block"))
     words = philox(lines, (*block, *step), seed)
     if p.width == 64:

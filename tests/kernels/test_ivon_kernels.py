@@ -109,7 +109,7 @@ def test_validation_finds_nothing(ns: Any, dtype: str) -> None:
 @pytest.mark.parametrize(("counter", "key", "words"), oracles_ivon.KNOWN_ANSWERS)
 def test_philox_gives_its_published_words(counter: Any, key: Any, words: Any) -> None:
     assert oracles_ivon.philox(counter, key) == words
-    lines = noise.Lines()
+    lines = noise.StraightLine()
     out = noise.philox(lines, tuple(Int(c, "word") for c in counter), tuple(Int(k, "word") for k in key))
     evaluator, env = Evaluator(()), dict[str, Any]()
     evaluator.run(tuple(lines.body), env)

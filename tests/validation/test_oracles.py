@@ -21,7 +21,7 @@ from validation.check import check
 from validation.checks import likelihoods as likelihood_checks
 from validation.checks.elementwise import coordinates
 from validation.oracles import families, lookup
-from validation.oracles.family import Coordinates
+from validation.oracles.family import FactorisingOracle
 from validation.points import generator
 
 EXPONENTIAL = '''
@@ -29,10 +29,10 @@ EXPONENTIAL = '''
 
 import mpmath
 
-from validation.oracles.family import Coordinates
+from validation.oracles.family import FactorisingOracle
 
 
-class Exponential(Coordinates):
+class Exponential(FactorisingOracle):
     """Written as a user would, from the closed forms alone."""
 
     domains = ("positive",)
@@ -222,7 +222,7 @@ class TestAFamilyOfAUsersOwn:
 class TestClosedForms:
     """The formulas of one file agree with each other: each is stated by hand, none from another."""
 
-    def points(self, family: Coordinates) -> list[list[Any]]:
+    def points(self, family: FactorisingOracle) -> list[list[Any]]:
         naturals = family.natural_points(generator("closed forms", family.name), 12, 1.0, "float64")
         return [list(map(mpmath.mpf, point)) for point in zip(*(slot.tolist() for slot in naturals), strict=True)]
 
@@ -240,14 +240,14 @@ class TestClosedForms:
         with mpmath.workdps(50):
             points = self.points(family)
             for q, p in pairwise(points):
-                bregman = Coordinates.kl(family, q, p)
+                bregman = FactorisingOracle.kl(family, q, p)
                 assert abs(family.kl(q, p) - bregman) < 1e-25 * (1 + abs(bregman))
             # a Gaussian's is a function of gradient and Hessian, which the autograd checks cover
             if name not in ("diagonal_gaussian", "isotropic_gaussian"):
                 for point in points:
                     standard = [mpmath.fsum(terms) for terms in family.standard_from_natural(point)]
                     given = [*standard, *[mpmath.mpf("0.3"), mpmath.mpf("-1.7")][: len(point)]]
-                    followed = Coordinates.natural_gradient(family, given)
+                    followed = FactorisingOracle.natural_gradient(family, given)
                     for stated, other in zip(family.natural_gradient(given), followed, strict=True):
                         total = mpmath.fsum(other)
                         assert abs(mpmath.fsum(stated) - total) < 1e-15 * (1 + abs(total))

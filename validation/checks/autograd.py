@@ -17,7 +17,7 @@ from ..calls import Array
 from ..check import Check, check
 from ..oracles import autograd as oracle
 from ..oracles import lookup
-from ..oracles.family import Family, cast
+from ..oracles.family import FamilyOracle, cast
 from ..points import generator
 
 GROUP = "autograd"
@@ -25,7 +25,7 @@ TOLERANCES = {"float64": 1e-13, "float32": 5e-6}
 SIZE = 6
 
 
-def sample(family: Family, dtype: str, salt: int = 0) -> tuple[Array, ...]:
+def sample(family: FamilyOracle, dtype: str, salt: int = 0) -> tuple[Array, ...]:
     """Return a natural parameter of moderate size, at which autograd is accurate."""
     return cast(family.moderate(generator("autograd", family.name, salt), SIZE), dtype)
 
@@ -40,7 +40,7 @@ def difference(got: tuple[Array, ...], expected: tuple[Array, ...]) -> float:
     return worst
 
 
-def gradient_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
+def gradient_checks(namespace: Any, family: FamilyOracle, dtype: str) -> list[Check]:
     """Check dL/dmu through mu if the loss is a function of mu, and F dL/dmu = dL/dlambda for every family."""
     natural = cast(sample(family, dtype), "float64")
     got = namespace.natural_gradient(*cast(family.gradient_arguments(natural), dtype))
@@ -55,7 +55,7 @@ def gradient_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
     return [*found, named(label, family, dtype, difference(product, by_natural))]
 
 
-def map_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
+def map_checks(namespace: Any, family: FamilyOracle, dtype: str) -> list[Check]:
     """Expectation parameters and their inverse against autograd of the log-partition."""
     natural, kwargs = sample(family, dtype), family.fixed
     expected = oracle.expectation(family, natural)
@@ -72,7 +72,7 @@ def scalar_of(value: Any) -> tuple[Array, ...]:
     return (np.atleast_1d(np.asarray(value, dtype=np.float64)),)
 
 
-def reduction_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
+def reduction_checks(namespace: Any, family: FamilyOracle, dtype: str) -> list[Check]:
     """Check log-partition, entropy and KL against torch; they are float64 on exact inputs, whatever the dtype."""
     q, p, kwargs = sample(family, dtype), sample(family, dtype, salt=1), family.fixed
     partition = family.log_partition_tensor(oracle.tensors(q)).item()
@@ -88,7 +88,7 @@ def reduction_checks(namespace: Any, family: Family, dtype: str) -> list[Check]:
     ]
 
 
-def named(name: str, family: Family, dtype: str, value: float, arrays_of: str = "") -> Check:
+def named(name: str, family: FamilyOracle, dtype: str, value: float, arrays_of: str = "") -> Check:
     """One check of this group."""
     return check(
         name, GROUP, family.name, arrays_of or dtype, value, TOLERANCES[dtype], "relative to the largest entry"

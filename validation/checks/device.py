@@ -14,7 +14,7 @@ import numpy as np
 from ..calls import Array, Call, invoke
 from ..check import Check, check, failed
 from ..oracles import lookup
-from ..oracles.family import Coordinates
+from ..oracles.family import FactorisingOracle
 from ..oracles.lines import LINES
 from .full import linear_calls as full_linear_calls
 from .layout import different, sample_calls
@@ -47,7 +47,7 @@ def device_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
         parts = [columns[r] for r in range(results) for columns in found]
     else:
         oracle = lookup.family(family)
-        assert isinstance(oracle, Coordinates)
+        assert isinstance(oracle, FactorisingOracle)
         columns = oracle.columns(call.function, call.arrays())
         scalars = [*call.scalars(), *call.kwargs.values()]
         parts = scalar_results(function, columns, scalars, len(expected))

@@ -25,7 +25,7 @@ from ..calls import Array, Call, invoke
 from ..check import Check, check, failed
 from ..kept import kept
 from ..oracles import lines, lookup
-from ..oracles.family import Coordinates, Point, SlotTerms
+from ..oracles.family import FactorisingOracle, Point, SlotTerms
 from ..ulps import DIGITS, References, epsilon, exact, in_ulps, scaled
 
 ULPS = 2.0
@@ -35,10 +35,10 @@ TRANSCENDENTAL = 2001
 probability 98%, and the seams of special functions have points of their own (`special`)."""
 
 
-def coordinates(name: str) -> Coordinates:
+def coordinates(name: str) -> FactorisingOracle:
     """Return the oracle of a factorising family."""
     found = lookup.family(name)
-    assert isinstance(found, Coordinates), f"{name}: expected a factorising family's oracle"
+    assert isinstance(found, FactorisingOracle), f"{name}: expected a factorising family's oracle"
     return found
 
 
@@ -118,7 +118,7 @@ def map_check(namespace: Any, family: str, dtype: str, call: Call) -> Check:
     return check(name, group, family, dtype, max(errors), tolerance, detail, errors)
 
 
-def backward_error(family: Coordinates, natural: Sequence[float], mu: Sequence[float]) -> float:
+def backward_error(family: FactorisingOracle, natural: Sequence[float], mu: Sequence[float]) -> float:
     """Return, to first order, the smallest relative change of mu that makes the result exact; infinite outside the
     domain."""
     inside = all(math.isfinite(x) and (x > 0 or d == "real") for x, d in zip(natural, family.domains, strict=True))
@@ -143,7 +143,7 @@ def inverse_check(namespace: Any, name: str, dtype: str, count: int = 1500) -> C
     return check(label, "backward error", name, dtype, max(errors), tolerance, detail, errors)
 
 
-def affordable(call: Call, oracle: Coordinates) -> Call:
+def affordable(call: Call, oracle: FactorisingOracle) -> Call:
     """Return the call at no more than `TRANSCENDENTAL` points, spread evenly, where its exact values are expensive."""
     count = call.arrays()[0].size
     if call.function not in oracle.tolerances or count <= TRANSCENDENTAL:

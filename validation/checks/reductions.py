@@ -21,7 +21,7 @@ from ..calls import Array
 from ..check import Check, check
 from ..kept import kept
 from ..oracles import lookup
-from ..oracles.family import Coordinates, Pair, Slots
+from ..oracles.family import FactorisingOracle, Pair, Slots
 from ..points import generator, neighbours
 from ..ulps import DIGITS, References, exact, references
 from .elementwise import coordinates
@@ -87,7 +87,7 @@ def references_of_sums(formula: Callable[[Any], Any], natural: Slots, floor: flo
     return with_total(values, scales)
 
 
-def references_of_kl(oracle: Coordinates, pair: Pair) -> tuple[References, References]:
+def references_of_kl(oracle: FactorisingOracle, pair: Pair) -> tuple[References, References]:
     """Return the exact KL of every row and of everything, relative to itself."""
     values = []
     for index in range(len(pair.p[0])):

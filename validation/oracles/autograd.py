@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .family import Family
+from .family import FamilyOracle
 
 Array = NDArray[np.float64]
 Tensor = torch.Tensor
@@ -46,19 +46,19 @@ def gradient(value: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Array, ...]:
     return arrays(tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)))
 
 
-def expectation(family: Family, natural: tuple[Any, ...]) -> tuple[Array, ...]:
+def expectation(family: FamilyOracle, natural: tuple[Any, ...]) -> tuple[Array, ...]:
     """mu = dA/dlambda."""
     leaves = tensors(natural, track=True)
     return gradient(family.log_partition_tensor(leaves), leaves)
 
 
-def gradient_by_natural(family: Family, natural: tuple[Any, ...]) -> tuple[Array, ...]:
+def gradient_by_natural(family: FamilyOracle, natural: tuple[Any, ...]) -> tuple[Array, ...]:
     """dL/dlambda of the family's loss, through the change of parameters lambda -> standard."""
     leaves = tensors(natural, track=True)
     return gradient(family.loss(*family.standard_tensors(leaves)), leaves)
 
 
-def fisher_times(family: Family, natural: tuple[Any, ...], direction: tuple[Any, ...]) -> tuple[Array, ...]:
+def fisher_times(family: FamilyOracle, natural: tuple[Any, ...], direction: tuple[Any, ...]) -> tuple[Array, ...]:
     """F(lambda) v = d/dlambda <dA/dlambda, v>, a Hessian-vector product of A."""
     leaves, along = tensors(natural, track=True), tensors(direction)
     first = torch.autograd.grad(family.log_partition_tensor(leaves), leaves, create_graph=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ..calls import Array
 from ..ulps import Terms
-from .family import Coordinates, Pair, Point, Slots, SlotTerms, cast
+from .family import FactorisingOracle, Pair, Point, Slots, SlotTerms, cast
 
 
-class Counting(Coordinates):
+class Counting(FactorisingOracle):
     """One natural parameter; theta is a whole number."""
 
     discrete = True

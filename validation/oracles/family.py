@@ -1,9 +1,9 @@
 """What the checks ask of a family: closed forms in mpmath, test points, gradients to differentiate.
 
-A family's file subclasses `Coordinates` (or `Family`, for a matrix structure) and names one instance `ORACLE`. A
-factorising family states its log-partition, entropy and maps by hand, one coordinate at a time; what follows from
-them (KL, natural gradient, points) has a default here, computed at 50 digits or more, that a file may replace by a
-closed form or by points at which its formulas cancel. Nothing is taken from the derivation.
+A family's file subclasses `FactorisingOracle` (or `FamilyOracle`, for a matrix structure) and names one instance
+`ORACLE`. A factorising family states its log-partition, entropy and maps by hand, one coordinate at a time; what
+follows from them (KL, natural gradient, points) has a default here, computed at 50 digits or more, that a file may
+replace by a closed form or by points at which its formulas cancel. Nothing is taken from the derivation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Family(ABC):
+class FamilyOracle(ABC):
     """A family as validation sees it; a dataclass field is a number that every function takes as a keyword."""
 
     structure: ClassVar[str] = "coordinates"
@@ -107,7 +107,7 @@ class Family(ABC):
         return None
 
 
-class Coordinates(Family):
+class FactorisingOracle(FamilyOracle):
     """A factorising family: every formula is one coordinate's."""
 
     domains: ClassVar[tuple[str, ...]]  # of the natural slots: "real" or "positive"
@@ -159,12 +159,12 @@ class Coordinates(Family):
     @property
     def has_entropy(self) -> bool:
         """Whether `entropy` is stated."""
-        return type(self).entropy is not Coordinates.entropy
+        return type(self).entropy is not FactorisingOracle.entropy
 
     @property
     def has_inverse(self) -> bool:
         """Whether `natural_from_expectation` is stated."""
-        return type(self).natural_from_expectation is not Coordinates.natural_from_expectation
+        return type(self).natural_from_expectation is not FactorisingOracle.natural_from_expectation
 
     def natural_gradient(self, point: Point) -> SlotTerms:
         """J^-T dL/d(standard), J = d mu / d(standard)."""
@@ -248,7 +248,7 @@ class Coordinates(Family):
         short = tuple(slot[:few] for slot in natural)
         direction = tuple((slot * rng.normal(size=few)).astype(dtype) for slot in short)
         calls = [Call("whiten", (short, direction), kwargs=self.fixed)]
-        if type(self).log_density is not Coordinates.log_density:
+        if type(self).log_density is not FactorisingOracle.log_density:
             calls.append(Call("log_density", (theta, *natural), kwargs=self.fixed))
         return calls
 

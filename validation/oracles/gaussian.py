@@ -8,12 +8,12 @@ import numpy as np
 
 from ..points import generator
 from . import autograd
-from .family import Family, Slots
+from .family import FamilyOracle, Slots
 
 LOSS_TERMS = 4
 
 
-class Gaussian(Family):
+class Gaussian(FamilyOracle):
     """A Gaussian family with tensors; its loss is neither quadratic nor separable."""
 
     differentiable = True

@@ -30,7 +30,7 @@ import numpy as np
 from ..calls import Call
 from ..points import LINEAR_DECADES, generator, neighbours
 from ..ulps import Terms, rounded
-from .family import Coordinates, Slots
+from .family import FactorisingOracle, Slots
 
 Point = Sequence[Any]  # the mpmath operands in one slot at one coordinate
 Formula = Callable[[Point, Sequence[float], str], Terms]
@@ -135,7 +135,7 @@ def scalars_of(rho: float, damping: float, alpha: float | None = None, clients: 
     return {"rho": rho, "damping": damping, "alpha": alpha or 1.0 / (1.0 + 5.0 * rho), "clients": clients}
 
 
-def calls(family: Coordinates, dtype: str, count: int) -> list[Call]:
+def calls(family: FactorisingOracle, dtype: str, count: int) -> list[Call]:
     """Every line at ordinary, wide and cancelling points."""
     found: list[Call] = []
     wide = LINEAR_DECADES[dtype] / 2
@@ -161,7 +161,7 @@ def calls(family: Coordinates, dtype: str, count: int) -> list[Call]:
     return found + list(cancelling_calls(family, dtype, count))
 
 
-def cancelling_calls(family: Coordinates, dtype: str, count: int) -> Iterator[Call]:
+def cancelling_calls(family: FactorisingOracle, dtype: str, count: int) -> Iterator[Call]:
     """The lines where their terms nearly annihilate: at convergence, all of them do."""
     rng = generator(family.name, dtype, "cancelling", count)
     scalars = scalars_of(0.3, 0.7, 0.4)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from badmm_kernels import registry
 
-from .family import Family
+from .family import FamilyOracle
 
 
 class NoOracleError(LookupError):
@@ -26,10 +26,10 @@ def module(kind: str, name: str) -> ModuleType:
         raise NoOracleError(f"expected an oracle in validation/oracles/{kind}/{name}.py, found none") from None
 
 
-def family(name: str) -> Family:
+def family(name: str) -> FamilyOracle:
     """The oracle of a family, its fixed numbers at their defaults."""
     found = module("families", name).ORACLE
-    assert isinstance(found, Family), f"validation/oracles/families/{name}.py: expected ORACLE to be a Family"
+    assert isinstance(found, FamilyOracle), f"validation/oracles/families/{name}.py: ORACLE: expected a FamilyOracle"
     return found
 
 

@@ -25,7 +25,7 @@ from badmm.experiments.config.toml import ConfigError
 from badmm.methods import NETWORKS
 from badmm.networks import factories
 from badmm.networks.losses import LOSSES
-from badmm.rounds.network_method import Method
+from badmm.rounds.network_method import NetworkMethod
 
 
 class Data(Section):
@@ -235,14 +235,14 @@ class MethodTable(Section):
     method: str
     local: Local
 
-    def make(self) -> Method:
+    def make(self) -> NetworkMethod:
         """The method with these settings."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in ("method", "local")}
         return _class_of(self.method)(**own)
 
 
-def _class_of(kind: str) -> type[Method]:
-    found = implementation(kind, NETWORKS, Method, "method")  # type: ignore[type-abstract]
+def _class_of(kind: str) -> type[NetworkMethod]:
+    found = implementation(kind, NETWORKS, NetworkMethod, "method")  # type: ignore[type-abstract]
     if not hasattr(found, "__dataclass_fields__"):
         raise ValueError(f"method: expected a dataclass, whose fields are the settings, got {found.__name__}")
     return found

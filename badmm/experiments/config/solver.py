@@ -123,7 +123,7 @@ def _hints(choice: type[Choice]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(choice)}
 
 
-class Method(Section):
+class MethodSettings(Section):
     """The arguments of `badmm.solve` that choose the algorithm."""
 
     name: str = "bayes_admm"
@@ -135,7 +135,7 @@ class Method(Section):
     expectation: Literal["auto", "quadrature", "delta", "monte_carlo"] = "auto"
 
     @model_validator(mode="after")
-    def _allowed(self) -> Method:
+    def _allowed(self) -> MethodSettings:
         chosen = implementation(self.name, EXACT, ExactMethod, "name")
         chosen.policy(1, self.rho, self.alpha, self.damping)  # the method says which values it takes
         return self
@@ -167,7 +167,7 @@ class SolverConfig(Configuration):
     split: Split
     likelihood: SerializeAsAny[Loss]
     prior: SerializeAsAny[Prior] = Field(default_factory=dict, validate_default=True)
-    method: Method = Method()
+    method: MethodSettings = MethodSettings()
     run: Run = Run()
 
     @field_validator("family")

@@ -24,7 +24,7 @@ from badmm.networks import factories, models, noise
 from badmm.networks.losses import LOSSES, Loss
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_buffers as buffers
-from badmm.rounds.network_method import Method, State
+from badmm.rounds.network_method import NetworkMethod, State
 from badmm.streams import Purpose, torch_generator
 
 
@@ -33,7 +33,7 @@ class Experiment:
     """One method on one seed's problem."""
 
     federation: Federation
-    method: Method
+    method: NetworkMethod
     held_out: metrics.HeldOut | metrics.Points
     posterior_samples: int
     seed: int

@@ -20,7 +20,7 @@ import badmm_kernels
 from badmm.checks import Array, positive_integer
 from badmm.families.distributions import Distribution
 from badmm.families.factored import FactoredGaussian
-from badmm.families.family import Choice, Family, Natural
+from badmm.families.family import Choice, FamilyGeometry, Natural
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.precision import Precision
 from badmm.families.slots import SlotKernels
@@ -361,7 +361,7 @@ class BlockDiagonalGaussian(Choice):
         sizes = tuple(positive_integer(b, "blocks") for b in given) if listed else positive_integer(given, "blocks")
         object.__setattr__(self, "blocks", sizes)
 
-    def bind(self, prior: Distribution) -> Family:
+    def bind(self, prior: Distribution) -> FamilyGeometry:
         """The family over θ of the prior's length."""
         return BlockDiagonalFamily(BlockKernels(Blocks(self._sizes(prior.dim))), prior)
 

@@ -20,7 +20,7 @@ import badmm_kernels
 from badmm.checks import Array, positive_number
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factorised import Factorised, distribution_class
-from badmm.families.family import Chart, Family, Growth, Natural
+from badmm.families.family import Chart, FamilyGeometry, Growth, Natural
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.slots import SlotKernels
 
@@ -175,7 +175,7 @@ class GaussianGammaKernels(SlotKernels):
         return float(self.gamma.kl((a_q, beta_q), (a_p, beta_p)) + of_means)
 
 
-class GaussianGammaFamily(Family):
+class GaussianGammaFamily(FamilyGeometry):
     """Members of the Gaussian-gamma; the domain is S ≻ 0, a > 0, b > ½ ξᵀS⁻¹ξ, that is [[S, ξ], [ξᵀ, 2b]] ≻ 0."""
 
     mixing_memory = 8

@@ -30,7 +30,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 from badmm.checks import Array, cholesky_factor, positive_integer
 from badmm.families.distributions import Distribution
 from badmm.families.factored import FactoredNatural
-from badmm.families.family import Choice, Family, Natural
+from badmm.families.family import Choice, FamilyGeometry, Natural
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.precision import DiagonalPrecision, Precision
 from badmm.families.slots import RenamedKernels
@@ -266,7 +266,7 @@ class LowRankGaussian(Choice):
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", positive_integer(self.rank, "rank"))
 
-    def bind(self, prior: Distribution) -> Family:
+    def bind(self, prior: Distribution) -> FamilyGeometry:
         """The family with its prior, whose precision is a number or a diagonal."""
         if self.rank > prior.dim:
             raise ValueError(f"rank: expected at most {prior.dim} (the prior's length), got {self.rank}")

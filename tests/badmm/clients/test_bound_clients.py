@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from badmm import ClientError, Gamma, Gaussian
 from badmm.clients.charts import chart_around, mean_chart
-from badmm.clients.coordinates import Coordinates
+from badmm.clients.coordinates import ChartedProblem
 from badmm.clients.exact import Tolerance, solve_client
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
@@ -176,7 +176,7 @@ def test_one_step_of_the_mean_is_exact_on_a_quadratic_whose_correlations_the_fam
     H, b, rho = PRECISION["full_gaussian"], np.array([1.0, -2.0, 0.5]), 0.7
     problem = problem_of(Quadratic(H, b), "diagonal_gaussian", rho)
     at = problem.evaluate(problem.natural_global)
-    coordinates, target = Coordinates(problem, at.posterior), problem.target(at)
+    coordinates, target = ChartedProblem(problem, at.posterior), problem.target(at)
     found = coordinates.goal(at, target)
     assert isinstance(found, Gaussian)
     xi, S = problem.cavity

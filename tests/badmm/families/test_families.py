@@ -13,7 +13,7 @@ from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families import registry
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factored import FactoredNatural
-from badmm.families.family import Family, Natural
+from badmm.families.family import FamilyGeometry, Natural
 from badmm.families.gaussian import GaussianFamily
 from badmm.likelihoods import LogisticRegression, PoissonRate, Quadratic
 from badmm_kernels.cpu import linalg
@@ -50,7 +50,7 @@ def member(name: str, seed: int = 0) -> Distribution:
     return kind(*(3.0 if key in fixed else rng.uniform(0.5, 3.0, DIM) for key in registry.arguments(name)))
 
 
-def family_of(name: str) -> Family:
+def family_of(name: str) -> FamilyGeometry:
     return registry.bind(registry.chosen(name, CHOICES.get(name, {})), member(name))
 
 

@@ -39,8 +39,8 @@ FAMILY = Family(
 ORACLE = '''
 """The waiting time's closed forms."""
 import mpmath
-from ..family import Coordinates
-class WaitingTime(Coordinates):
+from ..family import FactorisingOracle
+class WaitingTime(FactorisingOracle):
     domains = standard_domains = ("positive",)
     tolerances = {"log_density": 1e-14}
     def log_partition(self, natural):

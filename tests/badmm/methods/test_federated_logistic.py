@@ -22,7 +22,7 @@ from badmm.methods.fedprox import FedProx
 from badmm.methods.gaussian import DUALS, GaussianMethod
 from badmm.methods.pvi import PVI
 from badmm.methods.scaffold import Scaffold
-from badmm.rounds.network_method import Method
+from badmm.rounds.network_method import NetworkMethod
 from tests.badmm.rounds.federated_problems import DIM, SIZES, data, federation, pooled, replace_normals, solve
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_fedprox_reaches_the_minimiser_of_the_mean_envelope(rho: float) -> None:
 # ---- duals -----------------------------------------------------------------------------------------------------------
 
 # method, step size, local steps, prior precision, the client's tensor and what it is over ∇Σℓ of the client's points
-POINTS: dict[str, tuple[Method, float, int, float, str, Callable[[int], float]]] = {
+POINTS: dict[str, tuple[NetworkMethod, float, int, float, str, Callable[[int], float]]] = {
     "fedadmm": (FedADMM(rho=0.4), 1.4, 12, 0.0, "dual", lambda n: -K / N),
     "feddyn": (FedDyn(rho=0.4), 1.4, 12, 0.0, "gradient", lambda n: K / N),
     "scaffold": (Scaffold(), 1.2, 5, 0.0, "control", lambda n: 1 / n),

@@ -21,7 +21,7 @@ from badmm.methods.fedprox import FedProx
 from badmm.methods.gaussian import DUALS, VariationalMethod
 from badmm.methods.pvi import PVI
 from badmm.methods.scaffold import Scaffold
-from badmm.rounds.network_method import Method, Reply, State
+from badmm.rounds.network_method import NetworkMethod, Reply, State
 from tests.badmm.rounds.federated_problems import (
     CUBE,
     DIM,
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 K, N = len(SIZES), sum(SIZES)
 SHARES = np.array(SIZES) / N
 # method, local steps and step size for least squares, for logistic regression
-UNBIASED: dict[str, tuple[Method, int, float, float]] = {
+UNBIASED: dict[str, tuple[NetworkMethod, int, float, float]] = {
     "fedadmm": (FedADMM(rho=0.4), 12, 0.6, 1.4),
     "fedadmm-cold": (FedADMM(rho=0.4, warm_start=False), 12, 0.6, 1.4),
     "feddyn": (FedDyn(rho=0.4), 12, 0.6, 1.4),
@@ -48,7 +48,7 @@ UNBIASED: dict[str, tuple[Method, int, float, float]] = {
 }
 
 
-def mean_of(method: Method, state: State) -> np.ndarray:
+def mean_of(method: NetworkMethod, state: State) -> np.ndarray:
     return method.mean(state).numpy()
 
 
@@ -101,7 +101,7 @@ def gradient_descent_map(ridge: float, lr: float, steps: int) -> Callable[[np.nd
 
 
 @pytest.mark.parametrize(("method", "ridge"), [(FedAvg(), 0.0), (FedProx(rho=0.4), 0.4)], ids=["fedavg", "fedprox"])
-def test_averaging_misses_the_minimiser_by_the_known_bias(method: Method, ridge: float) -> None:
+def test_averaging_misses_the_minimiser_by_the_known_bias(method: NetworkMethod, ridge: float) -> None:
     """The fixed point of an affine map, (I − A)⁻¹ a."""
     steps, lr = 7, 0.3
     state = solve(method, federation("squares", epochs=steps, lr=lr), 80)
@@ -114,7 +114,7 @@ def test_averaging_misses_the_minimiser_by_the_known_bias(method: Method, ridge:
 
 
 @pytest.mark.parametrize("method", [FedAvg(), FedProx(rho=0.4)], ids=["fedavg", "fedprox"])
-def test_one_local_step_has_no_bias(method: Method) -> None:
+def test_one_local_step_has_no_bias(method: NetworkMethod) -> None:
     """The penalty's gradient vanishes at θ_g, so that one step is gradient descent on F."""
     state = solve(method, federation("squares", epochs=1, lr=0.6), 150)
     np.testing.assert_allclose(mean_of(method, state), pooled("squares"), rtol=0, atol=1e-9)
@@ -202,7 +202,7 @@ def test_half_of_the_clients_a_round_is_enough_to_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["feddyn", "scaffold", "fedadmm", "fedlap"])
 def test_the_fixed_point_survives_partial_participation(name: str) -> None:
-    methods: dict[str, Method] = {
+    methods: dict[str, NetworkMethod] = {
         "feddyn": FedDyn(rho=0.4),
         "scaffold": Scaffold(),
         "fedadmm": FedADMM(rho=0.4, server_step=0.5),

@@ -21,7 +21,7 @@ from badmm.methods.fedprox import FedProx
 from badmm.methods.scaffold import Scaffold
 from badmm.rounds import network_round as rounds
 from badmm.rounds.loop import participants
-from badmm.rounds.network_method import Method
+from badmm.rounds.network_method import NetworkMethod
 from tests.badmm.rounds.federated_problems import DIM, SIZES, federation, hessians
 
 K, N = len(SIZES), sum(SIZES)
@@ -122,7 +122,7 @@ def fedlap_cov(delta: float, gamma: float, tau: float) -> Lines:
     return play
 
 
-METHODS: dict[str, tuple[Method, Lines]] = {
+METHODS: dict[str, tuple[NetworkMethod, Lines]] = {
     "fedavg": (FedAvg(), average(0.0)),
     "fedprox": (FedProx(rho=0.3), average(0.3)),
     "fedadmm": (FedADMM(rho=0.4, server_step=0.7), fedadmm(0.4, 0.7, True)),

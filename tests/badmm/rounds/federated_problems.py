@@ -22,7 +22,7 @@ from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked
 from badmm.rounds import network_round as rounds
 from badmm.rounds.loop import Played
-from badmm.rounds.network_method import Method, State
+from badmm.rounds.network_method import NetworkMethod, State
 
 SIZES = (12, 9, 6, 14)
 DIM = 3
@@ -78,7 +78,7 @@ def federation(kind: str = "squares", device: str = "cpu", **settings: Any) -> F
     return Federation(points, Stacked(network.to(device), loss), LocalSettings(**chosen), seed=0, dtype=torch.float64)
 
 
-def solve(method: Method, fed: Federation, count: int, **options: Any) -> State:
+def solve(method: NetworkMethod, fed: Federation, count: int, **options: Any) -> State:
     """The state after `count` rounds."""
     state = method.start(fed, fed.stack.initial(fed.dtype, fed.device))
     for index in range(count):
@@ -145,7 +145,7 @@ def with_data(fed: Federation, kind: type[ClientData], inputs: torch.Tensor | No
     return Federation(data, fed.stack, fed.settings, fed.seed, fed.dtype)
 
 
-def one_round(method: Method, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, Played]:
+def one_round(method: NetworkMethod, fed: Federation, largest: int = 4, workers: int = 1) -> tuple[State, Played]:
     state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64, device=fed.device))
     return state, rounds.play(method, fed, state, lr=fed.settings.lr, largest=largest, workers=workers)
 

@@ -10,7 +10,7 @@ import torch
 from badmm.methods import NETWORKS
 from badmm.methods.fedprox import FedProx
 from badmm.rounds import network_round as rounds
-from badmm.rounds.network_method import Method, State
+from badmm.rounds.network_method import NetworkMethod, State
 from badmm.transports import InProcess, Message, Reply
 from tests.badmm.rounds.federated_problems import DIM, federation
 
@@ -31,7 +31,7 @@ class Arrays(InProcess):
         return self.replies[-1]
 
 
-def run(method: Method, transport: InProcess, count: int = 3) -> State:
+def run(method: NetworkMethod, transport: InProcess, count: int = 3) -> State:
     fed = federation("softmax", epochs=2, batch_size=4, lr=0.05)
     state = method.start(fed, torch.full((DIM,), 0.1, dtype=torch.float64))
     for _ in range(count):
@@ -58,7 +58,7 @@ def test_the_server_line_reads_no_clients_rows(name: str, monkeypatch: pytest.Mo
     method = NETWORKS[name]()
     line, seen = type(method).server, []
 
-    def server(self: Method, state: State, *arguments: object) -> object:
+    def server(self: NetworkMethod, state: State, *arguments: object) -> object:
         seen.append(dict(state.clients))
         return line(self, state, *arguments)  # type: ignore[arg-type]
 

@@ -10,10 +10,10 @@ import numpy as np
 from ...calls import Array, Call
 from ...points import generator, spread
 from ...ulps import Terms
-from ..family import Coordinates, Pair, Point, Slots, SlotTerms, cast
+from ..family import FactorisingOracle, Pair, Point, Slots, SlotTerms, cast
 
 
-class Beta(Coordinates):
+class Beta(FactorisingOracle):
     """Counts over seven decades."""
 
     domains = ("positive", "positive")

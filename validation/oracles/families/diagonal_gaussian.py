@@ -12,11 +12,11 @@ import torch
 from ...calls import Array, Call
 from ...points import SQUARE_DECADES, edges, generator, grown, neighbours, spread
 from ...ulps import Terms, epsilon
-from ..family import NOT_FINITE, Coordinates, Fault, Pair, Point, Slots, SlotTerms, cast
+from ..family import NOT_FINITE, FactorisingOracle, Fault, Pair, Point, Slots, SlotTerms, cast
 from ..gaussian import Gaussian
 
 
-class DiagonalGaussian(Gaussian, Coordinates):
+class DiagonalGaussian(Gaussian, FactorisingOracle):
     """Base measure (2 pi)^(-1/2) per coordinate."""
 
     domains = ("real", "positive")

@@ -10,10 +10,10 @@ import torch
 
 from ...ulps import Terms
 from .. import autograd
-from ..family import Coordinates, Point, Slots, SlotTerms
+from ..family import FactorisingOracle, Point, Slots, SlotTerms
 
 
-class Exponential(Coordinates):
+class Exponential(FactorisingOracle):
     """Rates over eight decades."""
 
     domains = ("positive",)

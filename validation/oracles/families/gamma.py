@@ -13,7 +13,7 @@ from ...calls import Array, Call
 from ...points import edges, generator, grown, neighbours, spread
 from ...ulps import Terms, exact
 from .. import autograd
-from ..family import NOT_FINITE, Coordinates, Fault, Pair, Point, Slots, SlotTerms, cast
+from ..family import NOT_FINITE, FactorisingOracle, Fault, Pair, Point, Slots, SlotTerms, cast
 
 
 @cache
@@ -23,7 +23,7 @@ def trigamma(shape: Any, digits: int) -> Any:
         return mpmath.psi(1, shape)
 
 
-class Gamma(Coordinates):
+class Gamma(FactorisingOracle):
     """Shapes run over 1e-4 .. 1e8."""
 
     domains = ("positive", "positive")

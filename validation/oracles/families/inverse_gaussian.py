@@ -5,10 +5,10 @@ from __future__ import annotations
 import mpmath
 
 from ...ulps import Terms
-from ..family import Coordinates, Point, SlotTerms
+from ..family import FactorisingOracle, Point, SlotTerms
 
 
-class InverseGaussian(Coordinates):
+class InverseGaussian(FactorisingOracle):
     """Means and shapes over six decades."""
 
     domains = ("positive", "positive")

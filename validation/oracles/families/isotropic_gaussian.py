@@ -15,7 +15,7 @@ import torch
 from ...calls import Array, Call
 from ...points import LINEAR_DECADES, generator, spread
 from ...ulps import Terms
-from ..family import MAPS, Coordinates, Pair, Point, Slots, SlotTerms, cast
+from ..family import MAPS, FactorisingOracle, Pair, Point, Slots, SlotTerms, cast
 from ..gaussian import Gaussian
 
 # Fixed precisions that both types hold exactly, so that the oracle and the kernel start from one number.
@@ -23,7 +23,7 @@ PRECISIONS = (1.0, float(np.float32(0.3)), 2.0**-20, 1e4)
 
 
 @dataclass(frozen=True)
-class IsotropicGaussian(Gaussian, Coordinates):
+class IsotropicGaussian(Gaussian, FactorisingOracle):
     """The family at one precision."""
 
     precision: float = PRECISIONS[1]

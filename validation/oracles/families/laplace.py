@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import mpmath
 
 from ...ulps import Terms
-from ..family import Coordinates, Point, SlotTerms
+from ..family import FactorisingOracle, Point, SlotTerms
 
 
 @dataclass(frozen=True)
-class Laplace(Coordinates):
+class Laplace(FactorisingOracle):
     """The family around one location, which both types hold exactly."""
 
     location: float = 0.75

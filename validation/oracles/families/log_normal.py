@@ -5,10 +5,10 @@ from __future__ import annotations
 import mpmath
 
 from ...ulps import Terms
-from ..family import Coordinates, Point, SlotTerms
+from ..family import FactorisingOracle, Point, SlotTerms
 
 
-class LogNormal(Coordinates):
+class LogNormal(FactorisingOracle):
     """The Gaussian's log-partition, maps and metric; entropy and density of exp of it."""
 
     domains = ("real", "positive")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import mpmath
 
 from ...ulps import Terms
-from ..family import Coordinates, Point, SlotTerms
+from ..family import FactorisingOracle, Point, SlotTerms
 
 
 @dataclass(frozen=True)
-class Weibull(Coordinates):
+class Weibull(FactorisingOracle):
     """The family of one shape, which both types hold exactly."""
 
     shape: float = 1.5

@@ -32,7 +32,7 @@ SEEDS, DRAWS = range(5), 1000
 PROBLEMS: dict[str, tuple[Sequence[Sequence[int]], Sequence[int]]] = {
     "poisson/diabetes/label-10": (((1, 4, 6), (1, 10)), (2, 3)),
 }
-"""Blocks and ranks by problem; the cancer data have ten means, ten errors and ten worst values after the intercept."""
+"""Blocks and ranks by problem."""
 KINDS = {
     "isotropic": (plots.BLACK, "x"),
     "diagonal": (plots.ORANGE, "D"),
@@ -144,7 +144,13 @@ def picture(results: dict[str, tuple[list[Measured], float, float]]) -> Figure:
                 color, marker = KINDS[one.kind]
                 y = max(one.objective + evidence, 1e-4)
                 place.plot(x, y, color=color, marker=marker, ls="none", ms=7)
-                place.annotate(one.label, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5)
+                place.annotate(
+                    one.label,
+                    (x, y),
+                    xytext=(6, 4 if one.kind != "block-diagonal" else -11),
+                    textcoords="offset points",
+                    fontsize=7.5,
+                )
             place.set(xscale="log", yscale="log", xlabel=label)
             place.margins(x=0.25, y=0.15)
             place.grid(alpha=0.3, which="both")

@@ -49,6 +49,9 @@ start at the prior and are deterministic; log Z of p is estimated by importance 
 {len(SEEDS)} seeds of {DRAWS} draws, and its standard deviation is that of every KL in a table. The isotropic family's
 precision is the prior's, and fixed.
 
+Low rank plus diagonal is experimental: rank 1 does not converge on this problem, and some other problems and ranks do
+not converge either. The tables show runs that did.
+
 ![Bytes against distance](structures.png)
 """
 

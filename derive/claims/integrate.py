@@ -75,7 +75,7 @@ def expectation_symbolic(
 class Density:
     """A member of a factorising family at one point of λ and the fixed parameters, integrated or summed at 50 digits.
 
-    A continuous θ is θ(u), u on the whole line, and Gauss–Legendre panels halve towards the mode; a discrete one is
+    A continuous θ is θ(u), u on the whole line, and Gauss–Legendre panels narrow towards the mode; a discrete one is
     summed from its least value on. Tails that are heavy in θ are not in u.
     """
 
@@ -117,14 +117,14 @@ class Density:
         return expr.xreplace(self.places)
 
     def _edges(self) -> list[mp.mpf]:
-        """Ends of panels, ascending: distances from the mode, or from a kink, halve from where nothing is left."""
+        """Ends of panels, ascending: distances from the mode, or from a kink, grow by half until nothing is left."""
         kinks = [k for k in self._kinks() if not self.places]
         mode = max([*(mp.mpf(k) / 2 for k in range(-60, 61)), *kinks], key=self.height)
         sides = []
         for side in (-1, 1):
             steps = [mp.mpf(1) / 4]
             while self.height(mode + side * steps[-1]) > self.height(mode) - NEGLIGIBLE:
-                steps.append(2 * steps[-1])
+                steps.append(3 * steps[-1] / 2)
                 if steps[-1] > WIDEST:
                     raise ClaimError("the density does not decay: no normalisation exists")
             sides.append([mode + side * step for step in steps])

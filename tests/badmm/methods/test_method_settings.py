@@ -35,7 +35,7 @@ OWN_RULES: dict[tuple[str, str], tuple[str, tuple[Any, ...], tuple[Any, ...]]] =
     ("bregman_admm", "damping"): ("a positive number", (0.5, 3.0), (0.0, -1.0)),
     ("ivon_admm", "precision"): ("a positive number", (0.0, 2.0), (-1.0, float("nan"))),
 }
-FREE = {"warm_start", "keep_momentum", "origin", "penalty", "control"}
+FREE = {"warm_start", "keep_momentum", "origin", "penalty", "control", "mean_step"}
 SETTINGS = [(name, f.name) for name, method in NETWORKS.items() for f in dataclasses.fields(method)]  # type: ignore[arg-type]
 
 

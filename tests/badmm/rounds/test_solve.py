@@ -174,9 +174,9 @@ def test_history_and_bytes() -> None:
     natural = D + D * (D + 1) // 2
     for i, record in enumerate(result.history):
         assert record.round == i + 1
-        # before the first round λ_g goes down and three numbers come up; a round is a λ and a few numbers each way
+        # before the first round λ_g goes down and four numbers come up; a round is a λ and a few numbers each way
         assert record.bytes_down == 8 * K * ((natural + 5) * (i + 1) + natural)
-        assert record.bytes_up == 8 * K * ((natural + 6) * (i + 1) + 3)
+        assert record.bytes_up == 8 * K * ((natural + 7) * (i + 1) + 4)
         assert record.gap == max(record.primal_residual, record.dual_residual, record.client_residual)
         assert record.condition_margin > 0 and record.mixed == 0
         assert record.most_evaluations <= record.evaluations <= K * record.most_evaluations

@@ -104,8 +104,8 @@ ALLOWED = {
     # −log Γ(k) + k log k of the negative binomial, once a call.
     "log_density": {"add(u1, u2)"},
 }
-"""By kernel: sums that a product feeds. Logarithms and exponentials are in all of these, so that the kernels are compared
-by accuracy, not by bits, and a rounding less is allowed."""
+"""By kernel: sums that a product feeds. Logarithms and exponentials are in all of these, so that the kernels are
+compared by accuracy, not by bits, and a rounding less is allowed."""
 
 
 @pytest.mark.parametrize(("module", "kernel"), SCALAR_KERNELS)

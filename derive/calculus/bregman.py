@@ -130,9 +130,8 @@ def _softplus_function() -> Function:
         "softplus_bregman",
         ("p", "q"),
         (
-            Let("sign", _op("select", _op("lt", "q", 0.0), 1.0, -1.0)),
-            Let("a", _op("mul", "sign", "q")),
-            Let("b", _op("mul", "sign", "p")),
+            Let("a", _op("select", _op("lt", "q", 0.0), "q", _op("neg", "q"))),
+            Let("b", _op("select", _op("lt", "q", 0.0), "p", _op("neg", "p"))),
             Let("h", _op("sub", "b", "a")),
             If(_op("lt", _op("abs", "h"), REACH), integral(curvature, "h", "a")),
             Return((_op("fma", _op("neg", _call("logistic", "a")), "h", gap),)),

@@ -54,7 +54,7 @@ def test_check_covers_the_header(name: str, written: Path, capsys: pytest.Captur
     assert main(["--check", "--out", str(written)]) == 1
     assert f"edited by hand: {name}" in capsys.readouterr().out
     path.write_text(text, encoding="utf-8")
-    orphan = path.with_name(f"beta{path.suffix}")
+    orphan = path.with_name(f"cauchy{path.suffix}")
     orphan.write_text(text, encoding="utf-8")
     assert main(["--check", "--out", str(written)]) == 1
     assert f"orphaned: {orphan.relative_to(written)}" in capsys.readouterr().out
@@ -68,11 +68,11 @@ def test_check_fails_on_a_missing_file(written: Path, capsys: pytest.CaptureFixt
 
 
 def test_check_fails_on_an_orphan_and_generation_removes_it(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    orphan = written / "kernels/badmm_kernels/cpu/beta.py"
+    orphan = written / "kernels/badmm_kernels/cpu/cauchy.py"
     orphan.write_text((written / "kernels/badmm_kernels/cpu/gamma.py").read_text(encoding="utf-8"), encoding="utf-8")
     assert main(["--check", "--out", str(written)]) == 1
-    assert "orphaned: kernels/badmm_kernels/cpu/beta.py" in capsys.readouterr().out
-    assert generate.remove_orphans(generate.expected(), written) == ["kernels/badmm_kernels/cpu/beta.py"]
+    assert "orphaned: kernels/badmm_kernels/cpu/cauchy.py" in capsys.readouterr().out
+    assert generate.remove_orphans(generate.expected(), written) == ["kernels/badmm_kernels/cpu/cauchy.py"]
     assert main(["--check", "--out", str(written)]) == 0
 
 

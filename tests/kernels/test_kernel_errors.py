@@ -153,8 +153,8 @@ def test_full_gaussian_refuses_what_is_not_a_precision() -> None:
 
 
 def test_load_names_what_there_is() -> None:
-    with pytest.raises(ValueError, match=r"family: expected one of diagonal_gaussian, .*, got 'beta'"):
-        badmm_kernels.load("beta")
+    with pytest.raises(ValueError, match=r"family: expected one of bernoulli, beta, .*, got 'cauchy'"):
+        badmm_kernels.load("cauchy")
     with pytest.raises(ValueError, match="device: expected 'cpu' or 'gpu', got 'tpu'"):
         badmm_kernels.load("gamma", device="tpu")
     with pytest.raises(ValueError, match="count: expected a positive integer, got 0"):

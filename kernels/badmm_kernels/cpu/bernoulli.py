@@ -80,9 +80,8 @@ def logistic(x):
 def softplus_bregman(p, q):
     """softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where
     nothing cancels far from p."""
-    sign = select(q < 0.0, 1.0, -1.0)
-    a = sign * q
-    b = sign * p
+    a = select(q < 0.0, q, -q)
+    b = select(q < 0.0, p, -p)
     h = b - a
     if abs(h) < 1.0:
         total = 0.0

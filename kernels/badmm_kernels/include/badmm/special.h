@@ -53,9 +53,8 @@ BADMM_INLINE double badmm_logistic(double x)
  *     cancels far from p. */
 BADMM_INLINE double badmm_softplus_bregman(double p, double q)
 {
-    const double sign = ((q < 0.0) ? 1.0 : -1.0);
-    const double a = sign * q;
-    const double b = sign * p;
+    const double a = ((q < 0.0) ? q : -q);
+    const double b = ((q < 0.0) ? p : -p);
     const double h = b - a;
     if (fabs(h) < 1.0) {
         double total = 0.0;

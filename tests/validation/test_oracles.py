@@ -254,7 +254,10 @@ class TestClosedForms:
 
 
 class TestLikelihoods:
-    @pytest.mark.parametrize("name", ["PoissonRegression", "Quadratic", "SoftmaxRegression", "ExponentialRate"])
+    @pytest.mark.parametrize(
+        "name",
+        ["PoissonRegression", "Quadratic", "SoftmaxRegression", "ExponentialRate", "Trials", "GaussianRegression"],
+    )
     def test_expectations_wrong_in_the_ninth_digit_are_caught(self, name: str) -> None:
         cases = list(lookup.module("likelihoods", lookup.file_of(name)).cases())
         assert all(item.passed for item in likelihood_checks.checks(name, lambda: cases))

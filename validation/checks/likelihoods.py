@@ -1,7 +1,7 @@
 """Checks of the likelihoods' expectations against the losses of their oracles (`validation.oracles.likelihood`).
 
 Under full, diagonal and isotropic Gaussians: E l, E grad l and E Hessian l to 1e-11 of the size of their terms. Under a
-gamma: E l and the natural gradient to 1e-12 of the larger of 1 and the value.
+family that a loss is conjugate to: E l and the natural gradient to 1e-12 of the larger of 1 and the value.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 import badmm
+from badmm.families import registry
 
 from ..calls import Array
 from ..check import Check, check
-from ..oracles.likelihood import GaussianCase, Moments, Rate
+from ..oracles.likelihood import GaussianCase, Moments, NoiseRegression, Rate
 from ..points import generator
 
 GROUP = "likelihood"
@@ -64,15 +65,37 @@ def gaussian_checks(name: str, case: GaussianCase) -> Iterator[Check]:
 
 
 def rate_checks(name: str, case: Rate) -> Iterator[Check]:
-    """Check E l and the natural gradient under gammas."""
+    """Check E l and the natural gradient under the family that the loss is conjugate to."""
     rng, count = generator("likelihood rates", name), len(case.losses)
-    shape, rate = rng.uniform(0.6, 9.0, count), rng.uniform(0.4, 3.0, count)
-    values, gradients = zip(*case.moments(shape, rate), strict=True)
-    posterior = badmm.Gamma(shape, rate)
+    first, second = rng.uniform(0.6, 9.0, count), rng.uniform(0.4, 3.0, count)
+    values, gradients = zip(*case.moments(first, second), strict=True)
     gradient = np.array([[float(x) for x in row] for row in gradients]).T
+    posterior = registry.distribution(case.family)(first, second)
+    yield from conjugate_checks(name, case, posterior, float(sum(values)), gradient)
+
+
+def noise_checks(name: str, case: NoiseRegression) -> Iterator[Check]:
+    """Check E l and the natural gradient under a Gaussian-gamma."""
+    mean, precision, shape, rate = np.array([0.4, -0.9]), np.array([[2.5, 0.7], [0.7, 1.5]]), 3.5, 1.25
+    value, gradient = case.moments(mean, precision, shape, rate)
+    posterior = badmm.GaussianGamma(mean, precision, shape, rate)
+    yield from conjugate_checks(name, case, posterior, float(value), np.array([float(x) for x in gradient]))
+
+
+def lower_triangles(slots: Any) -> Array:
+    """The slots in one array: of matrices the lower triangle; as they are where all are of one shape."""
+    if len({np.shape(slot) for slot in slots}) == 1:
+        return np.array(slots)
+    return np.concatenate([slot[np.tril_indices(len(slot))] if np.ndim(slot) == 2 else slot for slot in slots])
+
+
+def conjugate_checks(
+    name: str, case: Rate | NoiseRegression, posterior: Any, value: float, gradient: Array
+) -> Iterator[Check]:
+    """Check E l and the natural gradient against what an oracle found."""
     pairs = {
-        "natural gradient": (np.array(case.client.natural_gradient(posterior)), gradient),
-        "expected loss": (np.array(case.client.expected_loss(posterior)), np.array(float(sum(values)))),
+        "natural gradient": (lower_triangles(case.client.natural_gradient(posterior)), gradient),
+        "expected loss": (np.array(case.client.expected_loss(posterior)), np.array(value)),
     }
     for label, (got, wanted) in pairs.items():
         error = (
@@ -87,5 +110,10 @@ def checks(name: str, cases: Callable[[], Iterable[Any]]) -> list[Check]:
     """Return the checks of all cases of one likelihood."""
     found: list[Check] = []
     for case in cases():
-        found += rate_checks(name, case) if isinstance(case, Rate) else gaussian_checks(name, case)
+        if isinstance(case, Rate):
+            found += rate_checks(name, case)
+        elif isinstance(case, NoiseRegression):
+            found += noise_checks(name, case)
+        else:
+            found += gaussian_checks(name, case)
     return found

@@ -65,12 +65,18 @@ def gpu_error(load: Load, family: str) -> str:
 
 
 def solver_sections(families: Sequence[str]) -> list[Section]:
-    """Return the sections that need the solver: agreement of families, one-round convergence, classic ADMM."""
+    """Return the sections that need the solver: agreement of families, one-round convergence, classic ADMM.
+
+    A family without kernels of its own composes others', and is checked where all of those are.
+    """
 
     modules = [importlib.import_module(f".runs.{name}", __package__) for name in SOLVER_MODULES]
+    every = set(registry.FAMILIES) <= set(families)
 
     def checks_of(module: ModuleType) -> Callable[[], Iterable[Check]]:
-        return lambda: [c for c in module.checks() if c.family in families]
+        return lambda: [
+            c for c in module.checks() if c.family in families or (every and c.family not in registry.FAMILIES)
+        ]
 
     return [
         Section(module.__name__.rpartition(".")[2].replace("_", " "), "solver", "float64", checks_of(module))

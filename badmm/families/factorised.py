@@ -164,8 +164,17 @@ class Factorised(Distribution):
             if "1/theta" in dict(self.ns.STATISTICS):
                 inside &= np.abs(points) > VANISHED
         safe = np.where(inside, points, inner)
-        values = self.ns.log_density(np.ascontiguousarray(safe), *self.natural, **self.fixed)[0]
-        return np.where(inside, values, -np.inf)
+        return np.where(inside, self._log_density(np.ascontiguousarray(safe)), -np.inf)
+
+    def _log_density(self, theta: Array) -> Array:
+        """log q(θ_j) inside the support; −inf where it is below the number range, which the array kernel refuses."""
+        try:
+            return np.asarray(self.ns.log_density(theta, *self.natural, **self.fixed)[0])
+        except ValueError:
+            one = np.frompyfunc(self.ns.log_density_f64, 1 + len(self.natural) + len(self.fixed), 1)
+            with np.errstate(over="ignore", invalid="ignore"):
+                found = one(theta, *self.natural, *self.fixed.values()).astype(np.float64)
+            return np.where(np.isfinite(found), found, -np.inf)
 
     @cached_property
     def _marginals(self) -> list[Any]:

@@ -285,9 +285,9 @@ class TestCommand:
 
     def test_an_unknown_family_and_a_directory_are_refused(self, tmp_path, capsys):
         with pytest.raises(SystemExit) as refused:
-            command.main(["--family", "poisson"])
+            command.main(["--family", "dirichlet"])
         assert refused.value.code == 2
-        assert "poisson" in capsys.readouterr().err
+        assert "dirichlet" in capsys.readouterr().err
         assert command.main(["--json", str(tmp_path)]) == 2
         assert str(tmp_path) in capsys.readouterr().err
 
@@ -305,7 +305,19 @@ class TestCommand:
         assert names("gamma") == ["one round"]
         assert names("isotropic_gaussian") == ["recovery"]
         assert names(*badmm_kernels.FAMILIES) == ["family rounds", "one round", "recovery"]
-        assert names("exponential") == []
+        assert names("exponential") == names("poisson") == ["one round"]
+        assert names("ivon") == []
+
+    def test_a_family_without_kernels_of_its_own_is_checked_with_all(self, monkeypatch):
+        found = [records.check("fine", "one round", name, "float64", 0.0, 1.0) for name in ("gamma", "gaussian_gamma")]
+        monkeypatch.setattr("validation.runs.one_round.checks", lambda: found)
+
+        def checked(*families):
+            (section,) = [s for s in command.solver_sections(families) if s.name == "one round"]
+            return [check.family for check in section.work()]
+
+        assert checked("gamma") == ["gamma"]
+        assert checked(*badmm_kernels.FAMILIES) == ["gamma", "gaussian_gamma"]
 
 
 class TestReport:

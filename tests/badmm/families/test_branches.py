@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3] / "badmm"
 NAMED = re.compile(r"(family|name) *(==|in) *\(?[\"'](isotropic|diagonal|full|gamma|exponential)")
 AXES = re.compile(r"precision[\w.\[\]() ]*\.ndim|np\.ndim\([^)]*precision")
-STRUCTURES = {ROOT / "families" / name for name in ("structures.py", "precision.py", "matrix_precision.py")}
+STRUCTURES = {ROOT / "families" / name for name in ("precision.py", "matrix_precision.py")}
 
 
 def lines_that(pattern: re.Pattern[str]) -> list[str]:

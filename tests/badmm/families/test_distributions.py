@@ -49,6 +49,17 @@ def test_tails_and_peaks_of_any_width(shape: float) -> None:
     assert q._marginals[0].moment(1) == pytest.approx(shape / 3, rel=1e-9)
 
 
+def test_a_density_below_the_number_range_is_none() -> None:
+    q = badmm.InverseGaussian(0.5, 2.0)
+    assert q.log_density([[1e300], [1.0]])[:, 0] == pytest.approx(
+        [-np.inf, stats.invgauss(0.25, scale=2.0).logpdf(1.0)]
+    )
+    weibull, wanted = badmm.Weibull(0.5, shape=3.0), stats.weibull_min(3.0, scale=0.5)
+    assert weibull.log_density([1e200]) == -np.inf
+    assert weibull.quantile(0.5) == pytest.approx(wanted.ppf(0.5), rel=1e-12)
+    assert weibull._marginals[0].moment(1) == pytest.approx(wanted.mean(), rel=1e-12)
+
+
 def test_bounded_and_negative_supports() -> None:
     beta = Inversion(lambda x: stats.beta(0.4, 3.0).logpdf(x), (0.0, 1.0))
     assert beta.quantile(np.array([0.1, 0.9])) == pytest.approx(stats.beta(0.4, 3.0).ppf([0.1, 0.9]), rel=1e-9)

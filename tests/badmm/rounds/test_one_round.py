@@ -1,11 +1,13 @@
 """The one-round theorem on whole runs, and that the checks of it can fail."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from badmm.families import registry
 from validation.check import Check
 from validation.runs import one_round
 
@@ -23,6 +25,23 @@ def test_checks_pass(group: Callable[[], Iterator[Check]], least: int) -> None:
     assert len(found) >= least
     assert [c for c in found if not c.passed] == []
     assert all(c.tolerance <= 1e-12 for c in found)
+
+
+def test_no_conjugate_family_is_overlooked() -> None:
+    names = [name for name in registry.names() if not registry.takes_expectations(name)]
+    assert {"gaussian_gamma", "poisson", "gamma"} <= set(names)
+    found = {name: one_round.conjugate_problem(name) for name in names}
+    assert all(problem.family == name and problem.num_clients > 1 for name, problem in found.items())
+    assert set(names) <= set(one_round.FAMILIES)
+
+
+def test_the_check_of_unknown_noise_sees_each_slot() -> None:
+    problem = one_round.regression_problem(1)
+    result = problem.solve(rounds=1)
+    assert one_round.backward_error(problem, result) < 1e-12
+    for slot in range(4):
+        gradients = tuple(g * (1 + 1e-6 * (k == slot)) for k, g in enumerate(problem.gradients))
+        assert one_round.backward_error(replace(problem, gradients=gradients), result) > 1e-8
 
 
 def test_a_start_off_the_prior_needs_more_rounds() -> None:

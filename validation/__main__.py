@@ -74,9 +74,11 @@ def solver_sections(families: Sequence[str]) -> list[Section]:
     every = set(registry.FAMILIES) <= set(families)
 
     def checks_of(module: ModuleType) -> Callable[[], Iterable[Check]]:
-        return lambda: [
-            c for c in module.checks() if c.family in families or (every and c.family not in registry.FAMILIES)
-        ]
+        def found() -> Iterable[Check]:
+            of = getattr(module, "checks_of", None)
+            return module.checks() if of is None else of(families)
+
+        return lambda: [c for c in found() if c.family in families or (every and c.family not in registry.FAMILIES)]
 
     return [
         Section(module.__name__.rpartition(".")[2].replace("_", " "), "solver", "float64", checks_of(module))

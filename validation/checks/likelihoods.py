@@ -70,7 +70,8 @@ def rate_checks(name: str, case: Rate) -> Iterator[Check]:
     first, second = rng.uniform(0.6, 9.0, count), rng.uniform(0.4, 3.0, count)
     values, gradients = zip(*case.moments(first, second), strict=True)
     gradient = np.array([[float(x) for x in row] for row in gradients]).T
-    posterior = registry.distribution(case.family)(first, second)
+    kind: Any = registry.distribution(case.family)
+    posterior = kind(first, second)
     yield from conjugate_checks(name, case, posterior, float(sum(values)), gradient)
 
 

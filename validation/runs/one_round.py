@@ -235,8 +235,7 @@ def one_round_checks(count: int = COUNT) -> Iterator[Check]:
     """One round from the prior: random quadratics, least squares, a problem of every conjugate family, gamma models."""
     yield from _one_round([quadratic_problem(seed) for seed in range(count)], "random quadratics")
     yield from _one_round([diabetes_problem()], "diabetes, least squares")
-    for family in CONJUGATE:
-        yield from _one_round([conjugate_problem(family)], "linear in the statistics")
+    yield from conjugate_checks(CONJUGATE)
     for kind in ("counts", "intervals"):
         yield from _one_round([gamma_problem(kind, seed) for seed in range(10)], f"conjugate {kind}")
 
@@ -369,6 +368,20 @@ def broken_start_check() -> Check:
     value = abs(observed / predicted - 1.0) if rounds > 1 else float("inf")
     detail = f"relative error of the predicted error {predicted:.3g} after one round; {rounds} rounds to 1e-12"
     return check("start off the prior is not exact", GROUP, "full_gaussian", "float64", value, TOLERANCE, detail)
+
+
+def conjugate_checks(families: Sequence[str]) -> Iterator[Check]:
+    """One round from the prior with a problem of each of these families."""
+    for family in families:
+        yield from _one_round([conjugate_problem(family)], "linear in the statistics")
+
+
+def checks_of(families: Sequence[str]) -> Iterator[Check]:
+    """Yield the checks of some families: all where the longer ones are among them, else one problem of each."""
+    if {"full_gaussian", "gamma"}.isdisjoint(families):
+        yield from conjugate_checks([name for name in families if name in CONJUGATE])
+    else:
+        yield from checks()
 
 
 def checks(count: int = COUNT) -> Iterator[Check]:

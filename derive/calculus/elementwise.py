@@ -209,7 +209,8 @@ class Calculus:
     def stable_gradient(self) -> list[sp.Expr]:
         """∇_μ L as the kernels compute it (factorising families)."""
         exprs = [m[0, 0] for m in self.natural_gradient]
-        return exprs if self.is_gaussian else [stable.natural_gradient(e) for e in exprs]
+        # s·s^−k and s^(1−k) are one to every version of SymPy
+        return exprs if self.is_gaussian else [sp.powsimp(stable.natural_gradient(e), combine="exp") for e in exprs]
 
     @cached_property
     def stable_log_density(self) -> sp.Expr:

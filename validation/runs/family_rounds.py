@@ -62,7 +62,9 @@ def path(family: str, clients: Sequence[Any], settings: dict[str, Any]) -> list[
     prior = badmm.Gaussian(np.full(DIMENSION, 0.25), 1.5 * precision)
     found: list[Slots] = []
     note: Callable[[Any], None] = lambda state: found.append(tuple(np.array(slot) for slot in state.natural))  # noqa: E731
-    badmm.solve(clients, family=family, prior=prior, rounds=ROUNDS, tol=0.0, callbacks=(note,), **settings)
+    badmm.solve(
+        clients, family=family, prior=prior, rounds=ROUNDS, tol=0.0, callbacks=(note,), client_tol=1e-12, **settings
+    )
     return found
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ...ir import nodes as ir
 from ..docs import docstring, result_groups, returns_float, signature
@@ -98,13 +98,24 @@ def record(kernel: ir.FamilyKernel, uniforms: Sequence[str], fields: Sequence[st
     return "\n".join([*lines, ")"])
 
 
+def _assignments(body: Sequence[ir.Stmt]) -> Iterator[ir.Let]:
+    """Every assignment, those inside branches and loops among them."""
+    for s in body:
+        if isinstance(s, ir.Let):
+            yield s
+        elif isinstance(s, ir.If):
+            yield from _assignments((*s.body, *s.orelse))
+        elif isinstance(s, ir.Loop):
+            yield from _assignments(s.body)
+
+
 def _depends(kernel: ir.Map) -> str:
     """For each result the operands whose memory its output may be: those it is computed from, and those that nothing
     reads (the isotropic metric is the same at every mean)."""
     origin = {o.variable: {k} for k, o in enumerate(kernel.operands)}
-    for s in kernel.body:
-        if isinstance(s, ir.Let):
-            origin[s.name] = set().union(*(origin.get(v, set()) for v in ir.reads(s)))
+    for _ in range(2):  # what a loop computes may come from its end
+        for s in _assignments(kernel.body):
+            origin[s.name] = origin.get(s.name, set()).union(*(origin.get(v, set()) for v in ir.reads(s)))
     read = {name for node in (*kernel.body, *kernel.results) for name in ir.reads(node)}
     unread = {k for k, o in enumerate(kernel.operands) if o.variable not in read and o.domain == "real"}
     sets = (unread.union(*(origin.get(v, set()) for v in ir.reads(r))) for r in kernel.results)

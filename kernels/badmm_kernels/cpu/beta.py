@@ -794,7 +794,7 @@ _NATURAL_FROM_EXPECTATION = MapKernel(
     single=_natural_from_expectation_f32,
     double=_natural_from_expectation_f64,
     results=("positive", "positive"),
-    depends=((), ()),
+    depends=((0, 1), (0, 1)),
     promoted=True,
 )
 

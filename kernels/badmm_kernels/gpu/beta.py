@@ -163,7 +163,7 @@ _NATURAL_FROM_EXPECTATION = MapKernel(
     uniforms=lambda *_: (),
     source=NAME,
     results=("positive", "positive"),
-    depends=((), ()),
+    depends=((0, 1), (0, 1)),
     promoted=True,
 )
 

@@ -16,7 +16,7 @@ class InverseGaussian(FactorisingOracle):
     decades = 3.0
     rooted = ("standard_from_natural", "expectation_from_natural", "whiten")
     tolerances = dict.fromkeys(rooted, 1e-14) | {"log_density": 1e-13}
-    ulps = dict.fromkeys((*rooted, "natural_from_standard"), 4.0)
+    ulps = dict.fromkeys((*rooted, "natural_from_standard", "natural_gradient"), 4.0)
 
     def log_partition(self, natural: Point) -> Terms:
         """-sqrt(a b) - log(b)/2."""

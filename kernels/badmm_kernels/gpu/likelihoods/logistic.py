@@ -68,7 +68,7 @@ _EXPECTED_LOSS = MapKernel(
     uniforms=lambda *_: (),
     source=SOURCE,
     results=("real", "real", "real"),
-    depends=((3,), (2, 3), (2, 3)),
+    depends=((0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4)),
     promoted=True,
 )
 

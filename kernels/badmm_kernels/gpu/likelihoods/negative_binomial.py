@@ -69,7 +69,7 @@ _EXPECTED_LOSS = MapKernel(
     uniforms=lambda r: (r, -math.log(r)),
     source=SOURCE,
     results=("real", "real", "real"),
-    depends=((0, 2, 3, 4), (2, 3), (2, 3)),
+    depends=((0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4)),
     promoted=True,
 )
 

@@ -70,7 +70,7 @@ _EXPECTED_LOSS = MapKernel(
     uniforms=lambda nu, s: (0.5 * (nu + 1.0), -1.0 / (math.sqrt(nu) * s), 1.0 / (math.sqrt(nu) * s)),
     source=SOURCE,
     results=("real", "real", "real"),
-    depends=((3,), (3,), (3,)),
+    depends=((0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (0, 1, 2, 3, 4)),
     promoted=True,
 )
 

@@ -23,7 +23,12 @@ FAMILIES = ("diagonal_gaussian", "full_gaussian", "gamma", "geometric", "isotrop
 def test_show_prints_a_stage(stage: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--show", stage]) == 0
     out = capsys.readouterr().out
-    expected = {"family": "log_partition", "calculus": "Natural gradient", "ir": "natural_gradient", "source": "GENERATED"}
+    expected = {
+        "family": "log_partition",
+        "calculus": "Natural gradient",
+        "ir": "natural_gradient",
+        "source": "GENERATED",
+    }
     assert expected[stage] in out
 
 

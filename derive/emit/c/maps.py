@@ -9,7 +9,9 @@ from . import interface as ci
 from .printer import TYPE, Printer, assigned_names, cast, comment, define
 
 INCLUDES = '#include "badmm/special.h"'
-MATRIX_NOTE = "Its functions take whole matrices: badmm/arrays/{}.h; the lines of a round, entry by entry: badmm/round.h."
+MATRIX_NOTE = (
+    "Its functions take whole matrices: badmm/arrays/{}.h; the lines of a round, entry by entry: badmm/round.h."
+)
 
 
 def parts(module: ir.Module) -> Iterator[str]:

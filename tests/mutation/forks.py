@@ -172,6 +172,8 @@ class Forks:
                 signal.setitimer(signal.ITIMER_REAL, 120 + 60 * self.cost[item])
                 run(item, following)
                 if self.failed:
+                    if name == NOTHING:
+                        print(self.failed, flush=True)
                     os._exit(1)
             os._exit(0)
         finally:

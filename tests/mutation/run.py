@@ -44,7 +44,7 @@ def tried(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.forks", "-p", "no:cacheprovider"]
     command += ["--planted", str(out / "planted.json"), *tests]
     command += [f"--deselect={name}" for name in SLOW]
-    environment = os.environ | {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     with (out / "pytest.log").open("w", encoding="utf-8") as log:
         status = subprocess.run(command, cwd=out, env=environment, stdout=log, stderr=log, check=False).returncode
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines() if status == 0 else []
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="a sample each")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="try these errors instead")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="run these instead of the room's")
-    parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS", help="CPU seconds of tests per error")
+    parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="CPU seconds of tests per error")
     parser.add_argument("--jobs", type=int, default=2, help="errors tried at a time")
     options = parser.parse_args()
     room, out = ROOMS[options.room], options.out.resolve() / options.room

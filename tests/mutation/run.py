@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="S", help="a sample each")
     parser.add_argument("--names", nargs="+", metavar="NAME", help="try these errors instead")
     parser.add_argument("--tests", nargs="+", metavar="FILE", help="run these instead of the room's")
-    parser.add_argument("--budget", type=float, default=60.0, metavar="SECONDS", help="CPU seconds of tests per error")
+    parser.add_argument("--budget", type=float, default=20.0, metavar="SECONDS", help="CPU seconds of tests per error")
     parser.add_argument("--jobs", type=int, default=2, help="errors tried at a time")
     options = parser.parse_args()
     room, out = ROOMS[options.room], options.out.resolve() / options.room

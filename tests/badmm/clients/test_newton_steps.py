@@ -29,7 +29,9 @@ def reference(points: list[np.ndarray], steps: list[np.ndarray], memory: int) ->
 @pytest.mark.parametrize("memory", [1, 3, 8])
 def test_mixing_proposes_what_least_squares_propose(memory: int) -> None:
     """From any points, more of them than are remembered, of sizes far apart; after a reset from the next one on."""
-    rng, mixing, points, steps = np.random.default_rng(0), Anderson(memory), [], []
+    rng, mixing = np.random.default_rng(0), Anderson(memory)
+    points: list[np.ndarray] = []
+    steps: list[np.ndarray] = []
     for i in range(12):
         if i == 7:
             mixing.reset()
@@ -72,9 +74,10 @@ def path(matrix: np.ndarray, radius: float, f: np.ndarray = F, most: int = 100) 
 
     def product(v: np.ndarray) -> np.ndarray | None:
         calls.append(1)
-        return None if len(calls) > most else matrix @ v
+        return None if len(calls) > most else np.asarray(matrix @ v)
 
-    return _steihaug(product, lambda r: np.linalg.solve(M, r), f, radius), len(calls)
+    found = _steihaug(product, lambda r: np.asarray(np.linalg.solve(M, r)), f, radius)
+    return found, len(calls)
 
 
 def value(x: np.ndarray, matrix: np.ndarray = B) -> float:
@@ -96,7 +99,7 @@ def test_a_wide_region_holds_a_minimiser_the_better_the_smaller_the_gradient(sca
     found, calls = path(B, 1e6, scale * F)
     assert found.lengths[-1] < 1e6 and calls == len(found.points) - 1 <= N
     first = scale * F @ np.linalg.solve(M, scale * F)
-    forcing = min(0.1, max(1e-4, np.sqrt(first)))
+    forcing = float(np.clip(np.sqrt(first), 1e-4, 0.1))
     left = [(x @ B + scale * F) @ np.linalg.solve(M, x @ B + scale * F) for x in found.points]
     assert left[-1] <= forcing**2 * first
     assert all(one > forcing**2 * first for one in left[:-1])  # and no product more than that takes

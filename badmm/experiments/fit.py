@@ -36,6 +36,7 @@ MODEL = {
     "offset": str,
     "weights": str,
     "exposure": str,
+    "dispersion": float,
     "tol": float,
     "rounds": int,
 }

@@ -67,7 +67,10 @@ def spread(terms: Sequence[str], parts: Sequence[Rows]) -> Spread:
 
 @dataclass(frozen=True)
 class Reparametrisation:
-    """The maps between θ and the coefficients β of the columns; `flat` is the precision of a flat prior on θ."""
+    """The maps between θ and the coefficients β of the columns; `flat` is the precision of a flat prior on θ.
+
+    With a width W > 1 a row has W predictors: θ (d · W,) is a matrix (d, W) row by row, β one column after another.
+    """
 
     center: Array
     inner: Array
@@ -75,10 +78,17 @@ class Reparametrisation:
     outer: Array
     """β = outer θ (d, d)."""
     flat: float
+    width: int = 1
 
     @classmethod
     def of(
-        cls, terms: Sequence[str], parts: Iterable[Rows], precision: Array, found: Spread, argument: str
+        cls,
+        terms: Sequence[str],
+        parts: Iterable[Rows],
+        precision: Array,
+        found: Spread,
+        argument: str,
+        width: int = 1,
     ) -> Reparametrisation:
         """Those of the sites' rows and a prior's precisions (d,) of β, 0 where it is flat.
 
@@ -94,23 +104,44 @@ class Reparametrisation:
         R = np.asarray(np.linalg.qr(np.vstack(factors), mode="r"))
         _check_rank(terms, R, found, argument)
         inner = solve_triangular(R, np.eye(len(terms))) * np.sqrt(found.total) / found.scale[:, None]
-        return cls(found.center, inner, shift @ inner, FLAT * min(1.0, found.total / found.rows))
+        return cls(found.center, inner, shift @ inner, FLAT * min(1.0, found.total / found.rows), width)
 
     def rows(self, X: Array) -> Array:
         """Z (n, d)."""
         return np.asarray((X - self.center) @ self.inner)
 
-    def predictor(self, X: Array, theta: Array) -> Array:
-        """Xβ (n,), without the cancellation of a column far from 0 against the intercept."""
-        return np.asarray((X - self.center) @ (self.inner @ theta))
+    def predictor(self, Z: Array, theta: Array) -> Array:
+        """Zθ (n,), or (n, W)."""
+        return np.asarray(Z @ (theta if self.width == 1 else self.matrix(theta)))
+
+    def predictor_covariance(self, Z: Array, of_theta: Array) -> Array:
+        """The covariance (n, W, W) of every row's predictors."""
+        d, W = len(self.center), self.width
+        return np.einsum("nj,jwkv,nk->nwv", Z, of_theta.reshape(d, W, d, W), Z, optimize=True)
+
+    def matrix(self, theta: Array) -> Array:
+        """θ (d, W)."""
+        return theta.reshape(-1, self.width)
+
+    def of_matrix(self, beta: Array) -> Array:
+        """θ (d · W,) of the coefficients (d, W)."""
+        return np.asarray(np.linalg.solve(self.inner, beta), dtype=np.float64).ravel()
+
+    def coefficients(self, theta: Array) -> Array:
+        """β (d · W,)."""
+        return np.asarray(self.outer @ self.matrix(theta)).T.ravel()
 
     def prior(self, precision: Array, variance: float = 1.0) -> Array:
-        """The precision (d, d) of θ where β has these (d,) and a predictor that variance."""
-        return np.asarray((self.outer.T * precision) @ self.outer + self.flat / variance * np.eye(len(precision)))
+        """The precision of θ where β has these (d,) for every predictor, and a predictor that variance."""
+        alone = (self.outer.T * precision) @ self.outer + self.flat / variance * np.eye(len(precision))
+        return np.asarray(np.kron(alone, np.eye(self.width)), dtype=np.float64)
 
     def covariance(self, of_theta: Array) -> Array:
-        """The covariance (d, d) of β."""
-        return np.asarray(self.outer @ of_theta @ self.outer.T)
+        """The covariance of β."""
+        d, W = len(self.center), self.width
+        blocks = of_theta.reshape(d, W, d, W)
+        found = np.einsum("ij,jwkv,lk->wivl", self.outer, blocks, self.outer, optimize=True)
+        return np.asarray(found.reshape(d * W, d * W))
 
 
 def _check_rank(terms: Sequence[str], R: Array, found: Spread, argument: str) -> None:

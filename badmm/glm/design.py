@@ -55,8 +55,8 @@ class Design:
     missing: str = "drop"
     agreed: dict[str, Column] = field(default_factory=dict)
     terms: tuple[str, ...] = ()
-    success: Any = None
-    """The level of a text response that counts as 1."""
+    levels: tuple[Any, ...] = ()
+    """Those of the response, where it has levels instead of numbers."""
 
     def __post_init__(self) -> None:
         if self.missing not in POLICIES:
@@ -69,6 +69,9 @@ class Design:
         both = set(self.responses) & {*formulas.columns(self._right), *self._shift()}
         if both:
             raise ValueError(f"formula: expected the response on the left alone, got {min(both)!r} among the terms too")
+        for argument, given in (("offset", self.offset), ("exposure", self.exposure)):
+            if given is not None and not self.family.takes_offset:
+                raise ValueError(f"{argument}: expected none for family {self.family.name!r}, got {given!r:.80}")
 
     def _shift(self) -> list[str]:
         """The columns that offset and exposure need."""
@@ -96,7 +99,8 @@ class Design:
     def rows(self, sites: Any) -> dict[str, SiteRows]:
         """Every site's rows; agrees on columns and levels first."""
         frames = columns.read(sites, self.columns)
-        self.agreed = columns.agree(frames, formulas.levelled(self._right))
+        many = self.family.levels_taken[1] > 2
+        self.agreed = columns.agree(frames, [*formulas.levelled(self._right), *(self.responses if many else ())])
         self._check_extras()
         complete = {site: self._complete(site, frame) for site, frame in frames.items()}
         found = {}
@@ -104,6 +108,7 @@ class Design:
             y = self._response(site, frame)
             X, offset = self.matrix(frame, site)
             found[site] = SiteRows(X, y, self._weights(site, frame), offset, len(frames[site]) - len(kept), kept)
+        self.family = self.family.of_levels(self.levels)
         if not any(rows.used for rows in found.values()):
             raise ValueError("sites: expected at least one row without missing values, got none")
         return found
@@ -137,15 +142,15 @@ class Design:
     def _response(self, site: str, frame: pd.DataFrame) -> Array:
         name = self.responses[0]
         where = columns.where(site, str(self._left))
+        fewest, most = self.family.levels_taken
         if str(self._left) == name and self.agreed[name].kind != columns.NUMBER:
-            levels = self.agreed[name].levels
-            if self.family.name != "binomial" or len(levels) != 2:
-                wanted = "0 or 1, or two levels," if self.family.name == "binomial" else "numbers"
-                raise ValueError(
-                    f"{where}: expected {wanted} for family {self.family.name!r}, got levels {levels!r:.80}"
-                )
-            self.success = levels[1]
-            return (frame[name] == levels[1]).to_numpy(dtype=float)
+            self.levels = self.agreed[name].levels
+            if not fewest <= len(self.levels) <= most or not most:
+                wanted = f"{self._wanted()} for family {self.family.name!r}"
+                raise ValueError(f"{where}: expected {wanted}, got levels {self.levels!r:.80}")
+            return frame[name].cat.codes.to_numpy(dtype=float)
+        if most > 2:
+            raise ValueError(f"{where}: expected a column of levels on the left, got {str(self._left)!r:.80}")
         found = formulas.evaluated(self._left, frame, site)
         if found.shape[1] != 1:
             raise ValueError(f"{where}: expected one column of numbers, got {found.shape[1]}")
@@ -153,6 +158,11 @@ class Design:
         good, wanted = self.family.support(y)
         formulas.require(good, y, frame, where, wanted)
         return y
+
+    def _wanted(self) -> str:
+        fewest, most = self.family.levels_taken
+        numbers = "0 or 1, or two levels," if most == 2 else "numbers"
+        return f"{fewest} to {most} levels" if most > 2 else numbers
 
     def matrix(self, frame: pd.DataFrame, site: str | None) -> tuple[Array, Array]:
         """X and offset of a conformed frame."""

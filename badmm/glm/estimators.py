@@ -63,9 +63,8 @@ class _Federated(BaseEstimator):
         terms = [INTERCEPT] * self.fit_intercept + [f"column {j}" for j in range(X.shape[1])]
         wanted = np.full(len(terms), non_negative_number(self.precision, "precision"))
         wanted[: int(self.fit_intercept)] = 0.0
-        coordinates = Reparametrisation.of(terms, parts, wanted, spread(terms, parts), "X")
-        # theta is flattened with the features first
-        prior = np.kron(coordinates.prior(wanted), np.eye(width))
+        coordinates = Reparametrisation.of(terms, parts, wanted, spread(terms, parts), "X", width)
+        prior = coordinates.prior(wanted)
         result = posterior_mode(
             [self._client(coordinates.rows(part.X), part.y, part.weights) for part in parts],
             Gaussian(np.zeros(len(prior)), prior),
@@ -74,7 +73,7 @@ class _Federated(BaseEstimator):
         if not result.converged:
             warnings.warn(f"not converged: {result.reason}", ConvergenceWarning, stacklevel=3)
         self.n_iter_, self.n_sites_, self.posterior_ = result.rounds, len(parts), result.posterior
-        return np.asarray(coordinates.outer @ result.posterior.mean.reshape(-1, width))
+        return np.asarray(coordinates.outer @ coordinates.matrix(result.posterior.mean))
 
     @staticmethod
     def _groups(sites: ArrayLike | None, rows: int) -> list[Any]:

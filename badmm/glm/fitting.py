@@ -9,28 +9,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-from badmm.checks import Array, ClientError, UnfinishedRunError
+from badmm.checks import Array, positive_number
 from badmm.families.distributions import Gaussian
+from badmm.families.structures.gaussian_gamma import GaussianGamma
+from badmm.glm import estimates
 from badmm.glm.coordinates import INTERCEPT, Reparametrisation, spread
 from badmm.glm.design import Design, SiteRows
+from badmm.glm.estimates import Estimate
 from badmm.glm.families import ResponseFamily, response_family
-from badmm.glm.mode import posterior_mode
+from badmm.glm.families.base import total
 from badmm.glm.priors import Prior, precisions
 from badmm.glm.result import Fitted, GLMResult, SiteCount
 from badmm.glm.separation import separated, site_notes
 from badmm.rounds.history import Result
 from badmm.solve import solve
 
-Estimate = Literal["map", "posterior"]
 _SET_HERE = {"clients", "family", "prior", "expectation", "tol", "rounds", "start", "duals", "state"}
 OPTIONS = frozenset(inspect.signature(solve).parameters) - _SET_HERE
 """Of `badmm.solve`, what `fit` passes on."""
 SETTLED = 1e-10
 """Relative change of the dispersion at which it is found."""
 DISPERSIONS = 100
-"""Steps of the dispersion; it needs two under a flat prior, a few more under another."""
-ROUNDING = 8 * np.finfo(float).eps
-"""Residuals relative to the responses that rounding leaves of an exact fit."""
+"""Steps of the dispersion; it needs two under a flat prior, a few more under another or by likelihood."""
+Sites = dict[str, SiteRows]
 
 
 def fit(
@@ -43,7 +44,8 @@ def fit(
     offset: str | None = None,
     weights: str | None = None,
     exposure: str | None = None,
-    estimate: Estimate = "map",
+    dispersion: float | None = None,
+    estimate: Literal["map", "posterior"] = "map",
     missing: str = "drop",
     tol: float = 1e-9,
     rounds: int = 200,
@@ -52,13 +54,20 @@ def fit(
     """Fit one model to the rows of all sites, which send sums and natural parameters but no row.
 
     formula: "response ~ terms", by formulaic. sites: data frames by name (pandas, polars, whatever narwhals reads). The
-    kinds of the columns and the levels of the categorical ones are agreed on first. family: "gaussian", "binomial" or
-    "poisson", with its canonical link. prior: None (flat), "weak", a precision, or precisions by term
-    (`badmm.glm.priors`); the intercept's own is `prior_intercept`, flat by default. offset: a term added to the
-    predictor; exposure: a column whose logarithm is; weights: a column that counts rows. estimate: "map", the mode with
-    the curvature there, which under a flat prior is the pooled maximum likelihood fit with its standard errors, or
-    "posterior", the variational posterior. missing: "drop" leaves rows with missing values out and counts them,
-    "error" refuses them. tol, rounds and further options are those of `badmm.solve`.
+    kinds of the columns and the levels of the categorical ones are agreed on first. family: "gaussian", "binomial",
+    "poisson", "negative_binomial" and "gamma" with the logarithm as their link, or "multinomial" against the
+    response's first level. prior: None (flat), "weak", a precision, or precisions by term (`badmm.glm.priors`); the
+    intercept's own is `prior_intercept`, flat by default. offset: a term added to the predictor; exposure: a column
+    whose logarithm is; weights: a column that counts rows. dispersion: the noise variance φ (gaussian), the variance
+    over the squared mean φ (gamma) or α of variance μ + αμ² (negative binomial); by default the first two are
+    Pearson's, and α that of the largest likelihood, in turns with the coefficients.
+
+    estimate: "map", the mode with the expected curvature there, which under a flat prior is the pooled maximum
+    likelihood fit with its standard errors, or "posterior", the variational posterior given the mode's dispersion. For
+    gaussian responses of unknown noise "posterior" is the exact one of coefficients and noise together, with Student-t
+    intervals; precisions of the prior are then relative to the noise's, which has the density 1/τ. missing: "drop"
+    leaves rows with missing values out and counts them, "error" refuses them. tol, rounds and further options are those
+    of `badmm.solve`.
 
     Raises `ValueError` that names the argument, or the site and the column.
     """
@@ -68,22 +77,28 @@ def fit(
     if unknown:
         raise ValueError(f"{min(unknown)}: expected one of the options {', '.join(sorted(OPTIONS))}")
     kind = response_family(family)
+    if dispersion is not None:
+        if kind.dispersion is None:
+            raise ValueError(f"dispersion: expected none for family {kind.name!r}, got {dispersion!r:.80}")
+        dispersion = positive_number(dispersion, "dispersion")
     design = Design(formula, kind, offset, weights, exposure, missing)
     rows = design.rows(sites)
     used = {site: part for site, part in rows.items() if part.weights.sum() > 0}
-    problem = _Problem(kind, design.terms, used, prior, prior_intercept, estimate, tol, rounds, options)
+    problem = _Problem(
+        design.family, design.terms, used, prior, prior_intercept, dispersion, estimate, tol, rounds, options
+    )
     fitted = problem.fitted()
     counts = {site: SiteCount(part.used, part.left_out, _events(kind, part)) for site, part in rows.items()}
     notes = [
         *(f"site {site!r}: no row to use" for site in rows if site not in used),
-        *separated(kind, design.terms, problem.scale, used, fitted),
+        *separated(design.family, design.terms, problem.scale, used, fitted),
         *site_notes(kind, design.terms, used),
     ]
-    return GLMResult(design, kind, fitted, counts, tuple(notes), estimate, problem.alone)
+    return GLMResult(design, fitted, counts, tuple(notes), estimate, problem.alone)
 
 
 def _events(family: ResponseFamily, part: SiteRows) -> float | None:
-    return None if family.name == "gaussian" else float(part.weights @ part.y)
+    return float(part.weights @ part.y) if family.counts_events else None
 
 
 @dataclass
@@ -92,10 +107,11 @@ class _Problem:
 
     family: ResponseFamily
     terms: tuple[str, ...]
-    sites: dict[str, SiteRows]
+    sites: Sites
     prior: Prior
     intercept: float | None
-    estimate: Estimate
+    dispersion: float | None
+    estimate: str
     tol: float
     rounds: int
     options: dict[str, Any]
@@ -103,9 +119,23 @@ class _Problem:
     def __post_init__(self) -> None:
         parts = list(self.sites.values())
         found = spread(self.terms, parts)
-        self.scale, self.unit = found.scale, 1.0 if self.family.known_dispersion else _spread(self.sites)
+        self.scale, self.unit = found.scale, 1.0 if self.joint else self.family.unit(parts)
         self.precision = precisions(self.terms, found.scale, self.unit**0.5, self.prior, self.intercept)
-        self.coordinates = Reparametrisation.of(self.terms, parts, self.precision, found, "formula")
+        self.coordinates = self._coordinates(parts)
+
+    @property
+    def joint(self) -> bool:
+        """Whether the posterior is that of coefficients and noise together."""
+        return self.estimate == "posterior" and self.dispersion is None and self.family.conjugate is not None
+
+    @property
+    def searched(self) -> bool:
+        """Whether the dispersion is estimated."""
+        return self.dispersion is None and self.family.dispersion is not None
+
+    def _coordinates(self, parts: list[SiteRows]) -> Reparametrisation:
+        found = spread(self.terms, parts)
+        return Reparametrisation.of(self.terms, parts, self.precision, found, "formula", self.family.width)
 
     def fitted(self) -> Fitted:
         """Coefficients, covariance and dispersion of all sites."""
@@ -115,98 +145,117 @@ class _Problem:
         """The same of one site's rows under the same prior; None where they do not determine the coefficients."""
         part = {site: self.sites[site]} if site in self.sites else {}
         try:
-            parts = list(part.values())
-            found = spread(self.terms, parts)
-            coordinates = Reparametrisation.of(self.terms, parts, self.precision, found, "formula")
-            fitted = self._fit(part, coordinates)
+            fitted = self._fit(part, self._coordinates(list(part.values())))
             return None if separated(self.family, self.terms, self.scale, part, fitted) else fitted
         except (ValueError, RuntimeError):
             return None
 
-    def _fit(self, sites: dict[str, SiteRows], coordinates: Reparametrisation) -> Fitted:
-        total = sum(float(part.weights.sum()) for part in sites.values())
-        free = total - len(self.terms)
-        dispersion = self.unit
-        if not self.family.known_dispersion and free <= 0:
-            raise ValueError(f"sites: expected more rows than the {len(self.terms)} terms, got {total:g}")
-        least = _least_dispersion(sites)
-        for _ in range(DISPERSIONS):
-            result = self._solve(sites, coordinates, dispersion, self.estimate)
-            posterior = _gaussian(result)
-            means = self._means(sites, coordinates, posterior.mean)
-            deviance = self._deviance(sites, means)
-            if self.family.known_dispersion:
-                break
-            old, dispersion = dispersion, max(deviance / free, least)
-            if abs(dispersion - old) <= SETTLED * dispersion + (least * dispersion) ** 0.5:
-                break
-        else:
-            result = replace(result, converged=False, reason="the dispersion does not settle")
-        likelihood = self._log_likelihood(sites, means, max(deviance / total, least))
-        null = self._null_deviance(sites)
-        return Fitted(posterior, coordinates, dispersion, deviance, null, likelihood, total, free, result)
+    def _fit(self, sites: Sites, coordinates: Reparametrisation) -> Fitted:
+        rows, parameters = total(list(sites.values())), len(self.terms) * self.family.width
+        if self.searched and rows <= parameters:
+            raise ValueError(f"sites: expected more rows than the {parameters} terms, got {rows:g}")
+        posed = _Posed(self, sites, coordinates, rows - parameters)
+        found, dispersion = posed.estimate()
+        means = posed.means(found.mean)
+        parts = list(zip(posed.parts.values(), means, strict=True))
+        deviance = float(sum(s.weights @ self.family.deviances(s.y, mu, dispersion) for s, mu in parts))
+        density = self.family.density_dispersion(dispersion, deviance, rows) if self.searched else dispersion
+        density = max(density, posed.least)
+        likelihood = float(sum(s.weights @ self.family.log_likelihoods(s.y, mu, density) for s, mu in parts))
+        null = self._null_deviance(sites, dispersion)
+        counted = parameters + int(self.searched and self.family.by_likelihood)
+        return Fitted(found, coordinates, dispersion, deviance, null, likelihood, counted, rows - parameters)
 
-    def _solve(
-        self, sites: dict[str, SiteRows], coordinates: Reparametrisation, dispersion: float, estimate: Estimate
-    ) -> Result:
-        clients = [
-            self.family.client(coordinates.rows(part.X), part.y, part.weights, part.offset, dispersion)
-            for part in sites.values()
-        ]
-        prior = Gaussian(self._start(sites, coordinates), coordinates.prior(self.precision, self.unit))
-        chosen: dict[str, Any] = {"tol": self.tol, "rounds": self.rounds, **self.options}
-        try:
-            mode = posterior_mode(clients, prior, chosen)
-            if estimate == "map":
-                return mode
-            # duals of the mode: no client meets the wide prior alone
-            return solve(clients, family="full_gaussian", prior=prior, start=mode.natural, duals=mode.duals, **chosen)
-        except ClientError as error:
-            raise UnfinishedRunError(f"site {list(sites)[error.client]!r}: {error.reason}") from error
-
-    def _start(self, sites: dict[str, SiteRows], coordinates: Reparametrisation) -> Array:
-        """The mean of the prior on θ: where the intercept's is flat, it is no statement but a start."""
-        beta = np.zeros(len(self.terms))
-        if self.terms[0] == INTERCEPT and self.precision[0] == 0:
-            beta[0] = self.family.start(list(sites.values()))
-        return np.asarray(np.linalg.solve(coordinates.inner, beta))
-
-    def _means(self, sites: dict[str, SiteRows], coordinates: Reparametrisation, theta: Array) -> dict[str, Array]:
-        """E[y] of every row by site."""
-        return {
-            site: self.family.mean(coordinates.predictor(part.X, theta) + part.offset) for site, part in sites.items()
-        }
-
-    def _deviance(self, sites: dict[str, SiteRows], means: dict[str, Array]) -> float:
-        return float(sum(s.weights @ self.family.deviances(s.y, means[site]) for site, s in sites.items()))
-
-    def _log_likelihood(self, sites: dict[str, SiteRows], means: dict[str, Array], dispersion: float) -> float:
-        parts = (s.weights @ self.family.log_likelihoods(s.y, means[site], dispersion) for site, s in sites.items())
-        return float(sum(parts))
-
-    def _null_deviance(self, sites: dict[str, SiteRows]) -> float:
+    def _null_deviance(self, sites: Sites, dispersion: float) -> float:
         """The deviance of the intercept alone, beside the offset."""
         bare = {site: replace(s, X=np.ones((s.used, 1))) for site, s in sites.items()}
-        alone = replace(self, terms=(INTERCEPT,), sites=bare, prior=None, intercept=None)
-        result = alone._solve(bare, alone.coordinates, self.unit, "map")
-        return self._deviance(bare, self._means(bare, alone.coordinates, _gaussian(result).mean))
+        alone = replace(
+            self, terms=(INTERCEPT,), sites=bare, prior=None, intercept=None, dispersion=dispersion, estimate="map"
+        )
+        posed = _Posed(alone, bare, alone.coordinates, 1.0)
+        means = posed.means(estimates.at_mode(posed.mode(dispersion)).mean)
+        parts = zip(posed.parts.values(), means, strict=True)
+        return float(sum(s.weights @ self.family.deviances(s.y, mu, dispersion) for s, mu in parts))
 
 
-def _gaussian(result: Result) -> Gaussian:
-    assert isinstance(result.posterior, Gaussian)
-    return result.posterior
+class _Posed:
+    """Some sites' clients and prior in coordinates: what `badmm.solve` is called with."""
 
+    def __init__(self, problem: _Problem, sites: Sites, coordinates: Reparametrisation, freedom: float) -> None:
+        self.problem, self.family, self.coordinates, self.freedom = problem, problem.family, coordinates, freedom
+        self.parts = {site: replace(part, X=coordinates.rows(part.X)) for site, part in sites.items()}
+        self.rows = list(self.parts.values())
+        self.least = self.family.least_dispersion(self.rows)
+        self.start = self._start()
+        self.prior = Gaussian(self.start, coordinates.prior(problem.precision, problem.unit))
+        self.chosen: dict[str, Any] = {"tol": problem.tol, "rounds": problem.rounds, **problem.options}
 
-def _spread(sites: dict[str, SiteRows]) -> float:
-    """The pooled variance of y − offset."""
-    total = sum(s.weights.sum() for s in sites.values())
-    center = sum(s.weights @ (s.y - s.offset) for s in sites.values()) / total
-    found = sum(s.weights @ np.square(s.y - s.offset - center) for s in sites.values()) / total
-    return float(found) if found > 0 else 1.0
+    def _start(self) -> Array:
+        """The mean of the prior on θ: where the intercept's is flat, it is no statement but a start."""
+        terms = self.problem.terms
+        beta = np.zeros((len(terms), self.family.width))
+        if terms[0] == INTERCEPT and self.problem.precision[0] == 0:
+            beta[0] = self.family.start(self.rows)
+        return self.coordinates.of_matrix(beta)
 
+    def means(self, theta: Array) -> list[Array]:
+        """E[y] of every row by site."""
+        predictor = self.coordinates.predictor
+        return [self.family.mean((predictor(part.X, theta).T + part.offset).T) for part in self.rows]
 
-def _least_dispersion(sites: dict[str, SiteRows]) -> float:
-    """What rounding leaves of an exact fit."""
-    total = sum(s.weights.sum() for s in sites.values())
-    square = sum(s.weights @ np.square(s.y - s.offset) for s in sites.values()) / total
-    return max(float(square) * ROUNDING**2, float(np.finfo(float).tiny))
+    def estimate(self) -> tuple[Estimate, float]:
+        """θ and the dispersion."""
+        if self.problem.joint:
+            found = self._joint()
+            noise = found.solved.posterior
+            assert isinstance(noise, GaussianGamma)
+            return found, noise.noise_variance
+        result, dispersion = self._settled()
+        if self.problem.estimate == "posterior":
+            clients = self._clients(dispersion)
+            return estimates.variational(clients, self.prior, list(self.parts), result, self.chosen), dispersion
+        return estimates.at_mode(result, self._information(result, dispersion)), dispersion
+
+    def mode(self, dispersion: float, start: Any = None) -> Result:
+        """The posterior mode at a dispersion."""
+        chosen = self.chosen if start is None else {**self.chosen, "start": start}
+        return estimates.mode(self._clients(dispersion), self.prior, list(self.parts), chosen)
+
+    def _clients(self, dispersion: float) -> list[Any]:
+        return [self.family.client(s.X, s.y, s.weights, s.offset, dispersion) for s in self.rows]
+
+    def _settled(self) -> tuple[Result, float]:
+        """The mode with its dispersion, each given the other."""
+        dispersion = self.problem.dispersion or self.family.first_dispersion(self.rows)
+        result = self.mode(dispersion)
+        for _ in range(DISPERSIONS if self.problem.searched else 0):
+            means = self.means(result.posterior.mean)
+            old, found = dispersion, self.family.next_dispersion(self.rows, means, dispersion, self.freedom)
+            dispersion = max(found, self.least)
+            if abs(dispersion - old) <= SETTLED * dispersion + (self.least * dispersion) ** 0.5:
+                return result, dispersion
+            result = self.mode(dispersion, result.natural)
+        if not self.problem.searched:
+            return result, dispersion
+        return replace(result, converged=False, reason="the dispersion does not settle"), dispersion
+
+    def _information(self, result: Result, dispersion: float) -> Array | None:
+        """The prior's precision and the sites' expected curvature; None where that is the mode's own."""
+        total = np.array(self.prior.precision)
+        for part, mu in zip(self.rows, self.means(result.posterior.mean), strict=True):
+            curvature = self.family.expected_curvature(mu, dispersion)
+            if curvature is None:
+                return None
+            total += (part.X.T * (part.weights * curvature)) @ part.X
+        return total
+
+    def _joint(self) -> Estimate:
+        """θ with the noise; around the start, so that squares of responses far from 0 do not cancel."""
+        share = self.freedom / total(self.rows)
+        clients = [
+            self.family.conjugate(s.X, s.y, s.weights, s.offset + s.X @ self.start, share * s.weights.sum())
+            for s in self.rows
+        ]
+        around = Gaussian(np.zeros_like(self.start), self.prior.precision)
+        found = estimates.conjugate(clients, around, self.least, list(self.parts), self.chosen)
+        return replace(found, mean=found.mean + self.start)

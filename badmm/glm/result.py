@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
 
 from badmm.checks import Array, positive_number
-from badmm.families.distributions import Gaussian
 from badmm.glm.coordinates import Reparametrisation
 from badmm.glm.design import Design
-from badmm.glm.families import ResponseFamily
+from badmm.glm.estimates import Estimate
 from badmm.glm.tables import Summary
 from badmm.rounds.history import Result
 
@@ -29,20 +27,25 @@ if TYPE_CHECKING:
 class Fitted:
     """The estimate θ in its coordinates, and what the sites summed up."""
 
-    theta: Gaussian
+    theta: Estimate
     coordinates: Reparametrisation
     dispersion: float
     deviance: float
     null_deviance: float
     log_likelihood: float
-    rows: float
+    parameters: int
+    """Those that AIC counts."""
     residual_freedom: float
-    solved: Result
+
+    @property
+    def solved(self) -> Result:
+        """The run that ended in it."""
+        return self.theta.solved
 
     @property
     def params(self) -> Array:
         """Coefficients (d,) of the columns in their units."""
-        return np.asarray(self.coordinates.outer @ self.theta.mean)
+        return self.coordinates.coefficients(self.theta.mean)
 
     @cached_property
     def covariance(self) -> Array:
@@ -50,19 +53,25 @@ class Fitted:
         return self.coordinates.covariance(self.theta.covariance)
 
     def predictor(self, X: Array) -> tuple[Array, Array]:
-        """Means and standard deviations (n,) of xᵀβ, without the cancellation of a column far from 0."""
+        """Means (n, W) and scale matrices (n, W, W) of the predictors; a column far from 0 does not cancel."""
         Z = self.coordinates.rows(X)
-        return Z @ self.theta.mean, np.sqrt(np.einsum("ij,jk,ik->i", Z, self.theta.covariance, Z))
+        center = self.coordinates.predictor(Z, self.theta.mean).reshape(len(Z), -1)
+        return center, self.coordinates.predictor_covariance(Z, self.theta.scale)
 
     @property
     def errors(self) -> Array:
         """Standard errors √(φ V_jj) or posterior standard deviations (d,)."""
         return np.sqrt(np.diag(self.covariance))
 
+    def reach(self, level: float) -> Array:
+        """Half the width (d,) of a central interval of this level."""
+        quantile = self.theta.quantile(_inside(level))
+        return quantile * np.sqrt(np.diag(self.coordinates.covariance(self.theta.scale)))
+
 
 @dataclass(frozen=True)
 class SiteCount:
-    """Rows used and left out for a missing value, and events (binomial, Poisson: Σ w y)."""
+    """Rows used and left out for a missing value, and events (binary responses and counts: Σ w y)."""
 
     used: int
     left_out: int
@@ -75,21 +84,20 @@ class GLMResult:
     def __init__(
         self,
         design: Design,
-        family: ResponseFamily,
         fitted: Fitted,
         counts: Mapping[str, SiteCount],
         notes: tuple[str, ...],
         estimate: str,
         alone: Callable[[str], Fitted | None],
     ) -> None:
-        self.design, self.family, self.fitted, self.counts = design, family, fitted, dict(counts)
+        self.design, self.family, self.fitted, self.counts = design, design.family, fitted, dict(counts)
         self.notes, self.estimate, self._alone = notes, estimate, alone
         self.converged, self.rounds = fitted.solved.converged, fitted.solved.rounds
 
     @property
     def terms(self) -> tuple[str, ...]:
         """The coefficients' names."""
-        return self.design.terms
+        return self.family.coefficients(self.design.terms)
 
     def _by_term(self, values: Array) -> pd.Series:
         return pd.Series(values, index=list(self.terms))
@@ -112,27 +120,31 @@ class GLMResult:
     @property
     def pvalues(self) -> pd.Series:
         """Two-sided P(|z| ≥ |estimate / standard error|)."""
-        return self._by_term(2.0 * ndtr(-np.abs(self.zvalues.to_numpy())))
+        return self._by_term(2.0 * self._below(-np.abs(self.zvalues.to_numpy())))
 
     @property
     def probability_positive(self) -> pd.Series:
         """The posterior probability that a coefficient is positive."""
-        return self._by_term(ndtr(self.zvalues.to_numpy()))
+        return self._by_term(self._below(self.zvalues.to_numpy()))
+
+    def _below(self, z: Array) -> Array:
+        """P of a coefficient to lie less than z standard errors above its estimate."""
+        theta = self.fitted.theta
+        return theta.below(z * np.sqrt(theta.inflation))
 
     def cov_params(self) -> pd.DataFrame:
         """The covariance of the coefficients."""
         return pd.DataFrame(self.fitted.covariance, index=list(self.terms), columns=list(self.terms))
 
     def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Estimate ± z · standard error: the interval of that level, columns `lower` and `upper`."""
-        z = _quantile(level)
-        bounds = {"lower": self.params - z * self.bse, "upper": self.params + z * self.bse}
-        return pd.DataFrame(bounds)
+        """The central interval of that level by normal or Student-t quantiles, columns `lower` and `upper`."""
+        reach = self._by_term(self.fitted.reach(level))
+        return pd.DataFrame({"lower": self.params - reach, "upper": self.params + reach})
 
     @property
     def aic(self) -> float:
-        """−2 log likelihood + 2 d."""
-        return -2.0 * self.fitted.log_likelihood + 2.0 * len(self.terms)
+        """−2 log likelihood + 2 × the number of parameters."""
+        return -2.0 * self.fitted.log_likelihood + 2.0 * self.fitted.parameters
 
     @property
     def deviance(self) -> float:
@@ -169,30 +181,33 @@ class GLMResult:
 
     def by_site(self, level: float = 0.95) -> pd.DataFrame:
         """A row per site and term of each site's own fit, missing where its rows do not determine one."""
-        z = _quantile(level)
         parts = {}
         for site in self.counts:
             found = self._alone(site)
             nothing = np.full(len(self.terms), np.nan)
             estimate = nothing if found is None else found.params
-            error = nothing if found is None else found.errors
-            columns = {"estimate": estimate, "lower": estimate - z * error, "upper": estimate + z * error}
+            reach = nothing if found is None else found.reach(level)
+            columns = {"estimate": estimate, "lower": estimate - reach, "upper": estimate + reach}
             parts[site] = pd.DataFrame(columns, index=pd.Index(self.terms, name="term"))
         return pd.concat(parts, names=["site"])
 
     def predict(self, data: Any, level: float = 0.95) -> pd.DataFrame:
-        """E[y] of new rows, with the interval of the mean, by the position of the row.
+        """E[y] of new rows, with the interval of the mean, by the position of the row; by level where y has several.
 
         The interval is that of the predictor, mapped by the link. Rows with a missing value have none. Raises
         `ValueError` naming a column that is missing or has an unknown level.
         """
         X, offset, kept = self.design.new_rows(data)
-        center, deviation = self.fitted.predictor(X)
-        center, reach = center + offset, _quantile(level) * deviation
-        mean = self.family.mean
-        found = pd.DataFrame(
-            {"mean": mean(center), "lower": mean(center - reach), "upper": mean(center + reach)}, index=kept
-        )
+        center, covariance = self.fitted.predictor(X)
+        reach = self.fitted.theta.quantile(_inside(level))
+        bounds = self.family.bounds(center + offset[:, None], covariance, reach)
+        names = ("mean", "lower", "upper")
+        if bounds[0].ndim == 1:
+            found = pd.DataFrame(dict(zip(names, bounds, strict=True)), index=kept)
+        else:
+            by_level = [pd.DataFrame(values, index=kept, columns=list(self.design.levels)) for values in bounds]
+            found = pd.concat(by_level, axis=1, keys=names).swaplevel(axis=1)
+            found = found[[(one, name) for one in self.design.levels for name in names]]
         return found.reindex(range(len(data)))
 
     def summary(self, level: float = 0.95) -> Summary:
@@ -204,7 +219,10 @@ class GLMResult:
 
     def _facts(self) -> dict[str, str]:
         fitted = self.fitted
-        modelled = "" if self.design.success is None else f", P({self.design.responses[0]} = {self.design.success!r})"
+        modelled = self.family.modelled(self.design.responses[0], self.design.levels)
+        found = {"dispersion": f"{fitted.dispersion:.6g}"}
+        if self.family.dispersion is not None:
+            found["dispersion"] += f" ({self.family.dispersion})"
         return {
             "formula": self.design.formula + modelled,
             "estimate": "posterior mean and sd" if self.estimate == "posterior" else "mode and curvature",
@@ -215,7 +233,7 @@ class GLMResult:
             "null deviance": f"{fitted.null_deviance:.6g}",
             "log-likelihood": f"{fitted.log_likelihood:.6g}",
             "AIC": f"{self.aic:.6g}",
-            "dispersion": f"{fitted.dispersion:.6g}",
+            **found,
             "rounds": f"{self.rounds} ({'converged' if self.converged else 'NOT CONVERGED'})",
         }
 
@@ -261,11 +279,11 @@ def fitted_reason(fitted: Fitted) -> str:
     return fitted.solved.reason
 
 
-def _quantile(level: float) -> float:
+def _inside(level: float) -> float:
     inside = positive_number(level, "level", 1.0)
     if inside >= 1:
         raise ValueError(f"level: expected a number in (0, 1), got {level!r}")
-    return float(ndtri(0.5 + 0.5 * inside))
+    return inside
 
 
 def _written(path: Path, text: str) -> None:

@@ -1,9 +1,9 @@
 """Separation: responses that the terms predict perfectly, so that no finite maximum likelihood estimate exists.
 
 A direction v separates where no row's likelihood falls along it: x·v ≥ 0 where y = 1 and ≤ 0 where y = 0 (binomial),
-x·v ≤ 0 where y = 0 and = 0 elsewhere (Poisson). Along it the curvature vanishes and the estimate runs away, so the
-candidates are the direction of the largest variance and the estimate's own, which every site then tests on its own
-rows: a site answers with a yes or a no.
+x·v ≤ 0 where y = 0 and = 0 elsewhere (counts). Along it the curvature vanishes and the estimate runs away, so the
+candidates are the direction of the largest variance, the estimate's part in the widest ones and its own, which every
+site then tests on its own rows: a site answers with a yes or a no.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from badmm.glm.result import Fitted
 
 ROUNDING = 1e-4
 """A share of the root mean square of x·v below which it counts as 0: v is an eigenvector at a finite estimate."""
+WIDE = 1e-3
+"""A share of the largest variance above which directions may run away together: the estimate tells their mixture."""
 
 
 def separated(
@@ -29,17 +31,17 @@ def separated(
 
     It is found in coordinates whose rows have mean square I, so that it does not depend on units.
     """
-    if family.name not in ("binomial", "poisson"):
-        return []
     theta, coordinates = fitted.theta, fitted.coordinates
-    v = np.linalg.eigh(theta.covariance)[1][:, -1]
-    for direction in (v, -v, theta.mean):
-        move = coordinates.outer @ direction
+    variances, directions = np.linalg.eigh(theta.scale)
+    v, wide = directions[:, -1], directions[:, variances > WIDE * variances[-1]]
+    for direction in (v, -v, wide @ (theta.mean @ wide), theta.mean):
+        inner, outer = (map_ @ coordinates.matrix(direction) for map_ in (coordinates.inner, coordinates.outer))
         slack = ROUNDING * float(np.linalg.norm(direction))
-        if slack > 0 and all(_never_falls(family, part, move, slack) for part in sites.values()):
+        if slack > 0 and all(_never_falls(family, part, outer, slack) for part in sites.values()):
             # an intercept that only makes up for the columns' means is not named
-            reach = np.minimum(np.abs(coordinates.inner @ direction), np.abs(move)) * scale
-            names = ", ".join(repr(terms[int(j)]) for j in np.flatnonzero(reach > 0.05 * reach.max()))
+            reach = (np.minimum(np.abs(inner), np.abs(outer)).T * scale).ravel()
+            named = family.coefficients(terms)
+            names = ", ".join(repr(named[int(j)]) for j in np.flatnonzero(reach > 0.05 * reach.max()))
             return [
                 f"separation: {names:.200} predict every response of some rows; their estimates are set by the prior"
             ]
@@ -47,22 +49,20 @@ def separated(
 
 
 def _never_falls(family: ResponseFamily, part: SiteRows, direction: Array, slack: float) -> bool:
-    move = part.X @ direction
     counted = part.weights > 0
-    if family.name == "binomial":
-        return bool((np.where(part.y > 0.5, move, -move)[counted] >= -slack).all())
-    return bool((move[counted] <= slack).all() and (np.abs(move[counted & (part.y > 0)]) <= slack).all())
+    move = part.X[counted] @ direction
+    return family.never_falls(part.y[counted], move if move.shape[1] > 1 else move[:, 0], slack)
 
 
 def site_notes(family: ResponseFamily, terms: Sequence[str], sites: Mapping[str, SiteRows]) -> Iterator[str]:
     """A note for every site without events, or with nothing else, which alone would determine no estimate."""
-    if family.name not in ("binomial", "poisson"):
+    if not family.counts_events:
         return
     for site, part in sites.items():
         events, rows = float(part.weights @ part.y), float(part.weights.sum())
         if events == 0:
             yield f"site {site!r}: no event in {rows:g} rows"
-        elif family.name == "binomial" and events == rows:
+        elif _is_binary(family) and events == rows:
             yield f"site {site!r}: an event in every one of {rows:g} rows"
         else:
             yield from _level_notes(family, terms, site, part)
@@ -78,5 +78,9 @@ def _level_notes(family: ResponseFamily, terms: Sequence[str], site: str, part: 
             inside = part.y[rows]
             if (inside == 0).all():
                 yield f"site {site!r}: no event where {term} is 1 ({rows.sum()} rows)"
-            elif family.name == "binomial" and (inside == 1).all():
+            elif _is_binary(family) and (inside == 1).all():
                 yield f"site {site!r}: an event in every row where {term} is 1 ({rows.sum()} rows)"
+
+
+def _is_binary(family: ResponseFamily) -> bool:
+    return family.levels_taken == (2, 2)

@@ -14,11 +14,12 @@ from badmm.likelihoods.base import Expectation, Expected, GaussianLikelihood
 
 class SoftmaxRegression(GaussianLikelihood):
     """ℓ(θ) = −Σ_i w_i log softmax(x_iᵀΘ + o_i)_{y_i}; X (n, p), y (n,) in 0..C−1, Θ (p, C), θ = Θ flattened row-major
-    (p·C,), weights w (n,) ≥ 0 (default 1), offset o (n, C) (default 0).
+    (p·C,), weights w (n,) ≥ 0 (default 1), offset o (n, C) (default 0). With a reference class its column is 0 and no
+    part of θ: Θ (p, C − 1).
 
     `auto` is the delta method: ∇ℓ and ∇²ℓ at the mean, E[ℓ] taken as ℓ(m). `monte_carlo` averages over fixed draws;
-    `quadrature` is refused. Raises `ValueError` for labels out of range, fewer than 2 classes and an X that is not
-    two-dimensional and finite.
+    `quadrature` is refused. Raises `ValueError` for labels out of range, fewer than 2 classes, a reference that
+    is none of them and an X that is not two-dimensional and finite.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class SoftmaxRegression(GaussianLikelihood):
         num_classes: int,
         weights: ArrayLike | None = None,
         offset: ArrayLike | None = None,
+        reference: int | None = None,
     ) -> None:
         self.num_classes = checks.positive_integer(num_classes, "num_classes")
         if self.num_classes < 2:
@@ -38,7 +40,10 @@ class SoftmaxRegression(GaussianLikelihood):
         n, features = self.X.shape
         self.weights, self.offset = checks.row_weights(weights, n), checks.row_offset(offset, (n, self.num_classes))
         self._row_weights = np.ones(n) if self.weights is None else self.weights
-        self.dim = features * self.num_classes
+        if reference is not None and reference not in range(self.num_classes):
+            raise ValueError(f"reference: expected a class in 0..{self.num_classes - 1} or None, got {reference!r:.80}")
+        self._columns = [c for c in range(self.num_classes) if c != reference]
+        self.dim = features * len(self._columns)
 
     @property
     def at_mean(self) -> bool:
@@ -55,7 +60,9 @@ class SoftmaxRegression(GaussianLikelihood):
     def _probabilities(self, posterior: Gaussian) -> tuple[float, Array]:
         """(mean loss over the draws, probabilities (draws, n, C)); one draw at the mean under the delta method."""
         draws = posterior.transform(self.noise) if self._mode == "monte_carlo" else posterior.mean[None]
-        logits = np.einsum("np,kpc->knc", self.X, draws.reshape(len(draws), -1, self.num_classes), optimize=True)
+        columns = draws.reshape(len(draws), -1, len(self._columns))
+        logits = np.zeros((len(draws), len(self.X), self.num_classes))
+        logits[..., self._columns] = np.einsum("np,kpc->knc", self.X, columns, optimize=True)
         logits = logits if self.offset is None else logits + self.offset
         log_probability = log_softmax(logits, axis=-1)
         value = -float(np.sum(self._row_weights * np.sum(log_probability * self._one_hot, axis=-1))) / len(draws)
@@ -66,22 +73,24 @@ class SoftmaxRegression(GaussianLikelihood):
         if posterior.whole_hessian:
             return self.curvature(posterior)
         value, probability = self._probabilities(posterior)
+        gradient, probability = self._gradient(probability), probability[..., self._columns]
         weight = np.mean(probability * (1.0 - probability), axis=0) * self._row_weights[:, None]
         diagonal = (self.X * self.X).T @ weight
-        return value, self._gradient(probability), diagonal.ravel()
+        return value, gradient, diagonal.ravel()
 
     def curvature(self, posterior: Gaussian) -> Expected:
         """As `expectations`, with the whole Hessian (d, d); blocks Σ_i x_i x_iᵀ (p_c δ_{cc'} − p_c p_{c'})."""
         value, probability = self._probabilities(posterior)
-        p, C = self.X.shape[1], self.num_classes
+        gradient, probability = self._gradient(probability), probability[..., self._columns]
+        p, C = self.X.shape[1], len(self._columns)
         blocks = np.empty((p, C, p, C))
         for c in range(C):
             for other in range(c, C):
                 product = probability[..., c] * ((c == other) - probability[..., other])
                 block = self.X.T @ ((np.mean(product, axis=0) * self._row_weights)[:, None] * self.X)
                 blocks[:, c, :, other] = blocks[:, other, :, c] = 0.5 * (block + block.T)
-        return value, self._gradient(probability), blocks.reshape(p * C, p * C)
+        return value, gradient, blocks.reshape(p * C, p * C)
 
     def _gradient(self, probability: Array) -> Array:
-        error = np.mean(probability, axis=0) - self._one_hot
+        error = (np.mean(probability, axis=0) - self._one_hot)[:, self._columns]
         return np.asarray(self.X.T @ (error * self._row_weights[:, None])).ravel()

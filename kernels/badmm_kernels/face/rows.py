@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 
 Array = np.ndarray[Any, Any]
 # domain → (what is expected, whether a number is inside)

@@ -215,7 +215,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         lambda: fit("y ~ x + z", {site: part.assign(z=0.0) for site, part in SITES.items()}),
         "formula: expected terms that are not 0 in every row, got 'z'",
     ),
-    (lambda: fit("y ~ x", SITES, "probit"), "family: expected one of gaussian, binomial, poisson, got 'probit'"),
+    (
+        lambda: fit("y ~ x", SITES, "probit"),
+        "family: expected one of gaussian, binomial, poisson, negative_binomial, gamma, multinomial, got 'probit'",
+    ),
     (lambda: fit("y ~ x", SITES, estimate="mle"), "estimate: expected"),  # type: ignore[arg-type]
     (lambda: fit("y ~ x", SITES, missing="impute"), "missing: expected one of drop, error"),
     (lambda: fit("y ~ x", SITES, prior="strong"), 'prior: expected None, "weak", a precision or a mapping'),

@@ -13,9 +13,9 @@ from tests.kernels.header_backend import INCLUDE, STRICT, missing, run
 HEADERS = (
     "badmm_kernels.h",
     "badmm/special.h",
-    *(f"badmm/{name}.h" for name in badmm_kernels.FAMILIES + badmm_kernels.OPTIMIZERS),
+    *(f"badmm/{name}.h" for name in ("round", *badmm_kernels.FAMILIES, *badmm_kernels.OPTIMIZERS)),
     *(f"badmm/likelihoods/{name}.h" for name in badmm_kernels.LIKELIHOODS),
-    *(f"badmm/arrays/{name}.h" for name in badmm_kernels.FAMILIES),
+    *(f"badmm/arrays/{name}.h" for name in ("round", *badmm_kernels.FAMILIES)),
     *(f"badmm/arrays/likelihoods/{name}.h" for name in badmm_kernels.LIKELIHOODS),
 )
 FORTRAN = ("-std=f2018", "-Wall", "-Wextra", "-pedantic", "-Werror")
@@ -102,7 +102,7 @@ def test_every_function_is_prefixed_and_explained(header: str) -> None:
     text = (INCLUDE / header).read_text(encoding="utf-8")
     assert text.isascii()
     names = definitions(text)
-    assert len(names) > 5
+    assert len(names) > 5 or header == "badmm/full_gaussian.h"  # its functions are those of whole matrices
     assert all(name.startswith("badmm_") for name in names)
     explained = [definitions(part) for part in text.split("/* ")[1:]]
     for group in (g for g in explained if g):

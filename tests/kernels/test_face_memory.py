@@ -13,8 +13,7 @@ import torch
 
 import badmm_kernels
 from badmm_kernels.cpu import ivon
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 from badmm_kernels.face.calls import MapCall, MatrixCall
 from badmm_kernels.face.sweeps import SweepCall
 

@@ -9,8 +9,11 @@ import pytest
 
 import badmm
 from badmm import ClientError, Gaussian
+from badmm.families.registry import bind
 from badmm.likelihoods import Quadratic
 from badmm.rounds.history import SolverState
+from badmm.rounds.one_by_one import OneByOne
+from badmm.rounds.workers import Workers
 from badmm.transports import InProcess
 
 PRIOR = Gaussian(np.zeros(2), 1.0)
@@ -75,3 +78,13 @@ def test_one_that_raises_is_named_with_its_error() -> None:
     with pytest.raises(ClientError, match=r"^client 2: expectations raised OSError: no disk$") as caught:
         run(True, rounds=2, own=own)
     assert isinstance(caught.value.__cause__, OSError) and caught.value.client == 2
+
+
+def test_a_rank_without_clients_has_arrays_of_none() -> None:
+    family = bind("diagonal_gaussian", PRIOR)
+    empty = OneByOne([], Workers(1))
+    none = tuple(np.zeros((0, *shape)) for shape in family.shapes)
+    empty.start(family.prior_natural, none, none, none)
+    assert len(empty) == 0 and empty.errors == {} and empty.lines == []
+    for slots in (empty.duals, empty.clients, empty.sent):
+        assert [slot.shape for slot in slots] == [(0, 2), (0, 2)]

@@ -172,6 +172,24 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     refused("state.natural: expected 2 arrays, got 0", dataclasses.replace(state, natural=()))
 
 
+def test_a_run_goes_on_without_a_client_also_where_sums_are_sent_as_the_posterior_sees_them() -> None:
+    """The terms of those who are left are asked for at the state's λ_g, before anything is measured there."""
+    shared = SHARED | {"family": badmm.LowRankGaussian(rank=1)}
+    clients = quadratics()
+    whole = badmm.solve(clients, **shared, rounds=3)
+    rest = badmm.solve([*clients[:1], *clients[2:]], **shared, rounds=40, state=whole.state.without([1]))
+    never = badmm.solve([*clients[:1], *clients[2:]], **shared, rounds=40)
+    for one, other in zip(rest.natural, never.natural, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("tol", [True, "1", None, -1e-9, float("nan"), float("inf")])
+def test_a_tolerance_is_a_number_of_at_least_zero(tol: Any) -> None:
+    with pytest.raises(ValueError, match=r"^tol: expected a number of at least 0, got ") as caught:
+        badmm.solve(quadratics(), **SHARED | {"tol": tol})
+    assert str(caught.value).endswith(f"got {tol!r}")
+
+
 def test_starts_and_duals_are_checked_and_taken() -> None:
     start = (np.array([0.5, -0.5]), np.array([2.0, 3.0]))
     duals = (np.full((4, 2), 0.1), np.full((4, 2), 0.2))

@@ -10,11 +10,11 @@ Explicit values are used as they are. "auto" is
   by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
   parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
 * Where rounds converge quadratically by themselves, ρ = (6.6/K)^1.4, at most 1, or 1.5 times what the existence
-  condition needs, and no mixing. That is where a posterior holds the whole curvature and losses are taken at its mean (delta
-  method): an error of the mean leaves none of first order in the mean after a round, as in Newton's method, the limit
-  ρ → ∞ of the same round; mixed lines would bring older errors back. With ρ = 1 a client foresees its own part of the
-  next step, with ρ = 1/K it takes the others to be like itself, which unequal clients are not. The two constants are
-  fitted to the suite, on which no problem needs more rounds than the best of Newton, PVI and mixing
+  condition needs, and no mixing. That is where a posterior holds the whole curvature and losses are taken at its mean
+  (delta method): an error of the mean leaves none of first order in the mean after a round, as in Newton's method, the
+  limit ρ → ∞ of the same round; mixed lines would bring older errors back. With ρ = 1 a client foresees its own part of
+  the next step, with ρ = 1/K it takes the others to be like itself, which unequal clients are not. The two constants
+  are fitted to the suite, on which no problem needs more rounds than the best of Newton, PVI and mixing
   (`python -m benchmarks.rounds`).
 * Where mixing does not halve the gap in 30 rounds, plain rounds take over: γ = 1, α = 1/(1 + ρK), and ρ doubled or
   halved while the primal residual and ρ times the change of λ_g differ by more than a factor of 3 (Boyd et al. 2011,

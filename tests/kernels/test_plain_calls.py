@@ -200,6 +200,13 @@ def test_other_tensors_are_refused(tensor: Any, message: str) -> None:
         badmm_kernels.load("ivon").sample(tensor, torch.ones(4), 400.0, seed=1, step=1)
 
 
+def test_a_tensor_whose_memory_is_not_that_of_an_array_is_not_plain() -> None:
+    whole = torch.arange(6.0).view(2, 3)
+    assert exchange.plain_tensor(whole) is not None and exchange.plain_tensor(whole.T.contiguous()) is not None
+    for other in (whole.T, whole[:, :2], whole.to_sparse(), torch.empty(0), whole.int(), np.ones(3)):
+        assert exchange.plain_tensor(other) is None
+
+
 def test_parameters_and_subclasses_are_tensors_too() -> None:
     class Own(torch.Tensor):
         pass

@@ -232,16 +232,16 @@ def test_bytes_do_not_depend_on_which_rank_has_the_clients_of_a_round(seed: int)
     assert on_ranks(2, play) == [alone, alone]
 
 
-def normed(policy: Any) -> Federation:
+def normed(policy: Any, dtype: torch.dtype = torch.float64) -> Federation:
     """Clients of a network with batch normalisation, whose inputs have means of their own."""
     rng = np.random.default_rng(0)
     means = np.repeat([1.0, 2.0, 4.0, 8.0], SIZES)
     x = torch.tensor(rng.normal(size=(sum(SIZES), DIM)) + means[:, None])
     rows = torch.arange(sum(SIZES)).split(SIZES)
-    network = nn.Sequential(nn.BatchNorm1d(DIM, momentum=1.0), nn.Linear(DIM, 1)).double()
-    data = ClientData(x, x.sum(dim=1), tuple(rows))
+    network = nn.Sequential(nn.BatchNorm1d(DIM, momentum=1.0), nn.Linear(DIM, 1)).to(dtype)
+    data = ClientData(x.to(dtype), x.sum(dim=1).to(dtype), tuple(rows))
     settings = LocalSettings("sgd", lr=0.01, epochs=1, batch_size=None)
-    return Federation(data, Stacked(network, squared_error(), buffers=policy), settings, 0, torch.float64)
+    return Federation(data, Stacked(network, squared_error(), buffers=policy), settings, 0, dtype)
 
 
 @pytest.mark.parametrize("policy", ["average", "local"])
@@ -262,6 +262,14 @@ def test_a_networks_buffers_travel_with_its_clients(policy: str, largest: int) -
         torch.testing.assert_close(state.clients[NAME][used, :DIM], own[used], rtol=1e-12, atol=1e-12)
         rest = [client for client in range(len(SIZES)) if client not in used]
         assert (state.clients[NAME][rest, :DIM] == 0).all()
+
+
+def test_a_networks_buffers_have_the_dtype_of_its_training() -> None:
+    fed = normed("average", torch.float32)
+    assert fed.initial_buffers.dtype == torch.float32
+    state = FedAvg().start(fed, fed.stack.initial(fed.dtype, fed.device))
+    network_round.play(FedAvg(), fed, state, lr=0.01)
+    assert state.server[NAME].dtype == torch.float32
 
 
 def test_messages_hold_the_numbers_of_a_step() -> None:

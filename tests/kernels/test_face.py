@@ -139,6 +139,11 @@ class TestSlots:
         with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
             ns.dual_update(*[(x, np.ones((2, 4)))] * 3, 0.5, 1.0)
         full = badmm_kernels.load("full_gaussian")
+        for lead in ((), (2,), (4, 2)):
+            slot = np.ones((*lead, 3)), np.broadcast_to(eye, (*lead, 3, 3)).copy()
+            assert [s.shape for s in full.dual_update(slot, slot, slot, 0.5, 1.0)] == [(*lead, 3), (*lead, 3, 3)]
+        with pytest.raises(ValueError, match=r"^axis: expected None or -1, got 1$"):
+            full.entropy(np.ones(3), eye, axis=1)
         for bad in ((2, 3, 2), (2, 2, 3), (3, 3, 3), (1, 3, 3), (3,)):
             with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
                 full.dual_update(*[(vectors, np.ones(bad))] * 3, 0.5, 1.0)

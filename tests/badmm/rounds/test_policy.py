@@ -170,6 +170,12 @@ def test_plain_rounds_take_over_where_mixing_stalls() -> None:
     assert (steps.mixing, steps.rho, steps.alpha, steps.damping) == (False, 1.0, 0.2, 1.0)
     policy.observe(0.1, gap=1.0, primal=1.0, change=1e-3)
     assert policy.steps(lambda: 0.0).rho == 2.0
+    policy.observe(0.1, gap=1.0, primal=1.0, change=1e-3)
+    assert policy.steps(lambda: 0.0).rho == 4.0
+    policy.observe(0.1, gap=1.0, primal=1.0, change=0.1)  # 4 · 0.1 is within a factor of 3
+    assert policy.steps(lambda: 0.0).rho == 4.0
+    policy.observe(0.1, gap=1.0, primal=1e-3, change=1.0)
+    assert policy.steps(lambda: 0.0).rho == 2.0
     policy.observe(0.1, gap=1.0, primal=1e-3, change=1.0)
     assert policy.steps(lambda: 0.0).rho == 1.0
     assert policy.steps(lambda: 4.0).rho == 6.0

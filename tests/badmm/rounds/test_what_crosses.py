@@ -183,6 +183,24 @@ def test_a_run_goes_on_without_a_client_also_where_sums_are_sent_as_the_posterio
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
 
 
+def test_a_run_that_cannot_go_on_without_a_client_says_so() -> None:
+    """Its dual held the others' in the domain: −Σ η_S of those who are left is below −λ_0."""
+    state = badmm.solve(quadratics(), **SHARED, rounds=2).state
+    duals = state.duals[1].copy()
+    duals[0], duals[1] = 5.0, -5.0
+    held = dataclasses.replace(state, duals=(state.duals[0], duals))
+    message = r"^the natural parameter of the clients that are left is outside the domain of diagonal_gaussian$"
+    with pytest.raises(badmm.ServerDomainError, match=message):
+        badmm.solve(quadratics(1), **SHARED, state=held.without([1, 2, 3]))
+
+
+@pytest.mark.parametrize("callbacks", [3, "words", [1], [print, None]])
+def test_callbacks_are_functions(callbacks: Any) -> None:
+    with pytest.raises(ValueError, match=r"^callbacks: expected functions of the state, got ") as caught:
+        badmm.solve(quadratics(), **SHARED, callbacks=callbacks)
+    assert str(caught.value).endswith(repr(callbacks))
+
+
 @pytest.mark.parametrize("tol", [True, "1", None, -1e-9, float("nan"), float("inf")])
 def test_a_tolerance_is_a_number_of_at_least_zero(tol: Any) -> None:
     with pytest.raises(ValueError, match=r"^tol: expected a number of at least 0, got ") as caught:
@@ -207,6 +225,8 @@ def test_starts_and_duals_are_checked_and_taken() -> None:
         badmm.solve(quadratics(), **SHARED, start=outside)
     with pytest.raises(ValueError, match=r"^start\[1\]: expected shape \(2,\), got \(3,\)$"):
         badmm.solve(quadratics(), **SHARED, start=(start[0], np.ones(3)))
+    with pytest.raises(ValueError, match=r"^start\[0\]: expected real numbers, got text, first 'a'$"):
+        badmm.solve(quadratics(), **SHARED, start=(np.array(["a", "b"]), start[1]))
     with pytest.raises(ValueError, match=r"^duals: expected 2 arrays, got ndarray$"):
         badmm.solve(quadratics(), **SHARED, duals=np.ones(2))  # type: ignore[arg-type]
 
@@ -284,8 +304,15 @@ def test_messages_hold_the_numbers_of_a_step() -> None:
     assert [message.kind for message in sent] == ["measure", "step", "measure"]
     numbers = {"rho": 0.5, "alpha": 0.25, "damping": 0.75, "clients": 4.0, "remember": 0.0}
     assert sent[1].numbers == numbers and not sent[1].arrays
-    other = {"expectation": "delta"}, {"temperature": 2.0}, {"method": "newton"}, {"family": "full_gaussian"}
+    other: list[dict[str, Any]] = [
+        {},
+        {"expectation": "delta"},
+        {"temperature": 2.0},
+        {"method": "newton"},
+        *({"family": family} for family in ("full_gaussian", badmm.LowRankGaussian(1), badmm.LowRankGaussian(2))),
+    ]
+    digests = []
     for change in other:  # what all ranks must agree on
-        digest = sent[-1].digest
         badmm.solve(quadratics(), **SHARED | {"rounds": 1} | change, transport=Heard())
-        assert sent[-1].digest != digest
+        digests.append(sent[-1].digest)
+    assert len(set(digests)) == len(other) and digests[0] == sent[0].digest

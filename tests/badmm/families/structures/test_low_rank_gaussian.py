@@ -96,7 +96,7 @@ def test_what_tangents_see_is_linear_and_is_the_projections_formula() -> None:
     at, B = member(), curvature(6, 4)
     sigma = np.linalg.inv(at.matrix)
     white = sigma @ B @ sigma
-    np.testing.assert_allclose(at.covariance, sigma, rtol=1e-10)
+    assert at.covariance == pytest.approx(sigma, rel=1e-10, abs=1e-12)
     np.testing.assert_allclose(at.seen(B), np.concatenate([np.diag(white), (white @ at.basis).ravel()]), rtol=1e-9)
     completed = at.completed(at.seen(B))
     assert np.linalg.eigvalsh(completed)[0] > 0 and np.array_equal(completed, completed.T)

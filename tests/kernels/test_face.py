@@ -260,6 +260,19 @@ class TestRowsOfAnOptimizer:
         np.testing.assert_array_equal(listed[1], ns.noise(kind(seeds[1]), 1, out=np.empty(60)))
         assert np.mean(listed[0] == listed[1]) < 0.05
 
+    @pytest.mark.parametrize("module", ["cpu", "torch"])
+    def test_an_operand_that_could_be_either_is_shared_by_the_rows(self, module: str) -> None:
+        """(K, 1) beside rows of that shape: an array without the leading axis, not a number per row."""
+        ns = importlib.import_module(f"badmm_kernels.{module}.ivon")
+        wrap = importlib.import_module("torch").from_numpy if module == "torch" else np.asarray
+        x = wrap(np.ones((3, 3, 1)))
+        shared = wrap(np.array([[0.1], [0.2], [0.4]]))
+        step: dict[str, Any] = {"ess": 1.0, "lr": 0.1, "beta1": 0.0, "beta2": 0.9, "noise": x}
+        mean = np.asarray(ns.update(x, x, x, x, (shared, 0.1), **step)[0])
+        for row in mean:
+            np.testing.assert_array_equal(row, mean[0])
+        assert len(np.unique(mean[0])) == 3
+
     @pytest.mark.parametrize("width", [3, 5])
     def test_numbers_per_row_belong_to_rows_even_where_there_are_as_many_coordinates(self, width: int) -> None:
         torch = importlib.import_module("torch")

@@ -98,7 +98,7 @@ def test_quadratic_rounds_are_not_mixed_and_weigh_the_others_in_part() -> None:
     policy = Policy(12, "auto", "auto", "auto", mixed_damping=1.0)
     policy.quadratic = True
     for size in (2.0, 0.5, 0.6):
-        assert policy.steps(lambda: -0.2) == Steps(ALIKE / 12, 1.0, 1.0)
+        assert policy.steps(lambda: -0.2) == Steps((ALIKE[0] / 12) ** ALIKE[1], 1.0, 1.0)
         policy.observe(size)
     assert policy.steps(lambda: 0.5).rho == pytest.approx(0.75)
     alone = Policy(1, "auto", "auto", "auto", mixed_damping=1.0)

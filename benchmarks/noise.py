@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from badmm.clients.federation import ClientData, Federation, LocalSettings
-from badmm.data import images as data
-from badmm.data import splits
+from badmm.data import images as data, splits
 from badmm.experiments import store
 from badmm.methods import NETWORKS
 from badmm.networks import noise

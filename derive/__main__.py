@@ -27,9 +27,10 @@ from .claims.claim import Claim, Verdict, check
 from .claims.every import every_claim
 from .claims.lowered import unclaimed
 from .families import load_family
-from .ir.nodes import FamilyKernel, MatrixMap, OptimizerModule
+from .ir.nodes import FamilyKernel, FamilyModule, MatrixMap, OptimizerModule, RoundModule
 from .ir.show import show
 from .likelihoods import load_likelihood
+from .lower.admm import round_module
 from .lower.families import build_module
 from .lower.likelihoods import build_loss
 from .report import document
@@ -81,6 +82,8 @@ def print_stage(stage: str, name: str) -> None:
         _print_sweeps(generate.OPTIMIZERS[name]())
     elif name.startswith(generate.PREFIX):
         _print_loss(stage, load_likelihood(name.removeprefix(generate.PREFIX)))
+    elif name == generate.ROUND:
+        _print_ir(round_module())
     else:
         _print_family(stage, load_family(name))
 
@@ -104,7 +107,7 @@ def _print_family(stage: str, family: Family) -> None:
 
         print("\n".join(family_section(family)))
     else:
-        _print_ir(family)
+        _print_ir(build_module(family))
 
 
 def _print_sweeps(optimizer: OptimizerModule) -> None:
@@ -136,8 +139,7 @@ def _print_loss(stage: str, likelihood: Likelihood) -> None:
             _print_map(kernel)
 
 
-def _print_ir(family: Family) -> None:
-    module = build_module(family)
+def _print_ir(module: FamilyModule | RoundModule) -> None:
     for function in module.functions:
         print(f"function {function.name}({', '.join(function.params)})")
         print("\n".join(show(s, "  ") for s in function.body) + "\n")

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .emit.c import module as c
-from .emit.c import shared as c_shared
+from .emit.c import module as c, shared as c_shared
 from .emit.cuda import module as cuda
 from .emit.cupy import module as cupy
 from .emit.fortran import interface as fortran
@@ -22,6 +21,7 @@ from .families import family_names, load_family
 from .ir.nodes import FamilyModule, LossModule, Module, OptimizerModule
 from .likelihoods import likelihood_names, load_likelihood
 from .lower import ivon as ivon_kernels
+from .lower.admm import round_module
 from .lower.families import build_module
 from .lower.likelihoods import build_loss
 from .lower.scalars import scalar_functions
@@ -37,19 +37,20 @@ class Target:
 
     path: str
     emit: Callable[[Any], str]
-    kinds: tuple[str, ...] = ("family", "likelihood", "optimizer")
+    kinds: tuple[str, ...] = ("family", "likelihood", "optimizer", "round")
 
 
 TARGETS = (
     Target("kernels/badmm_kernels/cpu/{}.py", numba.emit),
     Target("kernels/badmm_kernels/include/badmm/{}.h", c.emit),
-    Target("kernels/badmm_kernels/include/badmm/arrays/{}.h", c.emit_arrays, ("family", "likelihood")),
+    Target("kernels/badmm_kernels/include/badmm/arrays/{}.h", c.emit_arrays, ("family", "likelihood", "round")),
     Target("kernels/badmm_kernels/gpu/{}.cu", cuda.emit),
     Target("kernels/badmm_kernels/gpu/{}.py", cupy.emit),
     Target("kernels/badmm_kernels/torch/{}.py", torch.emit, ("optimizer",)),
 )
 PREFIX = "likelihoods/"  # before a likelihood's name where it stands beside families
 OPTIMIZERS: dict[str, Callable[[], OptimizerModule]] = {"ivon": ivon_kernels.optimizer}
+ROUND = "round"
 
 
 def registry(modules: Mapping[str, Module]) -> str:
@@ -94,16 +95,20 @@ SHARED: dict[str, Callable[[Mapping[str, Module]], str]] = {
 
 
 def known() -> list[str]:
-    """The names of all families, likelihoods (after `likelihoods/`) and optimizers; no file is read."""
-    return [*family_names(), *(PREFIX + n for n in likelihood_names()), *OPTIMIZERS]
+    """The names of the round's lines, of all families, likelihoods (after `likelihoods/`) and optimizers; no file is
+    read."""
+    return [ROUND, *family_names(), *(PREFIX + n for n in likelihood_names()), *OPTIMIZERS]
 
 
 def build(names: Iterable[str] | None = None) -> dict[str, Module]:
-    """The modules of the named families, likelihoods and optimizers (default all); no other file is read."""
+    """The modules of the named families, likelihoods and optimizers, and of the round (default all); no other file is
+    read."""
     return {name: _build(name) for name in (known() if names is None else names)}
 
 
 def _build(name: str) -> Module:
+    if name == ROUND:
+        return round_module()
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]()
     if name.startswith(PREFIX):

@@ -12,9 +12,7 @@ from pathlib import Path
 
 from .calculus.family import Family, FamilyError
 from .calculus.likelihood import Likelihood
-from .claims import families as family_claims
-from .claims import likelihoods as likelihood_claims
-from .claims import lowered, matrix, special
+from .claims import families as family_claims, likelihoods as likelihood_claims, lowered, matrix, special
 from .claims.claim import Claim
 from .emit.c import module as c
 from .emit.numba import module as numba

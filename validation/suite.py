@@ -28,11 +28,11 @@ from .checks import (
     full,
     full_reductions,
     layout,
+    likelihoods as likelihood_checks,
     reductions,
     rounds,
     special,
 )
-from .checks import likelihoods as likelihood_checks
 from .oracles import lookup
 from .points import DTYPES
 

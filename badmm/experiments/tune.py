@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import UnfinishedRunError
-from badmm.experiments import report, store
-from badmm.experiments import run as running
+from badmm.experiments import report, run as running, store
 from badmm.experiments.config import ConfigError, networks, toml
 from badmm.experiments.config.networks import Local, MethodTable, NetworkConfig, Report, Tune, method_table
 from badmm.experiments.jobs.sweep import NetworkRuns

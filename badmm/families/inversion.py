@@ -186,10 +186,10 @@ class Counting:
     def _mode(self) -> float:
         """The most probable θ, by halving: the log-probability rises before it and falls after it."""
         low, high = self.support[0], min(self.support[1], LARGEST_COUNT)
-        while high - low > 1.0:
+        while low < high:
             middle = np.floor(0.5 * (low + high))
             here, after = self._given(np.array([middle, middle + 1.0]))
-            low, high = (middle, high) if after > here else (low, middle)
+            low, high = (middle + 1.0, high) if after > here else (low, middle)
         return float(low)
 
     def _reach(self, middle: float, side: float) -> float:

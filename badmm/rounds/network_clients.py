@@ -82,7 +82,7 @@ class NetworkClients:
         used = sorted(gathered.used)
         totals = {"loss": sum(gathered.losses), "gradients": gathered.gradients, "split": float(gathered.split)}
         sums: Tensors = {}
-        size = 0
+        size = None
         if used:
             sent = {name: torch.stack([rows[k] for k in used]) for name, rows in gathered.rows.items()}
             size = sum(rows[0].nbytes for rows in sent.values())

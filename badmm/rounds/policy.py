@@ -9,12 +9,13 @@ Explicit values are used as they are. "auto" is
 * γ = 1, halved while the rounds' changes grow and raised by 1.3 otherwise, not below 1/(4K). Once a round changes λ_g
   by less than its own length, γ is fixed (1; 0.7 under the diagonal family, whose rounds overshoot along correlated
   parameters) and the dual lines of earlier rounds are mixed in (`badmm.rounds.mixing`).
-* Where rounds converge quadratically by themselves, ρ = 5.6/K, at most 1, or 1.5 times what the existence condition
-  needs, and no mixing. That is where a posterior holds the whole curvature and losses are taken at its mean (delta
-  method): an error of the mean leaves none of first order in the mean after a round, as in Newton's method, the limit
-  ρ → ∞ of the same round; mixed lines would bring older errors back. With ρ = 1 a client foresees its own part of the
-  next step, with ρ = 1/K it takes the others to be like itself, which unequal clients are not: between the two no
-  problem of the suite needs more rounds than the better of Newton and PVI (`python -m benchmarks.rounds`).
+* Where rounds converge quadratically by themselves, ρ = (6.6/K)^1.4, at most 1, or 1.5 times what the existence
+  condition needs, and no mixing. That is where a posterior holds the whole curvature and losses are taken at its mean
+  (delta method): an error of the mean leaves none of first order in the mean after a round, as in Newton's method, the
+  limit ρ → ∞ of the same round; mixed lines would bring older errors back. With ρ = 1 a client foresees its own part of
+  the next step, with ρ = 1/K it takes the others to be like itself, which unequal clients are not. The two constants
+  are fitted to the suite, on which no problem needs more rounds than the best of Newton, PVI and mixing
+  (`python -m benchmarks.rounds`).
 * Where mixing does not halve the gap in 30 rounds, plain rounds take over: γ = 1, α = 1/(1 + ρK), and ρ doubled or
   halved while the primal residual and ρ times the change of λ_g differ by more than a factor of 3 (Boyd et al. 2011,
   section 3.4.1). A loss with far more curvature than a fixed precision allows for needs a ρ in the hundreds.
@@ -33,9 +34,9 @@ from badmm_kernels.scalars import server_step
 Setting = float | str
 MARGIN = 1.5
 """The automatic ρ over the infimum that the existence condition allows."""
-ALIKE = 5.6
-"""ρK in rounds that converge quadratically. Of ρ = K^{-p}, p = 0, ¼, ½, 1, each needs a round more than PVI or mixing
-on one problem of the suite at least."""
+ALIKE = (6.6, 1.4)
+"""K from which ρ = (this/K)^power in rounds that converge quadratically. Of ρ = K^{-p}, p = 0, ¼, ½, 1, and of every
+ρ = c/K, each needs a round more than PVI or mixing on one problem of the suite at least."""
 PATIENCE = 30
 """Rounds of mixing in which the gap has to halve."""
 BALANCE = 3.0
@@ -101,7 +102,8 @@ class Policy:
     def automatic_rho(self, required: float) -> float:
         """ρ where it is "auto"."""
         if self.quadratic:
-            least = min(1.0, ALIKE / self.num_clients)
+            clients, power = ALIKE
+            least = min(1.0, (clients / self.num_clients) ** power)
         else:
             least = 1.0 / self.num_clients if self._round == 0 else 1.0
         return max(least, MARGIN * required)

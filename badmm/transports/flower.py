@@ -25,8 +25,7 @@ import numpy as np
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
-from flwr.app import Message as FlowerMessage
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message as FlowerMessage, RecordDict
 from flwr.serverapp import Grid
 
 from badmm.checks import RankError

@@ -12,8 +12,7 @@ from typing import Any
 
 import sympy as sp
 
-from .family import DIMENSION as d
-from .family import Family
+from .family import DIMENSION as d, Family
 from .traces import Square, Whitened, complete_square, gradient, normal, whiten
 
 

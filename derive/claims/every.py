@@ -26,6 +26,7 @@ def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
     if wanted is None or gaussian_gamma.NAME in wanted:
         yield from gaussian_gamma.claims()
     yield from admm.claims()
+    yield from lowered.round_claims()
     if wanted is None or "ivon" in wanted:
         yield from ivon.claims()
     yield from special.claims()

@@ -1,4 +1,4 @@
-"""Claims about the lowered IR: what every kernel of a family computes is what was derived.
+"""Claims about the lowered IR: what every kernel of a family, and of the round, computes is what was derived.
 
 Each claim names its targets, and `unclaimed` finds the kernels that none has.
 """
@@ -6,7 +6,7 @@ Each claim names its targets, and `unclaimed` finds the kernels that none has.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import mpmath as mp
@@ -15,8 +15,8 @@ import sympy as sp
 from ..calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from ..calculus.family import Family
 from ..ir.evaluate import Evaluator
-from ..ir.nodes import FamilyKernel, FamilyModule, MatrixMap, Module
-from ..lower.admm import expected_results as round_results
+from ..ir.nodes import FamilyKernel, FamilyModule, MatrixMap, Module, RoundModule
+from ..lower.admm import expected_results as round_results, round_module
 from ..lower.families import build_module
 from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric
 
@@ -26,9 +26,7 @@ NEWTON = mp.mpf(10) ** -12
 
 
 def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
-    """What each elementwise kernel of a family must give, by name; an inverse map without closed form is left out."""
-    if family.is_matrix:
-        return round_results()
+    """What each kernel of a factorising family must give, by name; an inverse map without closed form is left out."""
     c = calculus(family)
     inverse, (_, _, kl) = c.natural_of_expectation, c.kl
     maps = {
@@ -44,12 +42,11 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
         "whiten": c.whitened,
         **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
         **{name: [expr] for name, expr in sums.items() if expr is not None},
-        **round_results(),
     }
 
 
 def elementwise(family: Family, module: FamilyModule, expected: Mapping[str, list[sp.Expr]]) -> str:
-    """Every elementwise kernel's IR, run in exact arithmetic, equals the expression it was lowered from."""
+    """The IR of every kernel of a factorising family, run in exact arithmetic, equals what it was lowered from."""
     evaluator = Evaluator(module.functions)
     fixed = {s.symbol for s in family.fixed}
     with mp.workdps(DIGITS):
@@ -65,6 +62,17 @@ def elementwise(family: Family, module: FamilyModule, expected: Mapping[str, lis
                 if family.theta in point and family.support[1] != sp.oo:
                     high = numeric(sp.sympify(family.support[1]), point)
                     point[family.theta] %= high + 1 if family.is_discrete else high
+                _compare(evaluator, kernel, exprs, point)
+    return f"mpmath, {DIGITS} digits at 5 random points per kernel"
+
+
+def lines(module: RoundModule, expected: Mapping[str, list[sp.Expr]]) -> str:
+    """The IR of every line of a round, run in exact arithmetic, equals the derived line."""
+    evaluator = Evaluator(module.functions)
+    with mp.workdps(DIGITS):
+        for kernel in module.kernels:
+            exprs = expected[kernel.name]
+            for point in domain_points(set().union(*(e.free_symbols for e in exprs)), seed=7):
                 _compare(evaluator, kernel, exprs, point)
     return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
@@ -117,15 +125,13 @@ def _decades(c: Calculus) -> Iterator[Point50]:
 
 
 def claims(family: Family) -> Iterator[Claim]:
-    """The claims whose targets are a family's elementwise kernels and the lines of a round."""
+    """The claims whose targets are the elementwise kernels of a family; a matrix family has none."""
+    if family.is_matrix:
+        return
     module, expected = build_module(family), expected_results(family)
     targets = tuple(f"{family.name}.{k.name}" for k in module.kernels if k.name in expected)
-    what = "the lines of a round" if family.is_matrix else family.name
-    shown = rf"\text{{IR of {what} equals the derived expressions}}".replace("_", r"\_")
-    prove = partial(elementwise, family, module, expected)
-    label = f"lowered {'round' if family.is_matrix else family.name}"
-    yield Claim(label, family.name, shown, prove, "derive/lower", targets)
-    root = None if family.is_matrix else calculus(family).natural_of_expectation
+    yield _lowered(family.name, family.name, partial(elementwise, family, module, expected), targets)
+    root = calculus(family).natural_of_expectation
     if isinstance(root, ScalarRoot | CoupledRoot):
         statement = sp.latex(sp.Eq(root.residual, 0)) + rf",\ {root.unknown}\in[10^{{-4}},10^8]" if isinstance(
             root, ScalarRoot) else r"\lambda(\mu(\lambda)) = \lambda,\ \lambda_i\in[10^{-3},10^4]"  # fmt: skip
@@ -137,6 +143,17 @@ def claims(family: Family) -> Iterator[Claim]:
             "derive/lower/newton.py",
             (f"{family.name}.natural_from_expectation",),
         )
+
+
+def round_claims() -> Iterator[Claim]:
+    """The claim whose targets are the lines of a round."""
+    module = round_module()
+    yield _lowered(module.name, "the lines of a round", partial(lines, module, round_results()), module.callable_names)
+
+
+def _lowered(name: str, what: str, prove: Callable[[], str], targets: tuple[str, ...]) -> Claim:
+    shown = rf"\text{{IR of {what} equals the derived expressions}}".replace("_", r"\_")
+    return Claim(f"lowered {name}", name, shown, prove, "derive/lower", targets)
 
 
 def unclaimed(modules: Iterable[Module], proved: Iterable[Claim]) -> list[str]:

@@ -72,6 +72,11 @@ def is_slotwise(kernel: ir.FamilyKernel) -> bool:
     return isinstance(kernel, ir.ClientSum) or (isinstance(kernel, ir.Map) and kernel.slotwise)
 
 
+def record_name(kernel: ir.FamilyKernel) -> str:
+    """The record of a kernel: the lines of a round have public ones, which families import."""
+    return f"{'' if is_slotwise(kernel) else '_'}{kernel.name.upper()}"
+
+
 def returns_float(kernel: ir.FamilyKernel) -> bool:
     """Whether the result is a float64 reduction."""
     return isinstance(kernel, ir.Reduction) or (isinstance(kernel, ir.MatrixMap) and kernel.reduction)

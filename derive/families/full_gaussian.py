@@ -2,8 +2,7 @@
 
 import sympy as sp
 
-from ..calculus.family import DIMENSION as d
-from ..calculus.family import Family, Slot
+from ..calculus.family import DIMENSION as d, Family, Slot
 
 theta, xi, m, mu1 = (sp.MatrixSymbol(name, d, 1) for name in ("theta", "xi", "m", "mu"))
 S, mu2 = (sp.MatrixSymbol(name, d, d) for name in ("S", "M"))

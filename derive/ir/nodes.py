@@ -19,26 +19,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .scalar import CAST_OPS as CAST_OPS
-from .scalar import COMPARISONS as COMPARISONS
-from .scalar import INTEGER_OPS as INTEGER_OPS
-from .scalar import MATRIX_OPS as MATRIX_OPS
-from .scalar import REAL_OPS as REAL_OPS
-from .scalar import SCALAR_OPS as SCALAR_OPS
-from .scalar import Expr as Expr
-from .scalar import Function as Function
-from .scalar import If as If
-from .scalar import Int as Int
-from .scalar import Kind as Kind
-from .scalar import Let as Let
-from .scalar import Lit as Lit
-from .scalar import Loop as Loop
-from .scalar import Op as Op
-from .scalar import Return as Return
-from .scalar import Stmt as Stmt
-from .scalar import Var as Var
-from .scalar import calls as calls
-from .scalar import reads as reads
+from .scalar import (
+    CAST_OPS as CAST_OPS,
+    COMPARISONS as COMPARISONS,
+    INTEGER_OPS as INTEGER_OPS,
+    MATRIX_OPS as MATRIX_OPS,
+    REAL_OPS as REAL_OPS,
+    SCALAR_OPS as SCALAR_OPS,
+    Expr as Expr,
+    Function as Function,
+    If as If,
+    Int as Int,
+    Kind as Kind,
+    Let as Let,
+    Lit as Lit,
+    Loop as Loop,
+    Op as Op,
+    Return as Return,
+    Stmt as Stmt,
+    Var as Var,
+    calls as calls,
+    reads as reads,
+)
 
 
 @dataclass(frozen=True)
@@ -266,8 +268,8 @@ Kernel = FamilyKernel | Sweep
 
 @dataclass(frozen=True)
 class Module:
-    """The kernels generated from one file of a kind (`family`, `likelihood`, `optimizer`), with the scalar functions
-    they call, callees first."""
+    """The kernels generated from what one kind states (`family`, `likelihood`, `optimizer`, `round`), with the scalar
+    functions they call, callees first."""
 
     name: str
     title: str
@@ -304,10 +306,25 @@ class Module:
 
 
 @dataclass(frozen=True)
+class RoundModule(Module):
+    """The lines of a round for one slot, which are the same kernels for every family."""
+
+    kernels: tuple[Coordinatewise, ...]
+    files: tuple[str, ...]
+    kind: ClassVar[str] = "round"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The paper's lines."""
+        return self.files
+
+
+@dataclass(frozen=True)
 class FamilyModule(Module):
-    """All kernels of one family."""
+    """The kernels of one family; `lines` are those of a round, which its namespace offers for its slots."""
 
     kernels: tuple[FamilyKernel, ...]
+    lines: tuple[Coordinatewise, ...]
     slots: dict[str, tuple[str, ...]]
     fixed: tuple[str, ...]
     facts: tuple[tuple[str, Any], ...] = ()  # constant → value, of what a namespace says beside its slots

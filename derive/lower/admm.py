@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import sympy as sp
 
 from ..ir.names import renamed
-from ..ir.nodes import ClientSum, FamilyKernel, Let, Map, Operand, Scalar, Var
+from ..ir.nodes import ClientSum, Let, Map, Operand, RoundModule, Scalar, Var
 from ..updates import admm
 from .expressions import hoist, lower, uniform_ir
 
 PAPER = "Möllenhoff et al., arXiv:2506.13150"
+FOLDER, FILES = Path(__file__).resolve().parents[1], ("updates/admm.py",)
 RHO = Scalar("rho", "rho", "positive")
 DAMPING = Scalar("damping", "gamma", "fraction")
 STEP = Scalar("damping", "gamma", "positive")
@@ -121,13 +125,16 @@ def then(first: Map, second: Map, value: str, name: str, result_names: tuple[str
     )
 
 
-def admm_kernels() -> list[FamilyKernel]:
+@cache
+def round_module() -> RoundModule:
     """The lines of a round, for one slot, and the dual line and the contribution in one pass."""
     kernels = {line.name: line.lowered() for line in lines()}
     dual, contribution = kernels["dual_update"], kernels["server_contribution"]
     assert isinstance(dual, Map) and isinstance(contribution, Map)
     fused = then(dual, contribution, str(admm.eta), "round_update", ("dual", "contribution"))
-    return [*kernels.values(), fused]
+    digest = hashlib.sha256(b"".join((FOLDER / name).read_bytes() for name in FILES)).hexdigest()[:16]
+    title = "the lines of Bayesian ADMM, for one slot of any family"
+    return RoundModule("round", title, PAPER, digest, (), (*kernels.values(), fused), FILES)
 
 
 def expected_results() -> dict[str, list[sp.Expr]]:

@@ -27,7 +27,7 @@ from ..ir.nodes import (
     calls,
     reads,
 )
-from .admm import admm_kernels
+from .admm import round_module
 from .expressions import Quotients, hoist, lower, uniform_ir
 from .lines import cut
 from .matrix import matrix_kernels
@@ -338,12 +338,12 @@ def facts(family: Family) -> tuple[tuple[str, Any], ...]:
 
 
 def build_module(family: Family) -> FamilyModule:
-    """All kernels of one family as IR."""
+    """The kernels of one family as IR, and the lines of a round that it offers."""
     slots = {kind: tuple(s.name for s in getattr(family, kind)) for kind in ("natural", "standard", "expectation")}
     fixed = tuple(s.name for s in family.fixed)
     if family.is_matrix:
         functions = special.library()
-        kernels: list[FamilyKernel] = [*matrix_kernels(family), *admm_kernels()]
+        kernels: list[FamilyKernel] = [*matrix_kernels(family)]
     else:
         builder = Builder(family)
         functions = builder.functions
@@ -354,7 +354,6 @@ def build_module(family: Family) -> FamilyModule:
             builder.whitening(),
             *builder.reductions(),
         ]
-        kernels += admm_kernels()
     used: set[str] = set()
     for kernel in kernels:
         nodes = [
@@ -370,6 +369,7 @@ def build_module(family: Family) -> FamilyModule:
         family.digest,
         needed(functions, used, polygamma),
         tuple(kernels),
+        round_module().kernels,
         slots,
         fixed,
         facts(family),

@@ -7,8 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from ..calculus.family import DIMENSION as d
-from ..calculus.family import Family
+from ..calculus.family import DIMENSION as d, Family
 from ..calculus.matrix import MatrixCalculus
 from ..ir.names import replaced
 from ..ir.nodes import Expr, FamilyKernel, Let, MatrixMap, Op, Operand, Var, reads

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "badmm/full_gaussian.h"
+#include "badmm/round.h"
 #include "problem.h"
 
 int main(void)
@@ -24,14 +24,14 @@ int main(void)
     for (int k = 0; k < CLIENTS; ++k) { /* what each client does on its own machine */
         add_rows(k * ROWS, (k + 1) * ROWS, -1.0, gradient[k]);
         for (int i = 0; i < SIZE; ++i) {
-            const double client = badmm_full_gaussian_client_map_f64(server[i], dual[k][i], gradient[k][i], rho);
-            badmm_full_gaussian_round_update_f64(dual[k][i], server[i], client, rho, damping, alpha, CLIENTS,
+            const double client = badmm_round_client_map_f64(server[i], dual[k][i], gradient[k][i], rho);
+            badmm_round_round_update_f64(dual[k][i], server[i], client, rho, damping, alpha, CLIENTS,
                                                  &dual[k][i], &share[k][i]);
         }
     }
     for (int i = 0; i < SIZE; ++i) { /* one all-reduce, then the server line */
         for (int k = 0; k < CLIENTS; ++k) total[i] += share[k][i];
-        server[i] = badmm_full_gaussian_server_update_f64(prior[i], total[i], alpha);
+        server[i] = badmm_round_server_update_f64(prior[i], total[i], alpha);
     }
 
     const double error = error_of(server, prior);

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "badmm/full_gaussian.h"
+#include "badmm/round.h"
 #include "problem.h"
 
 int main()
@@ -22,12 +22,12 @@ int main()
         Natural gradient(SIZE, 0.0), dual(SIZE, 0.0); // what client k keeps
         add_rows(k * ROWS, (k + 1) * ROWS, -1.0, gradient.data());
         for (std::size_t i = 0; i < SIZE; ++i) {
-            const double client = badmm_full_gaussian_client_map_f64(server[i], dual[i], gradient[i], rho);
-            dual[i] = badmm_full_gaussian_dual_update_f64(dual[i], server[i], client, rho, damping);
-            total[i] += badmm_full_gaussian_server_total_term(client, dual[i], alpha, CLIENTS);
+            const double client = badmm_round_client_map_f64(server[i], dual[i], gradient[i], rho);
+            dual[i] = badmm_round_dual_update_f64(dual[i], server[i], client, rho, damping);
+            total[i] += badmm_round_server_total_term(client, dual[i], alpha, CLIENTS);
         }
     }
-    for (std::size_t i = 0; i < SIZE; ++i) server[i] = badmm_full_gaussian_server_update_f64(prior[i], total[i], alpha);
+    for (std::size_t i = 0; i < SIZE; ++i) server[i] = badmm_round_server_update_f64(prior[i], total[i], alpha);
 
     const double error = error_of(server.data(), prior.data());
     std::printf("C++: relative error after one round %.1e\n", error);

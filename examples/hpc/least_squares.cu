@@ -7,7 +7,7 @@
 #include <cstdlib>
 #include <vector>
 
-#include "badmm/full_gaussian.h"
+#include "badmm/round.h"
 #include "problem.h"
 
 namespace {
@@ -27,8 +27,8 @@ __global__ void client_lines(const double *server, const double *gradient, doubl
 {
     const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= CLIENTS * SIZE) return;
-    const double client = badmm_full_gaussian_client_map_f64(server[i % SIZE], dual[i], gradient[i], rho);
-    badmm_full_gaussian_round_update_f64(dual[i], server[i % SIZE], client, rho, damping, alpha, CLIENTS, &dual[i],
+    const double client = badmm_round_client_map_f64(server[i % SIZE], dual[i], gradient[i], rho);
+    badmm_round_round_update_f64(dual[i], server[i % SIZE], client, rho, damping, alpha, CLIENTS, &dual[i],
                                          &share[i]);
 }
 
@@ -39,7 +39,7 @@ __global__ void server_line(const double *prior, const double *share, double *se
     if (i >= SIZE) return;
     double total = 0.0;
     for (int k = 0; k < CLIENTS; ++k) total += share[k * SIZE + i];
-    server[i] = badmm_full_gaussian_server_update_f64(prior[i], total, alpha);
+    server[i] = badmm_round_server_update_f64(prior[i], total, alpha);
 }
 
 // Memory on the device, freed with its owner.

@@ -27,16 +27,16 @@ program least_squares
     dual = 0
     do j = 0, d
       do i = 1, d
-        client(i, j) = badmm_full_gaussian_client_map(server(i, j), dual(i, j), gradient(i, j), rho)
-        dual(i, j) = badmm_full_gaussian_dual_update(dual(i, j), server(i, j), client(i, j), rho, damping)
-        share(i, j) = badmm_full_gaussian_server_contribution(client(i, j), dual(i, j), alpha, real(clients, dp))
+        client(i, j) = badmm_round_client_map(server(i, j), dual(i, j), gradient(i, j), rho)
+        dual(i, j) = badmm_round_dual_update(dual(i, j), server(i, j), client(i, j), rho, damping)
+        share(i, j) = badmm_round_server_contribution(client(i, j), dual(i, j), alpha, real(clients, dp))
       end do
     end do
     total = total + share
   end do
   do j = 0, d
     do i = 1, d
-      server(i, j) = badmm_full_gaussian_server_update(prior(i, j), total(i, j), alpha)
+      server(i, j) = badmm_round_server_update(prior(i, j), total(i, j), alpha)
     end do
   end do
 

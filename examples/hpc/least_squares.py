@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from badmm_kernels.cpu.full_gaussian import client_map_f64, round_update_f64, server_update_f64
+from badmm_kernels.cpu.round import client_map_f64, round_update_f64, server_update_f64
 
 CLIENTS, ROWS, D = 5, 40, 12
 

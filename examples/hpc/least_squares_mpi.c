@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "badmm/full_gaussian.h"
+#include "badmm/round.h"
 #include "problem.h"
 
 /* A problem of this rank alone would leave the others waiting: the run ends on all of them. */
@@ -35,14 +35,14 @@ int main(int argc, char **argv)
         double gradient[SIZE] = {0}, dual[SIZE] = {0}, share;
         add_rows(k * ROWS, (k + 1) * ROWS, -1.0, gradient);
         for (int i = 0; i < SIZE; ++i) {
-            const double client = badmm_full_gaussian_client_map_f64(server[i], dual[i], gradient[i], rho);
-            badmm_full_gaussian_round_update_f64(dual[i], server[i], client, rho, damping, alpha, CLIENTS, &dual[i],
+            const double client = badmm_round_client_map_f64(server[i], dual[i], gradient[i], rho);
+            badmm_round_round_update_f64(dual[i], server[i], client, rho, damping, alpha, CLIENTS, &dual[i],
                                                  &share);
             total[i] += share;
         }
     }
     MPI_Allreduce(MPI_IN_PLACE, total, SIZE, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
-    for (int i = 0; i < SIZE; ++i) server[i] = badmm_full_gaussian_server_update_f64(prior[i], total[i], alpha);
+    for (int i = 0; i < SIZE; ++i) server[i] = badmm_round_server_update_f64(prior[i], total[i], alpha);
 
     const double error = error_of(server, prior); /* on every rank: all have the result */
     if (!(error <= 1e-12)) fail("expected the pooled solution to a relative 1e-12", error);

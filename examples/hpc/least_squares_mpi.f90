@@ -33,9 +33,9 @@ program least_squares_mpi
     dual = 0
     do j = 0, d
       do i = 1, d
-        client(i, j) = badmm_full_gaussian_client_map(server(i, j), dual(i, j), gradient(i, j), rho)
-        dual(i, j) = badmm_full_gaussian_dual_update(dual(i, j), server(i, j), client(i, j), rho, damping)
-        share(i, j) = badmm_full_gaussian_server_contribution(client(i, j), dual(i, j), alpha, real(clients, dp))
+        client(i, j) = badmm_round_client_map(server(i, j), dual(i, j), gradient(i, j), rho)
+        dual(i, j) = badmm_round_dual_update(dual(i, j), server(i, j), client(i, j), rho, damping)
+        share(i, j) = badmm_round_server_contribution(client(i, j), dual(i, j), alpha, real(clients, dp))
       end do
     end do
     total = total + share
@@ -43,7 +43,7 @@ program least_squares_mpi
   call MPI_Allreduce(MPI_IN_PLACE, total, size(total), MPI_DOUBLE_PRECISION, MPI_SUM, MPI_COMM_WORLD, status)
   do j = 0, d
     do i = 1, d
-      server(i, j) = badmm_full_gaussian_server_update(prior(i, j), total(i, j), alpha)
+      server(i, j) = badmm_round_server_update(prior(i, j), total(i, j), alpha)
     end do
   end do
 

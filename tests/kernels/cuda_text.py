@@ -1,16 +1,13 @@
-"""The kernels of the CUDA sources as text: all the code that each is made of, and which of them families share.
-
-The lines of a round are emitted for every family, in the same words but for the family's name. A compiler makes the
-same of them, so that whoever looks at what it makes needs one of each.
-"""
+"""The kernels of the CUDA sources as text: all the code that each is made of."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import cache
 
-from badmm_kernels.gpu.source import HERE, INCLUDE, source_text
+from badmm_kernels.gpu.source import HERE, INCLUDE, OPTIONS, source_text
 
 SOURCES = sorted(str(path.relative_to(HERE).with_suffix("")) for path in HERE.rglob("*.cu"))
 ENTRY = re.compile(r'^extern "C" __global__ void __launch_bounds__\((\d+), (\d+)\) (\w+)\(.*?^}\n', re.M | re.S)
@@ -31,7 +28,7 @@ def functions() -> dict[str, str]:
 
 
 def reached(entry: str, structs: dict[str, str]) -> Iterator[str]:
-    """The text of a kernel's entry and of everything that it calls."""
+    """The text of a kernel's entry and of everything of its source and of the headers that it calls."""
     known, left = set(), [entry]
     while left:
         part = left.pop()
@@ -43,19 +40,31 @@ def reached(entry: str, structs: dict[str, str]) -> Iterator[str]:
                 left.append(functions()[name] if function else structs[name])
 
 
-@cache
 def kernels(source: str) -> dict[str, str]:
-    """The code of every kernel of gpu/<source>.cu by its name, with a blank for the family's own name."""
-    text, family = COMMENT.sub("", source_text(source)), source.rpartition("/")[2]
+    """The code of every kernel of gpu/<source>.cu by its name, but for the loops that all sources share."""
+    text = COMMENT.sub("", source_text(source))
     structs = {match[1]: match[0] for match in STRUCT.finditer(text)}
     whole = {match[3]: "\n".join(reached(match[0], structs)) for match in ENTRY.finditer(text)}
-    return {name: " ".join(code.replace(f"badmm_{family}_", "badmm_ _").split()) for name, code in whole.items()}
+    return {name: " ".join(code.split()) for name, code in whole.items()}
 
 
-def own_kernels(source: str, sources: Sequence[str]) -> set[str]:
-    """The kernels of a source that none of the sources before it has in the same words."""
-    before = {code for other in sources[: sources.index(source)] for code in kernels(other).values()}
-    return {name for name, code in kernels(source).items() if code not in before}
+def loops() -> str:
+    """The code that all sources share."""
+    return "\n".join(COMMENT.sub("", path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.cuh")))
+
+
+def digests(source: str) -> dict[str, str]:
+    """For every kernel of a source, the digest of all that it is compiled from, but for white space and comments."""
+    flags = [option for option in OPTIONS if not option.startswith("-I")]
+    shared = " ".join([*flags, *loops().split()])
+    codes = kernels(source).items()
+    return {name: hashlib.sha256(f"{shared}\0{code}".encode()).hexdigest()[:16] for name, code in codes}
+
+
+def allowed(source: str) -> dict[str, int]:
+    """The registers per thread that each kernel's launch bounds leave: 65536 per multiprocessor, at most 255."""
+    found = ((int(match[1]) * int(match[2]), match[3]) for match in ENTRY.finditer(source_text(source)))
+    return {name: min(65536 // threads, 255) for threads, name in found}
 
 
 def with_kernels(source: str, names: Collection[str]) -> str:

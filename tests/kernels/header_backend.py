@@ -46,7 +46,7 @@ def outside(precision: str, value: str, domain: str) -> str:
     return f"outside |= badmm_outside_{precision}({'-' if domain == 'negative' else ''}{value}, {BOUND[domain]});"
 
 
-def map_loop(family: str, kernel: MapKernel, precision: str) -> str:
+def map_loop(prefix: str, kernel: MapKernel, precision: str) -> str:
     """Rows [row_lo, row_hi), columns [lo, hi) of flattened arrays; 0 if all was in the domain."""
     t = TYPES[precision]
     inputs = range(len(kernel.operands))
@@ -54,7 +54,7 @@ def map_loop(family: str, kernel: MapKernel, precision: str) -> str:
     parameters = [f"const {t} *x{k}, int64_t step{k}" for k in inputs]
     parameters += [f"double s{k}" for k in range(len(kernel.scalars))] + [f"{t} *y{k}" for k in outputs]
     given = [f"a{k}" for k in inputs] + [f"s{k}" for k in range(len(kernel.scalars))]
-    call = f"badmm_{family}_{kernel.name}_{precision}"
+    call = f"badmm_{prefix}_{kernel.name}_{precision}"
     if len(kernel.results) == 1:
         run = [f"{t} r0 = {call}({', '.join(given)});"]
     else:
@@ -64,7 +64,7 @@ def map_loop(family: str, kernel: MapKernel, precision: str) -> str:
     body = [f"const {t} a{k} = x{k}[row * step{k} + i];" for k in inputs]
     body += [*run, *tests, *(f"y{k}[row * width + i] = r{k};" for k in outputs)]
     return f"""
-int loop_{family}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int64_t lo, int64_t hi, int64_t width,
+int loop_{prefix}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int64_t lo, int64_t hi, int64_t width,
                                             {", ".join(parameters)}) {{
     int outside = 0;
     for (int64_t row = row_lo; row < row_hi; ++row)
@@ -75,7 +75,7 @@ int loop_{family}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int6
 }}"""
 
 
-def reduction_loop(family: str, kernel: ReductionKernel, precision: str) -> str:
+def reduction_loop(prefix: str, kernel: ReductionKernel, precision: str) -> str:
     """The sum of the terms of columns [lo, hi), a value a row; in parts, so that rounding does not pile up."""
     t = TYPES[precision]
     inputs = range(len(kernel.operands))
@@ -85,7 +85,7 @@ def reduction_loop(family: str, kernel: ReductionKernel, precision: str) -> str:
     body = [f"const double a{k} = (double)x{k}[row * step{k} + i];" for k in inputs]
     body += [outside("f64", f"a{k}", d) for k, (_, d) in enumerate(kernel.operands)]
     return f"""
-int loop_{family}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int64_t lo, int64_t hi, int64_t width,
+int loop_{prefix}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int64_t lo, int64_t hi, int64_t width,
                                             {", ".join(parameters)}, double *partial) {{
     int outside = 0;
     (void)width;
@@ -93,7 +93,7 @@ int loop_{family}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int6
         double total = 0, part = 0;
         for (int64_t i = lo; i < hi; ++i) {{
             {" ".join(body)}
-            part += badmm_{family}_{kernel.name}_term({", ".join(given)});
+            part += badmm_{prefix}_{kernel.name}_term({", ".join(given)});
             if (i % 128 == 127) {{ total += part; part = 0; }}
         }}
         partial[row] = total + part;
@@ -102,7 +102,7 @@ int loop_{family}_{kernel.name}_{precision}(int64_t row_lo, int64_t row_hi, int6
 }}"""
 
 
-def client_sum_loop(family: str, kernel: ClientSumKernel, precision: str) -> str:
+def client_sum_loop(prefix: str, kernel: ClientSumKernel, precision: str) -> str:
     """The sum over the leading axis in double, columns [lo, hi)."""
     t = TYPES[precision]
     inputs = range(len(kernel.operands))
@@ -110,14 +110,14 @@ def client_sum_loop(family: str, kernel: ClientSumKernel, precision: str) -> str
     given = [f"(double)x{k}[client * width + i]" for k in inputs] + scalars
     parameters = [f"const {t} *x{k}" for k in inputs] + [f"double {s}" for s in scalars]
     return f"""
-int loop_{family}_{kernel.name}_{precision}(int64_t clients, int64_t lo, int64_t hi, int64_t width,
+int loop_{prefix}_{kernel.name}_{precision}(int64_t clients, int64_t lo, int64_t hi, int64_t width,
                                             {", ".join(parameters)}, const double *tile, {t} *y0) {{
     int outside = 0;
     (void)tile;
     for (int64_t i = lo; i < hi; ++i) {{
         double total = 0;
         for (int64_t client = 0; client < clients; ++client)
-            total += badmm_{family}_{kernel.name}_term({", ".join(given)});
+            total += badmm_{prefix}_{kernel.name}_term({", ".join(given)});
         y0[i] = ({t})total;
         {outside(precision, "y0[i]", "real")}
     }}
@@ -125,28 +125,27 @@ int loop_{family}_{kernel.name}_{precision}(int64_t clients, int64_t lo, int64_t
 }}"""
 
 
-def records(family: str) -> Iterator[tuple[str, Record]]:
-    """The elementwise kernels of a family, under the names of their records."""
+LINES = "round"  # the header of the lines of a round, the same for every family
+
+
+def records(family: str) -> Iterator[tuple[str, str, Record]]:
+    """The elementwise kernels of a family's namespace: name of the record, header that has the function, record."""
     for name, value in vars(badmm_kernels.load(family)).items():
         if isinstance(value, Record):
-            yield name, value
+            yield name, family if name.startswith("_") else LINES, value
 
 
 def includes(families: Sequence[str]) -> str:
-    """The headers of some families."""
-    return "".join(f'#include "badmm/{family}.h"\n' for family in families)
+    """The headers of some families, and of a round's lines."""
+    return "".join(f'#include "badmm/{name}.h"\n' for name in (*families, LINES))
 
 
 def loops(families: Sequence[str]) -> str:
     """A C file with the loops of some families."""
     writers: dict[type, Callable[[str, Any, str], str]]
     writers = {MapKernel: map_loop, ReductionKernel: reduction_loop, ClientSumKernel: client_sum_loop}
-    found = [
-        writers[type(kernel)](family, kernel, precision)
-        for family in families
-        for _, kernel in records(family)
-        for precision in TYPES
-    ]
+    kernels = {(prefix, kernel.name): kernel for family in families for _, prefix, kernel in records(family)}
+    found = [writers[type(k)](prefix, k, precision) for (prefix, _), k in kernels.items() for precision in TYPES]
     return f"#include <math.h>\n#include <stdint.h>\n{includes(families)}{''.join(found)}\n"
 
 
@@ -248,13 +247,13 @@ def namespace(family: str, library: ctypes.CDLL) -> types.ModuleType:
     original = badmm_kernels.load(family)
     copy = types.ModuleType(f"header_{family}")
     copy.__dict__.update(vars(original))
-    for name, kernel in records(family):
+    for name, prefix, kernel in records(family):
         fields = {f.name: getattr(kernel, f.name) for f in dataclasses.fields(kernel)}
         for field, precision in (("single", "f32"), ("double", "f64")):
-            fields[field] = loop_function(library[f"loop_{family}_{kernel.name}_{precision}"])
+            fields[field] = loop_function(library[f"loop_{prefix}_{kernel.name}_{precision}"])
             if isinstance(kernel, MapKernel):
                 own = f"{kernel.name}_{precision}"
-                setattr(copy, own, scalar_function(library, f"badmm_{family}_{own}", precision, kernel))
+                setattr(copy, own, scalar_function(library, f"badmm_{prefix}_{own}", precision, kernel))
         setattr(copy, name, HEADER[type(kernel)](**fields))
     for name, value in vars(original).items():
         if isinstance(value, types.FunctionType) and value.__module__ == original.__name__:

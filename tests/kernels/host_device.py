@@ -23,8 +23,7 @@ import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 import badmm_kernels
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 from badmm_kernels.gpu import device as gpu_device
 from badmm_kernels.gpu.launch import STATUS
 from badmm_kernels.gpu.source import HERE, INCLUDE, source_text

@@ -11,7 +11,7 @@ BERNOULLI, BINOMIAL, GEOMETRIC, NEGATIVE_BINOMIAL = "bernoulli", "binomial", "ge
 LAPLACE, POISSON, WEIBULL = "laplace", "poisson", "weibull"
 
 MUTANTS = (
-    # The ADMM lines are generated for every family; each family gets different errors in them.
+    # The lines of a round are the same kernels in every family; each family gets different errors in them.
     Mutant("isotropic: dual steps away from the server", ISOTROPIC, "_dual_update_f64", "swap"),
     Mutant("isotropic: dual forgets itself", ISOTROPIC, "_dual_update_f32", "drop addend"),
     Mutant("isotropic: client map with the dual's sign", ISOTROPIC, "_client_map_f64", "sign"),
@@ -23,7 +23,7 @@ MUTANTS = (
     Mutant("isotropic: KL of the sum of the means", ISOTROPIC, "_kl_f64", "sign"),
     Mutant("isotropic: log-partition doubled", ISOTROPIC, "_log_partition_f64", "factor"),
     Mutant("isotropic: entropy's constant doubled", ISOTROPIC, "_ENTROPY", "factor"),
-    Mutant("isotropic: penalty not inverted", ISOTROPIC, "_CLIENT_MAP", "swap"),
+    Mutant("isotropic: penalty not inverted", ISOTROPIC, "CLIENT_MAP", "swap"),
     Mutant("isotropic: fused dual steps away from the server", ISOTROPIC, "_round_update_f64", "swap"),
     Mutant(
         "isotropic: fused server line reads the old dual", ISOTROPIC, "_round_update_f32", "use", -1, "eta_new", "eta"
@@ -52,7 +52,7 @@ MUTANTS = (
     Mutant(
         "diagonal: penalty squared in the place of penalty times damping",
         DIAGONAL,
-        "_DUAL_UPDATE",
+        "DUAL_UPDATE",
         "use",
         0,
         "gamma",

@@ -2,9 +2,11 @@
 
     NUMBA_DISABLE_JIT=1 python tests/kernels/mutants.py FAMILY ...
 
-A mutant is the syntax tree of badmm_kernels/cpu/FAMILY.py with one node changed, executed as a module of its own with
-Numba switched off (the generated code is plain Python then, and the intrinsics have Python forms), so that nothing is
-compiled, cached or written. Checks run until the first miss. No file's digest is looked at. Prints one JSON object:
+A mutant is the syntax tree of badmm_kernels/cpu/FAMILY.py, or of the lines of a round that it offers
+(badmm_kernels/cpu/round.py), with one node changed, executed as a module of its own with Numba switched off (the
+generated code is plain Python then, and the intrinsics have Python forms), so that nothing is compiled, cached or
+written. Checks run until the first miss. No file's digest is looked at.
+Prints one JSON object:
 {family: {"baseline": [misses of the unchanged module], "mutants": {name: {"change": ..., "caught_by": ...}}}}.
 """
 
@@ -21,6 +23,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,11 @@ class Mutant:
     place: int = 0
     old: str = ""
     new: str = ""
+
+    @property
+    def file(self) -> str:
+        """The generated file that has the definition: the family's, or that of a round's lines."""
+        return LINES if self.where in defined(LINES) else self.family
 
 
 def called(node: ast.AST) -> str:
@@ -215,16 +223,44 @@ COMPILED_MATH = types.SimpleNamespace(
 )
 
 
-def source(family: str) -> ast.Module:
-    """The generated module's syntax tree."""
-    return ast.parse((ROOT / "kernels" / "badmm_kernels" / "cpu" / f"{family}.py").read_text(encoding="utf-8"))
+LINES = "round"  # the file of the lines of a round
 
 
-def module_of(tree: ast.Module, family: str) -> types.ModuleType:
-    """The tree as a module, outside the package's cache of modules."""
-    module = types.ModuleType(f"mutant_{family}")
-    module.__file__ = str(ROOT / "kernels" / "badmm_kernels" / "cpu" / f"{family}.py")
-    exec(compile(tree, f"<mutant of {family}>", "exec"), module.__dict__)
+def path_of(name: str) -> Path:
+    """A generated file."""
+    return ROOT / "kernels" / "badmm_kernels" / "cpu" / f"{name}.py"
+
+
+def source(name: str) -> ast.Module:
+    """A generated module's syntax tree."""
+    return ast.parse(path_of(name).read_text(encoding="utf-8"))
+
+
+@cache
+def defined(name: str) -> frozenset[str]:
+    """The functions and the records that a generated module defines."""
+    found = (n.name if isinstance(n, ast.FunctionDef) else ast.unparse(n.targets[0])
+             for n in source(name).body if isinstance(n, ast.FunctionDef | ast.Assign))  # fmt: skip
+    return frozenset(found)
+
+
+def namespace_of(family: str, changed: dict[str, ast.Module]) -> types.ModuleType:
+    """A family's namespace, in which some generated files are other trees; outside the package's cache of modules."""
+    name = f"badmm_kernels.cpu.{LINES}"
+    before = sys.modules.get(name)
+    sys.modules[name] = executed(LINES, changed.get(LINES) or source(LINES))
+    try:
+        return executed(family, changed.get(family) or source(family))
+    finally:
+        sys.modules.pop(name)
+        sys.modules |= {name: before} if before else {}
+
+
+def executed(name: str, tree: ast.Module) -> types.ModuleType:
+    """A tree as the module of a generated file."""
+    module = types.ModuleType(f"mutant_{name}")
+    module.__file__ = str(path_of(name))
+    exec(compile(tree, f"<mutant of {name}>", "exec"), module.__dict__)
     vars(module)["fma"] = fused
     if hasattr(module, "math"):
         vars(module)["math"] = COMPILED_MATH
@@ -233,16 +269,18 @@ def module_of(tree: ast.Module, family: str) -> types.ModuleType:
 
 def quick_checks(family: str) -> list[Callable[[Any, str], list[Any]]]:
     """The validation's own checks of one family, at fewer points."""
-    from validation.checks import autograd as checks_autograd
-    from validation.checks import domain as checks_domain
-    from validation.checks import elementwise as checks_elementwise
-    from validation.checks import full as checks_full
-    from validation.checks import full_reductions as checks_full_reductions
-    from validation.checks import ivon as checks_ivon
-    from validation.checks import layout as checks_layout
-    from validation.checks import reductions as checks_reductions
-    from validation.checks import rounds as checks_rounds
-    from validation.checks import special as checks_special
+    from validation.checks import (
+        autograd as checks_autograd,
+        domain as checks_domain,
+        elementwise as checks_elementwise,
+        full as checks_full,
+        full_reductions as checks_full_reductions,
+        ivon as checks_ivon,
+        layout as checks_layout,
+        reductions as checks_reductions,
+        rounds as checks_rounds,
+        special as checks_special,
+    )
 
     def of(module: Any, **options: Any) -> Callable[[Any, str], list[Any]]:
         return lambda namespace, dtype: list(module.checks(namespace, family, dtype, **options))
@@ -281,8 +319,9 @@ def misses(namespace: Any, family: str) -> Iterator[str]:
 
 def verdict(mutant: Mutant) -> dict[str, str]:
     """What was changed and the first check that failed ("" if none did)."""
-    tree, change = planted(source(mutant.family), mutant)
-    return {"change": change, "caught_by": next(misses(module_of(tree, mutant.family), mutant.family), "")}
+    tree, change = planted(source(mutant.file), mutant)
+    namespace = namespace_of(mutant.family, {mutant.file: tree})
+    return {"change": change, "caught_by": next(misses(namespace, mutant.family), "")}
 
 
 def main(families: list[str]) -> int:
@@ -296,7 +335,7 @@ def main(families: list[str]) -> int:
         return 2
     results = {
         family: {
-            "baseline": list(misses(module_of(source(family), family), family)),
+            "baseline": list(misses(namespace_of(family, {}), family)),
             "mutants": {mutant.name: verdict(mutant) for mutant in MUTANTS if mutant.family == family},
         }
         for family in families

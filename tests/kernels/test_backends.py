@@ -13,23 +13,25 @@ import badmm_kernels
 from derive.families import load_families
 from derive.ir import nodes as ir
 from derive.ir.names import operations
-from derive.lower.admm import admm_kernels
+from derive.lower.admm import round_module
 from derive.lower.families import build_module
 from tests.kernels.backends import BACKENDS, HEADERS, Backend, on
 from tests.kernels.representative import FACTORISING, REPRESENTATIVE
 from validation.calls import Call, invoke
 from validation.check import Check
-from validation.checks import agreement as checks_agreement
-from validation.checks import autograd as checks_autograd
-from validation.checks import device as checks_device
-from validation.checks import domain as checks_domain
-from validation.checks import elementwise as checks_elementwise
-from validation.checks import full as checks_full
-from validation.checks import full_reductions as checks_full_reductions
-from validation.checks import layout as checks_layout
-from validation.checks import reductions as checks_reductions
-from validation.checks import rounds as checks_rounds
-from validation.checks import special as checks_special
+from validation.checks import (
+    agreement as checks_agreement,
+    autograd as checks_autograd,
+    device as checks_device,
+    domain as checks_domain,
+    elementwise as checks_elementwise,
+    full as checks_full,
+    full_reductions as checks_full_reductions,
+    layout as checks_layout,
+    reductions as checks_reductions,
+    rounds as checks_rounds,
+    special as checks_special,
+)
 from validation.checks.elementwise import coordinates
 from validation.oracles import lines
 from validation.points import DTYPES, generator
@@ -88,7 +90,7 @@ def exact_kernels(family: str) -> set[str]:
         nodes = [*kernel.body, *results, *(value for _, value in kernel.uniforms)]
         return {op for node in nodes for op in operations(node)}
 
-    scalar = [k for k in module.kernels if not isinstance(k, ir.MatrixMap)]
+    scalar = [k for k in (*module.kernels, *module.lines) if not isinstance(k, ir.MatrixMap)]
     return {k.name for k in scalar if not of(k) & {"call", "exp", "log", "log1p"}}
 
 
@@ -128,7 +130,7 @@ def test_the_header_gives_numbas_bits_where_nothing_is_transcendental(
 
 
 def test_most_kernels_are_exact() -> None:
-    lines = {line.name for line in admm_kernels()}
+    lines = {line.name for line in round_module().kernels}
     assert {"client_map", "dual_update", "server_contribution", "server_total", "server_update", "round_update"} < lines
     maps = {"natural_from_standard", "standard_from_natural", "expectation_from_natural", "natural_from_expectation"}
     assert exact_kernels("full_gaussian") == lines

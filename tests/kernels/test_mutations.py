@@ -8,8 +8,7 @@ from collections import Counter
 
 import pytest
 
-from badmm_kernels.registry import FAMILIES as ALL
-from badmm_kernels.registry import OPTIMIZERS
+from badmm_kernels.registry import FAMILIES as ALL, OPTIMIZERS
 from tests.kernels.mutant_table import MUTANTS
 from tests.kernels.mutants import ROOT, planted, source
 
@@ -33,7 +32,7 @@ def test_there_are_enough_errors_of_every_sort():
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_every_error_changes_the_generated_text(mutant):
-    _, change = planted(source(mutant.family), mutant)
+    _, change = planted(source(mutant.file), mutant)
     before, after = change.split("  ->  ")
     assert before != after
 

@@ -2,7 +2,8 @@
 
 The session collects the tests and runs each once with nothing planted, which compiles and loads what they need and
 tells which functions they reach, in their fixtures too, and what they cost. Per error a fork then runs those tests, the
-cheapest first, until one fails. A test that takes far longer than before ends its fork, which counts as a failure.
+cheapest first, until one fails or the budget is spent. A test that takes far longer than before ends its fork, which
+counts as a failure.
 What kills an error counts only if the same test passes in a fork with nothing planted.
 """
 
@@ -12,11 +13,10 @@ import gc
 import json
 import os
 import signal
-from bisect import bisect
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,8 @@ class Forks:
         gc.collect()
         gc.freeze()
         tests = self.by_function(session.items)
+        dearest = sorted(self.cost, key=self.cost.__getitem__, reverse=True)[:20]
+        print("\n", *(f"{self.cost[item]:.1f} s  {item.nodeid}\n" for item in dearest), flush=True)
         with self.results.open("w", encoding="utf-8") as stream:
             for name, outcome in self.outcomes(tests):
                 stream.write(json.dumps({"name": name, **outcome}) + "\n")
@@ -102,17 +104,15 @@ class Forks:
         return True
 
     def by_function(self, items: Sequence[pytest.Item]) -> dict[str, list[pytest.Item]]:
-        """The tests that reach a function, the cheapest first, as many as the budget allows."""
+        """The tests that reach a function, the cheapest first."""
         found: dict[str, list[pytest.Item]] = defaultdict(list)
         for item in items:
             fixtures = {one for some in item._fixtureinfo.name2fixturedefs.values() for one in some}  # type: ignore[attr-defined]
             self.cost[item] = self.reach.seconds[item] + sum(self.reach.seconds[one] for one in fixtures)
             for function in self.reach.functions[item].union(*(self.reach.functions[one] for one in fixtures)):
                 found[function].append(item)
-        for function, reaching in found.items():
+        for reaching in found.values():
             reaching.sort(key=self.cost.__getitem__)
-            spent = list(accumulate(self.cost[item] for item in reaching))
-            found[function] = reaching[: max(1, bisect(spent, self.budget))]
         return found
 
     def outcomes(self, tests: dict[str, list[pytest.Item]]) -> Generator[tuple[str, dict[str, Any]]]:
@@ -136,7 +136,7 @@ class Forks:
             begun = os.read(channel, 1 << 16)
             os.close(channel)
             if status == 0:
-                yield name, {"outcome": "survived", "tests": len(items)}
+                yield name, {"outcome": "survived", "tests": len(begun)}
                 continue
             last = items[max(len(begun), 1) - 1]
             if self.passes(last):
@@ -156,7 +156,8 @@ class Forks:
         return self.sound[item]
 
     def fork(self, name: str, items: list[pytest.Item]) -> tuple[int, int]:
-        """A process that runs the tests with one error planted, and what tells which have begun, a byte each."""
+        """A process that runs tests with one error planted until the budget is spent, and what tells which have begun,
+        a byte each."""
         begun, tell = os.pipe()
         pid = os.fork()
         if pid:
@@ -164,6 +165,7 @@ class Forks:
             return pid, begun
         try:
             set_mutant_under_test(name)
+            began = cpu()
             for item, following in pairwise([*items, None]):
                 assert item is not None
                 os.write(tell, b".")
@@ -172,7 +174,11 @@ class Forks:
                 signal.setitimer(signal.ITIMER_REAL, 120 + 60 * self.cost[item])
                 run(item, following)
                 if self.failed:
+                    if name == NOTHING:
+                        print(self.failed, flush=True)
                     os._exit(1)
+                if cpu() - began > self.budget:
+                    break
             os._exit(0)
         finally:
             os._exit(3)

@@ -2,7 +2,7 @@
 
 mutmut writes every changed function beside the original and a switch that calls the one that is asked for. It leaves
 out decorated functions; those with the decorators of `KEPT` are planted here too. Planted are no errors that only
-change the `strict` of a `zip`, an assertion about sequences that the caller has matched.
+change the `strict` of a `zip`, an assertion about sequences that the caller has matched, or the case of `float("inf")`.
 """
 
 from __future__ import annotations
@@ -88,12 +88,17 @@ class Planting:
         classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
         stricts = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=m.Name("strict")))}
+        floats = {id(one.args[0].value) for one in m.findall(self.parts[0], m.Call(m.Name("float"), [m.Arg()]))}
         found: dict[str, file_mutation.Mutation] = {}
         for function, errors in file_mutation.group_by_top_level_node(self.parts[1]).items():
             if isinstance(function, cst.FunctionDef):  # and not a class's own statement, which mutmut cannot switch
                 mangled = mangle_function_name(name=function.name.value, class_name=owners.get(id(function)))
                 numbered = {f"{self.module}.{mangled}__mutmut_{i}": error for i, error in enumerate(errors, 1)}
-                found |= {name: error for name, error in numbered.items() if not _is_strict(error, stricts)}
+                found |= {
+                    name: error
+                    for name, error in numbered.items()
+                    if not _is_strict(error, stricts) and not _is_same_float(error, floats)
+                }
         return found
 
     def write(self, chosen: Mapping[str, file_mutation.Mutation]) -> dict[str, Planted]:
@@ -144,9 +149,17 @@ def plant(out: Path, patterns: Iterable[str], choose: Callable[[list[str]], Iter
     return found
 
 
+def _code(node: cst.CSTNode) -> str:
+    return cst.Module([]).code_for_node(node)
+
+
+def _is_same_float(error: file_mutation.Mutation, values: Container[int]) -> bool:
+    """Whether an error changes the case of a word that `float` reads, whose nodes have the ids `values`."""
+    alike = _code(error.original_node).lower() == _code(error.mutated_node).lower()
+    return alike and id(error.original_node) in values
+
+
 def _is_strict(error: file_mutation.Mutation, values: Container[int]) -> bool:
     """Whether an error changes the `strict` of a call alone, whose values have the ids `values`."""
-    before, after = (
-        STRICT.sub("", cst.Module([]).code_for_node(node)) for node in (error.original_node, error.mutated_node)
-    )
+    before, after = (STRICT.sub("", _code(node)) for node in (error.original_node, error.mutated_node))
     return before == after or id(error.original_node) in values

@@ -44,7 +44,7 @@ def tried(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.forks", "-p", "no:cacheprovider"]
     command += ["--planted", str(out / "planted.json"), *tests]
     command += [f"--deselect={name}" for name in SLOW]
-    environment = os.environ | {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     with (out / "pytest.log").open("w", encoding="utf-8") as log:
         status = subprocess.run(command, cwd=out, env=environment, stdout=log, stderr=log, check=False).returncode
     lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines() if status == 0 else []

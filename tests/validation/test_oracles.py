@@ -15,8 +15,7 @@ import badmm
 import badmm_kernels
 from badmm_kernels import registry
 from tests.kernels.representative import REPRESENTATIVE
-from validation import __main__ as command
-from validation import oracles, suite
+from validation import __main__ as command, oracles, suite
 from validation.check import check
 from validation.checks import likelihoods as likelihood_checks
 from validation.checks.elementwise import coordinates

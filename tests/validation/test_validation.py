@@ -14,22 +14,21 @@ import numpy as np
 import pytest
 
 import badmm_kernels
-from validation import __main__ as command
-from validation import check as records
-from validation import suite, ulps
-from validation.checks import agreement as checks_agreement
-from validation.checks import autograd as checks_autograd
-from validation.checks import device as checks_device
-from validation.checks import domain as checks_domain
-from validation.checks import elementwise as checks_elementwise
-from validation.checks import full as checks_full
-from validation.checks import full_reductions as checks_full_reductions
-from validation.checks import layout as checks_layout
-from validation.checks import reductions as checks_reductions
-from validation.checks import rounds as checks_rounds
-from validation.checks import special as checks_special
-from validation.report import page as report
-from validation.report import table
+from validation import __main__ as command, check as records, suite, ulps
+from validation.checks import (
+    agreement as checks_agreement,
+    autograd as checks_autograd,
+    device as checks_device,
+    domain as checks_domain,
+    elementwise as checks_elementwise,
+    full as checks_full,
+    full_reductions as checks_full_reductions,
+    layout as checks_layout,
+    reductions as checks_reductions,
+    rounds as checks_rounds,
+    special as checks_special,
+)
+from validation.report import page as report, table
 
 ROOT = Path(__file__).resolve().parents[2]
 ARRAY_FUNCTIONS = (

@@ -15,8 +15,7 @@ import torch
 
 from ..calls import Array
 from ..check import Check, check
-from ..oracles import autograd as oracle
-from ..oracles import lookup
+from ..oracles import autograd as oracle, lookup
 from ..oracles.family import FamilyOracle, cast
 from ..points import generator
 

@@ -33,6 +33,8 @@ INVERSE_TOLERANCE = 1e-13
 TRANSCENDENTAL = 2001
 """Points of a transcendental map, whose exact value takes up to a millisecond: a fault in 0.2% of the range is met with
 probability 98%, and the seams of special functions have points of their own (`special`)."""
+LINES_IN_FULL, FEW = "diagonal_gaussian", 40
+"""The family in which the lines of a round are checked at all points, and how many they are in the others."""
 
 
 def coordinates(name: str) -> FactorisingOracle:
@@ -153,10 +155,12 @@ def affordable(call: Call, oracle: FactorisingOracle) -> Call:
 
 
 def checks(namespace: Any, family: str, dtype: str, count: int = 400, map_count: int = 8001) -> list[Check]:
-    """Check all elementwise kernels of one family and dtype; maps, which round more often, at more points."""
+    """Check all elementwise kernels of one family and dtype: maps, which round more often, at more points; the lines
+    of a round, which are the same kernels in every family, at all points in `LINES_IN_FULL` alone."""
     oracle = coordinates(family)
+    of_lines = count if family == LINES_IN_FULL else min(count, FEW)
     with mpmath.workdps(DIGITS):
-        found = [linear_check(namespace, family, dtype, call) for call in lines.calls(oracle, dtype, count)]
+        found = [linear_check(namespace, family, dtype, call) for call in lines.calls(oracle, dtype, of_lines)]
         found += [
             map_check(namespace, family, dtype, affordable(call, oracle)) for call in oracle.calls(dtype, map_count)
         ]

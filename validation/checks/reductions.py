@@ -91,13 +91,19 @@ def references_of_sums(formula: Callable[[Any], Any], natural: Slots, floor: flo
     return with_total(values, scales)
 
 
-def references_of_kl(oracle: FactorisingOracle, pair: Pair) -> tuple[References, References]:
+def exact_kl(oracle: FactorisingOracle, pair: Pair) -> list[Any]:
+    """Return the exact KL of every coordinate, row after row."""
+    columns_q = zip(*(exact(slot.ravel().tolist()) for slot in pair.q), strict=True)
+    columns_p = zip(*(exact(slot.ravel().tolist()) for slot in pair.p), strict=True)
+    return [oracle.kl(q, p) for q, p in zip(columns_q, columns_p, strict=True)]
+
+
+def references_of_kl(oracle: FactorisingOracle, pair: Pair, family: str) -> tuple[References, References]:
     """Return the exact KL of every row and of everything, relative to itself."""
-    values = []
-    for index in range(len(pair.p[0])):
-        columns_q = zip(*(exact(slot[index].tolist()) for slot in pair.q), strict=True)
-        columns_p = zip(*(exact(slot[index].tolist()) for slot in pair.p), strict=True)
-        values.append(mpmath.fsum(oracle.kl(q, p) for q, p in zip(columns_q, columns_p, strict=True)))
+    arrays = [slot.ravel() for slot in (*pair.q, *pair.p)]
+    single = kept(partial(exact_kl, oracle, pair), arrays, family, "kl of coordinates")
+    width = pair.p[0].shape[1]
+    values = [mpmath.fsum(single[k : k + width]) for k in range(0, len(single), width)]
     return with_total(values, values)
 
 
@@ -130,7 +136,7 @@ def kl_errors(namespace: Any, family: str, pair: Pair) -> tuple[list[float], flo
     """Relative error of every row's KL, and of the sum over everything."""
     oracle = coordinates(family)
     kwargs = oracle.fixed
-    one_row, everything = kept(partial(references_of_kl, oracle, pair), (*pair.q, *pair.p), family, "kl")
+    one_row, everything = kept(partial(references_of_kl, oracle, pair, family), (*pair.q, *pair.p), family, "kl")
     try:
         errors = errors_of(namespace.kl(pair.q, pair.p, axis=-1, **kwargs), one_row)
         total = np.array([namespace.kl(pair.q, pair.p, **kwargs)], dtype=np.float64)

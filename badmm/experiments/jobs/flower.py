@@ -19,8 +19,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from badmm.experiments import config as configuration
-from badmm.experiments import run
+from badmm.experiments import config as configuration, run
 from badmm.experiments.config import ConfigError, SolverConfig
 from badmm.experiments.engines import SERVER, Engine, identity, remote
 from badmm.experiments.jobs import site as sites

@@ -15,8 +15,7 @@ import numpy as np
 
 import badmm
 from badmm.experiments import run
-from badmm.experiments.config import SolverConfig
-from badmm.experiments.config import site as configuration
+from badmm.experiments.config import SolverConfig, site as configuration
 from badmm.experiments.config.site import Site
 from badmm.experiments.config.toml import ConfigError
 from badmm.experiments.engines import Engine, connect

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from badmm.clients.federation import ClientData, Federation
-from badmm.data import datasets, partition, splits
-from badmm.data import images as data
+from badmm.data import datasets, images as data, partition, splits
 from badmm.data.datasets import OwnData
 from badmm.experiments import metrics, posterior
 from badmm.experiments.config.networks import NetworkConfig

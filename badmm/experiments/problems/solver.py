@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from badmm.data import files
-from badmm.data import tables as data
+from badmm.data import files, tables as data
 from badmm.experiments import predictive
 from badmm.experiments.config import ConfigError
 from badmm.experiments.config.losses import Loss

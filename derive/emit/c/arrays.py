@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...ir import nodes as ir
-from . import interface as ci
-from . import matrices
+from . import interface as ci, matrices
 from .printer import TYPE, comment, define
 
 Param = ci.Parameter

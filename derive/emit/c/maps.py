@@ -9,7 +9,9 @@ from . import interface as ci
 from .printer import TYPE, Printer, assigned_names, cast, comment, define
 
 INCLUDES = '#include "badmm/special.h"'
-MATRIX_NOTE = "The lines of a round act entry by entry; functions of whole matrices are LAPACK's, not this file's."
+MATRIX_NOTE = (
+    "Its functions take whole matrices: badmm/arrays/{}.h; the lines of a round, entry by entry: badmm/round.h."
+)
 
 
 def parts(module: ir.Module) -> Iterator[str]:
@@ -18,12 +20,13 @@ def parts(module: ir.Module) -> Iterator[str]:
         yield kernel_text(kernel, signatures)
 
 
-def family_notes(module: ir.FamilyModule) -> list[str]:
-    """What a family's functions do not do."""
+def family_notes(module: ir.FamilyModule | ir.RoundModule) -> list[str]:
+    """What the functions of a family or of a round do not do."""
+    if isinstance(module, ir.FamilyModule) and module.has_matrices:
+        return [MATRIX_NOTE.format(module.name)]
     return [
         "Functions ending in _f32 and _f64 compute one coordinate; those ending in _term give one term of a sum.",
         "Nothing is checked: badmm_outside_f32 and badmm_outside_f64 (badmm/special.h) test a value's domain.",
-        *([MATRIX_NOTE] if module.has_matrices else []),
     ]
 
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...ir import nodes as ir
-from . import arrays, maps, sweeps
-from . import interface as ci
+from . import arrays, interface as ci, maps, sweeps
 from .printer import comment
 
 CAST = """\
@@ -47,6 +46,7 @@ class Kind:
 KINDS = {
     "family": Kind(": scalar functions of Bayesian ADMM for", maps.parts, maps.family_notes),
     "likelihood": Kind(": the loss of a row and its expectations, for", maps.parts, maps.loss_notes),
+    "round": Kind(": scalar functions for", maps.parts, maps.family_notes),
     "optimizer": Kind(", for", sweeps.parts, sweeps.notes, sweeps.INCLUDES),
 }
 

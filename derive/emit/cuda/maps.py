@@ -100,10 +100,13 @@ def _at(kernel: ir.Map, module: ir.Module, precision: str) -> str:
 
 
 def is_heavy(kernel: ir.Coordinatewise) -> bool:
-    """Whether a coordinate needs many registers: a root takes as many as a logarithm, each time that it is inlined."""
+    """Whether a coordinate needs many registers: a root takes as many as a logarithm each time that it is inlined, and
+    a division too many beside six values or more (of the inverse Gaussian's gradient 64 registers spill on sm_100)."""
     if not isinstance(kernel, ir.Map):
         return isinstance(kernel, ir.Reduction)
-    return kernel.promote or any("sqrt" in operations(node) for node in (*kernel.body, *kernel.results))
+    used = {name for node in (*kernel.body, *kernel.results) for name in operations(node)}
+    divided = "div" in used and len(kernel.operands) + len(kernel.results) >= 6
+    return kernel.promote or "sqrt" in used or divided
 
 
 def _bounds(kernel: ir.Coordinatewise) -> str:

@@ -7,7 +7,7 @@ from types import ModuleType
 from ...ir import nodes as ir
 from . import maps, sweeps
 
-KINDS: dict[str, ModuleType] = {"family": maps, "likelihood": maps, "optimizer": sweeps}
+KINDS: dict[str, ModuleType] = {"family": maps, "likelihood": maps, "optimizer": sweeps, "round": maps}
 """By kind of module: its functors (`coordinates`), its kernels (`entries`) and the loops that it includes."""
 
 

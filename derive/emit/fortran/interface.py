@@ -6,8 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 
 from ...ir import nodes as ir
-from ..c import arrays, sweeps
-from ..c import interface as ci
+from ..c import arrays, interface as ci, sweeps
 
 KIND = {
     "f32": "real(c_float)",

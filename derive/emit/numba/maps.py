@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...ir import nodes as ir
-from ..python.kernels import constants, public_function, record, wrapped
+from ..python.kernels import constants, imported_lines, public_function, record, wrapped
 from . import matrices
 from .printer import JIT, UNSCOPED, Printer, function, outside, suffix, test, uniforms
 
@@ -12,26 +12,35 @@ NOTE = "Functions ending in _f32 and _f64 are scalar device functions for use in
 
 
 def parts(module: ir.FamilyModule) -> list[str]:
-    """The functions, loops, records and public functions of a family."""
+    """The functions, loops, records and public functions of a family, and the public functions of a round's lines."""
     found = [function(f) for f in module.functions]
     for kernel in module.kernels:
         if isinstance(kernel, ir.MatrixMap):
             found.append(matrices.kernel(kernel, module))
-            continue
-        for single in (True, False):
-            if isinstance(kernel, ir.Map):
-                found.append(_scalar_function(kernel, single))
-            found.append(_loop(kernel, single))
-        found.append(_public(kernel, module))
-    return found
+        else:
+            found += [*compiled(kernel), public_function(kernel, module)]
+    return found + [public_function(line, module) for line in module.lines]
+
+
+def compiled(kernel: ir.Coordinatewise) -> list[str]:
+    """The scalar functions, loops and record of a kernel."""
+    found = []
+    for single in (True, False):
+        if isinstance(kernel, ir.Map):
+            found.append(_scalar_function(kernel, single))
+        found.append(_loop(kernel, single))
+    fields = [f"single=_{kernel.name}_f32", f"double=_{kernel.name}_f64"]
+    return [*found, record(kernel, uniforms(kernel), fields)]
 
 
 def imports(module: ir.FamilyModule, _body: str) -> list[str]:
     """What the runtime of families gives."""
-    runtime = ["ClientSumKernel", "MapKernel", "MatrixKernel" if module.has_matrices else "ReductionKernel"]
+    runtime = ["MatrixKernel"] if module.has_matrices else ["MapKernel", "ReductionKernel"]
+    scalar = [name for k in module.lines if isinstance(k, ir.Map) for name in scalar_names(k)]
     return [
         *(["from badmm_kernels.cpu import linalg"] if module.has_matrices else []),
-        f"from badmm_kernels.cpu.runtime import {', '.join(sorted(runtime))}",
+        imported_lines(module, "cpu", scalar),
+        f"from badmm_kernels.cpu.runtime import {', '.join(runtime)}",
         "from badmm_kernels.face.calls import slots",
     ]
 
@@ -43,7 +52,12 @@ def facts(module: ir.FamilyModule) -> str:
 
 def exported(module: ir.FamilyModule) -> list[str]:
     """The public names."""
-    return [k.name for k in module.kernels] + [f.name for f in module.functions]
+    return [k.name for k in (*module.kernels, *module.lines)] + [f.name for f in module.functions]
+
+
+def scalar_names(kernel: ir.Map) -> tuple[str, ...]:
+    """The scalar functions of a map."""
+    return tuple(f"{kernel.name}_{suffix(single)}" for single in (True, False))
 
 
 def _scalar_function(kernel: ir.Map, single: bool) -> str:
@@ -144,9 +158,3 @@ def _client_sum_loop(kernel: ir.ClientSum, single: bool) -> str:
     ]
     lines += ["            store(out_0, start + i, result_0, 0)"]
     return "\n".join([*lines, "    return outside"])
-
-
-def _public(kernel: ir.Coordinatewise, module: ir.FamilyModule) -> str:
-    """The kernel record that runtime.py drives, and the function a person calls."""
-    fields = [f"single=_{kernel.name}_f32", f"double=_{kernel.name}_f64"]
-    return f"{record(kernel, uniforms(kernel), fields)}\n\n\n{public_function(kernel, module)}"

@@ -10,8 +10,7 @@ from __future__ import annotations
 from ...ir import nodes as ir
 from ...ir.names import renamed, variables
 from ..python.kernels import wrapped
-from ..python.sweeps import noise_function, public_function, record
-from ..python.sweeps import tested as operands_tested
+from ..python.sweeps import noise_function, public_function, record, tested as operands_tested
 from .printer import JIT, UNSCOPED, Printer, outside, suffix, test, uniforms
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from ...ir import nodes as ir
-from ..docs import docstring, result_groups, returns_float, signature
+from ..docs import docstring, record_name, result_groups, returns_float, signature
 
 WIDTH = 120
 DRIVERS: dict[type, str] = {
@@ -63,6 +63,12 @@ def listed(names: Sequence[str]) -> str:
     return f"__all__ = [\n{rows}\n]"
 
 
+def imported_lines(module: ir.FamilyModule, device: str, also: Sequence[str] = ()) -> str:
+    """The import of the records of a round's lines; `also` are names that the namespace passes on."""
+    names = sorted([*(record_name(k) for k in module.lines), *(f"{n} as {n}" for n in also)])
+    return imported(f"badmm_kernels.{device}.round", names)
+
+
 def imported(module: str, names: Sequence[str]) -> str:
     """from module import names, as formatters write it."""
     flat = f"from {module} import {', '.join(names)}"
@@ -83,7 +89,7 @@ def driver(kernel: ir.FamilyKernel) -> str:
 
 def record(kernel: ir.FamilyKernel, uniforms: Sequence[str], fields: Sequence[str]) -> str:
     """The record that a runtime drives: operands, scalars, uniforms, results, and `fields` of the device's own."""
-    lines = [f"_{kernel.name.upper()} = {driver(kernel)}(", f'    name="{kernel.name}",']
+    lines = [f"{record_name(kernel)} = {driver(kernel)}(", f'    name="{kernel.name}",']
     lines += _operand_lines(kernel)
     if not isinstance(kernel, ir.MatrixMap):
         scalars = tuple((s.argument, s.domain) for s in kernel.scalars)
@@ -132,4 +138,4 @@ def public_function(kernel: ir.FamilyKernel, module: ir.FamilyModule, stream: bo
         result = f"tuple[{result}, ...]"
     head = wrapped(f"def {kernel.name}", parameters, f" -> {result}:")
     doc = textwrap.indent(docstring(kernel, module, on_device=stream), "    ")
-    return f"{head}\n{doc}\n{wrapped(f'return _{kernel.name.upper()}{method}', values, '', '    ')}"
+    return f"{head}\n{doc}\n{wrapped(f'return {record_name(kernel)}{method}', values, '', '    ')}"

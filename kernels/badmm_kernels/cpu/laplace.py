@@ -16,7 +16,40 @@ from typing import Any
 from numba import njit
 
 from badmm_kernels.cpu.intrinsics import add, f32, f64, fma, i32, i64, load, nonfinite, nonpositive, store
-from badmm_kernels.cpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
+from badmm_kernels.cpu.round import (
+    BREGMAN_DUAL_UPDATE,
+    CAVITY,
+    CLIENT_MAP,
+    CONTRIBUTION_CHANGE,
+    DUAL_RESIDUAL,
+    DUAL_UPDATE,
+    PRIMAL_RESIDUAL,
+    ROUND_UPDATE,
+    SERVER_CONTRIBUTION,
+    SERVER_TOTAL,
+    SERVER_UPDATE,
+    bregman_dual_update_f32 as bregman_dual_update_f32,
+    bregman_dual_update_f64 as bregman_dual_update_f64,
+    cavity_f32 as cavity_f32,
+    cavity_f64 as cavity_f64,
+    client_map_f32 as client_map_f32,
+    client_map_f64 as client_map_f64,
+    contribution_change_f32 as contribution_change_f32,
+    contribution_change_f64 as contribution_change_f64,
+    dual_residual_f32 as dual_residual_f32,
+    dual_residual_f64 as dual_residual_f64,
+    dual_update_f32 as dual_update_f32,
+    dual_update_f64 as dual_update_f64,
+    primal_residual_f32 as primal_residual_f32,
+    primal_residual_f64 as primal_residual_f64,
+    round_update_f32 as round_update_f32,
+    round_update_f64 as round_update_f64,
+    server_contribution_f32 as server_contribution_f32,
+    server_contribution_f64 as server_contribution_f64,
+    server_update_f32 as server_update_f32,
+    server_update_f64 as server_update_f64,
+)
+from badmm_kernels.cpu.runtime import MapKernel, ReductionKernel
 from badmm_kernels.face.calls import slots
 
 NAME = "laplace"
@@ -797,76 +830,6 @@ def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, location: float, a
     return _KL((*slots("natural_q", natural_q, NATURAL), *slots("natural_p", natural_p, NATURAL)), (location,), axis)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def client_map_f32(lambda_g, eta, G, rho):
-    """A coordinate of `client_map`, f32."""
-    u0 = f32(1.0 / rho)
-    return fma(u0, eta - G, lambda_g)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _client_map_f32(
-    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, G_in, G_in_step, u0, out_0
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        eta_in_at = row * eta_in_step
-        G_in_at = row * G_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            G = load(G_in, G_in_at + i)
-            result_0 = fma(u0, eta - G, lambda_g)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def client_map_f64(lambda_g, eta, G, rho):
-    """A coordinate of `client_map`, f64."""
-    u0 = f64(1.0 / rho)
-    return fma(u0, eta - G, lambda_g)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _client_map_f64(
-    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, G_in, G_in_step, u0, out_0
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        eta_in_at = row * eta_in_step
-        G_in_at = row * G_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            G = load(G_in, G_in_at + i)
-            result_0 = fma(u0, eta - G, lambda_g)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_CLIENT_MAP = MapKernel(
-    name="client_map",
-    operands=(
-        ("natural_global", "real"),
-        ("dual", "real"),
-        ("gradient", "real"),
-    ),
-    scalars=(("rho", "positive"),),
-    uniforms=lambda rho: (1.0 / rho,),
-    single=_client_map_f32,
-    double=_client_map_f64,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
-
-
 def client_map(
     natural_global: Sequence[Any],
     dual: Sequence[Any],
@@ -886,70 +849,9 @@ def client_map(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _CLIENT_MAP.slotwise(
+    return CLIENT_MAP.slotwise(
         NATURAL, (("natural_global", natural_global), ("dual", dual), ("gradient", gradient)), (rho,), out
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def cavity_f32(lambda_g, eta, rho):
-    """A coordinate of `cavity`, f32."""
-    u0 = f32(1.0 / rho)
-    return fma(eta, u0, lambda_g)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _cavity_f32(row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, u0, out_0):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        eta_in_at = row * eta_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            result_0 = fma(eta, u0, lambda_g)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def cavity_f64(lambda_g, eta, rho):
-    """A coordinate of `cavity`, f64."""
-    u0 = f64(1.0 / rho)
-    return fma(eta, u0, lambda_g)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _cavity_f64(row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, eta_in, eta_in_step, u0, out_0):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        eta_in_at = row * eta_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            result_0 = fma(eta, u0, lambda_g)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_CAVITY = MapKernel(
-    name="cavity",
-    operands=(
-        ("natural_global", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("rho", "positive"),),
-    uniforms=lambda rho: (1.0 / rho,),
-    single=_cavity_f32,
-    double=_cavity_f64,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def cavity(
@@ -966,101 +868,7 @@ def cavity(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def dual_update_f32(eta, lambda_g, lambda_k, rho, gamma):
-    """A coordinate of `dual_update`, f32."""
-    u0 = f32(gamma * rho)
-    return fma(u0, lambda_g - lambda_k, eta)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _dual_update_f32(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    eta_in,
-    eta_in_step,
-    lambda_g_in,
-    lambda_g_in_step,
-    lambda_k_in,
-    lambda_k_in_step,
-    u0,
-    out_0,
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_k_in_at = row * lambda_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            result_0 = fma(u0, lambda_g - lambda_k, eta)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def dual_update_f64(eta, lambda_g, lambda_k, rho, gamma):
-    """A coordinate of `dual_update`, f64."""
-    u0 = f64(gamma * rho)
-    return fma(u0, lambda_g - lambda_k, eta)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _dual_update_f64(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    eta_in,
-    eta_in_step,
-    lambda_g_in,
-    lambda_g_in_step,
-    lambda_k_in,
-    lambda_k_in_step,
-    u0,
-    out_0,
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_k_in_at = row * lambda_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            result_0 = fma(u0, lambda_g - lambda_k, eta)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_DUAL_UPDATE = MapKernel(
-    name="dual_update",
-    operands=(
-        ("dual", "real"),
-        ("natural_global", "real"),
-        ("natural_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "fraction")),
-    uniforms=lambda rho, gamma: (gamma * rho,),
-    single=_dual_update_f32,
-    double=_dual_update_f64,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
+    return CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out)
 
 
 def dual_update(
@@ -1084,82 +892,12 @@ def dual_update(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, dual line.
     """
-    return _DUAL_UPDATE.slotwise(
+    return DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
         (rho, damping),
         out,
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def bregman_dual_update_f32(eta, mu_g, mu_k, rho, gamma):
-    """A coordinate of `bregman_dual_update`, f32."""
-    u0 = f32(gamma * rho)
-    return fma(u0, mu_g - mu_k, eta)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _bregman_dual_update_f32(
-    row_lo, row_hi, lo, hi, width, eta_in, eta_in_step, mu_g_in, mu_g_in_step, mu_k_in, mu_k_in_step, u0, out_0
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        mu_g_in_at = row * mu_g_in_step
-        mu_k_in_at = row * mu_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            mu_g = load(mu_g_in, mu_g_in_at + i)
-            mu_k = load(mu_k_in, mu_k_in_at + i)
-            result_0 = fma(u0, mu_g - mu_k, eta)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def bregman_dual_update_f64(eta, mu_g, mu_k, rho, gamma):
-    """A coordinate of `bregman_dual_update`, f64."""
-    u0 = f64(gamma * rho)
-    return fma(u0, mu_g - mu_k, eta)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _bregman_dual_update_f64(
-    row_lo, row_hi, lo, hi, width, eta_in, eta_in_step, mu_g_in, mu_g_in_step, mu_k_in, mu_k_in_step, u0, out_0
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        mu_g_in_at = row * mu_g_in_step
-        mu_k_in_at = row * mu_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            mu_g = load(mu_g_in, mu_g_in_at + i)
-            mu_k = load(mu_k_in, mu_k_in_at + i)
-            result_0 = fma(u0, mu_g - mu_k, eta)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_BREGMAN_DUAL_UPDATE = MapKernel(
-    name="bregman_dual_update",
-    operands=(
-        ("dual", "real"),
-        ("expectation_global", "real"),
-        ("expectation_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "positive")),
-    uniforms=lambda rho, gamma: (gamma * rho,),
-    single=_bregman_dual_update_f32,
-    double=_bregman_dual_update_f64,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
 
 
 def bregman_dual_update(
@@ -1183,79 +921,12 @@ def bregman_dual_update(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
     """
-    return _BREGMAN_DUAL_UPDATE.slotwise(
+    return BREGMAN_DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("expectation_global", expectation_global), ("expectation_client", expectation_client)),
         (rho, damping),
         out,
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def server_contribution_f32(lambda_k, eta, alpha, K):
-    """A coordinate of `server_contribution`, f32."""
-    u0 = f32(alpha)
-    u1 = f32((1.0 - alpha) / K)
-    return fma(lambda_k, u1, -eta * u0)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_contribution_f32(
-    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, eta_in, eta_in_step, u0, u1, out_0
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        eta_in_at = row * eta_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            result_0 = fma(lambda_k, u1, -eta * u0)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def server_contribution_f64(lambda_k, eta, alpha, K):
-    """A coordinate of `server_contribution`, f64."""
-    u0 = f64(alpha)
-    u1 = f64((1.0 - alpha) / K)
-    return fma(lambda_k, u1, -eta * u0)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_contribution_f64(
-    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, eta_in, eta_in_step, u0, u1, out_0
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        eta_in_at = row * eta_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            result_0 = fma(lambda_k, u1, -eta * u0)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_SERVER_CONTRIBUTION = MapKernel(
-    name="server_contribution",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    single=_server_contribution_f32,
-    double=_server_contribution_f64,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def server_contribution(
@@ -1278,116 +949,9 @@ def server_contribution(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _SERVER_CONTRIBUTION.slotwise(
+    return SERVER_CONTRIBUTION.slotwise(
         NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha, num_clients), out
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_total_f32(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile, out_0):
-    outside = i32(0)
-    for start in range(lo, hi, tile.size):
-        stop = min(hi, start + tile.size)
-        for i in range(stop - start):
-            store(tile, i, 0.0, 9)
-        together = clients // 5 * 5
-        for client in range(0, together, 5):
-            at_0 = (client + 0) * width + start
-            at_1 = (client + 1) * width + start
-            at_2 = (client + 2) * width + start
-            at_3 = (client + 3) * width + start
-            at_4 = (client + 4) * width + start
-            for i in range(stop - start):
-                total = load(tile, i)
-                lambda_k = f64(load(lambda_k_in, at_0 + i))
-                eta = f64(load(eta_in, at_0 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = f64(load(lambda_k_in, at_1 + i))
-                eta = f64(load(eta_in, at_1 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = f64(load(lambda_k_in, at_2 + i))
-                eta = f64(load(eta_in, at_2 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = f64(load(lambda_k_in, at_3 + i))
-                eta = f64(load(eta_in, at_3 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = f64(load(lambda_k_in, at_4 + i))
-                eta = f64(load(eta_in, at_4 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                store(tile, i, total, 9)
-        for client in range(together, clients):
-            at_0 = (client + 0) * width + start
-            for i in range(stop - start):
-                total = load(tile, i)
-                lambda_k = f64(load(lambda_k_in, at_0 + i))
-                eta = f64(load(eta_in, at_0 + i))
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                store(tile, i, total, 9)
-        for i in range(stop - start):
-            result_0 = f32(load(tile, i))
-            outside = nonfinite(result_0, outside)
-            store(out_0, start + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_total_f64(clients, lo, hi, width, lambda_k_in, eta_in, u0, u1, tile, out_0):
-    outside = i64(0)
-    for start in range(lo, hi, tile.size):
-        stop = min(hi, start + tile.size)
-        for i in range(stop - start):
-            store(tile, i, 0.0, 9)
-        together = clients // 5 * 5
-        for client in range(0, together, 5):
-            at_0 = (client + 0) * width + start
-            at_1 = (client + 1) * width + start
-            at_2 = (client + 2) * width + start
-            at_3 = (client + 3) * width + start
-            at_4 = (client + 4) * width + start
-            for i in range(stop - start):
-                total = load(tile, i)
-                lambda_k = load(lambda_k_in, at_0 + i)
-                eta = load(eta_in, at_0 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = load(lambda_k_in, at_1 + i)
-                eta = load(eta_in, at_1 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = load(lambda_k_in, at_2 + i)
-                eta = load(eta_in, at_2 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = load(lambda_k_in, at_3 + i)
-                eta = load(eta_in, at_3 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                lambda_k = load(lambda_k_in, at_4 + i)
-                eta = load(eta_in, at_4 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                store(tile, i, total, 9)
-        for client in range(together, clients):
-            at_0 = (client + 0) * width + start
-            for i in range(stop - start):
-                total = load(tile, i)
-                lambda_k = load(lambda_k_in, at_0 + i)
-                eta = load(eta_in, at_0 + i)
-                total = total + (fma(lambda_k, u1, -eta * u0))
-                store(tile, i, total, 9)
-        for i in range(stop - start):
-            result_0 = load(tile, i)
-            outside = nonfinite(result_0, outside)
-            store(out_0, start + i, result_0, 0)
-    return outside
-
-
-_SERVER_TOTAL = ClientSumKernel(
-    name="server_total",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    single=_server_total_f32,
-    double=_server_total_f64,
-)
 
 
 def server_total(
@@ -1404,105 +968,7 @@ def server_total(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f32(lambda_k, eta, c_old, alpha, K):
-    """A coordinate of `contribution_change`, f32."""
-    u0 = f32(alpha)
-    u1 = f32((1.0 - alpha) / K)
-    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _contribution_change_f32(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    lambda_k_in,
-    lambda_k_in_step,
-    eta_in,
-    eta_in_step,
-    c_old_in,
-    c_old_in_step,
-    u0,
-    u1,
-    out_0,
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        eta_in_at = row * eta_in_step
-        c_old_in_at = row * c_old_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            c_old = load(c_old_in, c_old_in_at + i)
-            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def contribution_change_f64(lambda_k, eta, c_old, alpha, K):
-    """A coordinate of `contribution_change`, f64."""
-    u0 = f64(alpha)
-    u1 = f64((1.0 - alpha) / K)
-    return fma(lambda_k, u1, fma(-eta, u0, -c_old))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _contribution_change_f64(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    lambda_k_in,
-    lambda_k_in_step,
-    eta_in,
-    eta_in_step,
-    c_old_in,
-    c_old_in_step,
-    u0,
-    u1,
-    out_0,
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        eta_in_at = row * eta_in_step
-        c_old_in_at = row * c_old_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta = load(eta_in, eta_in_at + i)
-            c_old = load(c_old_in, c_old_in_at + i)
-            result_0 = fma(lambda_k, u1, fma(-eta, u0, -c_old))
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_CONTRIBUTION_CHANGE = MapKernel(
-    name="contribution_change",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-        ("contribution_old", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    single=_contribution_change_f32,
-    double=_contribution_change_f64,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
+    return SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out)
 
 
 def contribution_change(
@@ -1526,73 +992,12 @@ def contribution_change(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _CONTRIBUTION_CHANGE.slotwise(
+    return CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
         (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def server_update_f32(lambda_0, c, alpha):
-    """A coordinate of `server_update`, f32."""
-    u0 = f32(alpha)
-    return fma(lambda_0, u0, c)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_update_f32(row_lo, row_hi, lo, hi, width, lambda_0_in, lambda_0_in_step, c_in, c_in_step, u0, out_0):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_0_in_at = row * lambda_0_in_step
-        c_in_at = row * c_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
-            c = load(c_in, c_in_at + i)
-            result_0 = fma(lambda_0, u0, c)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def server_update_f64(lambda_0, c, alpha):
-    """A coordinate of `server_update`, f64."""
-    u0 = f64(alpha)
-    return fma(lambda_0, u0, c)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _server_update_f64(row_lo, row_hi, lo, hi, width, lambda_0_in, lambda_0_in_step, c_in, c_in_step, u0, out_0):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_0_in_at = row * lambda_0_in_step
-        c_in_at = row * c_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
-            c = load(c_in, c_in_at + i)
-            result_0 = fma(lambda_0, u0, c)
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_SERVER_UPDATE = MapKernel(
-    name="server_update",
-    operands=(
-        ("natural_prior", "real"),
-        ("total", "real"),
-    ),
-    scalars=(("alpha", "fraction"),),
-    uniforms=lambda alpha: (alpha,),
-    single=_server_update_f32,
-    double=_server_update_f64,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def server_update(
@@ -1609,70 +1014,7 @@ def server_update(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
-    return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def primal_residual_f32(lambda_k, lambda_g):
-    """A coordinate of `primal_residual`, f32."""
-    return lambda_k - lambda_g
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _primal_residual_f32(
-    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, lambda_g_in, lambda_g_in_step, out_0
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            result_0 = lambda_k - lambda_g
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def primal_residual_f64(lambda_k, lambda_g):
-    """A coordinate of `primal_residual`, f64."""
-    return lambda_k - lambda_g
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _primal_residual_f64(
-    row_lo, row_hi, lo, hi, width, lambda_k_in, lambda_k_in_step, lambda_g_in, lambda_g_in_step, out_0
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_k_in_at = row * lambda_k_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            result_0 = lambda_k - lambda_g
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_PRIMAL_RESIDUAL = MapKernel(
-    name="primal_residual",
-    operands=(
-        ("natural_client", "real"),
-        ("natural_global", "real"),
-    ),
-    scalars=(),
-    uniforms=lambda *_: (),
-    single=_primal_residual_f32,
-    double=_primal_residual_f64,
-    results=("real",),
-    depends=((0, 1),),
-)
+    return SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out)
 
 
 def primal_residual(
@@ -1688,77 +1030,9 @@ def primal_residual(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _PRIMAL_RESIDUAL.slotwise(
+    return PRIMAL_RESIDUAL.slotwise(
         NATURAL, (("natural_client", natural_client), ("natural_global", natural_global)), (), out
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def dual_residual_f32(lambda_g, lambda_0, E):
-    """A coordinate of `dual_residual`, f32."""
-    return (E + lambda_g) - lambda_0
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _dual_residual_f32(
-    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, lambda_0_in, lambda_0_in_step, E_in, E_in_step, out_0
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_0_in_at = row * lambda_0_in_step
-        E_in_at = row * E_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
-            E = load(E_in, E_in_at + i)
-            result_0 = (E + lambda_g) - lambda_0
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def dual_residual_f64(lambda_g, lambda_0, E):
-    """A coordinate of `dual_residual`, f64."""
-    return (E + lambda_g) - lambda_0
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _dual_residual_f64(
-    row_lo, row_hi, lo, hi, width, lambda_g_in, lambda_g_in_step, lambda_0_in, lambda_0_in_step, E_in, E_in_step, out_0
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_0_in_at = row * lambda_0_in_step
-        E_in_at = row * E_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_0 = load(lambda_0_in, lambda_0_in_at + i)
-            E = load(E_in, E_in_at + i)
-            result_0 = (E + lambda_g) - lambda_0
-            outside = nonfinite(result_0, outside)
-            store(out_0, out_at + i, result_0, 0)
-    return outside
-
-
-_DUAL_RESIDUAL = MapKernel(
-    name="dual_residual",
-    operands=(
-        ("natural_global", "real"),
-        ("natural_prior", "real"),
-        ("dual_total", "real"),
-    ),
-    scalars=(),
-    uniforms=lambda *_: (),
-    single=_dual_residual_f32,
-    double=_dual_residual_f64,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
 
 
 def dual_residual(
@@ -1778,126 +1052,12 @@ def dual_residual(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
-    return _DUAL_RESIDUAL.slotwise(
+    return DUAL_RESIDUAL.slotwise(
         NATURAL,
         (("natural_global", natural_global), ("natural_prior", natural_prior), ("dual_total", dual_total)),
         (),
         out,
     )
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def round_update_f32(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
-    """A coordinate of `round_update`, f32."""
-    u0 = f32(gamma * rho)
-    u1 = f32(alpha)
-    u2 = f32((1.0 - alpha) / K)
-    eta_new = fma(u0, lambda_g - lambda_k, eta)
-    return eta_new, fma(lambda_k, u2, -eta_new * u1)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _round_update_f32(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    eta_in,
-    eta_in_step,
-    lambda_g_in,
-    lambda_g_in_step,
-    lambda_k_in,
-    lambda_k_in_step,
-    u0,
-    u1,
-    u2,
-    out_0,
-    out_1,
-):
-    outside = i32(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_k_in_at = row * lambda_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta_new = fma(u0, lambda_g - lambda_k, eta)
-            result_0 = eta_new
-            result_1 = fma(lambda_k, u2, -eta_new * u1)
-            outside = nonfinite(result_0, outside)
-            outside = nonfinite(result_1, outside)
-            store(out_0, out_at + i, result_0, 0)
-            store(out_1, out_at + i, result_1, 1)
-    return outside
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def round_update_f64(eta, lambda_g, lambda_k, rho, gamma, alpha, K):
-    """A coordinate of `round_update`, f64."""
-    u0 = f64(gamma * rho)
-    u1 = f64(alpha)
-    u2 = f64((1.0 - alpha) / K)
-    eta_new = fma(u0, lambda_g - lambda_k, eta)
-    return eta_new, fma(lambda_k, u2, -eta_new * u1)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _round_update_f64(
-    row_lo,
-    row_hi,
-    lo,
-    hi,
-    width,
-    eta_in,
-    eta_in_step,
-    lambda_g_in,
-    lambda_g_in_step,
-    lambda_k_in,
-    lambda_k_in_step,
-    u0,
-    u1,
-    u2,
-    out_0,
-    out_1,
-):
-    outside = i64(0)
-    for row in range(row_lo, row_hi):
-        eta_in_at = row * eta_in_step
-        lambda_g_in_at = row * lambda_g_in_step
-        lambda_k_in_at = row * lambda_k_in_step
-        out_at = row * width
-        for i in range(lo, hi):
-            eta = load(eta_in, eta_in_at + i)
-            lambda_g = load(lambda_g_in, lambda_g_in_at + i)
-            lambda_k = load(lambda_k_in, lambda_k_in_at + i)
-            eta_new = fma(u0, lambda_g - lambda_k, eta)
-            result_0 = eta_new
-            result_1 = fma(lambda_k, u2, -eta_new * u1)
-            outside = nonfinite(result_0, outside)
-            outside = nonfinite(result_1, outside)
-            store(out_0, out_at + i, result_0, 0)
-            store(out_1, out_at + i, result_1, 1)
-    return outside
-
-
-_ROUND_UPDATE = MapKernel(
-    name="round_update",
-    operands=(
-        ("dual", "real"),
-        ("natural_global", "real"),
-        ("natural_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "fraction"), ("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda rho, gamma, alpha, K: (gamma * rho, alpha, (1.0 - alpha) / K),
-    single=_round_update_f32,
-    double=_round_update_f64,
-    results=("real", "real"),
-    depends=((0, 1, 2), (0, 1, 2)),
-)
 
 
 def round_update(
@@ -1927,7 +1087,7 @@ def round_update(
     Raises ValueError (shape, domain) or TypeError (type); on a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
     """
-    return _ROUND_UPDATE.slotwise(
+    return ROUND_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
         (rho, damping, alpha, num_clients),

@@ -2,7 +2,8 @@
 
 The generated modules hold instances of the classes below. Shapes, dtypes and layout are checked before a loop runs.
 The loop itself tests the domains; only if it reports a failure are the inputs scanned again to find the argument and
-the index.
+the index. Small NumPy arrays of one shape and type, with new outputs, need none of the checks: such a call takes a
+quarter of the time (`python -m benchmarks.calls`), and one that fails is made again with them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from badmm_kernels.face.calls import (
     refuse_results,
     slot_batches,
 )
+from badmm_kernels.face.exchange import DTYPES
 from badmm_kernels.face.outputs import prepare
 
 cpu_target.target_context.refresh()  # fills Numba's tables now, not during the first call of a kernel
@@ -33,6 +35,7 @@ cpu_target.target_context.refresh()  # fills Numba's tables now, not during the 
 Array = np.ndarray[Any, Any]
 BLOCK = 1 << 16  # coordinates per partial sum: fixed, so that reductions do not depend on the number of threads
 SAVED = 1 << 14  # coordinates per block of an in-place call: the saved copy stays in the second-level cache
+FLOAT64 = np.dtype(np.float64)
 TILE = 1 << 16  # float64 accumulators per tile of server_total: they fit the second-level cache, rows still prefetch
 Region = tuple[int, int, int, int]  # first row and column, last row and column (exclusive)
 
@@ -53,9 +56,68 @@ class _Compiled(ElementwiseCall):
             ar.refuse(name, domain, value)
 
 
+def _small(values: Sequence[Any]) -> Array | None:
+    """Return the first of NumPy arrays in C's order that agree in shape and type and are not worth a second thread."""
+    first = values[0]
+    if type(first) is not np.ndarray or first.dtype not in DTYPES or not 0 < first.size <= threads.GRAIN:
+        return None
+    shape, dtype = first.shape, first.dtype
+    for value in values:
+        if type(value) is not np.ndarray or value.shape != shape or value.dtype != dtype:
+            return None
+        if not value.flags.c_contiguous:
+            return None
+    return first
+
+
 @dataclass(frozen=True)
 class MapKernel(MapCall, _Compiled):
     """An elementwise map in compiled loops, one slot after the other."""
+
+    def __call__(self, values: Sequence[Any], scalars: Sequence[Any], out: Any, stream: Any = None) -> tuple[Any, ...]:
+        """Run the map; return the tuple of results in the caller's array library."""
+        if out is None and (first := _small(values)) is not None:
+            numbers = self.numbers(scalars, self.computes_in(first.dtype))[1]
+            if (results := self._direct(first, values, numbers)) is not None:
+                return results
+        return super().__call__(values, scalars, out, stream)
+
+    def slotwise(
+        self, names: Sequence[str], arguments: SLOTWISE, scalars: Sequence[Any], out: Any, stream: Any = None
+    ) -> tuple[Any, ...]:
+        """Check tuple arguments and apply the map to every slot."""
+        if out is None and (results := self._slots(len(names), [v for _, v in arguments], scalars)) is not None:
+            return results
+        return super().slotwise(names, arguments, scalars, out, stream)
+
+    def _slots(self, count: int, arguments: Sequence[Any], scalars: Sequence[Any]) -> tuple[Any, ...] | None:
+        """Return the results of small slots of one shape; None for other slots and where a result is not finite."""
+        if any(type(a) is not tuple or len(a) != count for a in arguments):
+            return None
+        slots = list(zip(*arguments, strict=True))
+        firsts = [_small(slot) for slot in slots]
+        lead = firsts[0]
+        if lead is None:
+            return None
+        shapes = (lead.shape, lead.shape + lead.shape[-1:])  # vectors, or vectors and matrices
+        numbers = self.numbers(scalars, self.computes_in(lead.dtype))[1]
+        found = []
+        for first, slot in zip(firsts, slots, strict=True):
+            if first is None or first.shape not in shapes or first.dtype != lead.dtype:
+                return None
+            if (results := self._direct(first, slot, numbers)) is None:
+                return None
+            found.append(results)
+        groups = tuple(zip(*found, strict=True))
+        return groups[0] if len(groups) == 1 else groups
+
+    def _direct(self, like: Array, values: Sequence[Array], numbers: tuple[Any, ...]) -> tuple[Array, ...] | None:
+        """Return results in new arrays; None if a coordinate is outside its domain."""
+        size = like.size
+        steps = [x for value in values for x in (value.reshape(-1), size)]
+        outputs = tuple(np.empty_like(like) for _ in self.results)
+        flat = [o.reshape(-1) for o in outputs]
+        return None if self._loop(like.dtype)(0, 1, 0, size, size, *steps, *numbers, *flat) else outputs
 
     def run(self, batches: Sequence[ar.Batch], numbers: tuple[Any, ...], outputs: Sequence[Sequence[Array]]) -> None:
         """Compute the outputs slot by slot."""
@@ -145,6 +207,13 @@ class ReductionKernel(_Compiled):
 
     def __call__(self, values: Sequence[Any], scalars: Sequence[Any], axis: int | None) -> Any:
         """Run the reduction; return a Python float, or a float64 array of the leading shape."""
+        if axis is None and (first := _small(values)) is not None and first.ndim == 1:
+            partial, size = np.zeros(1), first.size
+            steps = [x for value in values for x in (value, size)]
+            numbers = self.numbers(scalars, FLOAT64)[1]
+            outside = self._loop(first.dtype)(0, 1, 0, size, size, *steps, *numbers, partial)
+            if not outside and math.isfinite(total := float(partial[0])):
+                return total
         ar.check_axis(axis)
         batch = ar.batch(self.names, values, ar.Views(ar.HOST))
         _, uniforms = self.numbers(scalars, np.dtype(np.float64))

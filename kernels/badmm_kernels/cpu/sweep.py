@@ -14,8 +14,7 @@ import numpy as np
 
 from badmm_kernels.cpu import threads
 from badmm_kernels.cpu.plain import PlainArrays, accept
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import rows
+from badmm_kernels.face import arrays as ar, rows
 from badmm_kernels.face.outputs import checked_out
 from badmm_kernels.face.sweeps import CheckedSweep, NormalSource, SweepCall, pair
 

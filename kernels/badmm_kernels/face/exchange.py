@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.ma import MaskedArray
 
 Array = np.ndarray[Any, Any]
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -36,14 +37,12 @@ NUMPY = Library()
 
 def view(name: str, value: Any) -> tuple[Array, Library]:
     """Return (a NumPy view of an array, its library)."""
-    if type(value) is np.ndarray:
+    if isinstance(value, np.ndarray):
+        if isinstance(value, MaskedArray):
+            raise TypeError(f"{name}: expected an array without a mask, got a masked array")
         array, library = value, NUMPY
     elif (tensor := plain_tensor(value)) is not None:
         array, library = tensor
-    elif isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked array")
-    elif isinstance(value, np.ndarray):
-        array, library = value, NUMPY
     elif hasattr(value, "__dlpack__"):
         array, library = _exchange(name, value)
     else:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 
 
 def check_out_tuple(out: Any, count: int, name: str = "out", of: str = "arrays") -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 
 Array = np.ndarray[Any, Any]
 # domain → (what is expected, whether a number is inside)
@@ -68,14 +67,13 @@ def integer(name: str, value: Any, count: int) -> int | list[int]:
         return value
     single = isinstance(value, (int, np.integer))
     numbers = [value] if single else _listed(name, value, count, "an integer of 64 bits")
-    if {*map(type, numbers)} == {int} and min(numbers) >= 0 and max(numbers) < WORDS:
-        return numbers
+    for kind in {*map(type, numbers)}:
+        if kind is bool or not issubclass(kind, (int, np.integer)):
+            raise TypeError(f"{name}: expected an integer of 64 bits, got {kind.__name__}")
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-            raise TypeError(f"{name}: expected an integer of 64 bits, got {type(number).__name__}")
         if not 0 <= number < WORDS:
             raise ValueError(f"{name}: expected an integer from 0 to 2**64 - 1, got {number}")
-    return int(value) if single else [int(x) for x in numbers]
+    return int(value) if single else [*map(int, numbers)]
 
 
 def table(columns: Sequence[Any], count: int, dtype: Any) -> Array:

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import rows
+from badmm_kernels.face import arrays as ar, rows
 from badmm_kernels.face.calls import slots
 from badmm_kernels.face.outputs import checked_out, prepare, refuse_overlap
 

@@ -15,8 +15,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 from badmm_kernels.gpu.streams import late_arrays, stream_handle
 
 GPU_KINDS = (2, 13)  # DLPack's codes of CUDA memory and CUDA managed memory

@@ -14,8 +14,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 from badmm_kernels.gpu.arrays import DeviceMemory, Ready
 from badmm_kernels.gpu.launch import STATUS
 from badmm_kernels.gpu.protocol import MISSING, UNUSABLE

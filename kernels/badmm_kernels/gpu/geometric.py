@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from badmm_kernels.face.calls import slots
-from badmm_kernels.gpu.runtime import ClientSumKernel, MapKernel, ReductionKernel
+from badmm_kernels.gpu.round import (
+    BREGMAN_DUAL_UPDATE,
+    CAVITY,
+    CLIENT_MAP,
+    CONTRIBUTION_CHANGE,
+    DUAL_RESIDUAL,
+    DUAL_UPDATE,
+    PRIMAL_RESIDUAL,
+    ROUND_UPDATE,
+    SERVER_CONTRIBUTION,
+    SERVER_TOTAL,
+    SERVER_UPDATE,
+)
+from badmm_kernels.gpu.runtime import MapKernel, ReductionKernel
 
 NAME = "geometric"
 NATURAL = ("rate",)
@@ -350,21 +363,6 @@ def kl(natural_q: Sequence[Any], natural_p: Sequence[Any], *, axis: int | None =
     return _KL((*slots("natural_q", natural_q, NATURAL), *slots("natural_p", natural_p, NATURAL)), (), axis, stream)
 
 
-_CLIENT_MAP = MapKernel(
-    name="client_map",
-    operands=(
-        ("natural_global", "real"),
-        ("dual", "real"),
-        ("gradient", "real"),
-    ),
-    scalars=(("rho", "positive"),),
-    uniforms=lambda rho: (1.0 / rho,),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
-
-
 def client_map(
     natural_global: Sequence[Any],
     dual: Sequence[Any],
@@ -389,23 +387,9 @@ def client_map(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _CLIENT_MAP.slotwise(
+    return CLIENT_MAP.slotwise(
         NATURAL, (("natural_global", natural_global), ("dual", dual), ("gradient", gradient)), (rho,), out, stream
     )
-
-
-_CAVITY = MapKernel(
-    name="cavity",
-    operands=(
-        ("natural_global", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("rho", "positive"),),
-    uniforms=lambda rho: (1.0 / rho,),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def cavity(
@@ -431,22 +415,7 @@ def cavity(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out, stream)
-
-
-_DUAL_UPDATE = MapKernel(
-    name="dual_update",
-    operands=(
-        ("dual", "real"),
-        ("natural_global", "real"),
-        ("natural_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "fraction")),
-    uniforms=lambda rho, gamma: (gamma * rho,),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
+    return CAVITY.slotwise(NATURAL, (("natural_global", natural_global), ("dual", dual)), (rho,), out, stream)
 
 
 def dual_update(
@@ -475,28 +444,13 @@ def dual_update(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, dual line.
     """
-    return _DUAL_UPDATE.slotwise(
+    return DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
         (rho, damping),
         out,
         stream,
     )
-
-
-_BREGMAN_DUAL_UPDATE = MapKernel(
-    name="bregman_dual_update",
-    operands=(
-        ("dual", "real"),
-        ("expectation_global", "real"),
-        ("expectation_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "positive")),
-    uniforms=lambda rho, gamma: (gamma * rho,),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
 
 
 def bregman_dual_update(
@@ -525,27 +479,13 @@ def bregman_dual_update(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Wang & Banerjee, NeurIPS 2014, with the Lagrangian of arXiv:2506.13150.
     """
-    return _BREGMAN_DUAL_UPDATE.slotwise(
+    return BREGMAN_DUAL_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("expectation_global", expectation_global), ("expectation_client", expectation_client)),
         (rho, damping),
         out,
         stream,
     )
-
-
-_SERVER_CONTRIBUTION = MapKernel(
-    name="server_contribution",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def server_contribution(
@@ -573,21 +513,9 @@ def server_contribution(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _SERVER_CONTRIBUTION.slotwise(
+    return SERVER_CONTRIBUTION.slotwise(
         NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha, num_clients), out, stream
     )
-
-
-_SERVER_TOTAL = ClientSumKernel(
-    name="server_total",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    source=NAME,
-)
 
 
 def server_total(
@@ -613,22 +541,7 @@ def server_total(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out, stream)
-
-
-_CONTRIBUTION_CHANGE = MapKernel(
-    name="contribution_change",
-    operands=(
-        ("natural_client", "real"),
-        ("dual", "real"),
-        ("contribution_old", "real"),
-    ),
-    scalars=(("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda alpha, K: (alpha, (1.0 - alpha) / K),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
+    return SERVER_TOTAL.slotwise(NATURAL, (("natural_client", natural_client), ("dual", dual)), (alpha,), out, stream)
 
 
 def contribution_change(
@@ -657,27 +570,13 @@ def contribution_change(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line as a sum.
     """
-    return _CONTRIBUTION_CHANGE.slotwise(
+    return CONTRIBUTION_CHANGE.slotwise(
         NATURAL,
         (("natural_client", natural_client), ("dual", dual), ("contribution_old", contribution_old)),
         (alpha, num_clients),
         out,
         stream,
     )
-
-
-_SERVER_UPDATE = MapKernel(
-    name="server_update",
-    operands=(
-        ("natural_prior", "real"),
-        ("total", "real"),
-    ),
-    scalars=(("alpha", "fraction"),),
-    uniforms=lambda alpha: (alpha,),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1),),
-)
 
 
 def server_update(
@@ -703,21 +602,7 @@ def server_update(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
-    return _SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out, stream)
-
-
-_PRIMAL_RESIDUAL = MapKernel(
-    name="primal_residual",
-    operands=(
-        ("natural_client", "real"),
-        ("natural_global", "real"),
-    ),
-    scalars=(),
-    uniforms=lambda *_: (),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1),),
-)
+    return SERVER_UPDATE.slotwise(NATURAL, (("natural_prior", natural_prior), ("total", total)), (alpha,), out, stream)
 
 
 def primal_residual(
@@ -741,24 +626,9 @@ def primal_residual(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, client line.
     """
-    return _PRIMAL_RESIDUAL.slotwise(
+    return PRIMAL_RESIDUAL.slotwise(
         NATURAL, (("natural_client", natural_client), ("natural_global", natural_global)), (), out, stream
     )
-
-
-_DUAL_RESIDUAL = MapKernel(
-    name="dual_residual",
-    operands=(
-        ("natural_global", "real"),
-        ("natural_prior", "real"),
-        ("dual_total", "real"),
-    ),
-    scalars=(),
-    uniforms=lambda *_: (),
-    source=NAME,
-    results=("real",),
-    depends=((0, 1, 2),),
-)
 
 
 def dual_residual(
@@ -783,28 +653,13 @@ def dual_residual(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, server line.
     """
-    return _DUAL_RESIDUAL.slotwise(
+    return DUAL_RESIDUAL.slotwise(
         NATURAL,
         (("natural_global", natural_global), ("natural_prior", natural_prior), ("dual_total", dual_total)),
         (),
         out,
         stream,
     )
-
-
-_ROUND_UPDATE = MapKernel(
-    name="round_update",
-    operands=(
-        ("dual", "real"),
-        ("natural_global", "real"),
-        ("natural_client", "real"),
-    ),
-    scalars=(("rho", "positive"), ("damping", "fraction"), ("alpha", "fraction"), ("num_clients", "count")),
-    uniforms=lambda rho, gamma, alpha, K: (gamma * rho, alpha, (1.0 - alpha) / K),
-    source=NAME,
-    results=("real", "real"),
-    depends=((0, 1, 2), (0, 1, 2)),
-)
 
 
 def round_update(
@@ -839,7 +694,7 @@ def round_update(
     returns a float, or badmm_kernels.synchronize(). On a domain error out is overwritten.
     Source: Möllenhoff et al., arXiv:2506.13150, dual line, then server line as a sum.
     """
-    return _ROUND_UPDATE.slotwise(
+    return ROUND_UPDATE.slotwise(
         NATURAL,
         (("dual", dual), ("natural_global", natural_global), ("natural_client", natural_client)),
         (rho, damping, alpha, num_clients),

@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 
 MISSING = (
     "device: expected CuPy for device='gpu', got {error}; install the extra that matches the driver's CUDA version, "

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import rows
+from badmm_kernels.face import arrays as ar, rows
 from badmm_kernels.face.outputs import checked_out
 from badmm_kernels.face.sweeps import NormalSource, SweepCall, pair
 from badmm_kernels.gpu import status

@@ -5,6 +5,7 @@
 #define BADMM_KERNELS_H
 
 #include "badmm/version.h"
+#include "badmm/round.h"
 #include "badmm/bernoulli.h"
 #include "badmm/beta.h"
 #include "badmm/binomial.h"
@@ -34,6 +35,7 @@
 #include "badmm/likelihoods/weibull_survival.h"
 #include "badmm/ivon.h"
 #if !defined(__CUDACC__)
+#include "badmm/arrays/round.h"
 #include "badmm/arrays/bernoulli.h"
 #include "badmm/arrays/beta.h"
 #include "badmm/arrays/binomial.h"

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import exchange
+from badmm_kernels.face import arrays as ar, exchange
 
 TYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 DTYPES = {numpy_type: torch_type for torch_type, numpy_type in TYPES.items()}

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from badmm_kernels.face import arrays as ar
-from badmm_kernels.face import rows
+from badmm_kernels.face import arrays as ar, rows
 from badmm_kernels.face.outputs import checked_out
 from badmm_kernels.face.sweeps import NormalSource, SweepCall, pair
 from badmm_kernels.torch.arrays import TENSORS, View

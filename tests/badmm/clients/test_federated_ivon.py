@@ -223,6 +223,30 @@ def test_the_first_posterior_is_the_initialisation_with_the_first_curvature() ->
     torch.testing.assert_close(solver.mean[0], initial, rtol=1e-14, atol=0)
 
 
+def test_an_automatic_temperature_makes_the_first_samples_a_part_of_the_weights() -> None:
+    """τ = (initial_sd w)² (δ + h_0) N/(Kρ), w the least weight scale: 1/√(3 · inputs) of a layer that starts at 0."""
+    fed, initial = federation("squares"), torch.zeros(DIM, dtype=torch.float64)
+    method = IvonADMM(delta=0.3, hess_init=0.1, rho=2.0, initial_sd=0.5)
+    tau = (0.5 / 3.0) ** 2 * 0.4 * np.mean(SIZES) / 2.0
+    assert method.tau(fed, initial) == pytest.approx(tau, rel=1e-14)
+    assert method.average_ess(fed, initial) == pytest.approx(np.mean(SIZES) / (2.0 * tau), rel=1e-14)
+    solver = method.solver(method.start(fed, initial), Task(fed, [2], 0, 0.1))
+    deviation = 1.0 / np.sqrt(solver.ess[0] * solver.precision[0].numpy())
+    np.testing.assert_allclose(deviation, 0.5 / 3.0, rtol=1e-12)
+    assert IvonADMM(temperature=3.0).tau(fed, initial) == 3.0
+
+
+def test_momentum_that_is_not_kept_begins_anew_in_every_round() -> None:
+    fed, method = federation("softmax", epochs=2, lr=0.1), IvonADMM(hess_init=0.1, keep_momentum=False)
+    state = method.start(fed, torch.full((DIM,), 0.2, dtype=torch.float64))
+    assert "momentum" not in state.clients and "steps" not in state.clients
+    for _ in range(2):
+        rounds.play(method, fed, state, lr=0.1)
+        solver = method.solver(state, Task(fed, [3, 1], 1, 0.1))
+        assert solver.before.tolist() == [0, 0] and not solver.momentum.any()
+        assert solver.momentum.shape == (2, DIM)
+
+
 PUBLISHED = """
 name = "published"
 split.clients = 100

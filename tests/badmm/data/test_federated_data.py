@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from badmm.data import batches
-from badmm.data import images as data
+from badmm.data import batches, images as data
 from tests.badmm.rounds.federated_problems import idx_bytes
 
 RNG = np.random.default_rng(0)

@@ -17,8 +17,7 @@ from badmm.experiments import metrics, store
 from badmm.experiments.config import networks as config
 from badmm.experiments.posterior import load_posterior
 from badmm.methods import NETWORKS
-from badmm.rounds import loop
-from badmm.rounds import network_round as rounds
+from badmm.rounds import loop, network_round as rounds
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
 
 pytestmark = pytest.mark.slow

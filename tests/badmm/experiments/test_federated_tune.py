@@ -11,8 +11,7 @@ import pytest
 from badmm.__main__ import main
 from badmm.data import images as data
 from badmm.experiments import store, tune
-from badmm.experiments.config import ConfigError
-from badmm.experiments.config import networks as config
+from badmm.experiments.config import ConfigError, networks as config
 
 SMALL = """
 name = "small"

@@ -11,8 +11,7 @@ from torch import nn
 
 from badmm.__main__ import main
 from badmm.experiments import load_posterior, store
-from badmm.experiments.config import ConfigError
-from badmm.experiments.config import networks as config
+from badmm.experiments.config import ConfigError, networks as config
 from badmm.networks import factories
 from tests.badmm.networks import plain_networks as plain
 

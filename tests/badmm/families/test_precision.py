@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from badmm import Gaussian
+from badmm.families.gaussian import _total
 from badmm.families.precision import Precision
 from badmm.families.registry import bind
+from badmm.families.structures.block_diagonal_gaussian import BlockPrecision, Blocks
 
 D = 4
 RNG = np.random.default_rng(3)
@@ -19,15 +21,20 @@ ARRAYS: dict[str, Any] = {
     "diagonal": np.array([0.5, 1.0, 2.0, 5.0]),
     "matrix": ROOT @ ROOT.T + np.eye(D),
 }
-every_structure = pytest.mark.parametrize("kind", ARRAYS)
+BLOCKS = Blocks((1, 3))
+MASK = BLOCKS.matrix(np.ones(10))
+KINDS = (*ARRAYS, "blocks")
+every_structure = pytest.mark.parametrize("kind", KINDS)
 
 
 def operator(kind: str) -> Precision:
+    if kind == "blocks":
+        return BlockPrecision(BLOCKS.of_matrix(ARRAYS["matrix"]), BLOCKS)
     return Gaussian(np.zeros(D), ARRAYS[kind]).operator
 
 
 def dense(precision: Precision | np.ndarray) -> np.ndarray:
-    array = precision.array if isinstance(precision, Precision) else precision
+    array = precision.shown if isinstance(precision, Precision) else precision
     return np.asarray(array if array.ndim == 2 else np.diag(np.broadcast_to(array, (D,))))
 
 
@@ -45,12 +52,13 @@ def test_products_sums_and_parts(kind: str) -> None:
     np.testing.assert_allclose(dense(S.scaled(3.0)), 3.0 * dense(S), rtol=1e-14)
     np.testing.assert_allclose(S.diagonal, np.diag(dense(S)), rtol=1e-14)
     own = S.own(A)
-    np.testing.assert_array_equal(own, A if kind == "matrix" else np.diag(A))
+    part = {"matrix": A, "blocks": A * MASK}.get(kind, np.diag(np.diag(A)))
+    np.testing.assert_array_equal(dense(S.whole(own)), part)
     np.testing.assert_array_equal(S.own_part(A), own)
-    np.testing.assert_array_equal(S.own_part(np.diag(A)), np.diag(A))
-    np.testing.assert_allclose(S.times(own, v), dense(own) @ v, rtol=1e-13)
-    np.testing.assert_allclose(dense(S.shifted(own)), dense(S) + dense(own), rtol=1e-13)
-    assert S.trace(own) == pytest.approx(np.trace(dense(own) @ np.linalg.inv(dense(S))), rel=1e-12)
+    np.testing.assert_array_equal(S.own_part(own), own)
+    np.testing.assert_allclose(S.times(own, v), part @ v, rtol=1e-13)
+    np.testing.assert_allclose(dense(S.shifted(own)), dense(S) + part, rtol=1e-13)
+    assert S.trace(own) == pytest.approx(np.trace(part @ np.linalg.inv(dense(S))), rel=1e-12)
     assert S.whole_hessian == (kind != "diagonal") and S.keeps_curvature == (kind == "matrix")
 
 
@@ -67,8 +75,8 @@ def test_the_inverse_and_its_root(kind: str) -> None:
     np.testing.assert_allclose(S.root(X), X @ C.T, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(S.root_transpose(v), C.T @ v, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(S.congruence(A), C.T @ A @ C, rtol=1e-10, atol=1e-13)
-    for numerator in (A, np.diag(A)):
-        wanted = np.linalg.eigvalsh(C.T @ dense(numerator) @ C)[-1]
+    for numerator in (A, np.diag(A), S.own(A)):
+        wanted = np.linalg.eigvalsh(C.T @ dense(S.whole(numerator) if numerator.shape == (10,) else numerator) @ C)[-1]
         assert S.largest_ratio(numerator) == pytest.approx(wanted, rel=1e-10)
 
 
@@ -77,7 +85,7 @@ def test_the_chart_of_covariances_around_a_precision(kind: str) -> None:
     """S of the covariance C(I + W + Wᵀ)Cᵀ, its equations and their derivative at W = 0."""
     S = operator(kind)
     C = np.stack([S.root(unit) for unit in np.eye(D)], axis=1)
-    assert S.spread_size == {"scalar": 0, "diagonal": D, "matrix": D * (D + 1) // 2}[kind]
+    assert S.spread_size == {"scalar": 0, "diagonal": D, "matrix": D * (D + 1) // 2, "blocks": 1 + 6}[kind]
     assert S.spread_curvature.shape == (S.spread_size,)
     zero = np.zeros(S.spread_size)
     same = S.spread(zero)
@@ -86,7 +94,7 @@ def test_the_chart_of_covariances_around_a_precision(kind: str) -> None:
     if kind == "scalar":
         assert S.spread_equations(zero, S.array).shape == (0,)
         return
-    places = np.tril_indices(D) if kind == "matrix" else np.diag_indices(D)
+    places = {"matrix": np.tril_indices(D), "blocks": np.nonzero(np.tril(MASK))}.get(kind, np.diag_indices(D))
     w = 0.1 * RNG.normal(size=S.spread_size)
     W = np.zeros((D, D))
     W[places] = w
@@ -95,7 +103,7 @@ def test_the_chart_of_covariances_around_a_precision(kind: str) -> None:
     assert found is not None
     np.testing.assert_allclose(np.linalg.inv(dense(found)), C @ middle @ C.T, rtol=1e-10, atol=1e-13)
     target = S.own(symmetric(3) + 10 * np.eye(D))
-    equations = (C.T @ dense(target) @ C - np.linalg.inv(middle))[places]
+    equations = (C.T @ dense(S.whole(target)) @ C - np.linalg.inv(middle))[places]
     np.testing.assert_allclose(S.spread_equations(w, target), equations, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(S.spread_equations(w, found.array), 0.0, atol=1e-12)
     step = 1e-6
@@ -115,21 +123,22 @@ def test_the_chart_of_covariances_around_a_precision(kind: str) -> None:
 def test_coordinates_in_units_of_a_reference(kind: str) -> None:
     S, reference = operator(kind), operator(kind).scaled(4.0)
     x = S.coordinates(reference)
-    assert x.shape == {"scalar": (0,), "diagonal": (D,), "matrix": (D * D,)}[kind]
+    assert x.shape == {"scalar": (0,), "diagonal": (D,), "matrix": (D * D,), "blocks": (10,)}[kind]
     if kind == "scalar":
         assert reference.at_coordinates(x) is reference  # a fixed scale has no coordinates
         return
     unit = np.sqrt(np.diag(dense(reference)))
-    np.testing.assert_allclose(dense(x.reshape(S.array.shape)), dense(S) / np.outer(unit, unit), rtol=1e-13)
+    found = dense(S.whole(x.reshape(S.array.shape)))
+    np.testing.assert_allclose(found, dense(S) / np.outer(unit, unit), rtol=1e-13)
     back = reference.at_coordinates(x)
     assert back is not None
     np.testing.assert_allclose(back.array, S.array, rtol=1e-13)
     assert reference.at_coordinates(-x) is None
     if kind == "matrix":
         skewed = (x.reshape(D, D) + np.triu(np.ones((D, D)), 1) * 1e-3).ravel()
-        found = reference.at_coordinates(skewed)
-        assert found is not None
-        np.testing.assert_array_equal(found.array, found.array.T)
+        even = reference.at_coordinates(skewed)
+        assert even is not None
+        np.testing.assert_array_equal(even.array, even.array.T)
 
 
 @every_structure
@@ -139,6 +148,7 @@ def test_what_is_not_definite_is_told(kind: str) -> None:
     S.check()
     for bad in (S.like(-S.array), S.like(0.0 * S.array)):
         assert not bad.is_definite
+        assert kind == "scalar" or S.at_coordinates(0.0 * S.coordinates(S)) is None
         with pytest.raises(ValueError, match=r"^precision: expected "):
             bad.check()
 
@@ -190,3 +200,25 @@ def test_the_margin_counts_dual_and_growth_whether_diagonal_or_matrix(family: st
         C = np.stack([S.root(unit) for unit in np.eye(D)], axis=1)
         wanted = np.linalg.eigvalsh(-(C.T @ total @ C))[-1]
         assert server.required_rho(server.prior_natural, dual, growth) == pytest.approx(wanted, rel=1e-9, abs=1e-12)
+
+
+def test_a_sum_of_diagonals_is_a_diagonal() -> None:
+    a, A = np.arange(4.0), symmetric(7)
+    np.testing.assert_array_equal(_total(a, 2.0 * a), 3.0 * a)
+    np.testing.assert_array_equal(_total(a, A), np.diag(a) + A)
+    np.testing.assert_array_equal(_total(A, a), np.diag(a) + A)
+    np.testing.assert_array_equal(_total(A, A), 2.0 * A)
+
+
+def test_one_block_that_is_not_definite_makes_all_of_it_so() -> None:
+    S = operator("blocks")
+    w = np.zeros(S.spread_size)
+    for place, block in ((0, 0), (1, 1)):
+        bad = w.copy()
+        bad[place] = -0.6
+        assert S.spread(bad) is None
+        array = S.array.copy()
+        array[BLOCKS.flat[block]] *= -1.0
+        assert not S.like(array).is_definite
+        with pytest.raises(ValueError, match=r"^precision: expected a positive definite matrix"):
+            S.like(array).check()

@@ -11,8 +11,7 @@ import torch
 from badmm.__main__ import main
 from badmm.checks import ClientError, ServerDomainError
 from badmm.clients.federation import ClientData
-from badmm.experiments.config import ConfigError
-from badmm.experiments.config import networks as config
+from badmm.experiments.config import ConfigError, networks as config
 from badmm.methods import NETWORKS
 from tests.badmm.rounds.federated_problems import DIM, SIZES, SMALL, federation, one_round, with_data
 

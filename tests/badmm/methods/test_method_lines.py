@@ -159,6 +159,8 @@ def test_a_posterior_is_drawn_from_with_its_mean_and_deviation() -> None:
     np.testing.assert_allclose(draws.mean(0).numpy(), [1.0, -2.0, 0.0], atol=0.03)
     np.testing.assert_allclose(draws.std(0).numpy(), [0.5, 1.0, 0.25], rtol=0.03)
     np.testing.assert_allclose(method.deviation(state).numpy(), [0.5, 1.0, 0.25])
+    again = [method.sample(state, 3, torch.Generator().manual_seed(7)) for _ in range(2)]
+    assert torch.equal(*again)
     assert FedAvg().sample(state, 3, torch.Generator()) is None and FedAvg().deviation(state) is None
     # v (1 + m²) + v²/2 in every coordinate: the trace of its Fisher information
     assert method.fisher_bound(state) == pytest.approx(1.0 * (1 + 4.0) + 0.5)

@@ -158,14 +158,9 @@ def test_distributions_and_likelihoods(call: Callable[[], Any], words: tuple[str
     refuse(call, words)
 
 
-def solve(**changes: Any) -> Callable[[], Any]:
-    arguments: dict[str, Any] = {
-        "clients": [QUADRATIC, QUADRATIC],
-        "family": "full_gaussian",
-        "prior": PRIOR,
-        **changes,
-    }
-    return lambda: badmm.solve(arguments.pop("clients"), **arguments)
+def solve(clients: Any = (QUADRATIC, QUADRATIC), **changes: Any) -> Callable[[], Any]:
+    arguments: dict[str, Any] = {"family": "full_gaussian", "prior": PRIOR} | changes
+    return lambda: badmm.solve(clients, **arguments)
 
 
 class Client:

@@ -16,8 +16,7 @@ from badmm.clients.federation import ClientData, Task
 from badmm.clients.variational import GaussianDescent
 from badmm.ivon import IVON
 from badmm.methods import NETWORKS
-from badmm.rounds import network_clients
-from badmm.rounds import network_round as rounds
+from badmm.rounds import network_clients, network_round as rounds
 from badmm.rounds.network_method import Reply, State
 from tests.badmm.rounds.federated_problems import CUBE, SIZES, SMALL, federation, one_round, solve, with_data
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from badmm import Gaussian, solve
 from badmm.families.registry import bind
@@ -21,6 +20,41 @@ def test_explicit_values_are_used_as_they_are() -> None:
         assert policy.steps(lambda: 10.0) == Steps(0.03, 0.4, 0.9)
         policy.observe(size)
     assert not policy.safeguarded
+
+
+def test_automatic_values_of_the_first_rounds() -> None:
+    """ρ = 1/K and then 1, or what the condition needs with a margin; γ = 1 and, once rounds are short, mixing."""
+    policy = Policy(4, "auto", "auto", "auto", mixed_damping=0.7)
+    assert policy.steps(lambda: 0.0) == Steps(0.25, 1.0, 1.0) and policy.steps(lambda: 0.5).rho == 0.75
+    policy.observe(3.0)
+    assert policy.steps(lambda: 0.0) == Steps(1.0, 1.0, 1.0) and policy.steps(lambda: 0.5).rho == 1.0
+    assert policy.steps(lambda: 4.0).rho == 6.0
+    policy.observe(0.5)
+    assert policy.steps(lambda: 0.0) == Steps(1.0, 1.0, 0.7, True) and policy.safeguarded
+    fresh = {"damping": 1.0, "size": np.inf, "round": 0.0, "best": np.inf, "waited": 0.0, "plain_rho": 0.0}
+    assert Policy(4, "auto", "auto", "auto").state() == fresh
+
+
+@pytest.mark.parametrize(
+    ("alpha", "damping", "mixed", "mixes"),
+    [("auto", "auto", 1.0, True), (1.0, "auto", 0.7, True), (0.5, "auto", 1.0, False), (1.0, 1.0, 1.0, False)]
+    + [("auto", "auto", 0.0, False)],
+)
+def test_lines_are_mixed_where_the_server_takes_whole_steps_of_its_own_damping(
+    alpha: Any, damping: Any, mixed: float, mixes: bool
+) -> None:
+    policy = Policy(4, 1.0, alpha, damping, mixed_damping=mixed)
+    policy.observe(0.1)
+    assert policy.mixes is mixes and policy.steps(lambda: 0.0).mixing is mixes
+
+
+def test_damping_recovers_and_has_a_floor() -> None:
+    policy, seen = Policy(10, 1.0, 1.0, "auto"), []
+    for size in (4.0, *(5.0 + i for i in range(7)), *[1.0] * 3):
+        policy.observe(size)
+        seen.append(policy.steps(lambda: 0.0).damping)
+    falling = [0.5**i for i in range(6)]
+    assert seen == pytest.approx([*falling, 0.025, 0.025, 0.025 * 1.3, 0.025 * 1.69, 0.025 * 2.197])
 
 
 @given(st.integers(1, 60), st.lists(st.tuples(st.floats(1e-9, 1e3), st.floats(-5.0, 50.0)), min_size=1, max_size=30))
@@ -42,7 +76,7 @@ def test_quadratic_rounds_are_not_mixed_and_weigh_the_others_in_part() -> None:
     policy = Policy(12, "auto", "auto", "auto", mixed_damping=1.0)
     policy.quadratic = True
     for size in (2.0, 0.5, 0.6):
-        assert policy.steps(lambda: -0.2) == Steps(ALIKE / 12, 1.0, 1.0)
+        assert policy.steps(lambda: -0.2) == Steps((ALIKE[0] / 12) ** ALIKE[1], 1.0, 1.0)
         policy.observe(size)
     assert policy.steps(lambda: 0.5).rho == pytest.approx(0.75)
     alone = Policy(1, "auto", "auto", "auto", mixed_damping=1.0)

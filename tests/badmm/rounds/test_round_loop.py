@@ -81,6 +81,8 @@ def test_those_who_are_asked_are_named_and_everyone_can_be() -> None:
     assert [message.members for message in clients.messages] == [tuple(asked), None]
     assert [message.round for message in clients.messages] == [7, 7]
     assert clients.messages[0].numbers == {} and clients.messages[0].arrays == {}
+    first = loop(clients, count=40, fraction=0.5)
+    assert first.asked() == participants(40, 0, 0.5, 0) and loop(clients, count=40).asked() == list(range(40))
 
 
 def test_bytes_go_down_to_who_failed_or_is_absent_and_up_from_who_is_in_the_sums() -> None:

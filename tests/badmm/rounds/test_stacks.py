@@ -15,8 +15,7 @@ from badmm.methods.pvi import PVI
 from badmm.networks.losses import squared_error
 from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked
-from badmm.rounds import network_buffers as buffers
-from badmm.rounds import network_round as rounds
+from badmm.rounds import network_buffers as buffers, network_round as rounds
 from badmm.rounds.network_method import State, total, weighted
 from tests.badmm.rounds.federated_problems import DIM, SIZES, federation, one_round
 

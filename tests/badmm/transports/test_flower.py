@@ -23,8 +23,7 @@ with warnings.catch_warnings():  # of what Flower imports
     import flwr.clientapp
     import flwr.serverapp  # noqa: F401
 
-from flwr.app import Context, Error, RecordDict
-from flwr.app import Message as FlowerMessage
+from flwr.app import Context, Error, Message as FlowerMessage, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 

@@ -15,8 +15,7 @@ from scipy import stats
 from derive import generate
 from derive.calculus.elementwise import calculus
 from derive.calculus.family import Family, FamilyError, Slot
-from derive.claims import families as claims_family
-from derive.claims import lowered
+from derive.claims import families as claims_family, lowered
 from derive.claims.claim import check
 from derive.emit.numba.module import emit
 from derive.families import load_families

@@ -13,14 +13,16 @@ from tests.kernels.host_device import HostDevice
 from tests.kernels.representative import FACTORISING, REPRESENTATIVE
 from validation.calls import Call, invoke
 from validation.check import Check
-from validation.checks import autograd as checks_autograd
-from validation.checks import domain as checks_domain
-from validation.checks import elementwise as checks_elementwise
-from validation.checks import full as checks_full
-from validation.checks import full_reductions as checks_full_reductions
-from validation.checks import layout as checks_layout
-from validation.checks import reductions as checks_reductions
-from validation.checks import rounds as checks_rounds
+from validation.checks import (
+    autograd as checks_autograd,
+    domain as checks_domain,
+    elementwise as checks_elementwise,
+    full as checks_full,
+    full_reductions as checks_full_reductions,
+    layout as checks_layout,
+    reductions as checks_reductions,
+    rounds as checks_rounds,
+)
 from validation.checks.elementwise import coordinates
 from validation.checks.reductions import keywords
 from validation.on_device import HostArrayNamespace

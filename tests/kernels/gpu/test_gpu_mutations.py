@@ -16,10 +16,12 @@ from badmm_kernels.gpu import device as gpu_device
 from badmm_kernels.gpu.source import HERE, INCLUDE
 from tests.kernels.host_device import HostDevice
 from validation.calls import Call
-from validation.checks import domain as checks_domain
-from validation.checks import elementwise as checks_elementwise
-from validation.checks import layout as checks_layout
-from validation.checks import reductions as checks_reductions
+from validation.checks import (
+    domain as checks_domain,
+    elementwise as checks_elementwise,
+    layout as checks_layout,
+    reductions as checks_reductions,
+)
 from validation.on_device import HostArrayNamespace
 
 FAMILY = "diagonal_gaussian"
@@ -67,11 +69,11 @@ def whole_text(name: str) -> str:
 
 
 def changed(planted: Planted | None) -> Callable[[str], str]:
-    """Sources with the error in the family's; the common kernels stay as they are."""
+    """Sources with the error in the family's and the round's; the common kernels stay as they are."""
 
     def text(name: str) -> str:
         whole = whole_text(name)
-        return whole.replace(planted.old, planted.new) if planted and name == FAMILY else whole
+        return whole.replace(planted.old, planted.new) if planted and name in (FAMILY, "round") else whole
 
     return text
 
@@ -111,7 +113,7 @@ def misses() -> Iterator[str]:
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda p: p.name)
 def test_every_planted_error_changes_the_text(planted: Planted) -> None:
-    assert changed(planted)(FAMILY) != changed(None)(FAMILY)
+    assert [changed(planted)(n) for n in (FAMILY, "round")] != [changed(None)(n) for n in (FAMILY, "round")]
 
 
 @pytest.mark.slow

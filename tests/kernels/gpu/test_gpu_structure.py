@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 import badmm_kernels
-from badmm_kernels.gpu import launch
-from badmm_kernels.gpu import source as gpu_source
+from badmm_kernels.gpu import launch, source as gpu_source
 from badmm_kernels.gpu.source import HERE, source_text
 from tests.kernels.host_device import compiled, on_host
 

@@ -28,22 +28,22 @@ class Mutant:
     @property
     def header(self) -> str:
         """The file that defines the function."""
-        own = self.function.startswith(f"badmm_{self.family}_")
-        return f"badmm/{self.family}.h" if own else "badmm/special.h"
+        own = next((n for n in (self.family, "round") if self.function.startswith(f"badmm_{n}_")), "special")
+        return f"badmm/{own}.h"
 
 
 MUTANTS = (
-    Mutant("dual steps away from the server", DIAGONAL, "badmm_diagonal_gaussian_dual_update_f64",
+    Mutant("dual steps away from the server", DIAGONAL, "badmm_round_dual_update_f64",
            "natural_global - natural_client", "natural_client - natural_global"),
-    Mutant("penalty without damping", ISOTROPIC, "badmm_isotropic_gaussian_dual_update_f32", "damping * rho", "rho"),
-    Mutant("client map without a fused multiply-add", GAMMA, "badmm_gamma_client_map_f32",
+    Mutant("penalty without damping", ISOTROPIC, "badmm_round_dual_update_f32", "damping * rho", "rho"),
+    Mutant("client map without a fused multiply-add", GAMMA, "badmm_round_client_map_f32",
            "fmaf(u0, dual - gradient, natural_global)", "natural_global + u0 * dual - u0 * gradient"),
-    Mutant("server adds the duals", FULL, "badmm_full_gaussian_server_contribution_f64", "-dual * u0", "dual * u0"),
-    Mutant("sum over clients forgets to divide", FULL, "badmm_full_gaussian_server_total_term",
+    Mutant("server adds the duals", FULL, "badmm_round_server_contribution_f64", "-dual * u0", "dual * u0"),
+    Mutant("sum over clients forgets to divide", FULL, "badmm_round_server_total_term",
            "(1.0 - alpha) / num_clients", "1.0 - alpha"),
-    Mutant("fused server line reads the old dual", DIAGONAL, "badmm_diagonal_gaussian_round_update_f32",
+    Mutant("fused server line reads the old dual", DIAGONAL, "badmm_round_round_update_f32",
            "-eta_new * u1", "-dual * u1"),
-    Mutant("fused results exchanged", ISOTROPIC, "badmm_isotropic_gaussian_round_update_f64",
+    Mutant("fused results exchanged", ISOTROPIC, "badmm_round_round_update_f64",
            "double *out_dual, double *out_contribution", "double *out_contribution, double *out_dual"),
     Mutant("natural gradient with + H m", DIAGONAL, "badmm_diagonal_gaussian_natural_gradient_f64",
            "fma(-expected_hessian", "fma(expected_hessian"),

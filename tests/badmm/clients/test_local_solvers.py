@@ -1,0 +1,129 @@
+"""Local solvers of networks step by step: where gradients are wanted, samples per step, who is still active."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from badmm.clients.federation import Task
+from badmm.clients.penalty import Penalty
+from badmm.clients.training import LocalSolver, PenalizedDescent
+from badmm.methods.bayes_admm import IvonADMM
+from badmm.methods.pvi import PVI
+from tests.badmm.rounds.federated_problems import DIM, SIZES, federation
+
+START = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
+MEMBERS = [3, 0, 2]
+
+
+def solver_of(method: Any) -> tuple[Any, Task]:
+    """The solver of three clients in a round whose duals are not 0."""
+    fed = federation("squares", epochs=2, lr=0.05, batch_size=4)  # 8, 6 and 4 steps
+    state = method.start(fed, START)
+    for place, name in enumerate(("dual_precision_mean", "dual_precision")):
+        ramp = torch.linspace(0.1, 0.5, len(SIZES) * DIM, dtype=torch.float64).view(len(SIZES), DIM)
+        state.clients[name] += ramp if place else ramp - 0.2
+    task = Task(fed, MEMBERS, 0, 0.05)
+    return method.solver(state, task), task
+
+
+SOLVERS: dict[str, Any] = {
+    "ivon": IvonADMM(hess_init=0.1, temperature=2.0),
+    "ivon of two samples": IvonADMM(hess_init=0.1, temperature=2.0, samples=2),
+    "ivon with a local mean": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local"),
+    "ivon of two samples with a local mean": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local", samples=2),
+    "variational": PVI(temperature=2.0, samples=2),
+}
+
+
+def train(solver: LocalSolver, task: Task, active: int, steps: int) -> list[torch.Tensor]:
+    """Some steps of the first clients, and the gradients that they took in."""
+    gradients, part = [], Task(task.federation, task.members[:active], task.round, task.lr)
+    for _ in range(steps):
+        for _ in range(solver.samples):
+            slope = part.full_gradient(solver.point(active).clone())
+            gradients.append(slope)
+            solver.gradient[:active] = slope
+            solver.observe(active)
+        solver.step(active)
+    return gradients
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_gradients_are_wanted_in_one_place_and_who_is_done_stays(name: str) -> None:
+    """A network's forward pass is bound to the memory of its parameters once per number of active clients."""
+    solver, task = solver_of(SOLVERS[name])
+    train(solver, task, 3, 1)
+    places = set()
+    for _ in range(3):
+        places.add(solver.point(2).data_ptr())
+        train(solver, task, 2, 1)
+    assert len(places) == 1
+    state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
+    before = state.clone()
+    train(solver, task, 2, 2)
+    state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
+    assert torch.equal(state[2], before[2]) and not (state[:2] == before[:2]).any()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_client_is_trained_as_if_it_were_alone(name: str) -> None:
+    together, task = solver_of(SOLVERS[name])
+    alone, _ = solver_of(SOLVERS[name])
+    train(together, task, 3, 2)
+    train(together, task, 1, 2)
+    train(alone, task, 1, 4)
+    ends = [
+        s.variables if name == "variational" else torch.cat([s.mean, s.precision], dim=1) for s in (together, alone)
+    ]
+    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_local_optimizer_moves_the_mean_along_ivons_direction_undivided(samples: int) -> None:
+    """m ← m − lr (mean ĝ + c_S m − c_ξ) with SGD; the precision takes IVON's step at the same samples."""
+    method = IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local", samples=samples, beta2=0.9)
+    solver, task = solver_of(method)
+    plain, _ = solver_of(IvonADMM(hess_init=0.1, temperature=2.0, samples=samples, beta2=0.9))
+    mean, (linear, curvature) = solver.mean.clone(), solver.cavity
+    gradients = train(solver, task, 3, 1)
+    again = train(plain, task, 3, 1)
+    for one, other in zip(gradients, again, strict=True):
+        assert torch.equal(one, other)
+    wanted = mean - 0.05 * (torch.stack(gradients).mean(dim=0) + curvature * mean - linear)
+    torch.testing.assert_close(solver.mean, wanted, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(solver.precision, plain.precision, rtol=1e-12, atol=0)
+    assert not torch.equal(solver.mean, plain.mean)
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3, 1e3])
+def test_descent_takes_a_clipped_step_of_the_penalised_gradient(clip: float | None) -> None:
+    fed = federation("squares", epochs=1, lr=0.05, clip=clip)
+    task = Task(fed, MEMBERS, 0, 0.05)
+    linear = torch.linspace(-1, 1, 9, dtype=torch.float64).view(3, DIM)
+    for curvature in (0.0, 0.7, torch.full((3, 1), 0.7, dtype=torch.float64), torch.full((1, 1), 0.7).double()):
+        solver = PenalizedDescent(START.expand(3, -1), task, Penalty(curvature, linear))
+        (slope,) = train(solver, task, 3, 1)
+        wanted = slope + torch.as_tensor(curvature, dtype=torch.float64) * START - linear
+        if clip is not None:
+            size = wanted.norm(dim=1, keepdim=True)
+            wanted = torch.where(size > clip, wanted * clip / (size + 1e-6), wanted)
+        torch.testing.assert_close(solver.variables, START - 0.05 * wanted, rtol=1e-9, atol=1e-12)
+    shared = PenalizedDescent(START.expand(3, -1), task, Penalty(0.0, linear[:1]))
+    (slope,) = train(shared, task, 3, 1)
+    if clip is None:
+        torch.testing.assert_close(shared.variables, START - 0.05 * (slope - linear[:1]), rtol=1e-12, atol=1e-14)
+
+
+def test_weight_decay_and_momentum_are_torchs() -> None:
+    fed = federation("squares", epochs=3, lr=0.05, momentum=0.9, weight_decay=0.1)
+    task = Task(fed, MEMBERS, 0, 0.05)
+    ours = PenalizedDescent(START.expand(3, -1), task, None)
+    theirs = START.expand(3, -1).clone().requires_grad_()
+    optimizer = torch.optim.SGD([theirs], lr=0.05, momentum=0.9, weight_decay=0.1)
+    for slope in train(ours, task, 3, 3):
+        theirs.grad = slope
+        optimizer.step()
+    torch.testing.assert_close(ours.variables, theirs.detach(), rtol=1e-12, atol=1e-14)

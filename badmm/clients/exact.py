@@ -1,6 +1,7 @@
 """Solves a client's problem to a stated tolerance without leaving the domain.
 
-1. ∇L constant: one application of the map is the solution, and no evaluation.
+1. ∇L constant: one application of the map is the solution, and no evaluation. A loss taken at the mean (delta
+   method): Newton's method on the mean with backtracking, one evaluation a step; the precision follows.
 2. Far from the solution, natural-gradient steps within a trust region of the Fisher metric that lower the objective.
 3. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
 4. Where 3 stalls, once more from the Laplace approximation of the problem (`badmm.clients.laplace`).
@@ -30,7 +31,9 @@ ANDERSON_ITERATIONS = 40
 FAR = 1.0
 """A residual above this, in posterior standard deviations, is where mixing extrapolates too far to help."""
 RADIUS = 10.0
-"""The first length, in the same unit, that a step of natural-gradient descent may have."""
+"""The length, in the same unit, that failing steps of natural-gradient descent come down to quickly."""
+SHORTEST = 1e-4
+"""Shares of a Newton step below this are no steps: other searches take over."""
 NEAR = 1e-2
 """A residual below this is close enough to start Newton's method from."""
 LOST_RESIDUAL = 1e-3
@@ -92,7 +95,7 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | No
     search = _Search(problem, tolerance, at)
     name = f"client {problem.bound.index}"
     events: list[str] = []
-    if not search.mix(search.descend()) and not search.restart():
+    if not search.newton(at) and not search.mix(search.descend()) and not search.restart():
         events.append(f"{name}: Newton fallback after {problem.evaluations} evaluations")
         search.polish()
     if not search.solved():
@@ -250,13 +253,45 @@ class _Search:
         self.rates.clear()
         return self.mix(at)
 
+    def newton(self, at: Evaluation) -> bool:
+        """Newton's method on the mean of a loss that is taken there; True at the tolerance, False where it stalls.
+
+        Far from the solution a step counts where it lowers the objective in the mean, near it where it shortens the
+        residual, which does not cancel.
+        """
+        if self.problem.bound.sees_covariance or at.curvature is None:
+            return False
+        t = 1.0
+        while not self.solved():
+            goal = self.goal = self.coordinates.goal(at, self.target)
+            if self._foresees(at):
+                break
+            if not isinstance(goal, Gaussian) or self.problem.evaluations >= self.max_evaluations or t < SHORTEST:
+                return False
+            mean = at.posterior.mean
+            step = goal.mean - mean
+            size, before = float(np.sqrt(step @ goal.operator.matvec(step))), self.latest
+            q = Gaussian.of(mean + t * step, goal.operator)
+            there = self.problem.try_evaluate(self.problem.family.natural(q), q)
+            far = size > FAR
+            if there is None or (far and not self.problem.objective(there) < self.problem.objective(at)):
+                t *= 0.25
+                continue
+            self._note(there)
+            if not far and not self.latest < before:
+                return self.solved()
+            self._keep_near_rate()
+            self.anchor, at, t = there, there, min(1.0, 4.0 * t)
+        return True
+
     def descend(self) -> Evaluation:
         """Steps of the map that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.
 
-        No step is longer than the region's radius, in posterior standard deviations of where it starts. A posterior so
-        wide that the loss is e¹⁰⁰ has a step of that length, and shrinks by a factor in each.
+        No step is longer than the region's radius, in posterior standard deviations of where it starts, after the first
+        one that fails; from far beyond RADIUS it comes down to that by square roots.
         """
-        at, radius = self.best, RADIUS
+        # a step that takes the whole curvature into the precision is one of Newton's
+        at, radius = self.best, np.inf if self.problem.family.keeps_curvature else RADIUS
         value = self.problem.objective(at) if self.latest > FAR else np.nan
         limit = min(ANDERSON_ITERATIONS, self.max_evaluations)
         while self.latest > FAR and np.isfinite(value) and self.problem.evaluations < limit and radius > NEAR:
@@ -268,7 +303,7 @@ class _Search:
             point = self.coordinates.point(self.coordinates.vector(at.posterior) + t * f)
             there = None if point is None else self.problem.try_evaluate(*point)
             if there is None or not (lower := self.problem.objective(there)) < value:
-                radius = 0.25 * t * size
+                radius = min(0.25 * t * size, float(np.sqrt(RADIUS * t * size)))
                 continue
             at, value = there, lower
             self.coordinates = ChartedProblem(self.problem, at.posterior)
@@ -276,9 +311,13 @@ class _Search:
                 radius *= 4.0
             if self._note(at):
                 break
-            self.rates.clear()
+            self._keep_near_rate()
         self.anchor = at
         return at
+
+    def _keep_near_rate(self) -> None:
+        """Forget by what factors residuals fell, but for the last one where it led near: the next is smaller."""
+        self.rates = self.rates[-1:] if self.latest <= FAR else []
 
     def mix(self, at: Evaluation) -> bool:
         """Anderson mixing from a point just noted; True at the tolerance, False where it stalls."""

@@ -193,7 +193,15 @@ class ClientProblem:
         return self.family.parameter([np.asarray(slot) for slot in slots])
 
     def objective(self, at: Evaluation) -> float:
-        """L − ⟨η, μ⟩ + ρ KL(q‖q_g) up to a constant: L + ρ (⟨λ − λ_c, μ⟩ − A(λ)), λ_c the cavity."""
+        """L − ⟨η, μ⟩ + ρ KL(q‖q_g) up to a constant: L + ρ (⟨λ − λ_c, μ⟩ − A(λ)), λ_c the cavity.
+
+        Of a Gaussian with a loss taken at its mean, L + ρ (½ mᵀS_c m − ξ_cᵀm): the curvature that its precision takes
+        from the loss is not that of L in the precision.
+        """
+        if not self.bound.sees_covariance and isinstance(self.family, GaussianFamily):
+            xi, precision = self.family.canonical(self.cavity)
+            mean = at.posterior.mean
+            return at.loss + self.rho * float(mean @ (0.5 * precision.matvec(mean) - xi))
         mu = self.family.expectation(at.natural)
         inner = sum(
             float(np.sum((here - cavity) * slot))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -31,6 +31,8 @@ def _positive(value: ArrayLike, name: str) -> Array:
     return array
 
 
+BLOCK, LEAST_ROWS = 1 << 17, 256
+"""Numbers of X in a block, which stay in a core's cache with what is made of them, and rows of one at least."""
 SUPPORTS: dict[str, Callable[[ArrayLike, str], Array]] = {
     "real": lambda value, name: checks.real_array(value, name, 1),
     "positive": _positive,
@@ -94,58 +96,94 @@ class GeneralizedLinear(GaussianLikelihood):
         """The first response (n,)."""
         return next(iter(self.responses.values()))
 
-    def _moments(self, posterior: Gaussian) -> Moments:
-        ns = self.kernels
-        rest: dict[str, Any] = {"weight": self.weights, "offset": self.offset, **self.parameters}
-        data = tuple(self.responses.values())
+    def _moments(self, ns: Any, posterior: Gaussian, rows: slice) -> Moments:
+        X = self.X[rows]
+        data = [response[rows] for response in self.responses.values()]
+        rest: dict[str, Any] = {
+            "weight": None if self.weights is None else self.weights[rows],
+            "offset": None if self.offset is None else self.offset[rows],
+            **self.parameters,
+        }
         if self._mode == "monte_carlo":
-            total = np.zeros((3, len(self.X)))
+            total = np.zeros((3, len(X)))
             for theta in posterior.transform(self.noise):
-                total += ns.loss(self.X @ theta, *data, **rest)
+                total += ns.loss(X @ theta, *data, **rest)
             value, slope, curvature = total / len(self.noise)
             return value, slope, curvature
-        center = self.X @ posterior.mean
+        center = X @ posterior.mean
         if self._mode == "delta":
             found: Moments = ns.loss(center, *data, **rest)
         else:
-            found = ns.expected_loss(center, posterior.predictor_variance(self.X), *data, **rest)
+            found = ns.expected_loss(center, posterior.predictor_variance(X), *data, **rest)
         return found
+
+    def _blocks(self) -> Iterator[slice]:
+        size = max(LEAST_ROWS, BLOCK // self.dim)
+        return (slice(start, start + size) for start in range(0, len(self.X), size))
+
+    def _sums(self, posterior: Gaussian, whole: bool) -> Expected:
+        """(E[ℓ], E[∇ℓ], E[∇²ℓ]), block by block of rows: what the passes over a block share stays in the cache."""
+        ns, loss, gradient = self.kernels, self._constant, np.zeros(self.dim)
+        gram = WeightedGram(self.dim) if whole else None
+        diagonal = np.zeros(self.dim)
+        # an overflowing loss is the caller's to refuse
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in self._blocks():
+                X = self.X[rows]
+                value, slope, weight = self._moments(ns, posterior, rows)
+                loss += float(np.sum(value))
+                gradient += X.T @ slope
+                if gram is None:
+                    diagonal += (X * X).T @ weight
+                else:
+                    gram.add(X, weight)
+        return loss, gradient, diagonal if gram is None else gram.matrix
 
     def expectations(self, posterior: Gaussian) -> Expected:
         """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
-        # an overflowing loss is the caller's to refuse
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, slope, weight = self._moments(posterior)
-            hessian = self._gram(weight) if posterior.whole_hessian else (self.X * self.X).T @ weight
-            return float(np.sum(value)) + self._constant, self.X.T @ slope, hessian
+        return self._sums(posterior, posterior.whole_hessian)
 
     def curvature(self, posterior: Gaussian) -> Expected:
         """As `expectations`, with the whole Hessian (d, d) under every precision."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            value, slope, weight = self._moments(posterior)
-            return float(np.sum(value)) + self._constant, self.X.T @ slope, self._gram(weight)
+        return self._sums(posterior, True)
 
     def growth(self, family: FamilyGeometry) -> Array | None:
         """Xᵀ diag(w g) X where f″ tends to g > 0 on both sides, else None."""
         least = min(self.kernels.growth(**self.parameters))
         if not 0 < least < np.inf:
             return None
-        return self._gram(np.full(len(self.X), least) if self.weights is None else least * self.weights)
+        gram = WeightedGram(self.dim)
+        for rows in self._blocks():
+            X = self.X[rows]
+            gram.add(X, np.full(len(X), least) if self.weights is None else least * self.weights[rows])
+        return gram.matrix
 
-    def _gram(self, weight: Array) -> Array:
-        """Xᵀ diag(weight) X; of a loss that is not convex the rows of either sign apart."""
+
+class WeightedGram:
+    """Σ Xᵀ diag(weight) X over blocks of rows, as (√w X)ᵀ(√w X): half the operations of a product, and symmetric to
+    the last bit. Of a loss that is not convex the rows of either sign go apart.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._lower = np.zeros((dim, dim), order="F")
+
+    def add(self, X: Array, weight: Array) -> None:
+        """Add a block X (n, d) with weights (n,)."""
         negative = weight < 0
         if negative.any():
-            return _half_gram(self.X[~negative], weight[~negative]) - _half_gram(self.X[negative], -weight[negative])
-        return _half_gram(self.X, weight)
+            self._add(X[negative], -weight[negative], -1.0)
+            X, weight = X[~negative], weight[~negative]
+        self._add(X, weight, 1.0)
 
+    def _add(self, X: Array, weight: Array, sign: float) -> None:
+        if len(X):
+            half = X * np.sqrt(weight)[:, None]
+            self._lower = dsyrk(sign, half.T, beta=1.0, c=self._lower, lower=1, overwrite_c=1)
 
-def _half_gram(X: Array, weight: Array) -> Array:
-    """(√w X)ᵀ(√w X): half the operations of a product, and symmetric to the last bit."""
-    if len(X) == 0:
-        return np.zeros((X.shape[1], X.shape[1]))
-    lower = dsyrk(1.0, (X * np.sqrt(weight)[:, None]).T, lower=1)
-    return np.asarray(lower + np.tril(lower, -1).T)
+    @property
+    def matrix(self) -> Array:
+        """The sum (d, d)."""
+        return np.asarray(self._lower + np.tril(self._lower, -1).T)
 
 
 def _kernels_of(loss: str | ModuleType) -> ModuleType:

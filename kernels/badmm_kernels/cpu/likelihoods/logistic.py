@@ -78,41 +78,107 @@ def _quadrature_0(q0_center, q0_spread):
     n_low = 0.0
     n_high = 0.0
     n_g_0 = 0.0
-    if n_width < 0.11:
-        n_z = -7.90625
-        for _ in range(23):
-            if 8.3 < n_z:
-                break
-            n_x = fma(q0_spread, n_z, q0_center)
-            n_w = math.exp((-0.5 * n_z) * n_z)
-            n_g_0 = logistic(n_x)
-            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
-            n_sum1 = fma(n_w, n_g_0, n_sum1)
-            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
-            n_z = n_z + 0.71875
-        n_unit = 0.28673976403852974
+    if n_width < 0.012:
+        n_x = fma(q0_spread, -2.3344142183389773, q0_center)
+        n_w = 0.04587585476806849
+        n_g_0 = logistic(n_x)
+        n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+        n_sum1 = fma(n_w, n_g_0, n_sum1)
+        n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+        n_x = fma(q0_spread, -0.7419637843027258, q0_center)
+        n_w = 0.4541241452319315
+        n_g_0 = logistic(n_x)
+        n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+        n_sum1 = fma(n_w, n_g_0, n_sum1)
+        n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+        n_x = fma(q0_spread, 0.7419637843027258, q0_center)
+        n_w = 0.4541241452319315
+        n_g_0 = logistic(n_x)
+        n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+        n_sum1 = fma(n_w, n_g_0, n_sum1)
+        n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+        n_x = fma(q0_spread, 2.3344142183389773, q0_center)
+        n_w = 0.04587585476806849
+        n_g_0 = logistic(n_x)
+        n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+        n_sum1 = fma(n_w, n_g_0, n_sum1)
+        n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+        n_unit = 1.0
     else:
-        n_step = (0.66 * n_width) / math.sqrt(fma(n_width / 0.16, n_width / 0.16, 1.0))
-        n_low = fma(-8.3, q0_spread, n_offset) / 3.141593
-        n_t = math.log(abs(n_low) + math.sqrt(fma(n_low, n_low, 1.0)))
-        n_t = select(n_low < 0.0, -n_t, n_t)
-        n_high = fma(8.3, q0_spread, n_offset) / 3.141593
-        n_end = math.log(abs(n_high) + math.sqrt(fma(n_high, n_high, 1.0)))
-        n_end = select(n_high < 0.0, -n_end, n_end)
-        for _ in range(4096):
-            if n_end < n_t:
-                break
-            n_e = math.exp(n_t)
-            n_back = 1.0 / n_e
-            n_x = fma(1.5707965, n_e - n_back, 0.0)
-            n_z = (n_x - q0_center) / q0_spread
-            n_w = math.exp((-0.5 * n_z) * n_z) * (n_e + n_back)
+        if n_width < 0.03:
+            n_x = fma(q0_spread, -3.324257433552119, q0_center)
+            n_w = 0.0025557844020562465
             n_g_0 = logistic(n_x)
             n_sum0 = fma(n_w, softplus(n_x), n_sum0)
             n_sum1 = fma(n_w, n_g_0, n_sum1)
             n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
-            n_t = n_t + n_step
-        n_unit = (0.626657137756589 * n_step) / q0_spread
+            n_x = fma(q0_spread, -1.8891758777537107, q0_center)
+            n_w = 0.08861574604191452
+            n_g_0 = logistic(n_x)
+            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+            n_sum1 = fma(n_w, n_g_0, n_sum1)
+            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+            n_x = fma(q0_spread, -0.6167065901925941, q0_center)
+            n_w = 0.40882846955602925
+            n_g_0 = logistic(n_x)
+            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+            n_sum1 = fma(n_w, n_g_0, n_sum1)
+            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+            n_x = fma(q0_spread, 0.6167065901925941, q0_center)
+            n_w = 0.40882846955602925
+            n_g_0 = logistic(n_x)
+            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+            n_sum1 = fma(n_w, n_g_0, n_sum1)
+            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+            n_x = fma(q0_spread, 1.8891758777537107, q0_center)
+            n_w = 0.08861574604191452
+            n_g_0 = logistic(n_x)
+            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+            n_sum1 = fma(n_w, n_g_0, n_sum1)
+            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+            n_x = fma(q0_spread, 3.324257433552119, q0_center)
+            n_w = 0.0025557844020562465
+            n_g_0 = logistic(n_x)
+            n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+            n_sum1 = fma(n_w, n_g_0, n_sum1)
+            n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+            n_unit = 1.0
+        else:
+            if n_width < 0.11:
+                n_z = -7.90625
+                for _ in range(23):
+                    if 8.3 < n_z:
+                        break
+                    n_x = fma(q0_spread, n_z, q0_center)
+                    n_w = math.exp((-0.5 * n_z) * n_z)
+                    n_g_0 = logistic(n_x)
+                    n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+                    n_sum1 = fma(n_w, n_g_0, n_sum1)
+                    n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+                    n_z = n_z + 0.71875
+                n_unit = 0.28673976403852974
+            else:
+                n_step = (0.66 * n_width) / math.sqrt(fma(n_width / 0.16, n_width / 0.16, 1.0))
+                n_low = fma(-8.3, q0_spread, n_offset) / 3.141593
+                n_t = math.log(abs(n_low) + math.sqrt(fma(n_low, n_low, 1.0)))
+                n_t = select(n_low < 0.0, -n_t, n_t)
+                n_high = fma(8.3, q0_spread, n_offset) / 3.141593
+                n_end = math.log(abs(n_high) + math.sqrt(fma(n_high, n_high, 1.0)))
+                n_end = select(n_high < 0.0, -n_end, n_end)
+                for _ in range(4096):
+                    if n_end < n_t:
+                        break
+                    n_e = math.exp(n_t)
+                    n_back = 1.0 / n_e
+                    n_x = fma(1.5707965, n_e - n_back, 0.0)
+                    n_z = (n_x - q0_center) / q0_spread
+                    n_w = math.exp((-0.5 * n_z) * n_z) * (n_e + n_back)
+                    n_g_0 = logistic(n_x)
+                    n_sum0 = fma(n_w, softplus(n_x), n_sum0)
+                    n_sum1 = fma(n_w, n_g_0, n_sum1)
+                    n_sum2 = fma(n_w, n_g_0 * logistic(-n_x), n_sum2)
+                    n_t = n_t + n_step
+                n_unit = (0.626657137756589 * n_step) / q0_spread
     q0_value = n_sum0 * n_unit
     q0_slope = n_sum1 * n_unit
     q0_curvature = n_sum2 * n_unit

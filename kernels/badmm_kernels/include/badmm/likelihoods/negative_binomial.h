@@ -108,41 +108,109 @@ BADMM_INLINE void badmm_negative_binomial_loss_expected_loss_f64(
     double q0_low = 0.0;
     double q0_high = 0.0;
     double q0_g_0 = 0.0;
-    if (q0_width < 0.11) {
-        q0_z = -7.90625;
-        for (int pass = 0; pass < 23; ++pass) {
-            if (8.3 < q0_z) break;
-            q0_x = fma(q0_spread, q0_z, q0_center);
-            q0_w = exp((-0.5 * q0_z) * q0_z);
-            q0_g_0 = badmm_logistic(q0_x);
-            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
-            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
-            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
-            q0_z = q0_z + 0.71875;
-        }
-        q0_unit = 0.28673976403852974;
+    if (q0_width < 0.012) {
+        q0_x = fma(q0_spread, -2.3344142183389773, q0_center);
+        q0_w = 0.04587585476806849;
+        q0_g_0 = badmm_logistic(q0_x);
+        q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+        q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+        q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+        q0_x = fma(q0_spread, -0.7419637843027258, q0_center);
+        q0_w = 0.4541241452319315;
+        q0_g_0 = badmm_logistic(q0_x);
+        q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+        q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+        q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+        q0_x = fma(q0_spread, 0.7419637843027258, q0_center);
+        q0_w = 0.4541241452319315;
+        q0_g_0 = badmm_logistic(q0_x);
+        q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+        q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+        q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+        q0_x = fma(q0_spread, 2.3344142183389773, q0_center);
+        q0_w = 0.04587585476806849;
+        q0_g_0 = badmm_logistic(q0_x);
+        q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+        q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+        q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+        q0_unit = 1.0;
     } else {
-        q0_step = (0.66 * q0_width) / sqrt(fma(q0_width / 0.16, q0_width / 0.16, 1.0));
-        q0_low = fma(-8.3, q0_spread, q0_offset) / 3.141593;
-        q0_t = log(fabs(q0_low) + sqrt(fma(q0_low, q0_low, 1.0)));
-        q0_t = ((q0_low < 0.0) ? -q0_t : q0_t);
-        q0_high = fma(8.3, q0_spread, q0_offset) / 3.141593;
-        q0_end = log(fabs(q0_high) + sqrt(fma(q0_high, q0_high, 1.0)));
-        q0_end = ((q0_high < 0.0) ? -q0_end : q0_end);
-        for (int pass = 0; pass < 4096; ++pass) {
-            if (q0_end < q0_t) break;
-            q0_e = exp(q0_t);
-            q0_back = 1.0 / q0_e;
-            q0_x = fma(1.5707965, q0_e - q0_back, 0.0);
-            q0_z = (q0_x - q0_center) / q0_spread;
-            q0_w = exp((-0.5 * q0_z) * q0_z) * (q0_e + q0_back);
+        if (q0_width < 0.03) {
+            q0_x = fma(q0_spread, -3.324257433552119, q0_center);
+            q0_w = 0.0025557844020562465;
             q0_g_0 = badmm_logistic(q0_x);
             q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
             q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
             q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
-            q0_t = q0_t + q0_step;
+            q0_x = fma(q0_spread, -1.8891758777537107, q0_center);
+            q0_w = 0.08861574604191452;
+            q0_g_0 = badmm_logistic(q0_x);
+            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+            q0_x = fma(q0_spread, -0.6167065901925941, q0_center);
+            q0_w = 0.40882846955602925;
+            q0_g_0 = badmm_logistic(q0_x);
+            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+            q0_x = fma(q0_spread, 0.6167065901925941, q0_center);
+            q0_w = 0.40882846955602925;
+            q0_g_0 = badmm_logistic(q0_x);
+            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+            q0_x = fma(q0_spread, 1.8891758777537107, q0_center);
+            q0_w = 0.08861574604191452;
+            q0_g_0 = badmm_logistic(q0_x);
+            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+            q0_x = fma(q0_spread, 3.324257433552119, q0_center);
+            q0_w = 0.0025557844020562465;
+            q0_g_0 = badmm_logistic(q0_x);
+            q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+            q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+            q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+            q0_unit = 1.0;
+        } else {
+            if (q0_width < 0.11) {
+                q0_z = -7.90625;
+                for (int pass = 0; pass < 23; ++pass) {
+                    if (8.3 < q0_z) break;
+                    q0_x = fma(q0_spread, q0_z, q0_center);
+                    q0_w = exp((-0.5 * q0_z) * q0_z);
+                    q0_g_0 = badmm_logistic(q0_x);
+                    q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+                    q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+                    q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+                    q0_z = q0_z + 0.71875;
+                }
+                q0_unit = 0.28673976403852974;
+            } else {
+                q0_step = (0.66 * q0_width) / sqrt(fma(q0_width / 0.16, q0_width / 0.16, 1.0));
+                q0_low = fma(-8.3, q0_spread, q0_offset) / 3.141593;
+                q0_t = log(fabs(q0_low) + sqrt(fma(q0_low, q0_low, 1.0)));
+                q0_t = ((q0_low < 0.0) ? -q0_t : q0_t);
+                q0_high = fma(8.3, q0_spread, q0_offset) / 3.141593;
+                q0_end = log(fabs(q0_high) + sqrt(fma(q0_high, q0_high, 1.0)));
+                q0_end = ((q0_high < 0.0) ? -q0_end : q0_end);
+                for (int pass = 0; pass < 4096; ++pass) {
+                    if (q0_end < q0_t) break;
+                    q0_e = exp(q0_t);
+                    q0_back = 1.0 / q0_e;
+                    q0_x = fma(1.5707965, q0_e - q0_back, 0.0);
+                    q0_z = (q0_x - q0_center) / q0_spread;
+                    q0_w = exp((-0.5 * q0_z) * q0_z) * (q0_e + q0_back);
+                    q0_g_0 = badmm_logistic(q0_x);
+                    q0_sum0 = fma(q0_w, badmm_softplus(q0_x), q0_sum0);
+                    q0_sum1 = fma(q0_w, q0_g_0, q0_sum1);
+                    q0_sum2 = fma(q0_w, q0_g_0 * badmm_logistic(-q0_x), q0_sum2);
+                    q0_t = q0_t + q0_step;
+                }
+                q0_unit = (0.626657137756589 * q0_step) / q0_spread;
+            }
         }
-        q0_unit = (0.626657137756589 * q0_step) / q0_spread;
     }
     const double q0_value = q0_sum0 * q0_unit;
     const double q0_slope = q0_sum1 * q0_unit;

@@ -92,7 +92,7 @@ class Federation:
             raise ValueError(f"rows: expected at least one client and one point each, got sizes {self.counts}")
         self.sizes = torch.tensor(self.counts, dtype=dtype, device=self.device)
         shares = [len(self.counts) * count / sum(self.counts) for count in self.counts]  # exactly 1 for equal sizes
-        self.weights = torch.tensor(shares, dtype=dtype, device=self.device)
+        self.weights = self.sizes.new_tensor(shares)
         self.example = self._example()
         self.draws = stack.traits(self.example).draws
         self.initial_buffers = stack.initial_buffers(self.example, dtype)
@@ -214,7 +214,7 @@ class Task:
             buffers = None if self.buffers is None else self.buffers[place : place + 1]
             for rows in federation.data.rows[client].split(_BLOCK):
                 x, y = federation.data.points(rows.unsqueeze(0), federation.dtype)
-                weights = torch.full(y.shape[:2], 1.0 / federation.counts[client], dtype=flat.dtype, device=x.device)
+                weights = flat.new_full(y.shape[:2], 1.0 / federation.counts[client])
                 federation.stack.gradient(row, x, y, weights, out, buffers)
                 total[place] += out[0]
             self.tally.gradients += federation.counts[client]

@@ -53,7 +53,7 @@ class IvonDescent(LocalSolver):
         self.gradient = self.theta  # a gradient takes the place of the parameters it was wanted at
         self.totals = tuple(torch.zeros_like(mean) for _ in range(2)) if self.samples > 1 else ()
         self.ess = ess.double().reshape(-1).cpu().numpy()
-        self.before = steps.cpu().numpy().astype(np.int64)
+        self.before = steps.cpu().numpy()
         seed, index = task.federation.seed, task.round
         streams = [sequence(seed, Purpose.NOISE, index, client) for client in task.members]
         self.seeds = [int(stream.generate_state(1, np.uint64)[0]) for stream in streams]

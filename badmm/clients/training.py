@@ -97,7 +97,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
     federation = task.federation
     index, weights = task.batches()
     streams = task.streams()
-    losses = torch.zeros(len(task.members), dtype=federation.dtype, device=federation.device)
+    losses = solver.gradient.new_zeros(len(task.members))
     steps = task.steps
     widths = (weights != 0).any(dim=1).sum(dim=1).tolist()
     for first, last, active in _phases(steps):
@@ -124,7 +124,7 @@ def train(task: Task, solver: LocalSolver) -> Tensor:
             solver.step(active)
     points = sum(federation.counts[client] for client in task.members) * federation.settings.epochs
     task.tally.gradients += points * solver.samples
-    return losses / (solver.samples * torch.tensor(steps, dtype=federation.dtype, device=federation.device))
+    return losses / losses.new_tensor([solver.samples * count for count in steps])
 
 
 def _phases(steps: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -44,14 +44,11 @@ class MatrixPrecision(Precision):
     @cached_property
     def inverse_cholesky(self) -> Array:
         """L⁻¹, lower. One inverse for many right-hand sides: BLAS's threaded solves are slow at small sizes."""
-        inverse, info = dtrtri(self.cholesky, lower=1)
-        if info:
-            raise ValueError(f"precision: expected a positive definite matrix, got a zero pivot at index {info - 1}")
-        return np.asarray(inverse)
+        return np.asarray(dtrtri(self.cholesky, lower=True)[0])  # of a factor, whose pivots are positive
 
     def solve(self, vector: Array) -> Array:
         """S⁻¹v (d,) by potrs."""
-        return np.asarray(dpotrs(self.cholesky, vector, lower=1)[0])
+        return np.asarray(dpotrs(self.cholesky, vector, lower=True)[0])
 
     @classmethod
     def adopted(cls, other: Precision) -> Precision:
@@ -100,7 +97,7 @@ class MatrixPrecision(Precision):
     def quadratic(self, X: Array) -> Array:
         """‖L⁻¹x‖²."""
         # the triangle halves the operations; X.T is in LAPACK's order
-        half = dtrmm(1.0, self.inverse_cholesky, X.T, lower=1)
+        half = dtrmm(1.0, self.inverse_cholesky, X.T, lower=True)
         return np.asarray(np.einsum("ij,ij->j", half, half))
 
     def root(self, rows: Array) -> Array:
@@ -115,8 +112,8 @@ class MatrixPrecision(Precision):
         """L⁻¹AL⁻ᵀ of one matrix or of a stack, by products with the triangle: half the operations."""
         if matrix.ndim > 2:
             return np.stack([self.congruence(one) for one in matrix])
-        half = dtrmm(1.0, self.inverse_cholesky, matrix, lower=1)
-        return np.asarray(dtrmm(1.0, self.inverse_cholesky, half, side=1, lower=1, trans_a=1, overwrite_b=1))
+        half = dtrmm(1.0, self.inverse_cholesky, matrix, lower=True)
+        return np.asarray(dtrmm(1.0, self.inverse_cholesky, half, side=1, lower=True, trans_a=True, overwrite_b=True))
 
     def largest_ratio(self, numerator: Array) -> float:
         """The largest eigenvalue of L⁻¹NL⁻ᵀ."""

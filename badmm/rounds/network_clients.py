@@ -125,7 +125,7 @@ class NetworkClients:
         return usable.nonzero().flatten().tolist()
 
     def _keep(self, task: Task, reply: Reply, good: Sequence[int]) -> None:
-        index = torch.tensor([task.members[place] for place in good], dtype=torch.long, device=self.federation.device)
+        index = task.index[list(good)]
         for name, rows in reply.kept.items():
             self.clients[name][index] = rows[list(good)]
 

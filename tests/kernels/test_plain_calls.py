@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -167,16 +168,20 @@ def test_noise_has_the_shape_of_the_call() -> None:
 
 def test_a_tensor_is_viewed_where_it_is_and_kept_alive() -> None:
     tensor = torch.arange(6, dtype=torch.float64).reshape(2, 3)
-    seen = exchange.plain_tensor(tensor[1:])
+    view = tensor[1:]
+    seen = exchange.plain_tensor(view)
     assert seen is not None
     array, library = seen
     assert array.shape == (1, 3) and array.flags.writeable and library.module is torch
     array[0, 0] = 7.0
     assert tensor[1, 0] == 7.0
-    del tensor, seen
+    part = weakref.ref(view)
+    del tensor, view, seen
     gc.collect()
-    torch.full((6,), -1.0, dtype=torch.float64)  # would take the memory, were it free
-    assert array.tolist() == [[7.0, 4.0, 5.0]]
+    assert part() is not None and array.tolist() == [[7.0, 4.0, 5.0]]
+    del array
+    gc.collect()
+    assert part() is None
 
 
 def test_a_viewed_tensor_can_still_be_resized() -> None:

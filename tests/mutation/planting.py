@@ -2,8 +2,8 @@
 
 mutmut writes every changed function beside the original and a switch that calls the one that is asked for. It leaves
 out decorated functions; those with the decorators of `KEPT` are planted here too. Planted are no errors that only
-change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the case of `float("inf")`, or
-the number of `reshape(-1)`, of which NumPy only reads the sign.
+change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the device of a tensor, which
+only tests on a GPU see, the case of `float("inf")`, or the number of `reshape(-1)`, of which NumPy only reads the sign.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"property", "cached_property", "contextmanager", "abstractmethod"}
-STRICT = re.compile(r",?\s*strict=\w+|,\s*(?=\))")  # and the comma that a left out argument leaves
+UNSEEN = ("strict", "device")
+UNSEEN_ARGUMENT = re.compile(rf",?\s*({'|'.join(UNSEEN)})=[\w.]+|,\s*(?=\))")  # and the comma that one leaves
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children
 _arrange = file_mutation.function_trampoline_arrangement
@@ -88,7 +89,8 @@ class Planting:
         """The errors by name: module, function and number."""
         classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
-        stricts = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=m.Name("strict")))}
+        keyword = m.OneOf(*map(m.Name, UNSEEN))
+        unseen = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=keyword))}
         floats = {id(one.args[0].value) for one in m.findall(self.parts[0], m.Call(m.Name("float"), [m.Arg()]))}
         reshapes = m.findall(self.parts[0], m.Call(m.Attribute(attr=m.Name("reshape"))))
         signed = {id(one.expression) for call in reshapes for one in m.findall(call, m.UnaryOperation(m.Minus()))}
@@ -101,7 +103,7 @@ class Planting:
                     name: error
                     for name, error in numbered.items()
                     if id(error.original_node) not in signed
-                    and not _is_strict(error, stricts)
+                    and not _is_unseen(error, unseen)
                     and not _is_same_float(error, floats)
                 }
         return found
@@ -164,7 +166,7 @@ def _is_same_float(error: file_mutation.Mutation, values: Container[int]) -> boo
     return alike and id(error.original_node) in values
 
 
-def _is_strict(error: file_mutation.Mutation, values: Container[int]) -> bool:
-    """Whether an error changes the `strict` of a call alone, whose values have the ids `values`."""
-    before, after = (STRICT.sub("", _code(node)) for node in (error.original_node, error.mutated_node))
+def _is_unseen(error: file_mutation.Mutation, values: Container[int]) -> bool:
+    """Whether an error changes an argument of `UNSEEN` alone, whose values have the ids `values`."""
+    before, after = (UNSEEN_ARGUMENT.sub("", _code(node)) for node in (error.original_node, error.mutated_node))
     return before == after or id(error.original_node) in values

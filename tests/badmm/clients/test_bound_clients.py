@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import polygamma, psi
 
-import badmm_kernels
 from badmm import ClientError, Gamma, Gaussian
 from badmm.clients import problem as problem_module
 from badmm.clients.charts import chart_around, mean_chart
@@ -141,71 +139,6 @@ def test_a_charts_equations_are_the_slope_of_the_objective(family: str, gradient
         if chart.hessian is not None:
             np.testing.assert_allclose(chart.hessian, hessian, rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(inverse @ chart.hessian, np.eye(chart.size), atol=1e-9)
-
-
-class LogSquare:
-    """ℓ = (log θ)²/2 under a gamma, whose E[ℓ] is not linear in μ."""
-
-    def expected_loss(self, q: Any) -> float:
-        return float(0.5 * np.sum(polygamma(1, q.shape) + (psi(q.shape) - np.log(q.rate)) ** 2))
-
-    def natural_gradient(self, q: Any) -> Natural:
-        log_mean = psi(q.shape) - np.log(q.rate)
-        by_shape = polygamma(1, q.shape) * log_mean + 0.5 * polygamma(2, q.shape)
-        found: Natural = badmm_kernels.load("gamma").natural_gradient(q.shape, q.rate, by_shape, -log_mean / q.rate)
-        return found
-
-
-def gamma_problem() -> ClientProblem:
-    server = bind("gamma", Gamma([2.0, 9.0], [1.0, 0.2]))
-    dual = (np.array([0.1, -0.3]), np.array([-0.2, 0.01]))
-    return ClientProblem(BoundClient(0, LogSquare(), server, 1.0), server.prior_natural, dual, 0.8)
-
-
-def test_the_equations_of_a_chart_of_natural_parameters_are_the_slope_of_the_objective() -> None:
-    problem = gamma_problem()
-    start = bind("gamma", Gamma([3.0, 5.0], [2.0, 0.5])).prior_natural
-    center = problem.evaluate(start)
-    chart = chart_around(problem, center)
-    assert chart.size == 4 and chart.hessian is None
-
-    def at(x: np.ndarray) -> tuple[float, np.ndarray]:
-        q = chart.distribution(x)
-        assert q is not None
-        found = problem.evaluate(problem.family.natural(q), q)
-        return problem.objective(found) / problem.rho, chart.equations(x, found)
-
-    x = np.array([0.1, -0.2, 0.05, 0.15])
-    _, slope = at(x)
-    for j, unit in enumerate(np.eye(4)):
-        ahead, back = at(x + 1e-5 * unit)[0], at(x - 1e-5 * unit)[0]
-        assert (ahead - back) / 2e-5 == pytest.approx(slope[j], rel=1e-6, abs=1e-8)
-    here = chart.distribution(np.zeros(4))
-    assert here is not None
-    for found, wanted in zip(problem.family.natural(here), start, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-12)
-    inverse = np.stack([chart.precondition(unit) for unit in np.eye(4)])
-    np.testing.assert_allclose(inverse, inverse.T, rtol=1e-10, atol=1e-12)
-    # the metric of the chart: half the curvature of 2 KL(q_x‖q_0) at 0, each coordinate of θ by itself
-    metric = np.linalg.inv(inverse)
-    for j, one in enumerate(np.eye(4)):
-        for other in np.eye(4):
-            step = 1e-3 * (one + other)
-            moved = [chart.distribution(sign * step) for sign in (1.0, -1.0)]
-            naturals = [problem.family.natural(q) for q in moved if q is not None]
-            curved = sum(problem.family.kl(natural, start) for natural in naturals) / 1e-6
-            assert curved == pytest.approx((one + other) @ metric @ (one + other), rel=1e-4, abs=1e-6), j
-    assert chart.distribution(np.array([0.0, 0.0, 60.0, 0.0])) is None
-    assert chart.distribution(np.array([0.0, 0.0, np.nan, 0.0])) is None
-
-
-def test_newtons_method_solves_a_problem_without_expectations_of_a_gradient() -> None:
-    problem = gamma_problem()
-    *_, last = newton(problem, problem.evaluate(problem.natural_global), 200)
-    wanted = solve_client(gamma_problem(), Tolerance(1e-12)).natural
-    for found, slot in zip(last.natural, wanted, strict=True):
-        np.testing.assert_allclose(found, slot, rtol=1e-7)
-    assert problem.evaluations < 60
 
 
 @pytest.mark.parametrize("family", ["diagonal_gaussian", "full_gaussian"])

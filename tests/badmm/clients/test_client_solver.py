@@ -13,6 +13,7 @@ from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.family import Natural
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, PoissonRegression, Quadratic, SoftmaxRegression
+from tests.badmm.clients.test_natural_chart import LogRate
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(20, 4)) @ RNG.normal(size=(4, 4))
@@ -116,20 +117,6 @@ def test_newton_alone_solves_from_far_away(family: str) -> None:
     start = problem.evaluate(problem.natural_global)
     *_, last = newton(problem, start, 2000)
     assert residual(problem, last.natural) < 1e-9
-
-
-class LogRate:
-    """E[(log θ)²]/2 under a gamma: not linear in μ, given by its natural gradient alone."""
-
-    def natural_gradient(self, q: Gamma) -> Natural:
-        from scipy.special import polygamma, psi
-
-        from badmm_kernels import load
-
-        log_mean = psi(q.shape) - np.log(q.rate)
-        d_shape = polygamma(1, q.shape) * log_mean + 0.5 * polygamma(2, q.shape)
-        found: Natural = load("gamma").natural_gradient(q.shape, q.rate, d_shape, -log_mean / q.rate)
-        return found
 
 
 def test_user_gamma_client_with_natural_gradient_alone() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.func import functional_call
 
-from badmm.clients.federation import Task
+from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
 from badmm.clients.penalty import Penalty
 from badmm.clients.training import LocalSolver, PenalizedDescent
 from badmm.methods.bayes_admm import IvonADMM
 from badmm.methods.pvi import PVI
+from badmm.networks.losses import squared_error
+from badmm.networks.stacked import Stacked
+from badmm.streams import Purpose, sequence
 from tests.badmm.rounds.federated_problems import DIM, SIZES, federation
 
 START = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
@@ -115,6 +121,61 @@ def test_descent_takes_a_clipped_step_of_the_penalised_gradient(clip: float | No
     (slope,) = train(shared, task, 3, 1)
     if clip is None:
         torch.testing.assert_close(shared.variables, START - 0.05 * (slope - linear[:1]), rtol=1e-12, atol=1e-14)
+
+
+def test_normals_come_from_each_clients_stream_of_noise() -> None:
+    solver, task = solver_of(SOLVERS["ivon"])
+    seed = task.federation.seed
+    streams = [sequence(seed, Purpose.NOISE, task.round, client) for client in MEMBERS]
+    assert solver.seeds == [int(stream.generate_state(1, np.uint64)[0]) for stream in streams]
+    assert len(set(solver.seeds)) == 3
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_the_optimizer_is_torchs_fused_one(kind: str) -> None:
+    options: dict[str, Any] = {"momentum": 0.9} if kind == "sgd" else {}
+    fed = federation("squares", optimizer=kind, weight_decay=0.1, **options)
+    optimizer = PenalizedDescent(START.expand(3, -1), Task(fed, MEMBERS, 0, 0.03), None).optimizer
+    wanted = {"lr": 0.03, "weight_decay": 0.1, "fused": True, **options}
+    assert {name: optimizer.defaults[name] for name in wanted} == wanted
+    assert type(optimizer) is (torch.optim.Adam if kind == "adam" else torch.optim.SGD)
+
+
+def test_points_that_are_levels_are_scaled_and_tokens_stay_as_they_are() -> None:
+    rows = (torch.arange(3),)
+    tokens = ClientData(torch.tensor([[3, 1], [2, 2], [0, 5]]), torch.arange(3), rows, levels=None)
+    x, y = tokens.points(torch.tensor([[2, 0]]), torch.float32)
+    assert x.dtype == torch.int64 and x.tolist() == [[[0, 5], [3, 1]]] and y.tolist() == [[2, 0]]
+    pixels = ClientData(torch.tensor([[255, 0], [51, 102]], dtype=torch.uint8), torch.arange(2), rows, levels=255)
+    out = torch.empty(1, 2, dtype=torch.float64)
+    x, _ = pixels.points(torch.tensor([1]), torch.float64, out)
+    assert x is out and x.tolist() == [[pytest.approx(0.2), pytest.approx(0.4)]]
+    plain = ClientData(torch.tensor([[0.5, 2.0]]), torch.arange(1), rows)
+    assert plain.points(torch.tensor([0]), torch.float64)[0].tolist() == [[0.5, 2.0]]
+
+
+def test_whole_gradients_and_curvatures_are_taken_at_the_clients_buffers() -> None:
+    """In evaluation mode, against autograd through a network that has them."""
+    network = nn.Sequential(nn.BatchNorm1d(DIM), nn.Linear(DIM, 1)).double()
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(9, DIM, generator=rng, dtype=torch.float64)
+    data = ClientData(x, x.sum(dim=1), (torch.arange(4), torch.arange(4, 9)))
+    stack = Stacked(network, squared_error(), buffers="average")
+    fed = Federation(data, stack, LocalSettings(), 0, torch.float64)
+    flat = torch.randn(2, stack.size, generator=rng, dtype=torch.float64)
+    own = torch.stack([fed.initial_buffers + shift for shift in (0.5, 2.0)])
+    task = Task(fed, [1, 0], 0, 0.1, buffers=own)
+    slopes, curvatures = task.full_gradient(flat), task.curvature(flat)
+    for place, client in enumerate(task.members):
+        rows = data.rows[client]
+        row = flat[place].clone().requires_grad_()
+        named = {**stack.views(row), **stack.buffer_views(own[place])}
+        outputs = functional_call(network.eval(), named, (x[rows],)).squeeze(1)
+        (slope,) = torch.autograd.grad(0.5 * ((outputs - data.targets[rows]) ** 2).mean(), row, retain_graph=True)
+        torch.testing.assert_close(slopes[place], slope, rtol=1e-9, atol=1e-11)
+        each = [torch.autograd.grad(output, row, retain_graph=True)[0] for output in outputs]
+        torch.testing.assert_close(curvatures[place], sum(g**2 for g in each), rtol=1e-9, atol=1e-11)
+    assert torch.equal(own[0], fed.initial_buffers + 0.5)  # evaluation changes none
 
 
 def test_weight_decay_and_momentum_are_torchs() -> None:

@@ -148,6 +148,16 @@ def test_a_fixed_parameter_is_no_slot() -> None:
     assert len(family.shapes) == 1
 
 
+def test_a_statistic_that_a_linear_loss_leaves_out_has_the_coefficient_zero() -> None:
+    gamma = registry.bind("gamma", badmm.Gamma([2.0, 1.0], 1.0))
+    found = gamma.linear({"theta": np.array([3.0, 4.0])})
+    assert found is not None
+    by_name = dict(zip((name for name, _ in gamma.ns.STATISTICS), found, strict=True))
+    assert by_name["log(theta)"].tolist() == [0.0, 0.0] and by_name["theta"].tolist() == [-3.0, -4.0]
+    assert gamma.linear({"theta": np.ones(2), "theta**3": np.zeros(2)}) is not None
+    assert gamma.linear({"theta": np.ones(2), "theta**3": np.ones(2)}) is None
+
+
 def test_the_families_that_a_loss_is_conjugate_to() -> None:
     H, b = matrix(), np.ones(DIM)
     whole, diagonal = Quadratic(H, b), Quadratic(np.diag(np.diag(H)), b)

@@ -121,6 +121,35 @@ def test_what_the_registry_says_of_families() -> None:
     assert str(caught.value) == f"family: expected one of {listed}, got 'cauchy'"
 
 
+def test_families_that_leave_something_to_choose_are_named_with_what() -> None:
+    for name, options in (("block_diagonal_gaussian", "blocks"), ("low_rank_gaussian", "rank")):
+        kind: Any = registry.choice_class(name)
+        with pytest.raises(ValueError, match="family") as caught:
+            registry.bind(name, Gaussian(np.zeros(2), 1.0))
+        wanted = f"family: expected badmm.{kind.__name__}({options}=...), got {name!r} alone"
+        assert str(caught.value) == wanted
+        assert registry.exported(kind.__name__) is registry.choice_class(name)
+        assert registry.chosen(name, {options: 2}) == kind(2)
+        assert registry.bind(kind(2), Gaussian(np.zeros(2), 1.0)).name == name
+    assert registry.choice_class("gamma") is None and registry.chosen("gamma", {}) == "gamma"
+    assert registry.choice_class("gaussian_gamma") is None
+    with pytest.raises(ValueError, match="family") as caught:
+        registry.bind(3, Gaussian(0.0, 1.0))  # type: ignore[arg-type]
+    wanted = "family: expected a name or a choice such as badmm.BlockDiagonalGaussian, got int"
+    assert str(caught.value) == wanted
+    assert registry.exported("GaussianGamma") is badmm.GaussianGamma
+    assert registry.takes_expectations("low_rank_gaussian") and not registry.takes_expectations("gaussian_gamma")
+
+
+def test_a_raw_moment_is_a_ratio_of_partition_functions_where_it_exists() -> None:
+    gamma = Gamma([0.4, 3.0], [2.0, 0.5])
+    np.testing.assert_allclose(gamma._raw_moment(1), gamma.mean, rtol=1e-12)
+    np.testing.assert_allclose(gamma._raw_moment(2), gamma.variance + gamma.mean**2, rtol=1e-12)
+    heavy = badmm.InverseGamma([0.9, 3.5], 2.0)
+    np.testing.assert_allclose(heavy._raw_moment(1), [np.inf, 2.0 / 2.5], rtol=1e-12)
+    assert (badmm.Exponential([1.0, 2.0])._raw_moment(1) == np.inf).all()
+
+
 def test_a_prior_with_the_same_parameters_in_every_coordinate() -> None:
     q: Any = registry.prior("gamma", {"rate": 2.0, "shape": 3.0}, 4)
     assert isinstance(q, badmm.Gamma) and q.dim == 4

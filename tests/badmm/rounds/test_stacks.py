@@ -120,6 +120,24 @@ def test_the_example_of_a_federation_is_of_its_largest_client() -> None:
     data = ClientData(inputs, torch.zeros(10), (torch.arange(1), torch.arange(1, 8), torch.arange(8, 10)))
     fed = Federation(data, Stacked(Linear(3), squared_error()), LocalSettings(), seed=0, dtype=torch.float32)
     assert torch.equal(fed.example, inputs[1:5])
+
+    class Unreadable(ClientData):
+        """Only the points from `first` on can be read."""
+
+        first = 0
+
+        def points(self, index: torch.Tensor, *rest: Any) -> Any:
+            if int(index.min()) < self.first:
+                raise OSError("no disk")
+            return super().points(index, *rest)
+
+    for start, wanted in ((1, inputs[1:5]), (8, inputs[8:10])):
+        Unreadable.first = start
+        found = Federation(Unreadable(inputs, data.targets, data.rows), fed.stack, fed.settings, 0, torch.float32)
+        assert torch.equal(found.example, wanted)
+    Unreadable.first = 100
+    with pytest.raises(OSError, match="no disk"):
+        Federation(Unreadable(inputs, data.targets, data.rows), fed.stack, fed.settings, 0, torch.float32)
     assert fed.counts == [1, 7, 2] and fed.weights.tolist() == pytest.approx([0.3, 2.1, 0.6])
     with pytest.raises(
         ValueError, match=r"^rows: expected at least one client and one point each, got sizes \[1, 0\]$"

@@ -7,7 +7,9 @@ import pytest
 from scipy.linalg import block_diag
 
 import badmm
+import badmm_kernels
 from badmm import BlockDiagonalGaussian
+from badmm.families.structures.block_diagonal_gaussian import BlockKernels, Blocks
 from badmm.likelihoods import LogisticRegression, Quadratic
 from validation.oracles.central import distance, solve_central
 from validation.problems import problem
@@ -103,6 +105,50 @@ def refused(family: Any, precision: Any = 1.0) -> str:
     with pytest.raises(ValueError) as caught:
         badmm.solve(quadratics(1), family=family, prior=badmm.Gaussian(np.zeros(DIM), precision))
     return str(caught.value)
+
+
+def test_where_blocks_lie() -> None:
+    """Sizes 2, 1, 2: along θ, in a matrix and in the flat array; blocks of one size as a stack."""
+    blocks = Blocks((2, 1, 2))
+    assert blocks.dim == 5 and [(at.start, at.stop) for at in blocks.theta] == [(0, 2), (2, 3), (3, 5)]
+    assert [(at.start, at.stop) for at in blocks.flat] == [(0, 4), (4, 5), (5, 9)]
+    matrix = np.arange(25.0).reshape(5, 5)
+    flat = blocks.of_matrix(matrix)
+    assert flat.tolist() == [0.0, 1.0, 5.0, 6.0, 12.0, 18.0, 19.0, 23.0, 24.0]
+    assert blocks.of_matrix(matrix.T).tolist() == flat[blocks.mirror].tolist()
+    assert flat[blocks.lower].tolist() == [0.0, 5.0, 6.0, 12.0, 18.0, 23.0, 24.0]
+    back = blocks.matrix(flat)
+    assert np.count_nonzero(back) == 8 and np.array_equal(blocks.of_matrix(back), flat)
+    stack = np.stack([flat, 2 * flat])
+    assert [part.shape for part in blocks.matrices(stack)] == [(2, 2, 2), (2, 1, 1), (2, 2, 2)]
+    assert blocks.matrices(stack)[2][1].tolist() == [[36.0, 38.0], [46.0, 48.0]]
+    assert [part.tolist() for part in blocks.vectors(np.arange(5.0))] == [[0.0, 1.0], [2.0], [3.0, 4.0]]
+    (one, of_one), (two, of_two) = blocks.alike
+    assert one.tolist() == [[2]] and of_one.tolist() == [[[4]]]
+    assert two.tolist() == [[0, 1], [3, 4]] and of_two.tolist() == [[[0, 1], [2, 3]], [[5, 6], [7, 8]]]
+
+
+def test_kernels_of_blocks_are_those_of_the_whole_matrix() -> None:
+    blocks, full, rng = Blocks((2, 1, 2)), badmm_kernels.load("full_gaussian"), np.random.default_rng(0)
+    ns = BlockKernels(blocks)
+    naturals = []
+    for _ in range(2):
+        root = blocks.matrix(rng.normal(size=9))
+        naturals.append((rng.normal(size=5), blocks.of_matrix(root @ root.T + np.eye(5))))
+    q, p = naturals
+    whole = [(xi, blocks.matrix(S)) for xi, S in naturals]
+    assert ns.log_partition(*q) == pytest.approx(full.log_partition(*whole[0]), rel=1e-12)
+    assert ns.kl(q, p) == pytest.approx(full.kl(*whole), rel=1e-12)
+    for name in ("standard_from_natural", "expectation_from_natural"):
+        vector, matrix = getattr(full, name)(*whole[0])
+        found = getattr(ns, name)(*q)
+        np.testing.assert_allclose(found[0], vector, rtol=1e-12)
+        np.testing.assert_allclose(found[1], blocks.of_matrix(matrix), rtol=1e-12, atol=1e-14)
+    mean, gradient = rng.normal(size=(2, 5))
+    vector, matrix = full.natural_gradient(mean, gradient, whole[0][1])
+    found = ns.natural_gradient(mean, gradient, q[1])
+    np.testing.assert_allclose(found[0], vector, rtol=1e-12)
+    np.testing.assert_allclose(found[1], blocks.of_matrix(matrix), rtol=1e-13)
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -24,7 +24,7 @@ class Penalty:
         active = len(theta)
         curvature = self.curvature
         if not isinstance(curvature, float):
-            gradient.addcmul_(curvature[:active] if curvature.shape[0] > 1 else curvature, theta)
+            gradient.addcmul_(curvature[:active], theta)
         elif curvature:
             gradient.add_(theta, alpha=curvature)
-        gradient.sub_(self.linear[:active] if self.linear.shape[0] > 1 else self.linear)
+        gradient.sub_(self.linear[:active])

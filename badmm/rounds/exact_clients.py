@@ -196,7 +196,7 @@ class ExactClients:
         """(1 − γ) η_k + γ ∇L_k(μ_g): the dual line for ρ → ∞, where λ_k → λ_g and ρ (λ_g − λ_k) → ∇L_k − η_k."""
         slopes = [self._start(k).natural_gradient for k in members]
         lines = zip(self._rows(self.duals, members), self.family.stack(slopes), strict=True)
-        return tuple(new if damping == 1.0 else (1.0 - damping) * old + damping * new for old, new in lines)
+        return tuple((1.0 - damping) * old + damping * new for old, new in lines)
 
     def _start(self, k: int) -> Evaluation:
         """The client at λ_g; its error where its loss is not finite there."""

@@ -147,8 +147,7 @@ class Policy:
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from `state`."""
         for name in _NUMBERS:
-            value = float(state[name])
-            setattr(self, f"_{name}", int(value) if name in ("round", "waited") else value)
+            setattr(self, f"_{name}", float(state[name]))
 
 
 _NUMBERS = ("damping", "size", "round", "best", "waited", "plain_rho")

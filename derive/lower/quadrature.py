@@ -3,12 +3,13 @@
 g is analytic but for singularities, the nearest at m₀ ± ic. With σ = s/√(c² + (p − m₀)²) the posterior's width in
 units of the distance from its centre to them:
 
-* σ < 0.03: Gauss–Hermite with n nodes, error n! σ²ⁿ: 4e-16 with six, 1e-14 with four where σ < 0.012.
+* σ < 0.03: Gauss–Hermite with n nodes, whose error is about n! σ²ⁿ: six have 4e-16, four where σ < 0.012 have 1e-14.
 * σ < 0.11: the trapezoidal rule on nodes on z, a = p + sz, step 23/32, |z| ≤ 7.9; the error exp(−2π²/step²) is 3e-17.
-* otherwise: the same on nodes t, a = m₀ + c sinh t, as far apart as the singularities are from them: a hundred nodes
-  reach from s = 0.3c to s = 1000c. A contour t + iτ meets no singularity and no growth of the Gaussian for
-  τ < π/4; with growth exp(tan²τ/(2σ²(1 − tan²τ))) the step 2πτ/(36 + …) has an error of e⁻³⁶ (Trefethen & Weideman,
-  The exponentially convergent trapezoidal rule, SIAM Review 2014, section 5). STEP and BEND fit its maximum over τ.
+* otherwise: the same on nodes t, a = m₀ + c sinh t, so that they are as far apart as the singularities are from them:
+  a hundred nodes reach from s = 0.3c to s = 1000c. A contour t + iτ meets no singularity and no growth of the
+  Gaussian for τ < π/4; with growth exp(tan²τ/(2σ²(1 − tan²τ))) the step 2πτ/(36 + …) has an error of e⁻³⁶ (Trefethen
+  & Weideman, The exponentially convergent trapezoidal rule, SIAM Review 2014, section 5). STEP and BEND fit its
+  maximum over τ.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import badmm_kernels
+from badmm_kernels.face import rows
 from badmm_kernels.gpu import launch
 
 DTYPES = ("float32", "float64")
@@ -138,6 +139,11 @@ class TestSlots:
         with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
             ns.dual_update(*[(x, np.ones((2, 4)))] * 3, 0.5, 1.0)
         full = badmm_kernels.load("full_gaussian")
+        for lead in ((), (2,), (4, 2)):
+            slot = np.ones((*lead, 3)), np.broadcast_to(eye, (*lead, 3, 3)).copy()
+            assert [s.shape for s in full.dual_update(slot, slot, slot, 0.5, 1.0)] == [(*lead, 3), (*lead, 3, 3)]
+        with pytest.raises(ValueError, match=r"^axis: expected None or -1, got 1$"):
+            full.entropy(np.ones(3), eye, axis=1)
         for bad in ((2, 3, 2), (2, 2, 3), (3, 3, 3), (1, 3, 3), (3,)):
             with pytest.raises(ValueError, match=r"dual\.precision: expected the shape of a slot beside \(2, 3\)"):
                 full.dual_update(*[(vectors, np.ones(bad))] * 3, 0.5, 1.0)
@@ -155,6 +161,16 @@ class TestSlots:
             assert all(a is b for a, b in zip(group, expected, strict=True))
         with pytest.raises(ValueError, match=r"out\[1\]: expected a tuple of 2 arrays"):
             ns.round_update(given, given, given, 0.5, 1.0, 0.4, 5, out=(out, None))
+
+    def test_a_coefficient_of_zero_is_no_loss(self) -> None:
+        """(1 − α)/K at α = 1; one that rounding makes zero or infinite is."""
+        ns, x = badmm_kernels.load("diagonal_gaussian"), np.ones((2, 3), "float32")
+        for slot in ns.server_contribution((x, x), (2.0 * x, 2.0 * x), 1.0, 2):
+            np.testing.assert_array_equal(slot, -2.0 * x)
+        with pytest.raises(
+            ValueError, match=r"^rho, damping: expected a coefficient that float32 can hold, got 1e\+40$"
+        ):
+            ns.dual_update((x, x), (x, x), (x, x), 1e40, 1.0)
 
     def test_a_sum_over_clients_takes_one_client_and_single_numbers(self) -> None:
         ns = badmm_kernels.load("diagonal_gaussian")
@@ -202,6 +218,24 @@ class TestRowsOfAnOptimizer:
         with pytest.raises(ValueError, match=message):
             ns.update(x, x, x, x, 0.5, **step, noise=x)
 
+    def test_numbers_of_any_type_and_size_and_arrays_that_are_read_only_are_taken(self) -> None:
+        ns, x = badmm_kernels.load("ivon"), np.linspace(0.5, 2.0, 4)
+        wanted = ns.sample(x, x, 2.0, noise=x)[0]
+        for ess in (np.float32(2.0), np.int64(2), 2, np.float64(2.0)):
+            np.testing.assert_array_equal(ns.sample(x, x, ess, noise=x)[0], wanted)
+        fixed = x.copy()
+        fixed.flags.writeable = False
+        np.testing.assert_array_equal(ns.sample(fixed, fixed, 2.0, noise=fixed)[0], wanted)
+        for array in (fixed, x, fixed.reshape(2, 2)):
+            seen = rows.flat(array)
+            assert seen.flags.writeable and seen.shape == (4,) and np.shares_memory(seen, array)
+        for dtype in DTYPES:
+            largest = np.finfo(dtype).max
+            for value in (largest, -largest, 0):
+                assert rows.number("c", float(value), np.dtype(dtype)) == value
+            with pytest.raises(ValueError, match=r"^c: expected a finite number that float"):
+                rows.number("c", float("nan"), np.dtype(dtype))
+
     @pytest.mark.parametrize("module", ["cpu", "torch"])
     def test_a_rows_seed_and_step_count_in_all_their_bits(self, module: str) -> None:
         ns = importlib.import_module(f"badmm_kernels.{module}.ivon")
@@ -211,12 +245,12 @@ class TestRowsOfAnOptimizer:
         def buffer(*shape: int) -> Any:
             return importlib.import_module("torch").empty(shape) if module == "torch" else np.empty(shape, "float32")
 
-        rows = np.asarray(ns.noise(seeds, steps, out=buffer(4, 200)))
+        drawn = np.asarray(ns.noise(seeds, steps, out=buffer(4, 200)))
         for i in range(4):
             alone = np.asarray(ns.noise([seeds[i]], [steps[i]], out=buffer(1, 200)))
-            np.testing.assert_array_equal(rows[i], alone[0])
+            np.testing.assert_array_equal(drawn[i], alone[0])
             for j in range(i):
-                assert np.mean(rows[i] == rows[j]) < 0.05, (i, j)
+                assert np.mean(drawn[i] == drawn[j]) < 0.05, (i, j)
 
     @pytest.mark.parametrize("kind", [int, np.uint64])
     def test_an_array_and_a_list_of_seeds_of_any_integer_type_are_one(self, kind: Any) -> None:
@@ -225,6 +259,19 @@ class TestRowsOfAnOptimizer:
         np.testing.assert_array_equal(listed, ns.noise(np.array(seeds, np.uint64), 1, out=np.empty((3, 60))))
         np.testing.assert_array_equal(listed[1], ns.noise(kind(seeds[1]), 1, out=np.empty(60)))
         assert np.mean(listed[0] == listed[1]) < 0.05
+
+    @pytest.mark.parametrize("module", ["cpu", "torch"])
+    def test_an_operand_that_could_be_either_is_shared_by_the_rows(self, module: str) -> None:
+        """(K, 1) beside rows of that shape: an array without the leading axis, not a number per row."""
+        ns = importlib.import_module(f"badmm_kernels.{module}.ivon")
+        wrap = importlib.import_module("torch").from_numpy if module == "torch" else np.asarray
+        x = wrap(np.ones((3, 3, 1)))
+        shared = wrap(np.array([[0.1], [0.2], [0.4]]))
+        step: dict[str, Any] = {"ess": 1.0, "lr": 0.1, "beta1": 0.0, "beta2": 0.9, "noise": x}
+        mean = np.asarray(ns.update(x, x, x, x, (shared, 0.1), **step)[0])
+        for row in mean:
+            np.testing.assert_array_equal(row, mean[0])
+        assert len(np.unique(mean[0])) == 3
 
     @pytest.mark.parametrize("width", [3, 5])
     def test_numbers_per_row_belong_to_rows_even_where_there_are_as_many_coordinates(self, width: int) -> None:

@@ -134,8 +134,14 @@ def test_a_sweep_compares_operands_normals_and_outputs_and_allocates_for_its_lib
         mean, precision, noise, out = (make(4) for _ in range(4))
         sweep.check((mean, precision), (2.0,), None, [None], [noise], None)
         assert device.libraries == [module] and device.compared(mean=at(mean), precision=at(precision), noise=at(noise))
-        sweep.check((mean, precision), (2.0,), 1, [3], [noise], (out,))
-        assert device.compared(**{"mean": at(mean), "noise": at(noise), "out[0]": at(out)})
+        sweep.check((mean, precision), (2.0,), None, [None], [noise], (mean,))  # a result may replace its operand
+        with pytest.raises(
+            ValueError, match=r"^out\[0\]: expected memory of its own or exactly an input's of the same"
+        ):
+            sweep.check((mean, precision), (2.0,), None, [None], [noise], (precision,))
+        again = Device()
+        Sweep(kernel.name, *fields, again).check((mean, precision), (2.0,), 1, [3], [noise], (out,))
+        assert again.compared(**{"mean": at(mean), "noise": at(noise), "out[0]": at(out)}) and not again.libraries
 
 
 class Foreign:
@@ -153,10 +159,34 @@ class Foreign:
         return (1, 0)
 
 
+def test_an_array_that_names_no_device_is_in_cpu_memory() -> None:
+    class Plain(Foreign):
+        """A float64 array of one element."""
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "device":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return np.full(1, 3.0).__dlpack__(**options)
+
+    found = badmm_kernels.load("diagonal_gaussian").natural_from_standard(Plain(), np.ones(1))
+    assert [float(slot[0]) for slot in found] == [3.0, 1.0]
+
+
+class Lost:
+    """An array with DLPack of a library that cannot be found."""
+
+    device, __dlpack__ = "cpu", Foreign.__dlpack__
+
+
 def test_an_export_that_fails_is_told_with_the_dtype_or_with_the_librarys_words() -> None:
     ns, value = badmm_kernels.load("diagonal_gaussian"), Foreign()
     with pytest.raises(TypeError, match=r"^mean: expected dtype float32 or float64, got no such type$"):
         ns.natural_from_standard(value, np.ones(1))
+    with pytest.raises(TypeError, match=r"^precision: expected an array whose library has from_dlpack, got Lost$"):
+        ns.natural_from_standard(np.ones(1), Lost())
     value.dtype = "int3"  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match=r"^mean: expected dtype float32 or float64, got int3$"):
         ns.natural_from_standard(value, np.ones(1))

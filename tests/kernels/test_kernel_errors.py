@@ -220,6 +220,12 @@ NUMBER_OR_ARRAY = "cavity.precision_mean: expected a number, or an array of shap
             "noise: expected a C-contiguous array, got strides (16,) for shape (4,)",
         ),
         (lambda ns: sample(ns, noise=np.ones(5)), ValueError, "noise: expected shape (4,), got (5,)"),
+        (lambda ns: sample(ns, seed=1, step=1, noise=np.ones(5)), ValueError, "noise: expected shape (4,), got (5,)"),
+        (
+            lambda ns: sample(ns, seed=1, step=1, noise=f32),
+            TypeError,
+            "noise: expected dtype float64, got float32",
+        ),
         (
             lambda ns: sample(ns, seed=1, step=1, noise=ones),
             ValueError,

@@ -141,6 +141,8 @@ def test_spans_overlap_where_numpy_says_so() -> None:
 
     def pick() -> Any:
         low, high = sorted(rng.integers(0, 65, 2))
+        if low == high:
+            return np.ndarray((0,), np.float32, buffer, 4 * int(low))  # of no bytes, within the buffer
         view = buffer[low:high][:: int(rng.choice([1, 2, 3, -1]))]
         return view.reshape(-1, 2).T if view.size % 2 == 0 and rng.random() < 0.3 else view
 
@@ -196,6 +198,13 @@ def test_other_tensors_are_refused(tensor: Any, message: str) -> None:
     assert exchange.plain_tensor(tensor) is None
     with pytest.raises(TypeError, match=message):
         badmm_kernels.load("ivon").sample(tensor, torch.ones(4), 400.0, seed=1, step=1)
+
+
+def test_a_tensor_whose_memory_is_not_that_of_an_array_is_not_plain() -> None:
+    whole = torch.arange(6.0).view(2, 3)
+    assert exchange.plain_tensor(whole) is not None and exchange.plain_tensor(whole.T.contiguous()) is not None
+    for other in (whole.T, whole[:, :2], whole.to_sparse(), torch.empty(0), whole.int(), np.ones(3)):
+        assert exchange.plain_tensor(other) is None
 
 
 def test_parameters_and_subclasses_are_tensors_too() -> None:

@@ -13,9 +13,11 @@ import gc
 import json
 import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,7 @@ class Forks:
             os.close(tell)
             return pid, begun
         try:
+            forget(name)
             set_mutant_under_test(name)
             began = cpu()
             for item, following in pairwise([*items, None]):
@@ -182,6 +185,18 @@ class Forks:
             os._exit(0)
         finally:
             os._exit(3)
+
+
+def forget(name: str) -> None:
+    """Have a cached property with an error computed anew, whatever it was computed for before."""
+    module, _, function = name.partition("__mutmut_")[0].rpartition(".")
+    *_, owner, attribute = ["", *function.removeprefix("x").split("ǁ")[-2:]]
+    kind = getattr(sys.modules.get(module), owner, None)
+    if isinstance(getattr(kind, attribute, None), cached_property):
+        gc.unfreeze()
+        for one in gc.get_objects():
+            if isinstance(one, kind):  # type: ignore[arg-type]
+                vars(one).pop(attribute, None)
 
 
 def run(item: pytest.Item, following: pytest.Item | None) -> None:

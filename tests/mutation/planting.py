@@ -2,7 +2,8 @@
 
 mutmut writes every changed function beside the original and a switch that calls the one that is asked for. It leaves
 out decorated functions; those with the decorators of `KEPT` are planted here too. Planted are no errors that only
-change the `strict` of a `zip`, an assertion about sequences that the caller has matched, or the case of `float("inf")`.
+change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the case of `float("inf")`, or
+the number of `reshape(-1)`, of which NumPy only reads the sign.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class Planting:
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
         stricts = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=m.Name("strict")))}
         floats = {id(one.args[0].value) for one in m.findall(self.parts[0], m.Call(m.Name("float"), [m.Arg()]))}
+        reshapes = m.findall(self.parts[0], m.Call(m.Attribute(attr=m.Name("reshape"))))
+        signed = {id(one.expression) for call in reshapes for one in m.findall(call, m.UnaryOperation(m.Minus()))}
         found: dict[str, file_mutation.Mutation] = {}
         for function, errors in file_mutation.group_by_top_level_node(self.parts[1]).items():
             if isinstance(function, cst.FunctionDef):  # and not a class's own statement, which mutmut cannot switch
@@ -97,7 +100,9 @@ class Planting:
                 found |= {
                     name: error
                     for name, error in numbered.items()
-                    if not _is_strict(error, stricts) and not _is_same_float(error, floats)
+                    if id(error.original_node) not in signed
+                    and not _is_strict(error, stricts)
+                    and not _is_same_float(error, floats)
                 }
         return found
 

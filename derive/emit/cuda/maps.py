@@ -101,12 +101,11 @@ def _at(kernel: ir.Map, module: ir.Module, precision: str) -> str:
 
 def is_heavy(kernel: ir.Coordinatewise) -> bool:
     """Whether a coordinate needs many registers: a root takes as many as a logarithm each time that it is inlined, and
-    a division too many beside six values or more (of the inverse Gaussian's gradient 64 registers spill on sm_100)."""
+    six values or more, 16 bytes of each, spill on sm_100 from 64 (gradients of inverse Gaussian and log-normal)."""
     if not isinstance(kernel, ir.Map):
         return isinstance(kernel, ir.Reduction)
     used = {name for node in (*kernel.body, *kernel.results) for name in operations(node)}
-    divided = "div" in used and len(kernel.operands) + len(kernel.results) >= 6
-    return kernel.promote or "sqrt" in used or divided
+    return kernel.promote or "sqrt" in used or len(kernel.operands) + len(kernel.results) >= 6
 
 
 def _bounds(kernel: ir.Coordinatewise) -> str:

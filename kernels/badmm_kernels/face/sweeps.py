@@ -118,10 +118,9 @@ class SweepCall:
             array = None
             if value is not None and step is not None:
                 array = checked_out(argument, value, batch.shape, batch.dtype, batch.views)
+                batch.memory.check_place([batch.names[0], argument], [batch.arrays[0], array])
             elif value is not None:
                 array = rows.like(argument, value, batch)
-            if array is not None:
-                batch.memory.check_place([batch.names[0], argument], [batch.arrays[0], array])
             found.append(NormalSource(argument, array, step))
         return found
 

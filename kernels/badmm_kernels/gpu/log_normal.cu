@@ -206,19 +206,19 @@ extern "C" __global__ void __launch_bounds__(256, 4) natural_from_expectation_f3
     badmm::map<float, 1, coordinate::natural_from_expectation>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 4) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_gradient>(call);
 }

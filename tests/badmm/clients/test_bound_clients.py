@@ -11,9 +11,10 @@ from scipy.special import polygamma, psi
 
 import badmm_kernels
 from badmm import ClientError, Gamma, Gaussian
+from badmm.clients import problem as problem_module
 from badmm.clients.charts import chart_around, mean_chart
 from badmm.clients.coordinates import ChartedProblem
-from badmm.clients.exact import Tolerance, solve_client
+from badmm.clients.exact import Tolerance, _first as first, solve_client
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem, NotFiniteError
@@ -250,6 +251,62 @@ def test_one_step_of_the_mean_is_exact_on_a_quadratic_whose_correlations_the_fam
     np.testing.assert_allclose(found.mean, np.linalg.solve(H / rho + np.diag(S), b / rho + xi), rtol=1e-12)
     np.testing.assert_allclose(found.precision, S + np.diag(H) / rho, rtol=1e-12)
     np.testing.assert_allclose(target[1], found.precision, rtol=1e-12)
+
+
+class Asked(LogisticRegression):
+    """Notes what it is asked for."""
+
+    def expectations(self, q: Gaussian) -> Any:
+        self.asked = "diagonal or matrix"
+        return super().expectations(q)
+
+    def curvature(self, q: Gaussian) -> Any:
+        self.asked = "matrix"
+        return super().curvature(q)
+
+
+@pytest.mark.parametrize(
+    ("family", "limit", "asked"),
+    [
+        ("full_gaussian", 1024, "diagonal or matrix"),
+        ("isotropic_gaussian", 1024, "diagonal or matrix"),
+        ("diagonal_gaussian", D, "matrix"),
+        ("diagonal_gaussian", D - 1, "diagonal or matrix"),
+    ],
+)
+def test_a_whole_hessian_is_asked_for_where_the_family_holds_none_and_it_is_small(
+    family: str, limit: int, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(problem_module, "MATRIX_LIMIT", limit)
+    client = Asked(X, (np.arange(15) % 2).astype(int))
+    problem = problem_of(client, family)
+    at = problem.evaluate(problem.natural_global)
+    assert client.asked == asked and (at.curvature is not None) == (limit != D - 1)
+
+
+@pytest.mark.parametrize("needed", [5.0, 50.0, 5e3, 5e15])
+def test_a_loss_that_overflows_is_met_at_the_first_power_of_ten_of_two_powers(needed: float) -> None:
+    class Wide:
+        """A loss that no posterior with less precision has."""
+
+        def expectations(self, q: Gaussian) -> Any:
+            if float(np.asarray(q.operator.diagonal).min()) < needed:
+                return np.inf, np.zeros(D), np.eye(D)
+            return 0.0, np.zeros(D), np.eye(D)
+
+    server = bind("full_gaussian", Gaussian(MEAN, 1.0))
+    zero = tuple(np.zeros(shape) for shape in server.shapes)
+    problem = ClientProblem(BoundClient(0, Wide(), server, 1.0), server.prior_natural, zero, 1.0)
+    at = first(problem)
+    powers = [10.0**power for power in (1, 2, 4, 8, 16)]
+    sharp = next(power for power in powers if power >= needed)
+    assert isinstance(at.posterior, Gaussian)
+    np.testing.assert_allclose(np.diag(at.posterior.precision), sharp, rtol=1e-12)
+    np.testing.assert_allclose(at.posterior.mean, MEAN, rtol=1e-12)
+    fixed = bind("isotropic_gaussian", Gaussian(MEAN, 1.0))
+    stuck = ClientProblem(BoundClient(0, Wide(), fixed, 1.0), fixed.prior_natural, (np.zeros(D),), 1.0)
+    with pytest.raises(NotFiniteError):
+        first(stuck)
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])

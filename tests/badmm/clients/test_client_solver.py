@@ -181,6 +181,10 @@ class Broken:
             r"client 1: expectations: expected_hessian: expected shape \(2, 2\), got \(2,\)",
         ),
         (
+            (np.nan, np.zeros(2), np.eye(2)),
+            r"client 1: expectations: expected_loss: expected finite values, got nan at index \(\)",
+        ),
+        (
             (0.0, np.array([0.0, np.nan]), np.eye(2)),
             "client 1: expectations: expected_gradient: expected finite values",
         ),

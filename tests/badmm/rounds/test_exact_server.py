@@ -14,7 +14,7 @@ from badmm.families.registry import bind
 from badmm.rounds.exact_server import ExactServer, relative
 from badmm.rounds.history import RoundRecord
 from badmm.rounds.loop import Played
-from badmm.rounds.policy import Policy, Setting
+from badmm.rounds.policy import PATIENCE, Policy, Setting
 from badmm.transports.messages import Reply
 
 
@@ -94,6 +94,19 @@ def test_a_step_out_of_the_domain_is_halved_until_it_is_inside() -> None:
     explicit = Room(1.0, 1.0, 1.0)
     with pytest.raises(ServerDomainError, match=r"left the domain of diagonal_gaussian at rho = 1, alpha = 1, damping"):
         explicit.round(-3.0)
+
+
+def test_plain_rounds_take_over_where_the_gap_does_not_halve_under_mixing() -> None:
+    """The server tells its step sizes which rounds were mixed, what they moved and what is left."""
+    room = Room()
+    steps = []
+    for total in falling(-0.05, 0.9, PATIENCE + 6):  # the clients measure the same distance after every round
+        room.round(total)
+        steps.append((room.numbers["rho"], room.numbers["alpha"]))
+    taken = next(i for i, (_, alpha) in enumerate(steps) if alpha < 1.0)
+    assert PATIENCE < taken < PATIENCE + 6
+    assert steps[0] == (0.5, 1.0) and set(steps[1:taken]) == {(1.0, 1.0)}
+    assert steps[taken] == pytest.approx((1.0, 1 / 3))
 
 
 def test_the_record_of_a_round() -> None:

@@ -59,12 +59,12 @@ def test_the_server_line_reads_no_clients_rows(name: str, monkeypatch: pytest.Mo
     line, seen = type(method).server, []
 
     def server(self: NetworkMethod, state: State, *arguments: object) -> object:
-        seen.append(dict(state.clients))
+        seen.append((dict(state.clients), state.round))
         return line(self, state, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(method), "server", server)
     run(method, InProcess(), 2)
-    assert seen == [{}, {}]
+    assert seen == [({}, 0), ({}, 1)]
 
 
 def test_fedprox_without_a_penalty_is_fedavg() -> None:

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     ("group", "least"),
-    [(partial(one_round.one_round_checks, 40), 8), (one_round.factor_checks, 60), (one_round.any_start_checks, 3)],
+    [(partial(one_round.one_round_checks, 8), 8), (one_round.factor_checks, 60), (one_round.any_start_checks, 3)],
     ids=["one round", "factors", "any start"],
 )
 def test_checks_pass(group: Callable[[], Iterator[Check]], least: int) -> None:
-    """`python -m validation` runs the same with 200 random quadratics, here 40: the corners are the first four."""
+    """`python -m validation` runs the same with more random quadratics; the corners are the first four."""
     found = list(group())
     assert len(found) >= least
     assert [c for c in found if not c.passed] == []

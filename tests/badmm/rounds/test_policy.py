@@ -22,6 +22,28 @@ def test_explicit_values_are_used_as_they_are() -> None:
     assert not policy.safeguarded
 
 
+@pytest.mark.parametrize(
+    ("position", "value", "message"),
+    [
+        (0, 0.0, "rho: expected a positive number, got 0.0"),
+        (0, "large", "rho: expected \"auto\" or a number, got 'large'"),
+        (1, 1.01, "alpha: expected a number in (0, 1], got 1.01"),
+        (1, 0.0, "alpha: expected a number in (0, 1], got 0.0"),
+        (2, 1.01, "damping: expected a number in (0, 1], got 1.01"),
+        (2, True, "damping: expected a number in (0, 1], got True"),
+    ],
+)
+def test_step_sizes_have_bounds(position: int, value: Any, message: str) -> None:
+    settings: list[Any] = ["auto"] * 3
+    settings[position] = value
+    with pytest.raises(ValueError, match="expected") as caught:
+        Policy(3, *settings)
+    assert str(caught.value) == message
+    for fine in (1e-9, 1.0):
+        settings[position] = fine
+        assert (policy := Policy(3, *settings)) and fine in (policy.rho, policy.alpha, policy.damping)
+
+
 def test_automatic_values_of_the_first_rounds() -> None:
     """ρ = 1/K and then 1, or what the condition needs with a margin; γ = 1 and, once rounds are short, mixing."""
     policy = Policy(4, "auto", "auto", "auto", mixed_damping=0.7)
@@ -169,6 +191,12 @@ def test_plain_rounds_take_over_where_mixing_stalls() -> None:
     steps = policy.steps(lambda: 0.0)
     assert (steps.mixing, steps.rho, steps.alpha, steps.damping) == (False, 1.0, 0.2, 1.0)
     policy.observe(0.1, gap=1.0, primal=1.0, change=1e-3)
+    assert policy.steps(lambda: 0.0).rho == 2.0
+    policy.observe(0.1, gap=1.0, primal=1.0, change=1e-3)
+    assert policy.steps(lambda: 0.0).rho == 4.0
+    policy.observe(0.1, gap=1.0, primal=1.0, change=0.1)  # 4 · 0.1 is within a factor of 3
+    assert policy.steps(lambda: 0.0).rho == 4.0
+    policy.observe(0.1, gap=1.0, primal=1e-3, change=1.0)
     assert policy.steps(lambda: 0.0).rho == 2.0
     policy.observe(0.1, gap=1.0, primal=1e-3, change=1.0)
     assert policy.steps(lambda: 0.0).rho == 1.0

@@ -191,15 +191,26 @@ def test_workers_hold_blas_and_kernels_to_one_thread() -> None:
             found = pool.map(work, [1, 2, 3])
             serial = pool.map(work, [1, 2, 3], serial=True)
             single = pool.map(work, [1])
+            pair = pool.map(work, [1, 2])
         outside = pieces()
     finally:
         threads.set_num_threads(before)
     assert outside == 2  # a large loop is split
     assert {(count, blas) for count, blas, _ in (*found, *serial, *single)} == {(1, 1)}
-    assert all(name.startswith("clients") for *_, name in found)
+    assert all(name.startswith("clients") for *_, name in (*found, *pair))
     assert {name for *_, name in (*serial, *single)} == {threading.current_thread().name}
     assert 1 <= len(started) <= 2 and set(started) == {"ready"}
     assert available_cores() == len(os.sched_getaffinity(0))
+
+
+def test_the_cores_are_those_of_the_process_where_it_knows_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 9}, raising=False)
+    assert available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert available_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
 
 
 def test_workers_serve_again_after_they_were_closed() -> None:

@@ -40,12 +40,12 @@ def test_losses_and_gradients_are_counted_over_all_stacks() -> None:
 
 def test_a_stack_that_fails_as_a_whole_is_trained_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that raises is left out by name; a stack that is too large for the machine is halved and told."""
-    work, largest = FedAvg.client, [2]
+    work, largest, broken = FedAvg.client, [2], [2]
 
     def client(self: FedAvg, state: State, task: Task) -> Any:
         if len(task.members) > largest[0]:
             raise MemoryError("too large")
-        if task.members == [2]:
+        if task.members == broken:
             raise OSError("no disk")
         return work(self, state, task)
 
@@ -53,7 +53,12 @@ def test_a_stack_that_fails_as_a_whole_is_trained_in_parts(monkeypatch: pytest.M
     fed = federation("squares", epochs=2, lr=0.1)
     state, played = one_round(FedAvg(), fed)
     assert played.used == [0, 1, 2, 3] and played.events == {rounds.SPLIT: 1}
+    assert one_round(FedAvg(), fed, largest=3)[1].events == {}  # stacks of two
     largest[0] = 1
+    assert one_round(FedAvg(), fed, largest=2)[1].events == {rounds.SPLIT: 1}  # the other of two has the broken one
+    broken.clear()
+    assert one_round(FedAvg(), fed, largest=2)[1].events == {rounds.SPLIT: 2}
+    broken.append(2)
     again, apart = one_round(FedAvg(), fed)
     assert apart.used == [0, 1, 3] and apart.excluded == {2: "raised OSError: no disk"}
     monkeypatch.setattr(FedAvg, "client", work)

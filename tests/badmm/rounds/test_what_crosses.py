@@ -183,6 +183,24 @@ def test_a_run_goes_on_without_a_client_also_where_sums_are_sent_as_the_posterio
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8)
 
 
+def test_a_run_that_cannot_go_on_without_a_client_says_so() -> None:
+    """Its dual held the others' in the domain: −Σ η_S of those who are left is below −λ_0."""
+    state = badmm.solve(quadratics(), **SHARED, rounds=2).state
+    duals = state.duals[1].copy()
+    duals[0], duals[1] = 5.0, -5.0
+    held = dataclasses.replace(state, duals=(state.duals[0], duals))
+    message = r"^the natural parameter of the clients that are left is outside the domain of diagonal_gaussian$"
+    with pytest.raises(badmm.ServerDomainError, match=message):
+        badmm.solve(quadratics(1), **SHARED, state=held.without([1, 2, 3]))
+
+
+@pytest.mark.parametrize("callbacks", [3, "words", [1], [print, None]])
+def test_callbacks_are_functions(callbacks: Any) -> None:
+    with pytest.raises(ValueError, match=r"^callbacks: expected functions of the state, got ") as caught:
+        badmm.solve(quadratics(), **SHARED, callbacks=callbacks)
+    assert str(caught.value).endswith(repr(callbacks))
+
+
 @pytest.mark.parametrize("tol", [True, "1", None, -1e-9, float("nan"), float("inf")])
 def test_a_tolerance_is_a_number_of_at_least_zero(tol: Any) -> None:
     with pytest.raises(ValueError, match=r"^tol: expected a number of at least 0, got ") as caught:
@@ -207,6 +225,8 @@ def test_starts_and_duals_are_checked_and_taken() -> None:
         badmm.solve(quadratics(), **SHARED, start=outside)
     with pytest.raises(ValueError, match=r"^start\[1\]: expected shape \(2,\), got \(3,\)$"):
         badmm.solve(quadratics(), **SHARED, start=(start[0], np.ones(3)))
+    with pytest.raises(ValueError, match=r"^start\[0\]: expected real numbers, got text, first 'a'$"):
+        badmm.solve(quadratics(), **SHARED, start=(np.array(["a", "b"]), start[1]))
     with pytest.raises(ValueError, match=r"^duals: expected 2 arrays, got ndarray$"):
         badmm.solve(quadratics(), **SHARED, duals=np.ones(2))  # type: ignore[arg-type]
 
@@ -232,16 +252,16 @@ def test_bytes_do_not_depend_on_which_rank_has_the_clients_of_a_round(seed: int)
     assert on_ranks(2, play) == [alone, alone]
 
 
-def normed(policy: Any) -> Federation:
+def normed(policy: Any, dtype: torch.dtype = torch.float64) -> Federation:
     """Clients of a network with batch normalisation, whose inputs have means of their own."""
     rng = np.random.default_rng(0)
     means = np.repeat([1.0, 2.0, 4.0, 8.0], SIZES)
     x = torch.tensor(rng.normal(size=(sum(SIZES), DIM)) + means[:, None])
     rows = torch.arange(sum(SIZES)).split(SIZES)
-    network = nn.Sequential(nn.BatchNorm1d(DIM, momentum=1.0), nn.Linear(DIM, 1)).double()
-    data = ClientData(x, x.sum(dim=1), tuple(rows))
+    network = nn.Sequential(nn.BatchNorm1d(DIM, momentum=1.0), nn.Linear(DIM, 1)).to(dtype)
+    data = ClientData(x.to(dtype), x.sum(dim=1).to(dtype), tuple(rows))
     settings = LocalSettings("sgd", lr=0.01, epochs=1, batch_size=None)
-    return Federation(data, Stacked(network, squared_error(), buffers=policy), settings, 0, torch.float64)
+    return Federation(data, Stacked(network, squared_error(), buffers=policy), settings, 0, dtype)
 
 
 @pytest.mark.parametrize("policy", ["average", "local"])
@@ -264,6 +284,14 @@ def test_a_networks_buffers_travel_with_its_clients(policy: str, largest: int) -
         assert (state.clients[NAME][rest, :DIM] == 0).all()
 
 
+def test_a_networks_buffers_have_the_dtype_of_its_training() -> None:
+    fed = normed("average", torch.float32)
+    assert fed.initial_buffers.dtype == torch.float32
+    state = FedAvg().start(fed, fed.stack.initial(fed.dtype, fed.device))
+    network_round.play(FedAvg(), fed, state, lr=0.01)
+    assert state.server[NAME].dtype == torch.float32
+
+
 def test_messages_hold_the_numbers_of_a_step() -> None:
     sent: list[Message] = []
 
@@ -276,8 +304,15 @@ def test_messages_hold_the_numbers_of_a_step() -> None:
     assert [message.kind for message in sent] == ["measure", "step", "measure"]
     numbers = {"rho": 0.5, "alpha": 0.25, "damping": 0.75, "clients": 4.0, "remember": 0.0}
     assert sent[1].numbers == numbers and not sent[1].arrays
-    other = {"expectation": "delta"}, {"temperature": 2.0}, {"method": "newton"}, {"family": "full_gaussian"}
+    other: list[dict[str, Any]] = [
+        {},
+        {"expectation": "delta"},
+        {"temperature": 2.0},
+        {"method": "newton"},
+        *({"family": family} for family in ("full_gaussian", badmm.LowRankGaussian(1), badmm.LowRankGaussian(2))),
+    ]
+    digests = []
     for change in other:  # what all ranks must agree on
-        digest = sent[-1].digest
         badmm.solve(quadratics(), **SHARED | {"rounds": 1} | change, transport=Heard())
-        assert sent[-1].digest != digest
+        digests.append(sent[-1].digest)
+    assert len(set(digests)) == len(other) and digests[0] == sent[0].digest

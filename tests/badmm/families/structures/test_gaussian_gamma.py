@@ -128,6 +128,71 @@ def test_the_entropy_is_minus_the_expected_log_density() -> None:
     assert inside.mean(axis=0) == pytest.approx(np.full(3, 0.8), abs=0.005)
 
 
+def test_moments_of_the_noise_and_of_coefficients_exist_above_a_shape_of_one() -> None:
+    S = np.array([[2.0, 0.5], [0.5, 1.0]])
+    q = badmm.GaussianGamma([1.0, -1.0], S, np.array([3.0]), np.array(4.0))
+    assert q.noise_variance == 2.0 and q.dim == 2 and (q.shape, q.rate) == (3.0, 4.0)
+    np.testing.assert_allclose(q.variance, 2.0 * np.diag(np.linalg.inv(S)), rtol=1e-14)
+    np.testing.assert_allclose(q.noise_precision.parameters()["shape"], [3.0])
+    assert q.noise_precision.mean == pytest.approx([0.75])
+    flat = badmm.GaussianGamma([1.0, -1.0], S, 1.0, 4.0)
+    assert flat.noise_variance == np.inf and (flat.variance == np.inf).all()
+    assert {name: np.shape(value) for name, value in q.parameters().items()} == {
+        "mean": (2,),
+        "precision": (2, 2),
+        "shape": (1,),
+        "rate": (1,),
+    }
+    half = q.interval(0.9)[:, 1] - q.mean
+    wanted = stats.t(6.0).ppf(0.95) * np.sqrt(4.0 / 3.0 * np.diag(np.linalg.inv(S)))
+    np.testing.assert_allclose(half, wanted, rtol=1e-12)
+    np.testing.assert_allclose(q.interval(), q.interval(0.95))
+    np.testing.assert_array_equal(q.sample(3), q.sample(3, seed=0))
+    for level in (0.0, 1.0, -0.5):
+        with pytest.raises(ValueError, match=r"^level: expected a number in \(0, 1\), got"):
+            q.interval(level)
+
+
+def test_the_domain_is_where_the_bordered_matrix_is_definite() -> None:
+    family = members(3)
+    xi, S, a, b = family.prior_natural
+    least = 0.5 * xi @ np.linalg.solve(S, xi)
+    assert family.in_domain((xi, S, a, np.array([least * (1 + 1e-9)])))
+    for bad in (
+        (xi, S, a, np.array([least * (1 - 1e-9)])),
+        (xi, -S, a, b),
+        (xi, S, 0.0 * a, b),
+        (xi, S, a, b * np.nan),
+    ):
+        assert not family.in_domain(bad)
+    with pytest.raises(ValueError, match=r"^rate - xi\^T S\^-1 xi / 2: expected a positive number, got "):
+        family.posterior((xi, S, a, np.array([0.5 * least])))
+    eta = (0.0 * xi, 0.0 * S, -2.0 * a, 0.0 * b)
+    assert family.required_rho(family.prior_natural, eta, None) == pytest.approx(2.0)
+    more = (0.0 * xi, 0.0 * S, 0.5 * a, 0.0 * b)
+    assert family.required_rho(family.prior_natural, eta, more) == pytest.approx(1.5)
+
+
+def test_the_chart_is_in_units_of_its_reference() -> None:
+    family = members(5)
+    q: Any = family.prior
+    chart = family.chart(q)
+    x = chart.vector(q)
+    np.testing.assert_allclose(x[:3], 0.0, atol=1e-14)
+    np.testing.assert_allclose(x[[3, 5, 8]], 1.0, rtol=1e-14)  # the diagonal of D⁻¹SD⁻¹
+    np.testing.assert_allclose(x[-2:], np.log([q.shape, q.rate]), rtol=1e-14)
+    found = chart.point(x + np.array([1.0, *[0.0] * 8, np.log(2.0), 0.0]))
+    assert found is not None
+    moved: Any = found[1]
+    assert moved.shape == pytest.approx(2.0 * q.shape) and moved.rate == pytest.approx(q.rate)
+    deviation = 1.0 / np.sqrt(q.shape / q.rate * q.precision[0, 0])
+    np.testing.assert_allclose(moved.mean - q.mean, [deviation, 0.0, 0.0], rtol=1e-12, atol=1e-14)
+    for place, value in ((-1, 800.0), (-2, -800.0), (3, -1.0), (0, np.nan)):
+        bad = x.copy()
+        bad[place] = value
+        assert chart.point(bad) is None
+
+
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match="shape: expected a positive number, got -1"):
         badmm.GaussianGamma(0.0, 1.0, -1.0, 1.0)

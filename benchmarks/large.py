@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = {"expectation": "delta", "method": "newton", "tol": 1e-8}
         result = badmm.solve(members, family="full_gaussian", prior=prior, **options)  # type: ignore[arg-type]
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert isinstance(result.posterior, Gaussian)
     error = np.abs(result.posterior.mean - 1 / np.sqrt(chosen.features)) * np.sqrt(np.diag(result.posterior.precision))
     print(describe())
     print("\n| rows | columns | clients | files, GB | peak memory, GB | before, GB | wall s | CPU s | rounds |")

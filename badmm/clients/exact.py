@@ -32,6 +32,9 @@ FAR = 1.0
 """A residual above this, in posterior standard deviations, is where mixing extrapolates too far to help."""
 RADIUS = 10.0
 """The length, in the same unit, that failing steps of natural-gradient descent come down to quickly."""
+LONGEST = 1e3
+"""The length of a first step that takes the whole curvature into the precision: one of Newton's, but not from where a
+loss is e¹⁰⁰."""
 SHORTEST = 1e-4
 """Shares of a Newton step below this are no steps: other searches take over."""
 NEAR = 1e-2
@@ -290,8 +293,7 @@ class _Search:
         No step is longer than the region's radius, in posterior standard deviations of where it starts, after the first
         one that fails; from far beyond RADIUS it comes down to that by square roots.
         """
-        # a step that takes the whole curvature into the precision is one of Newton's
-        at, radius = self.best, np.inf if self.problem.family.keeps_curvature else RADIUS
+        at, radius = self.best, LONGEST if self.problem.family.keeps_curvature else RADIUS
         value = self.problem.objective(at) if self.latest > FAR else np.nan
         limit = min(ANDERSON_ITERATIONS, self.max_evaluations)
         while self.latest > FAR and np.isfinite(value) and self.problem.evaluations < limit and radius > NEAR:

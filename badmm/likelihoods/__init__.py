@@ -25,6 +25,7 @@ from badmm.likelihoods.rates import (
     Trials,
 )
 from badmm.likelihoods.softmax import SoftmaxRegression
+from badmm.likelihoods.streamed import Streamed
 
 __all__ = [
     "EXPECTATIONS",
@@ -47,6 +48,7 @@ __all__ = [
     "ProbitRegression",
     "Quadratic",
     "SoftmaxRegression",
+    "Streamed",
     "StudentTRegression",
     "Trials",
     "WeibullSurvival",

@@ -19,8 +19,8 @@ BUILDS = {
     "g++": [["g++", "-std=c++17", "-O2", *STRICT, FLAG, "least_squares.cpp", "-o", "{out}/program"]],
     "clang++": [["clang++", "-std=c++17", "-O2", *STRICT, FLAG, "least_squares.cpp", "-o", "{out}/program"]],
     "gfortran": [
-        ["gcc", "-O2", "-c", FLAG, str(INCLUDE / "badmm_kernels.c"), "-o", "{out}/kernels.o"],
-        ["gfortran", "-O2", *FORTRAN, "-J{out}", str(INCLUDE / "badmm_kernels.f90"), "least_squares.f90",
+        ["gcc", "-c", FLAG, str(INCLUDE / "badmm_kernels.c"), "-o", "{out}/kernels.o"],
+        ["gfortran", *FORTRAN, "-J{out}", str(INCLUDE / "badmm_kernels.f90"), "least_squares.f90",
          "{out}/kernels.o", "-o", "{out}/program", "-lm"],
     ],
     "nvcc": [["nvcc", "-O2", "-Werror", "all-warnings", FLAG, "least_squares.cu", "-o", "{out}/program"]],

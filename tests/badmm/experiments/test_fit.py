@@ -93,7 +93,10 @@ WRONG = [
     (("model.toml", 'formula = "y ~ x + arm"', ""), "formula: expected a formula"),
     (("model.toml", '"y ~ x + arm"', "3"), "formula: expected a text, got 3"),
     (("model.toml", "family", "famly"), "famly: expected one of the keys formula, family"),
-    (("model.toml", '"binomial"', '"logit"'), "family: expected one of gaussian, binomial, poisson, got 'logit'"),
+    (
+        ("model.toml", '"binomial"', '"logit"'),
+        "family: expected one of gaussian, binomial, poisson, negative_binomial, gamma, multinomial, got 'logit'",
+    ),
     (("model.toml", "[data]", "[data]\ncolour = 1"), "data.colour: expected one of the keys sites, file"),
     (("model.toml", "[data]", "[dta]"), "dta: expected one of the keys"),
     (("model.toml", "sites = ", "text = "), 'data: expected either "sites" or "file"'),

@@ -59,7 +59,7 @@ def test_a_change_anywhere_in_a_kernels_code_is_seen(monkeypatch: pytest.MonkeyP
         patch.setattr(cuda_text, "functions", lambda: changed)
         after = digests("gamma")
     moved = {name for name in before if before[name] != after[name]}
-    assert {name.rpartition("_")[0] for name in moved} >= {"expectation_from_natural", "natural_gradient"}
+    assert {name.rpartition("_")[0] for name in moved} >= {"expectation_from_natural"}
     assert "standard_from_natural_f32x1" not in moved
     whole = cuda_text.loops()
     monkeypatch.setattr(cuda_text, "loops", lambda: whole.replace("+=", "-=", 1))
@@ -69,7 +69,7 @@ def test_a_change_anywhere_in_a_kernels_code_is_seen(monkeypatch: pytest.MonkeyP
 def test_there_are_kernels_for_every_family() -> None:
     losses = {f"likelihoods/{name}" for name in badmm_kernels.LIKELIHOODS}
     assert set(SOURCES) >= {"round", *badmm_kernels.FAMILIES, *badmm_kernels.OPTIMIZERS, *losses, "common"}
-    assert all(len(allowed(s)) >= 3 for s in SOURCES)
+    assert all(len(allowed(s)) >= 2 for s in SOURCES)
 
 
 SPILLING = """

@@ -49,7 +49,7 @@ def test_it_compiles_without_a_warning(compiler: str, language: str, standard: s
         done = run([compiler, *options, str(source)])
         assert done.returncode == 0, done.stderr
     if standard == "c99":  # every function is translated, not only parsed; of the same text c11 makes the same
-        done = run([compiler, f"-std={standard}", "-O2", *STRICT, "-c", INCLUDE / "badmm_kernels.c", f"-I{INCLUDE}",
+        done = run([compiler, f"-std={standard}", "-O1", *STRICT, "-c", INCLUDE / "badmm_kernels.c", f"-I{INCLUDE}",
                     "-o", tmp_path / "all.o"])  # fmt: skip
         assert done.returncode == 0, done.stderr
 

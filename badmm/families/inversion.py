@@ -23,6 +23,8 @@ LEVELS, PARTS = 20, 6
 """Halvings of a side, and panels per halving."""
 DEPTH = 45.0
 """Nats below the mode where a tail is cut: e⁻⁴⁵ is beyond double precision."""
+COARSE = np.sinh(np.linspace(-8.0, 8.0, 321))
+"""Where a mode is looked for first: up to ±1490, closer together near 0."""
 FEW, LARGEST_COUNT = 4096.0, 2.0**50
 """Values that are listed without a search for the mode, and the largest one that is looked for."""
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
@@ -63,11 +65,9 @@ def panels(log_height: Callable[[Array], Array], mode: float) -> Array:
 
 def mode_of(log_height: Callable[[Array], Array]) -> float:
     """The maximum of a function of the line with one mode: coarsely on both sides of 0, then by Brent's method."""
-    grid = np.sinh(np.linspace(-8.0, 8.0, 321))
-    at = int(np.argmax(log_height(grid)))
-    low, high = grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]
-    found = minimize_scalar(lambda u: -log_height(np.array([u]))[0], bounds=(low, high), method="bounded",
-                            options={"xatol": 1e-9})  # fmt: skip
+    at = int(np.argmax(log_height(COARSE)))
+    low, high = COARSE[max(at - 1, 0)], COARSE[min(at + 1, len(COARSE) - 1)]
+    found = minimize_scalar(lambda u: -log_height(np.array([u]))[0], bounds=(low, high), options={"xatol": 1e-9})
     return float(found.x)
 
 

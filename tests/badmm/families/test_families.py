@@ -88,6 +88,20 @@ def test_a_message_is_packed_into_its_distinct_numbers(name: str) -> None:
 
 
 @every_family
+def test_stacks_that_are_symmetric_stay_as_they_are_and_others_become_so(name: str) -> None:
+    family, rng = family_of(name), np.random.default_rng(8)
+    for slot, own in zip(
+        family.symmetrised(tuple(s[None] for s in family.prior_natural)), family.prior_natural, strict=True
+    ):
+        np.testing.assert_allclose(slot[0], own, rtol=1e-14)
+    once = family.symmetrised(tuple(rng.normal(size=(2, *shape)) for shape in family.shapes))
+    for one, other in zip(once, family.symmetrised(once), strict=True):
+        np.testing.assert_array_equal(one, other)
+        if one.ndim == 3:
+            np.testing.assert_array_equal(one, np.swapaxes(one, 1, 2))
+
+
+@every_family
 def test_the_metric_is_the_curvature_of_kl(name: str) -> None:
     family, step = family_of(name), 1e-4
     rng = np.random.default_rng(3)

@@ -235,6 +235,43 @@ def test_the_bound_on_the_fisher_information_is_above_its_largest_eigenvalue_and
     assert largest * (1 - 1e-9) <= family.fisher_bound(family.prior_natural) <= 3 * largest
 
 
+@pytest.mark.parametrize(("shape", "rate", "scale"), [(3.0, 0.5, 1.0), (0.2, 5.0, 10.0), (40.0, 1e-2, 0.1)])
+def test_the_bound_of_the_gaussian_gamma_is_above_its_largest_eigenvalue(
+    shape: float, rate: float, scale: float
+) -> None:
+    S = scale * np.array([[2.0, 0.6], [0.6, 0.5]])
+    family = registry.bind("gaussian_gamma", badmm.GaussianGamma([3.0, -4.0], S, shape, rate))
+    whitened = family.whiten(family.prior_natural, units(family.shapes))
+    largest = np.linalg.norm(whitened, 2) ** 2
+    assert largest * (1 - 1e-9) <= family.fisher_bound(family.prior_natural) <= 300 * largest
+
+
+def test_kernels_that_a_composed_family_does_not_have_are_named() -> None:
+    ns = registry.bind("gaussian_gamma", badmm.GaussianGamma([0.0], 1.0, 1.0, 1.0)).ns
+    with pytest.raises(AttributeError, match=r"^GaussianGammaKernels has no kernel 'nothing'$"):
+        _ = ns.nothing
+    with pytest.raises(AttributeError):
+        _ = ns.nothing_f64
+
+
+def test_points_of_any_shape_have_a_density_and_those_that_vanish_have_none() -> None:
+    q = Gamma([1.0, 2.0, 3.0], 2.0)
+    for points, shape in ((0.5, (3,)), ([0.5, 1.0, 2.0], (3,)), (np.full((4, 1), 0.5), (4, 3)), ([[0.5] * 3], (1, 3))):
+        found = q.log_density(points)
+        wanted = stats.gamma([1.0, 2.0, 3.0], scale=0.5).logpdf(points)
+        assert found.shape == shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    inverse = badmm.InverseGaussian(0.5, 2.0)
+    assert inverse.log_density(1e-290).tolist() == [-INFINITY] and np.isfinite(inverse.log_density(1e-2)).all()
+
+
+def test_steps_of_a_chart_beyond_the_number_range_are_none_without_a_warning() -> None:
+    family = registry.bind("gamma", Gamma([1.0], [1.0]))
+    chart = family.chart(family.prior)
+    for x in ([800.0, 0.0], [0.0, -800.0], [-800.0, 800.0]):
+        assert chart.point(np.array(x)) is None
+
+
 @pytest.mark.parametrize("name", ["gamma", "exponential"])
 def test_the_margin_of_a_positive_slot_is_what_its_own_dual_asks_for(name: str) -> None:
     family = registry.bind(name, MEMBERS[name])

@@ -123,8 +123,13 @@ def arguments(name: str) -> tuple[str, ...]:
     return (*ns.STANDARD, *ns.FIXED)
 
 
-def prior(name: str, values: Mapping[str, float], dim: int) -> Distribution:
-    """A prior with the same parameters in each of `dim` coordinates.
+def varies(name: str, parameter: str) -> bool:
+    """Whether a standard parameter may differ between coordinates: it is no fixed one of the family."""
+    return parameter in arguments(name) and parameter not in fixed(name)
+
+
+def prior(name: str, values: Mapping[str, Any], dim: int) -> Distribution:
+    """A prior with the same parameters in each of `dim` coordinates, or with those of an array (dim,).
 
     Raises `ValueError` for a missing or another name, and for a value outside its domain.
     """

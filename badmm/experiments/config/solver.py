@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 from pydantic import (
     BeforeValidator,
     Field,
@@ -94,7 +95,22 @@ class Split(Section):
 
 
 class Prior(Section):
-    """The standard parameters of a family's prior, broadcast over the coordinates."""
+    """The standard parameters of a family's prior, broadcast over the coordinates; the intercept may have a precision
+    of its own."""
+
+    @property
+    def intercept(self) -> float | None:
+        """The precision of the intercept, None where it is that of the others."""
+        own: float | None = getattr(self, "intercept_precision", None)
+        return own
+
+    def values(self, dim: int, intercepts: int) -> dict[str, Any]:
+        """The standard parameters of `dim` coordinates, of which the first `intercepts` are the intercept's."""
+        found = self.model_dump(exclude={"intercept_precision"})
+        if self.intercept is not None:
+            found["precision"] = np.full(dim, found["precision"])
+            found["precision"][:intercepts] = self.intercept
+        return found
 
 
 @cache
@@ -102,6 +118,8 @@ def prior_of(family: str) -> type[Prior]:
     """The section whose keys are the standard parameters of a family; a Gaussian's have defaults."""
     defaults = PRIOR_DEFAULTS if registry.takes_expectations(family) else {}
     fields: dict[str, Any] = {name: (float, defaults.get(name, ...)) for name in registry.arguments(family)}
+    if registry.takes_expectations(family) and registry.varies(family, "precision"):
+        fields["intercept_precision"] = (Positive | None, None)
     return create_model(f"{family}_prior", __base__=Prior, **fields)
 
 
@@ -208,7 +226,7 @@ class SolverConfig(Configuration):
         family = info.data["family"]
         try:
             prior = check(prior_of(family), value, "prior")
-            registry.prior(family, prior.model_dump(), 1)  # the family says which values it takes
+            registry.prior(family, prior.values(1, 0), 1)  # the family says which values it takes
         except ValueError as error:
             first = str(error).splitlines()[0].removeprefix("prior: ")
             raise ValueError(f"{first} (family = {family})") from None
@@ -228,6 +246,8 @@ class SolverConfig(Configuration):
         if self.likelihood.rate:
             why = f"likelihood.kind = {kind!r} has no features"
             found |= dict.fromkeys(("data.standardize", "data.intercept", "data.components"), why)
+        if not self.data.intercept:
+            found["prior.intercept_precision"] = "data.intercept = false"
         if not self.data.is_file:
             found["data.target"] = f"data.source = {self.data.source!r} has a target of its own"
         found["split.clients" if split == "column" else "split.column"] = f"split.kind = {split!r}"

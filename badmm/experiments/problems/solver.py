@@ -130,7 +130,8 @@ def build(config: SolverConfig) -> Problem:
         return _client(config.likelihood, X[rows], y[rows], exposure[rows], num_classes)
 
     clients = [_placed(client, rows, config.data.source, table) for rows in parts]
-    prior = registry.prior(config.family, config.prior.model_dump(), int(clients[0].dim))
+    dim = int(clients[0].dim)
+    prior = registry.prior(config.family, config.prior.values(dim, dim // max(1, len(names))), dim)
     rows_of = _rows(len(y), parts, test, groups)
     held = (X[test], y[test])
     columns, events = (*table.names, config.data.target, *table.extra), config.likelihood.events(y[training])

@@ -148,3 +148,35 @@ def test_a_result_prints_in_a_few_lines() -> None:
     result = badmm.solve(clients, family="full_gaussian", prior=badmm.Gaussian(np.zeros(40), 1.0))
     assert len(str(result).splitlines()) <= 4 and len(str(result)) < 300
     assert str(result).startswith("converged after ")
+
+
+ROWS = [f"s{k % 2},{k % 3},{k % 4 // 2}" for k in range(12)]
+
+
+@pytest.mark.parametrize("family", ["full_gaussian", "diagonal_gaussian"])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("logistic_regression", [50, 2]), ("softmax_regression", [50, 50, 2, 2])]
+)
+def test_the_intercept_may_have_a_prior_of_its_own(tmp_path: Path, family: str, kind: str, expected: list[int]) -> None:
+    changes = (f"family={family}", f"likelihood.kind={kind}", "prior.precision=2.0", "prior.intercept_precision=50.0")
+    prior = problem(tmp_path, ROWS, changes=changes).prior
+    assert isinstance(prior, badmm.Gaussian)
+    assert np.array_equal(prior.precision, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ("family=isotropic_gaussian", "prior.intercept_precision=1.0"),
+            "intercept_precision: expected one of mean, p",
+        ),
+        (("data.intercept=false", "prior.intercept_precision=1.0"), "intercept_precision: expected no such key"),
+        (("prior.intercept_precision=0.0",), "intercept_precision: expected a number greater than 0, got 0.0"),
+    ],
+)
+def test_a_prior_of_the_intercept_that_cannot_be_is_refused(
+    tmp_path: Path, changes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(config.ConfigError, match=message):
+        problem(tmp_path, ROWS, changes=changes)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +54,15 @@ class SuiteProblem:
     def pooled(self) -> tuple[Array, NDArray[Any]]:
         """Return the rows and targets of all clients, concatenated."""
         return np.concatenate(self.X), np.concatenate(self.y)
+
+    @cached_property
+    def loss(self) -> bytes:
+        """Digest of the pooled loss and the prior: equal for problems that split the same rows differently."""
+        X, y = self.pooled()
+        rows = np.column_stack([X, y])
+        digest = blake2b(f"{self.kind} {self.prior_precision} {self.num_classes}".encode())
+        digest.update(rows[np.lexsort(rows.T)].tobytes())
+        return digest.digest()
 
     def clients(self) -> list[Any]:
         """Return one likelihood of `badmm.likelihoods` per client."""

@@ -76,14 +76,13 @@ def test_check_fails_on_an_orphan_and_generation_removes_it(written: Path, capsy
     assert main(["--check", "--out", str(written)]) == 0
 
 
-@pytest.mark.parametrize("seed", ["1", "2"])
-def test_output_does_not_depend_on_hashing(seed: str) -> None:
-    """Two seeds for modules of every form, beside that of the tests' own process, which is another one each time, and
+def test_output_does_not_depend_on_hashing() -> None:
+    """One seed for modules of every form, beside that of the tests' own process, which is another one each time, and
     that of `make check`, for all."""
     done = subprocess.run(
         [sys.executable, "-m", "derive", "--check", "round", "beta", "full_gaussian", "likelihoods/probit", "ivon"],
         cwd=generate.ROOT,
-        env={**os.environ, "PYTHONHASHSEED": seed},
+        env={**os.environ, "PYTHONHASHSEED": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -27,7 +27,8 @@ HEADERS = tuple(
     for compiler in ("gcc", "clang")
     for flags in (header.PLAIN, header.CONTRACTED)
 )
-BACKENDS = (NUMBA, HEADERS[0], HEADERS[-1])  # for what takes long: the mildest and the boldest build of the header
+BUILDS = (HEADERS[0], HEADERS[-1])  # for what takes long: the mildest and the boldest build of the header
+BACKENDS = (NUMBA, *BUILDS)
 
 
 def on(*backends: Backend) -> pytest.MarkDecorator:

@@ -162,14 +162,15 @@ def definition_of(tree: ast.Module, name: str) -> ast.AST:
 
 def planted(tree: ast.Module, mutant: Mutant) -> tuple[ast.Module, str]:
     """The tree with the error, and the change as text."""
-    found = places(definition_of(tree, mutant.where), mutant)
+    definition = definition_of(tree, mutant.where)
+    found = places(definition, mutant)
     if not -len(found) <= mutant.place < len(found):
         raise LookupError(f"{mutant.where}: {len(found)} places for {mutant.kind!r}, none is number {mutant.place}")
     node, change = found[mutant.place]
     replacement = change(node)
     text = f"{ast.unparse(node)}  ->  {ast.unparse(replacement)}"
-    Replace(node, replacement).visit(tree)
-    return ast.fix_missing_locations(tree), text
+    Replace(node, ast.fix_missing_locations(ast.copy_location(replacement, node))).visit(definition)
+    return tree, text
 
 
 def compiled(limit: float, function: Callable[[float], float], there: float) -> Callable[[Any], Any]:
@@ -244,23 +245,36 @@ def defined(name: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
+def unchanged(name: str) -> types.CodeType:
+    """A generated module as code, for every namespace in which it is as it is."""
+    return code_of(name, source(name))
+
+
+def code_of(name: str, tree: ast.Module) -> types.CodeType:
+    """A tree as code."""
+    code: types.CodeType = compile(tree, f"<mutant of {name}>", "exec")
+    return code
+
+
 def namespace_of(family: str, changed: dict[str, ast.Module]) -> types.ModuleType:
     """A family's namespace, in which some generated files are other trees; outside the package's cache of modules."""
     name = f"badmm_kernels.cpu.{LINES}"
     before = sys.modules.get(name)
-    sys.modules[name] = executed(LINES, changed.get(LINES) or source(LINES))
+    codes = {file: code_of(file, changed[file]) if file in changed else unchanged(file) for file in (LINES, family)}
+    sys.modules[name] = executed(LINES, codes[LINES])
     try:
-        return executed(family, changed.get(family) or source(family))
+        return executed(family, codes[family])
     finally:
         sys.modules.pop(name)
         sys.modules |= {name: before} if before else {}
 
 
-def executed(name: str, tree: ast.Module) -> types.ModuleType:
-    """A tree as the module of a generated file."""
+def executed(name: str, code: types.CodeType) -> types.ModuleType:
+    """Code as the module of a generated file."""
     module = types.ModuleType(f"mutant_{name}")
     module.__file__ = str(path_of(name))
-    exec(compile(tree, f"<mutant of {name}>", "exec"), module.__dict__)
+    exec(code, module.__dict__)
     vars(module)["fma"] = fused
     if hasattr(module, "math"):
         vars(module)["math"] = COMPILED_MATH

@@ -25,7 +25,7 @@ DTYPES = {"f32": np.float32, "f64": np.float64}
 
 @cache
 def library(*flags: str) -> ctypes.CDLL:
-    """badmm_kernels.c as a shared object."""
+    """badmm_kernels.c as a shared object, which gcc makes without a warning."""
     return shared_object((), "gcc", (*PLAIN, *STRICT, *flags), INCLUDE, ("badmm_kernels.c",))
 
 

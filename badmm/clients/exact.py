@@ -47,6 +47,11 @@ SMALL, STALLED = 1e-6, 0.1
 """Rounding errors are looked for below this residual, or where it falls by less than this factor."""
 CONTRACTS = 0.5
 """Residuals that have always fallen by at least this factor foretell the next one."""
+SLOWER = 3.0
+"""The bound on a residual over what is foretold; of 4,320 problems the largest ratio was 2.5."""
+Point = tuple[Natural, Distribution]
+Tried = tuple[Evaluation, Array | None]
+"""A point that was evaluated, and the step of the map there."""
 DETOUR = 2.0
 """No displacement is longer than this times the steps that led there, in posterior standard deviations of each."""
 
@@ -71,6 +76,7 @@ class Tolerance:
 class ClientSolution:
     """λ_k, the residual it was solved to, the evaluations of the client it took, and what happened.
 
+    A residual that is foretold and not evaluated is reported as a bound, `SLOWER` times as large.
     `inexact` is the residual where more evaluations would lower it, 0 at the absolute tolerance or the rounding floor.
     """
 
@@ -174,7 +180,7 @@ class _Search:
         self._foreseen: Natural | None = None
         self.anchor = at
         self.target: Natural = at.natural
-        self.goal: Distribution | None = None
+        self.goal: Distribution | None  # of the last step
         # the last residual, the factors by which residuals fell near the solution, the length of the steps from λ_g
         self.latest = np.inf
         self.rates: list[float] = []
@@ -187,7 +193,7 @@ class _Search:
         before, self.latest = self.latest, self.problem.residual(at, self.target)
         residual = self.latest
         if 0 < before < np.inf:
-            self.rates.append(residual / before)
+            self.rates.append(residual / min(FAR, before))  # what is far is measured in another metric
         if residual < self.residual or not np.isfinite(self.residual):
             self.best, self.residual = at, residual
         if not self._solved and self._meets(at, residual, residual > STALLED * before):
@@ -224,14 +230,14 @@ class _Search:
             return False
         return residual <= relative * self.problem.displacement(at, natural)
 
-    def _foresees(self, at: Evaluation) -> bool:
-        """Whether the step from the point just noted leads within the tolerance, by the fall of the residuals."""
-        if self.goal is None or not self.rates or not max(self.rates) <= CONTRACTS:
+    def _foresees(self, at: Evaluation, point: Point | None) -> bool:
+        """Whether the next point, from the one just noted, is within the tolerance by the fall of the residuals."""
+        if point is None or not self.rates or not (rate := max(self.rates)) <= CONTRACTS:
             return False
-        natural, residual = self.problem.family.natural(self.goal), max(self.rates) * self.latest
-        if not self._is_early(residual, at, natural):
+        natural, _ = point
+        if not self._is_early(rate * self.latest, at, natural):
             return False
-        self.best, self.residual, self._foreseen = at, residual, natural
+        self.best, self.residual, self._foreseen = at, min(1.0, SLOWER * rate) * self.latest, natural
         self._solved = self.stopped_early = True
         return True
 
@@ -266,8 +272,8 @@ class _Search:
             return False
         t = 1.0
         while not self.solved():
-            goal = self.goal = self.coordinates.goal(at, self.target)
-            if self._foresees(at):
+            goal = self.coordinates.goal(at, self.target)
+            if self._foresees(at, self._point(goal)):
                 break
             if not isinstance(goal, Gaussian) or self.problem.evaluations >= self.max_evaluations or t < SHORTEST:
                 return False
@@ -330,10 +336,15 @@ class _Search:
         f = self._step(at)
         stalled = 0
         while f is not None and self.problem.evaluations < limit:
-            if self._foresees(at):
+            x = self.coordinates.vector(at.posterior)
+            mixed = mixing.propose(x, f)
+            point = self.coordinates.point(mixed) if mixing.remembers else self._point(self.goal)
+            if self._foresees(at, point):
                 return True
-            before = self.residual
-            moved = self._advance(at, f, mixing, limit)
+            before, moved = self.residual, self._try(point)
+            if not self._accepts(moved, float(np.linalg.norm(f))):
+                mixing.reset()
+                moved = self._damped(x, f, limit)
             if moved is None:
                 return False
             at, f = moved
@@ -345,33 +356,26 @@ class _Search:
                 return False
         return False
 
-    def _advance(
-        self, at: Evaluation, f: Array, mixing: Anderson, limit: int
-    ) -> tuple[Evaluation, Array | None] | None:
-        """The mixed point if its step is shorter, else a damped plain step; None where neither helps."""
-        x = self.coordinates.vector(at.posterior)
-        size = float(np.linalg.norm(f))
-        proposal, goal = mixing.propose(x, f), self.goal
-        tried = self._try(self.coordinates.point(proposal) if mixing.remembers else self._point(goal))
-        if tried is not None and (self.solved() or self._shorter(tried[1], size)):
-            return tried
-        mixing.reset()
-        damping = 1.0
+    def _damped(self, x: Array, f: Array, limit: int) -> Tried | None:
+        """A shortened step of the map that leads to a shorter one; None where none does."""
+        damping, size = 1.0, float(np.linalg.norm(f))
         while damping > 1e-2 and self.problem.evaluations < limit:
             tried = self._try(self.coordinates.point(x + damping * f))
-            if tried is not None and (self.solved() or self._shorter(tried[1], size * (1 - 0.1 * damping))):
+            if self._accepts(tried, size * (1 - 0.1 * damping)):
                 return tried
             damping *= 0.4
         return None
 
-    @staticmethod
-    def _shorter(f: Array | None, size: float) -> bool:
-        return f is not None and float(np.linalg.norm(f)) < size
+    def _accepts(self, tried: Tried | None, size: float) -> bool:
+        """Whether the point met the tolerance or its step of the map is shorter than `size`."""
+        if tried is None or self.solved():
+            return self.solved()
+        return tried[1] is not None and float(np.linalg.norm(tried[1])) < size
 
-    def _point(self, goal: Distribution | None) -> tuple[Natural, Distribution] | None:
+    def _point(self, goal: Distribution | None) -> Point | None:
         return None if goal is None else (self.problem.family.natural(goal), goal)
 
-    def _try(self, point: tuple[Natural, Distribution] | None) -> tuple[Evaluation, Array | None] | None:
+    def _try(self, point: Point | None) -> Tried | None:
         at = None if point is None else self.problem.try_evaluate(*point)
         if at is None:
             return None

@@ -11,16 +11,15 @@ CUT = 1e-13
 
 
 class Anderson:
-    """Type-II Anderson mixing with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x.
+    """Type-II Anderson mixing of vectors of `size` numbers, with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x.
 
     The least squares are solved by their normal equations, scaled to unit columns: vectors have d² entries, and a QR
     of eight of them costs as much as a client's evaluation. The weights need few digits.
     """
 
-    def __init__(self, memory: int = 8) -> None:
+    def __init__(self, size: int, memory: int = 8) -> None:
         self.memory, self._count = memory, 0
-        self._points: Array = np.empty((0, 0))
-        self._changes: Array = np.empty((0, 0))
+        self._points, self._changes = np.empty((2, memory, size))
         self._last: tuple[Array, Array] | None = None
 
     @property
@@ -35,8 +34,6 @@ class Anderson:
     def propose(self, x: Array, f: Array) -> Array:
         """The next point, from x, its step f = map(x) − x, and what was proposed before."""
         if self._last is not None:
-            if self._points.shape[1:] != x.shape:
-                self._points, self._changes = np.empty((2, self.memory, len(x)))
             row = self._count % self.memory
             np.subtract(x, self._last[0], out=self._points[row])
             np.subtract(f, self._last[1], out=self._changes[row])

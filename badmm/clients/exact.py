@@ -47,6 +47,8 @@ SMALL, STALLED = 1e-6, 0.1
 """Rounding errors are looked for below this residual, or where it falls by less than this factor."""
 CONTRACTS = 0.5
 """Residuals that have always fallen by at least this factor foretell the next one."""
+STALLS = 12
+"""Mixed steps in a row that do not halve the residual."""
 SLOWER = 3.0
 """The bound on a residual over what is foretold; of 4,320 problems the largest ratio was 2.5."""
 Point = tuple[Natural, Distribution]
@@ -104,7 +106,12 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | No
     search = _Search(problem, tolerance, at)
     name = f"client {problem.bound.index}"
     events: list[str] = []
-    if not search.newton(at) and not search.mix(search.descend()) and not search.restart():
+    search.newton(at)
+    if not search.solved():
+        search.mix(search.descend())
+    if not search.solved():
+        search.restart()
+    if not search.solved():
         events.append(f"{name}: Newton fallback after {problem.evaluations} evaluations")
         search.polish()
     if not search.solved():
@@ -187,8 +194,8 @@ class _Search:
         self._path = 0.0 if at.natural is problem.natural_global else np.inf
         self._note(at)
 
-    def _note(self, at: Evaluation) -> bool:
-        """Remember the best point; True at the tolerance."""
+    def _note(self, at: Evaluation) -> None:
+        """Remember the best point, and whether it meets the tolerance."""
         self.target = self.problem.target(at)
         before, self.latest = self.latest, self.problem.residual(at, self.target)
         residual = self.latest
@@ -199,7 +206,6 @@ class _Search:
         if not self._solved and self._meets(at, residual, residual > STALLED * before):
             self.best, self.residual, self._solved = at, residual, True
         self._path += residual
-        return self._solved
 
     def solved(self) -> bool:
         """Whether some point met the tolerance; `best` is the first that did."""
@@ -248,35 +254,35 @@ class _Search:
             return None
         return self.coordinates.vector(self.goal) - self.coordinates.vector(at.posterior)
 
-    def restart(self) -> bool:
-        """Anderson mixing from the Laplace approximation; True at the tolerance."""
+    def restart(self) -> None:
+        """Anderson mixing from the Laplace approximation, where the family has one."""
         q = self.anchor.posterior
-        if self.problem.evaluations >= self.max_evaluations:
-            return False
-        at = laplace(self.problem, q, self.max_evaluations) if isinstance(q, Gaussian) else None
+        if self.problem.evaluations >= self.max_evaluations or not isinstance(q, Gaussian):
+            return
+        at = laplace(self.problem, q, self.max_evaluations)
         if at is None:
-            return False
+            return
         self.coordinates = ChartedProblem(self.problem, at.posterior)
         self.anchor, self._path = at, np.inf
         self._note(at)
         self.rates.clear()
-        return self.mix(at)
+        self.mix(at)
 
-    def newton(self, at: Evaluation) -> bool:
-        """Newton's method on the mean of a loss that is taken there; True at the tolerance, False where it stalls.
+    def newton(self, at: Evaluation) -> None:
+        """Newton's method on the mean of a loss that is taken there, until the tolerance or where it stalls.
 
         Far from the solution a step counts where it lowers the objective in the mean, near it where it shortens the
         residual, which does not cancel.
         """
         if self.problem.bound.sees_covariance or at.curvature is None:
-            return False
+            return
         t = 1.0
         while not self.solved():
             goal = self.coordinates.goal(at, self.target)
-            if self._foresees(at, self._point(goal)):
-                break
-            if not isinstance(goal, Gaussian) or self.problem.evaluations >= self.max_evaluations or t < SHORTEST:
-                return False
+            if self._foresees(at, self._point(goal)) or not isinstance(goal, Gaussian):
+                return
+            if self.problem.evaluations >= self.max_evaluations or t < SHORTEST:
+                return
             mean = at.posterior.mean
             step = goal.mean - mean
             size, before = float(np.sqrt(step @ goal.operator.matvec(step))), self.latest
@@ -288,10 +294,9 @@ class _Search:
                 continue
             self._note(there)
             if not far and not self.latest < before:
-                return self.solved()
+                return
             self._keep_near_rate()
             self.anchor, at, t = there, there, min(1.0, 4.0 * t)
-        return True
 
     def descend(self) -> Evaluation:
         """Steps of the map that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.
@@ -317,7 +322,8 @@ class _Search:
             self.coordinates = ChartedProblem(self.problem, at.posterior)
             if t < 1.0:
                 radius *= 4.0
-            if self._note(at):
+            self._note(at)
+            if self.solved():
                 break
             self._keep_near_rate()
         self.anchor = at
@@ -327,34 +333,28 @@ class _Search:
         """Forget by what factors residuals fell, but for the last one where it led near: the next is smaller."""
         self.rates = self.rates[-1:] if self.latest <= FAR else []
 
-    def mix(self, at: Evaluation) -> bool:
-        """Anderson mixing from a point just noted; True at the tolerance, False where it stalls."""
-        if self.solved():
-            return True
+    def mix(self, at: Evaluation) -> None:
+        """Anderson mixing from a point just noted, until the tolerance or where it stalls."""
         limit = min(self.problem.evaluations + ANDERSON_ITERATIONS, self.max_evaluations)
-        mixing = Anderson()
         f = self._step(at)
-        stalled = 0
-        while f is not None and self.problem.evaluations < limit:
+        if f is None:
+            return
+        mixing, stalled = Anderson(len(f)), 0
+        while f is not None and not self.solved() and self.problem.evaluations < limit and stalled < STALLS:
             x = self.coordinates.vector(at.posterior)
             mixed = mixing.propose(x, f)
             point = self.coordinates.point(mixed) if mixing.remembers else self._point(self.goal)
             if self._foresees(at, point):
-                return True
+                return
             before, moved = self.residual, self._try(point)
             if not self._accepts(moved, float(np.linalg.norm(f))):
                 mixing.reset()
                 moved = self._damped(x, f, limit)
             if moved is None:
-                return False
+                return
             at, f = moved
-            if self.solved():
-                return True
             # at the rounding floor the residual stops falling; Newton's method would not lower it either
             stalled = stalled + 1 if self.residual >= 0.5 * before else 0
-            if stalled >= 12:
-                return False
-        return False
 
     def _damped(self, x: Array, f: Array, limit: int) -> Tried | None:
         """A shortened step of the map that leads to a shorter one; None where none does."""
@@ -387,5 +387,6 @@ class _Search:
         start = self.best if self.residual < NEAR else self.anchor
         self._path = np.inf
         for at in newton(self.problem, start, self.max_evaluations):
-            if self._note(at):
+            self._note(at)
+            if self.solved():
                 return

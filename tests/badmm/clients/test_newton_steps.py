@@ -29,7 +29,7 @@ def reference(points: list[np.ndarray], steps: list[np.ndarray], memory: int) ->
 @pytest.mark.parametrize("memory", [1, 3, 8])
 def test_mixing_proposes_what_least_squares_propose(memory: int) -> None:
     """From any points, more of them than are remembered, of sizes far apart; after a reset from the next one on."""
-    rng, mixing = np.random.default_rng(0), Anderson(memory)
+    rng, mixing = np.random.default_rng(0), Anderson(10, memory)
     points: list[np.ndarray] = []
     steps: list[np.ndarray] = []
     for i in range(12):
@@ -48,8 +48,8 @@ def test_mixing_proposes_what_least_squares_propose(memory: int) -> None:
 
 
 def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_dimensions() -> None:
-    """And a point that comes again, or a space of another size, is no difficulty."""
-    mixing, A, b = Anderson(), 0.5 * RNG.normal(size=(4, 4)), RNG.normal(size=4)
+    """And a point that comes again is no difficulty."""
+    mixing, A, b = Anderson(4), 0.5 * RNG.normal(size=(4, 4)), RNG.normal(size=4)
     x = np.zeros(4)
     for _ in range(5):
         x = mixing.propose(x, A @ x + b - x)
@@ -57,8 +57,8 @@ def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_dimensions() -> None:
     again = mixing.propose(x, A @ x + b - x)
     assert np.isfinite(mixing.propose(again, A @ again + b - again)).all()
     mixing.reset()
-    assert mixing.propose(np.ones(2), np.ones(2)).tolist() == [2.0, 2.0]
-    np.testing.assert_allclose(mixing.propose(np.full(2, 2.0), np.full(2, 0.5)), [3.0, 3.0], rtol=1e-12)
+    assert mixing.propose(np.ones(4), np.ones(4)).tolist() == [2.0] * 4
+    np.testing.assert_allclose(mixing.propose(np.full(4, 2.0), np.full(4, 0.5)), [3.0] * 4, rtol=1e-12)
 
 
 # ---- the trust region ------------------------------------------------------------------------------------------------

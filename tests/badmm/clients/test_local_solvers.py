@@ -68,10 +68,11 @@ def test_gradients_are_wanted_in_one_place_and_who_is_done_stays(name: str) -> N
         train(solver, task, 2, 1)
     assert len(places) == 1
     state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
-    before = state.clone()
+    before, noise = state.clone(), solver.noise.clone()
     train(solver, task, 2, 2)
     state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
     assert torch.equal(state[2], before[2]) and not (state[:2] == before[:2]).any()
+    assert torch.equal(solver.noise[2], noise[2]) and not (solver.noise[:2] == noise[:2]).any()
 
 
 @pytest.mark.parametrize("name", SOLVERS)

@@ -8,10 +8,12 @@ from badmm.checks import Array
 
 CUT = 1e-13
 """Eigenvalues of the scaled Gram matrix below this are rounding: directions equal to about 3e-7."""
+TINY = 1e-100
+"""In place of the length of a change that is 0; its square is in the number range."""
 
 
 class Anderson:
-    """Type-II Anderson mixing of vectors of `size` numbers, with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x.
+    """Type-II Anderson mixing with memory: x⁺ = x + f − (ΔX + ΔF) c, c = argmin ‖f − ΔF c‖, f = map(x) − x (size,).
 
     The least squares are solved by their normal equations, scaled to unit columns: vectors have d² entries, and a QR
     of eight of them costs as much as a client's evaluation. The weights need few digits.
@@ -43,8 +45,7 @@ class Anderson:
         if not used:
             return np.asarray(x + f)
         dx, df = self._points[:used], self._changes[:used]
-        size = np.linalg.norm(df, axis=1)
-        size[size == 0] = 1.0
+        size = np.maximum(np.linalg.norm(df, axis=1), TINY)
         gram, right = (df @ df.T) / np.outer(size, size), df @ f / size
         weights = np.linalg.lstsq(gram, right, rcond=CUT)[0] / size
         return np.asarray(x + f - weights @ dx - weights @ df)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,14 +100,14 @@ class Federation:
 
     def _example(self) -> Tensor:
         """Inputs of one client, the largest whose rows can be read: the others fail in their rounds, by name."""
-        by_size = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
-        for client in by_size:
-            try:
-                return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
-            except Exception:
-                if client == by_size[-1]:
-                    raise
-        raise AssertionError("a federation has a client")
+        *others, smallest = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
+        for client in others:
+            with suppress(Exception):
+                return self._inputs(client)
+        return self._inputs(smallest)
+
+    def _inputs(self, client: int) -> Tensor:
+        return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
 
     @property
     def num_clients(self) -> int:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from badmm.clients import federation as module
 from badmm.clients.federation import ClientData, Federation, LocalSettings, Task
+from badmm.clients.training import PenalizedDescent, train
 from badmm.networks.losses import squared_error
 from badmm.networks.models import Linear
 from badmm.networks.stacked import Stacked
 from badmm.streams import Purpose, generator, torch_generator
+from tests.badmm.rounds import federated_problems
 from tests.badmm.rounds.test_federated_training import SIZES, federation
 
 MEMBERS = [1, 3, 2, 0, 4]
@@ -119,4 +121,33 @@ def test_whole_data_sets_pass_in_blocks_and_are_counted(monkeypatch: pytest.Monk
     torch.testing.assert_close(other.curvature(flat), curvatures, rtol=1e-12, atol=1e-14)
     assert asked == 2 * [10, 10, 3, 10, 6]
     assert task.tally.gradients == other.tally.gradients == (23 + 16) * (1 + 4)
-    assert np.isfinite(slopes.numpy()).all()
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_training_counts_gradients_and_gives_the_mean_loss_before_each_step(
+    samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient per point and sample; the network is bound to memory once per width and number of active clients."""
+    fed = federated_problems.federation(epochs=2, batch_size=4, lr=0.0)  # clients of 12, 9, 6 and 14 points
+    task = Task(fed, [3, 1, 2], 0, 0.0)
+    start = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    solver = PenalizedDescent(start.expand(3, -1), task, None)
+    solver.samples = samples
+    bound: list[tuple[int, ...]] = []
+    bind = fed.stack.bind
+
+    def noted(theta: Tensor, x: Tensor, *rest: Any) -> Any:
+        bound.append(tuple(x.shape[:2]))
+        return bind(theta, x, *rest)
+
+    monkeypatch.setattr(fed.stack, "bind", noted)
+    losses = train(task, solver)
+    assert task.tally.gradients == (14 + 9 + 6) * 2 * samples
+    assert len(bound) == len(set(bound)) and {clients for clients, _ in bound} == {1, 2, 3}
+    for place, client in enumerate(task.members):
+        rng, rows, each = generator(fed.seed, Purpose.ORDER, 0, client), fed.data.rows[client], []
+        for _ in range(2):
+            for part in rows[torch.from_numpy(rng.permutation(fed.counts[client]))].split(4):
+                rest = fed.data.inputs[part] @ start - fed.data.targets[part]
+                each.append(0.5 * float(rest.square().mean()))
+        assert float(losses[place]) == pytest.approx(np.mean(each), rel=1e-10)

@@ -96,6 +96,11 @@ def test_the_residual_told_bounds_the_true_one(
         at = problem.evaluate(solution.natural)
         true, goal = residual(problem, solution.natural), relative * min(1.0, problem.displacement(at, at.natural))
         assert true <= 1.001 * solution.residual + problem.rounding(at), (rho, relative)
+        # and what an early stop leaves is told as such
+        assert solution.inexact == solution.residual or true <= 1e-11 + ROUNDINGS * problem.rounding(at), (
+            rho,
+            relative,
+        )
         assert solution.residual <= 3.1 * goal + ROUNDINGS * problem.rounding(at), (rho, relative)
 
 

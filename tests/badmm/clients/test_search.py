@@ -86,6 +86,23 @@ def test_the_rounding_floor_is_one_epsilon_of_every_term_of_the_map(
     assert floor == pytest.approx(total, rel=1e-5)
 
 
+@every_gaussian
+def test_the_objective_of_a_loss_at_the_mean_is_that_of_a_proximal_step(family: str) -> None:
+    """L + ρ/2 ‖m − m_c‖² in S_c up to a constant, m_c and S_c the cavity's, whatever the precision."""
+    client, rho = LOGISTIC.configured("delta"), 0.7
+    problem = problem_of(client, family, rho)
+    xi, operator = problem.family.canonical(problem.cavity)  # type: ignore[attr-defined]
+    S = operator.plus(np.zeros((3, 3)))
+    center = np.linalg.solve(S, xi)
+    values = []
+    for mean in (np.zeros(3), np.array([1.0, -2.0, 0.5])):
+        q = problem.family.posterior(problem.natural_global)
+        assert isinstance(q, Gaussian)
+        at = problem.evaluate(problem.family.natural(Gaussian.of(mean, q.operator)))
+        values.append(problem.objective(at) - client.loss(mean) - 0.5 * rho * (mean - center) @ S @ (mean - center))
+    assert values[0] == pytest.approx(values[1], rel=1e-10)
+
+
 def test_signs_of_rounding_errors_are_mixed_and_symmetric() -> None:
     vector, matrix = problem_module._signs((40,)), problem_module._signs((40, 40))
     for signs in (vector, matrix):

@@ -49,6 +49,12 @@ def test_tails_and_peaks_of_any_width(shape: float) -> None:
     assert q._marginals[0].moment(1) == pytest.approx(shape / 3, rel=1e-9)
 
 
+def test_a_quantile_below_the_number_range_is_its_end() -> None:
+    """Most of a gamma of shape 10⁻⁴ is below 10⁻³⁰⁰."""
+    found = badmm.Gamma(1e-4, 3.0).quantile([0.0, 1e-12, 0.3, 0.99])[:, 0]
+    assert (found[:3] >= 0.0).all() and (found[:3] < 1e-300).all() and found[3] > 1e-300
+
+
 def test_a_density_below_the_number_range_is_none() -> None:
     q = badmm.InverseGaussian(0.5, 2.0)
     assert q.log_density([[1e300], [1.0]])[:, 0] == pytest.approx(

@@ -169,8 +169,7 @@ def _first(problem: ClientProblem) -> Evaluation:
             raise
         assert isinstance(q, Gaussian)
         for power in (1, 2, 4, 8, 16, 32, 64, 128):
-            sharper = Gaussian.of(q.mean, q.operator.scaled(10.0**power))
-            at = problem.try_evaluate(problem.family.natural(sharper), sharper)
+            at = problem.try_at(Gaussian.of(q.mean, q.operator.scaled(10.0**power)))
             if at is not None:
                 return at
         raise
@@ -286,8 +285,7 @@ class _Search:
             mean = at.posterior.mean
             step = goal.mean - mean
             size, before = float(np.sqrt(step @ goal.operator.matvec(step))), self.latest
-            q = Gaussian.of(mean + t * step, goal.operator)
-            there = self.problem.try_evaluate(self.problem.family.natural(q), q)
+            there = self.problem.try_at(Gaussian.of(mean + t * step, goal.operator))
             far = size > FAR
             if there is None or (far and not self.problem.objective(there) < self.problem.objective(at)):
                 t *= 0.25

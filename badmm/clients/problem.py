@@ -187,6 +187,10 @@ class ClientProblem:
         except NotFiniteError:
             return None
 
+    def try_at(self, q: Distribution) -> Evaluation | None:
+        """The client at a trial distribution, or None where its answer is not finite."""
+        return self.try_evaluate(self.family.natural(q), q)
+
     def target(self, at: Evaluation) -> Natural:
         """λ_g + (η − ∇L)/ρ: the map whose fixed point is the solution; may lie outside the domain."""
         slots = self.family.ns.client_map(self.natural_global, self.dual, at.natural_gradient, self.rho)

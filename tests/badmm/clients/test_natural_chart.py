@@ -118,7 +118,7 @@ def test_a_client_of_any_family_is_solved_by_every_search(name: str) -> None:
         np.testing.assert_allclose(other, exact, rtol=1e-6)
     assert solution.evaluations <= 20 and problems[1].evaluations <= 40
     chart = chart_around(problems[0], last)
-    here, x = chart.distribution(np.zeros(chart.size)), 1e-4 * np.arange(1, chart.size + 1)
+    here, x = chart.distribution(np.zeros(chart.size)), 1e-4 * np.arange(1.0, chart.size + 1)
     assert here is not None
     moved = [chart.distribution(sign * x) for sign in (1.0, -1.0)]
     curved = sum(family.kl(family.natural(q), last.natural) for q in moved if q is not None)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from badmm import Gaussian
+from badmm.clients import newton as module
 from badmm.clients.anderson import Anderson
-from badmm.clients.newton import RADIUS, _Path, _steihaug, newton
+from badmm.clients.newton import LONG, RADIUS, _Path, _steihaug, newton
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, Quadratic
@@ -175,11 +176,19 @@ def test_one_step_solves_a_quadratic_in_the_mean() -> None:
     assert problem.evaluations == 2  # where the whole curvature is known products need none
 
 
-def test_a_step_longer_than_the_region_is_cut_and_the_region_widens() -> None:
+def test_a_step_longer_than_the_region_is_cut_and_the_region_widens(monkeypatch: pytest.MonkeyPatch) -> None:
     """ℓ = 0 and a prior far away in its own deviations: steps of 10, 40, 160 posterior standard deviations."""
     problem = problem_of(Quadratic(np.zeros((1, 1)), np.array([1000.0])), "isotropic_gaussian", dim=1)
     start = problem.evaluate(problem.natural_global)
+    judge, judged = module._decrease, []
+
+    def noted(problem: Any, at: Any, there: Any, x: np.ndarray, f: np.ndarray, long: bool) -> float:
+        judged.append(bool(np.abs(x).max() > LONG) == long)
+        return judge(problem, at, there, x, f, long)
+
+    monkeypatch.setattr(module, "_decrease", noted)
     means = [float(at.posterior.mean[0]) for at in newton(problem, start, 50)]
+    assert len(judged) > 5 and all(judged)
     assert means[:4] == pytest.approx([RADIUS, 5 * RADIUS, 21 * RADIUS, 85 * RADIUS], rel=1e-6)
     assert means[4:] == pytest.approx([1000.0] * (len(means) - 4), rel=1e-6) and problem.evaluations <= 16
 

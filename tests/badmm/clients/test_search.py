@@ -120,7 +120,10 @@ def test_a_distribution_that_is_given_is_not_made_again(family: str) -> None:
     tried = problem.try_evaluate(problem.natural_global, q)
     assert tried is not None and tried.posterior is q
     assert problem.evaluate(problem.natural_global, q).posterior is q
-    assert problem.evaluations == 2
+    again = problem.try_at(q)
+    assert again is not None and again.posterior is q and problem.evaluations == 3
+    for found, wanted in zip(again.natural, problem.natural_global, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-14)
 
 
 # ---- ends ------------------------------------------------------------------------------------------------------------

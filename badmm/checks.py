@@ -114,12 +114,26 @@ def _mixed(value: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, numbers.Real | np.bool_) or (isinstance(value, decimal.Decimal) and value.is_finite())
+    """Return whether an entry is a real number that float64 has a place for; an infinite or missing one is another's to
+    refuse."""
+    if isinstance(value, np.timedelta64):  # an integer to NumPy
+        return False
+    if isinstance(value, float | np.bool_):
+        return True
+    if not isinstance(value, numbers.Real) and not (isinstance(value, decimal.Decimal) and value.is_finite()):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def _short(value: Any) -> str:
     """Return an entry as text for a message, cut to 60 characters."""
     plain = value.item() if isinstance(value, np.str_ | np.bytes_) else value  # without the prefix np.str_
+    if isinstance(plain, int) and abs(plain) > 1 << 1000:  # Python does not print one of thousands
+        return "an integer of over 300 digits"
     text = repr(plain).replace("\n", " ")
     return text if len(text) <= 60 else f"{text[:60]}…"
 
@@ -138,33 +152,31 @@ def require(good: NDArray[np.bool_], array: NDArray[Any], name: str, expected: s
 
 def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
     """A number in (0, upper]; raises `ValueError`."""
-    bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond float64
-        number = np.inf
+    number = float(value) if _is_number(value) and _is_real(value) else np.nan
     if not 0 < number <= upper or number == np.inf:
-        raise ValueError(f"{name}: expected {bounds}, got {value!r:.80}")
+        bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
+        raise ValueError(f"{name}: expected {bounds}, got {_short(value)}")
     return number
 
 
 def non_negative_number(value: Any, name: str) -> float:
     """A finite number of at least 0; raises `ValueError`."""
-    if isinstance(value, int | float | np.number) and not isinstance(value, bool) and value == 0:
-        return 0.0
-    try:
-        return positive_number(value, name)
-    except ValueError:
-        raise ValueError(f"{name}: expected a number of at least 0, got {value!r:.80}") from None
+    number = float(value) if _is_number(value) and _is_real(value) else np.nan
+    if not 0 <= number < np.inf:
+        raise ValueError(f"{name}: expected a number of at least 0, got {_short(value)}")
+    return number
 
 
 def positive_integer(value: Any, name: str) -> int:
     """An integer of at least 1; raises `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    if not _is_number(value) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {_short(value)}")
     return int(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is of a type of numbers: no truth value, duration, array or text."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.timedelta64)
 
 
 def labels(y: ArrayLike, n: int | None, num_classes: int, name: str = "y") -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import badmm
-from badmm.checks import real_array
+from badmm.checks import non_negative_number, positive_integer, positive_number, real_array
 from badmm.likelihoods import LinearRegression, LogisticRegression, PoissonRegression, SoftmaxRegression
 
 
@@ -65,6 +65,12 @@ def test_numbers_are_taken(value) -> None:
         ({"a": 1}, "got {'a': 1}"),
         ("text", "text"),
         ([decimal.Decimal("nan")], "NaN"),
+        ([10**400, 1.0], "got an integer of over 300 digits at index 0"),
+        ([1.0, -(10**5000)], "got an integer of over 300 digits at index 1"),
+        (np.array([fractions.Fraction(10**400), 1], dtype=object), "Fraction"),
+        (decimal.Decimal("1e400"), "finite, got inf"),
+        ([np.timedelta64(1, "s"), 1.0], "timedelta64"),
+        (np.array([np.timedelta64(1, "s"), 1.0], dtype=object), "timedelta64"),
         ([1.0, float("nan")], "finite, got nan at index 1"),
     ],
 )
@@ -72,6 +78,17 @@ def test_all_else_is_refused_in_one_short_line(value, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         real_array(value, "x")
     assert str(caught.value).startswith("x: expected ") and len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("check", [positive_number, non_negative_number, positive_integer])
+@pytest.mark.parametrize(
+    "value",
+    [np.timedelta64(1, "s"), pytest.param(-(10**5000), id="huge"), "x" * 1000, True, None, np.array(2.0), 1j],
+)
+def test_what_is_no_number_is_refused_in_one_short_line(check, value) -> None:
+    with pytest.raises(ValueError, match=r"x: expected a .*, got .") as caught:
+        check(value, "x")
+    assert len(str(caught.value)) < 120
 
 
 def test_a_wrong_entry_of_many_is_named() -> None:

@@ -11,6 +11,7 @@ import pytest
 from badmm import Gaussian
 from badmm.clients import newton as module
 from badmm.clients.anderson import Anderson
+from badmm.clients.charts import chart_around
 from badmm.clients.newton import LONG, RADIUS, _Path, _steihaug, newton
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.registry import bind
@@ -211,6 +212,21 @@ def test_iterates_end_at_the_tolerance_or_with_the_evaluations() -> None:
         problem = problem_of(client, "full_gaussian", mean=2.0)
         list(newton(problem, problem.evaluate(problem.natural_global), limit))
         assert problem.evaluations <= limit
+
+
+@pytest.mark.parametrize("family", ["isotropic_gaussian", "full_gaussian"])
+def test_newtons_method_ends_where_its_step_is_as_short_as_the_tolerance(family: str) -> None:
+    """In posterior standard deviations, by the preconditioner: long before the solution and near it."""
+    X = RNG.normal(size=(30, 3))
+    problem = problem_of(LogisticRegression(X, X[:, 0] > 0.3), family, mean=1.0)
+    at = problem.evaluate(problem.natural_global)
+    for _ in range(3):
+        chart = chart_around(problem, at)
+        f = chart.equations(np.zeros(chart.size), at)
+        length = float(np.sqrt(f @ chart.precondition(f)))
+        assert list(newton(problem, at, 400, tolerance=1.001 * length)) == []
+        at = next(newton(problem, at, 400, tolerance=0.999 * length))
+    assert length < 0.1
 
 
 class Wells:

@@ -169,6 +169,27 @@ def test_a_prior_with_the_same_parameters_in_every_coordinate() -> None:
         assert str(caught.value) == f"prior: expected shape and rate (family = gamma), got {got}"
 
 
+def test_a_precision_that_a_structure_cannot_hold_is_named_with_what_it_holds() -> None:
+    matrix = np.array([[2.0, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 1.0]])
+    blocks = badmm.BlockDiagonalGaussian(blocks=(2, 1))
+    for family, precision, wanted, got in (
+        ("isotropic_gaussian", np.ones(3), "a scalar precision", "shape (3,)"),
+        ("isotropic_gaussian", np.eye(3), "a scalar precision", "shape (3, 3)"),
+        ("diagonal_gaussian", np.eye(3), "a scalar or vector precision", "shape (3, 3)"),
+        (blocks, matrix, "0 outside the blocks of the precision", "0.5 at index (0, 2)"),
+    ):
+        name = family if isinstance(family, str) else "block_diagonal_gaussian"
+        with pytest.raises(ValueError, match="prior") as caught:
+            registry.bind(family, Gaussian(np.zeros(3), precision))
+        assert str(caught.value) == f"prior: expected {wanted} for family {name!r}, got {got}"
+        assert caught.value.__suppress_context__
+    for family in ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", blocks):
+        bound: Any = registry.bind(family, Gaussian(np.arange(3.0), 2.0))
+        np.testing.assert_array_equal(bound.prior.mean, np.arange(3.0))
+        np.testing.assert_array_equal(bound.operator.plus(np.zeros((3, 3))), 2.0 * np.eye(3))
+        assert bound.fixed == ({"precision": 2.0} if family == "isotropic_gaussian" else {})
+
+
 def test_a_prior_of_another_family_is_named_with_what_is_wanted() -> None:
     for name, prior, wanted in (
         ("gamma", Gaussian(0.0, 1.0), "prior: expected badmm.Gamma for family 'gamma', got Gaussian"),

@@ -3,8 +3,9 @@
 mutmut writes every changed function beside the original and a switch that calls the one that is asked for. It leaves
 out decorated functions; those with the decorators of `KEPT` are planted here too. Planted are no errors that only
 change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the device of a tensor (also
-in `.to(x.device)`), which only tests on a GPU see, the case of `float("inf")`, the number of `reshape(-1)`, of which
-NumPy only reads the sign, or a number so large that 1 more is the same.
+in `.to(x.device)`), which only tests on a GPU see, the `stacklevel` of a warning, which the switch itself shifts, the
+case of `float("inf")` or of the indices of an `einsum`, the number of `reshape(-1)`, of which NumPy only reads the
+sign, or a number so large that 1 more is the same.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"property", "cached_property", "contextmanager", "abstractmethod"}
-UNSEEN = ("strict", "device")
+UNSEEN = ("strict", "device", "stacklevel")
 UNSEEN_ARGUMENT = re.compile(rf",?\s*({'|'.join(UNSEEN)})=[\w.]+|,\s*(?=\))")  # and the comma that one leaves
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children
@@ -94,7 +95,8 @@ class Planting:
         moved = m.Call(m.Attribute(attr=m.Name("to")), [m.Arg(m.Attribute(attr=m.Name("device")))])
         unseen = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=keyword))}
         unseen |= {id(one) for one in m.findall(self.parts[0], moved)}
-        floats = {id(one.args[0].value) for one in m.findall(self.parts[0], m.Call(m.Name("float"), [m.Arg()]))}
+        caseless = m.Call(m.Name("float") | m.Attribute(attr=m.Name("einsum")))
+        floats = {id(one.args[0].value) for one in m.findall(self.parts[0], caseless)}
         reshapes = m.findall(self.parts[0], m.Call(m.Attribute(attr=m.Name("reshape"))))
         signed = {id(one.expression) for call in reshapes for one in m.findall(call, m.UnaryOperation(m.Minus()))}
         found: dict[str, file_mutation.Mutation] = {}
@@ -165,7 +167,7 @@ def _code(node: cst.CSTNode) -> str:
 
 
 def _is_same_float(error: file_mutation.Mutation, values: Container[int]) -> bool:
-    """Whether an error changes the case of a word that `float` reads, whose nodes have the ids `values`."""
+    """Whether an error changes the case of a word that `float` or `einsum` reads; `values` are the ids of its nodes."""
     alike = _code(error.original_node).lower() == _code(error.mutated_node).lower()
     return alike and id(error.original_node) in values
 

@@ -153,6 +153,47 @@ def test_a_residual_equal_to_the_tolerance_meets_it(family: str, expectation: st
     assert tighter.evaluations > near.evaluations
 
 
+@every_gaussian
+@pytest.mark.parametrize("expectation", ["quadrature", "delta"])
+def test_a_start_that_is_given_is_not_evaluated_again(family: str, expectation: str) -> None:
+    client = LOGISTIC.configured(expectation)  # type: ignore[arg-type]
+    problem, again = (problem_of(client, family) for _ in range(2))
+    alone = solve_client(problem, Tolerance(1e-10))
+    started = solve_client(again, Tolerance(1e-10), again.bound.evaluate(again.natural_global))
+    assert started.evaluations == again.evaluations == alone.evaluations - 1
+    for found, wanted in zip(started.natural, alone.natural, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_displacement_is_asked_for_where_the_steps_that_led_there_leave_it_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not at λ_g; and from a start elsewhere at any point that is near enough."""
+    near = problem_of(LOGISTIC, "full_gaussian")
+    solved = solve_client(near, Tolerance(1e-12)).natural
+    server = bind("full_gaussian", near.family.posterior(solved))
+    # with η = ∇L at λ_g the solution is λ_g: a dual beside it leaves it near
+    slope = near.bound.evaluate(solved).natural_gradient
+    dual = tuple(slot * (1 + 1e-5) for slot in slope)
+    problem = ClientProblem(BoundClient(0, LOGISTIC, server, 1.0), server.prior_natural, dual, 0.7)
+    asked: list[Evaluation] = []
+    measure = problem.displacement
+
+    def noted(at: Evaluation, natural: Natural) -> float:
+        asked.append(at)
+        return measure(at, natural)
+
+    monkeypatch.setattr(problem, "displacement", noted)
+    start = problem.evaluate(problem.natural_global)
+    assert problem.residual(start, problem.target(start)) < 1e-4
+    solution = solve_client(problem, Tolerance(relative=1e-3), start)
+    assert solution.evaluations <= 4 and 1 <= len(asked) <= 3 and asked[0] is not start
+    elsewhere = problem_of(LOGISTIC, "full_gaussian")
+    at = elsewhere.evaluate(elsewhere.family.natural(elsewhere.family.posterior(solved)))
+    far = solve_client(elsewhere, Tolerance(relative=1e-3), at)
+    assert far.evaluations == 1 and far.residual < 1e-10
+
+
 class AtFloor(ClientProblem):
     """A problem whose map has the rounding errors it is said to have."""
 

@@ -283,15 +283,14 @@ def test_the_bound_of_the_gaussian_gamma_is_above_its_largest_eigenvalue(
 
 
 @pytest.mark.parametrize("name", ["full_gaussian", "block_diagonal_gaussian"])
-def test_a_nearly_singular_precision_is_warned_of_where_the_posterior_is_asked_for(name: str) -> None:
+def test_a_nearly_singular_precision_is_warned_of_but_for_trial_points(name: str) -> None:
     choice = name if name == "full_gaussian" else badmm.BlockDiagonalGaussian(blocks=(2, 1))
     family: Any = registry.bind(choice, Gaussian(np.zeros(3), np.eye(3)))
     S = np.eye(3)
     S[0, 1] = S[1, 0] = 1.0 - 2.3e-16
     natural = family.parameter((np.ones(3), family.operator.own(S)))
-    with pytest.warns(NearSingularWarning, match=r"^precision: nearly singular, reciprocal condition") as caught:
+    with pytest.warns(NearSingularWarning, match=r"^precision: nearly singular, reciprocal condition"):
         family.posterior(natural)
-    assert [one.filename for one in caught] == [__file__]
     with family.trial_points(), warnings.catch_warnings():
         warnings.simplefilter("error")
         family.posterior(natural)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -99,14 +100,14 @@ class Federation:
 
     def _example(self) -> Tensor:
         """Inputs of one client, the largest whose rows can be read: the others fail in their rounds, by name."""
-        by_size = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
-        for client in by_size:
-            try:
-                return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
-            except Exception:
-                if client == by_size[-1]:
-                    raise
-        raise AssertionError("a federation has a client")
+        *others, smallest = sorted(range(len(self.counts)), key=lambda client: -self.counts[client])
+        for client in others:
+            with suppress(Exception):
+                return self._inputs(client)
+        return self._inputs(smallest)
+
+    def _inputs(self, client: int) -> Tensor:
+        return self.data.points(self.data.rows[client][:_EXAMPLES], self.dtype)[0]
 
     @property
     def num_clients(self) -> int:
@@ -208,15 +209,15 @@ class Task:
 
     def full_gradient(self, flat: Tensor) -> Tensor:
         """∇f_k, the gradients of the members' mean losses over all their points, at rows (k, P), in evaluation mode."""
-        federation, total, part = self.federation, torch.zeros_like(flat), torch.empty_like(flat)
-        for place, client in enumerate(self.members):
-            row, out = flat[place : place + 1], part[place : place + 1]
-            buffers = None if self.buffers is None else self.buffers[place : place + 1]
+        federation, total, out = self.federation, torch.zeros_like(flat), torch.empty_like(flat[:1])
+        each_buffers = [None] * len(flat) if self.buffers is None else self.buffers.split(1)
+        own = zip(self.members, flat.split(1), each_buffers, total, strict=True)
+        for client, row, buffers, found in own:
             for rows in federation.data.rows[client].split(_BLOCK):
                 x, y = federation.data.points(rows.unsqueeze(0), federation.dtype)
-                weights = flat.new_full(y.shape[:2], 1.0 / federation.counts[client])
+                weights = flat.new_full((1, len(rows)), 1.0 / federation.counts[client])
                 federation.stack.gradient(row, x, y, weights, out, buffers)
-                total[place] += out[0]
+                found += out[0]
             self.tally.gradients += federation.counts[client]
         return total
 

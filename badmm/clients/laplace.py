@@ -26,7 +26,7 @@ def laplace(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Evalua
     family = problem.family
     if not isinstance(family, GaussianFamily) or not family.precision_varies:
         return None
-    at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(SHARPEN)))
+    at = problem.try_at(Gaussian.of(q.mean, q.operator.scaled(SHARPEN)))
     if at is None:
         return None
     *_, at = at, *newton(problem, at, max_evaluations, mean_chart, NEAR)
@@ -47,7 +47,7 @@ def _narrowed(problem: ClientProblem, q: Gaussian, max_evaluations: int) -> Eval
     best: Evaluation | None = None
     power = 0
     while q.operator.is_definite and problem.evaluations < max_evaluations and power <= NARROWINGS:
-        at = _at(problem, Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
+        at = problem.try_at(Gaussian.of(q.mean, q.operator.scaled(4.0**power)))
         if at is None or _is_wide(problem, at):
             wide = power
         else:
@@ -66,7 +66,3 @@ def _is_wide(problem: ClientProblem, at: Evaluation) -> bool:
     assert hessian is not None
     target = family.canonical(problem.cavity)[1].shifted(hessian / problem.rho)
     return q.operator.trace(target.array) > WIDE * q.dim
-
-
-def _at(problem: ClientProblem, q: Gaussian) -> Evaluation | None:
-    return problem.try_evaluate(problem.family.natural(q), q)

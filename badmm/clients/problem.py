@@ -78,7 +78,7 @@ class BoundClient:
             return tuple(-slot for slot in self.constant)
         give = getattr(self.client, "growth", None)
         value = give(self.family) if give is not None else None
-        return None if value is None else np.asarray(value, dtype=np.float64) / self.temperature
+        return None if value is None else np.asarray(value) / self.temperature
 
     def required_rho(self, natural_global: Natural, dual: Natural) -> float:
         """The infimum of the penalties at which this client's problem meets the existence condition."""
@@ -186,6 +186,10 @@ class ClientProblem:
             return self.evaluate(natural, q)
         except NotFiniteError:
             return None
+
+    def try_at(self, q: Distribution) -> Evaluation | None:
+        """The client at a trial distribution, or None where its answer is not finite."""
+        return self.try_evaluate(self.family.natural(q), q)
 
     def target(self, at: Evaluation) -> Natural:
         """λ_g + (η − ∇L)/ρ: the map whose fixed point is the solution; may lie outside the domain."""

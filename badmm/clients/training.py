@@ -52,7 +52,6 @@ class Descent(LocalSolver):
         runs = [len(list(group)) for _, group in groupby(task.steps)]
         self.parts = list(zip(self.variables.split(runs), self.slope.split(runs), strict=True))
         self.ends = torch.tensor(runs).cumsum(0).tolist()
-        self.active = len(start)
         for variables, slope in self.parts:
             variables.grad = slope
         self.optimizer = _optimizer([variables for variables, _ in self.parts], self.settings, task.lr)
@@ -71,11 +70,9 @@ class Descent(LocalSolver):
             slope = self.slope[:active]
             norms = torch.linalg.vector_norm(slope, dim=1, keepdim=True)
             slope.mul_((self.settings.clip / (norms + 1e-6)).clamp_(max=1.0))  # as torch's clip_grad_norm_
-        if active < self.active:
-            for (variables, _), end in zip(self.parts, self.ends, strict=True):
-                if end > active:
-                    variables.grad = None
-            self.active = active
+        for (variables, _), end in zip(self.parts, self.ends, strict=True):
+            if end > active:
+                variables.grad = None
         self.optimizer.step()
 
 

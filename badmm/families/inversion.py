@@ -25,8 +25,12 @@ DEPTH = 45.0
 """Nats below the mode where a tail is cut: e⁻⁴⁵ is beyond double precision."""
 COARSE = np.sinh(np.linspace(-8.0, 8.0, 321))
 """Where a mode is looked for first: up to ±1490, closer together near 0."""
+REACHES: Array = 2.0 ** np.arange(-40.0, 21.0)
+"""Lengths of a side that are tried."""
 FEW, LARGEST_COUNT = 4096.0, 2.0**50
 """Values that are listed without a search for the mode, and the largest one that is looked for."""
+FIRST_REACH = 16.0
+"""Counts on either side of the mode that are looked at first."""
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
 NEWTON_STEPS = 8
 FALLEN, LAST = 36.0, 700.0
@@ -52,11 +56,10 @@ def from_line(u: Any, low: float, high: float) -> tuple[Any, Any]:
 def panels(log_height: Callable[[Array], Array], mode: float) -> Array:
     """Ends of panels, ascending, that halve towards the mode and reach to where the height is e^−DEPTH of its top."""
     top = float(log_height(np.array([mode]))[0])
-    lengths: Array = 2.0 ** np.arange(-40.0, 21.0)
     rising = []
     for side in (-1.0, 1.0):
-        low = log_height(mode + side * lengths) < top - DEPTH
-        reach = lengths[int(np.argmax(low)) if low.any() else -1]
+        low = log_height(mode + side * REACHES) < top - DEPTH
+        reach = REACHES[int(np.argmax(low)) if low.any() else -1]
         halved = reach * 2.0 ** -np.arange(LEVELS, -1.0, -1.0)
         steps = np.linspace(np.concatenate([[0.0], halved[:-1]]), halved, PARTS, endpoint=False).T.ravel()
         rising.append(mode + side * np.append(steps, reach))
@@ -194,7 +197,7 @@ class Counting:
 
     def _reach(self, middle: float, side: float) -> float:
         """How far from the mode probabilities matter."""
-        top, step = self._given(np.array([middle]))[0], 16.0
+        top, step = self._given(np.array([middle]))[0], FIRST_REACH
         while self.support[0] <= middle + side * step <= self.support[1]:
             if self._given(np.array([middle + side * step]))[0] < top - DEPTH:
                 break

@@ -2,8 +2,10 @@
 
 mutmut writes every changed function beside the original and a switch that calls the one that is asked for. It leaves
 out decorated functions; those with the decorators of `KEPT` are planted here too. Planted are no errors that only
-change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the device of a tensor, which
-only tests on a GPU see, the case of `float("inf")`, or the number of `reshape(-1)`, of which NumPy only reads the sign.
+change the `strict` of a `zip`, an assertion about sequences that the caller has matched, the device of a tensor (also
+in `.to(x.device)`), which only tests on a GPU see, the `stacklevel` of a warning, which the switch itself shifts, the
+case of `float("inf")` or of the indices of an `einsum`, the number of `reshape(-1)`, of which NumPy only reads the
+sign, or a number so large that 1 more is the same.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from mutmut.mutation.trampoline_templates import mangle_function_name
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = {"property", "cached_property", "contextmanager", "abstractmethod"}
-UNSEEN = ("strict", "device")
+UNSEEN = ("strict", "device", "stacklevel")
 UNSEEN_ARGUMENT = re.compile(rf",?\s*({'|'.join(UNSEEN)})=[\w.]+|,\s*(?=\))")  # and the comma that one leaves
 
 _skip = file_mutation.MutationVisitor._skip_node_and_children
@@ -90,8 +92,11 @@ class Planting:
         classes = [part for part in self.parts[0].body if isinstance(part, cst.ClassDef)]
         owners = {id(part): owner.name.value for owner in classes for part in owner.body.body}
         keyword = m.OneOf(*map(m.Name, UNSEEN))
+        moved = m.Call(m.Attribute(attr=m.Name("to")), [m.Arg(m.Attribute(attr=m.Name("device")))])
         unseen = {id(one.value) for one in m.findall(self.parts[0], m.Arg(keyword=keyword))}
-        floats = {id(one.args[0].value) for one in m.findall(self.parts[0], m.Call(m.Name("float"), [m.Arg()]))}
+        unseen |= {id(one) for one in m.findall(self.parts[0], moved)}
+        caseless = m.Call(m.Name("float") | m.Attribute(attr=m.Name("einsum")))
+        floats = {id(one.args[0].value) for one in m.findall(self.parts[0], caseless)}
         reshapes = m.findall(self.parts[0], m.Call(m.Attribute(attr=m.Name("reshape"))))
         signed = {id(one.expression) for call in reshapes for one in m.findall(call, m.UnaryOperation(m.Minus()))}
         found: dict[str, file_mutation.Mutation] = {}
@@ -105,6 +110,7 @@ class Planting:
                     if id(error.original_node) not in signed
                     and not _is_unseen(error, unseen)
                     and not _is_same_float(error, floats)
+                    and not _is_same_number(error)
                 }
         return found
 
@@ -161,9 +167,16 @@ def _code(node: cst.CSTNode) -> str:
 
 
 def _is_same_float(error: file_mutation.Mutation, values: Container[int]) -> bool:
-    """Whether an error changes the case of a word that `float` reads, whose nodes have the ids `values`."""
+    """Whether an error changes the case of a word that `float` or `einsum` reads; `values` are the ids of its nodes."""
     alike = _code(error.original_node).lower() == _code(error.mutated_node).lower()
     return alike and id(error.original_node) in values
+
+
+def _is_same_number(error: file_mutation.Mutation) -> bool:
+    """Whether a number and what it is changed to are equal: 1e300 and 1 more."""
+    before, after = error.original_node, error.mutated_node
+    kinds = cst.BaseNumber
+    return isinstance(before, kinds) and isinstance(after, kinds) and before.evaluated_value == after.evaluated_value
 
 
 def _is_unseen(error: file_mutation.Mutation, values: Container[int]) -> bool:

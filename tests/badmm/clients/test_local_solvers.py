@@ -68,10 +68,11 @@ def test_gradients_are_wanted_in_one_place_and_who_is_done_stays(name: str) -> N
         train(solver, task, 2, 1)
     assert len(places) == 1
     state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
-    before = state.clone()
+    before, noise = state.clone(), solver.noise.clone()
     train(solver, task, 2, 2)
     state = solver.variables if name == "variational" else torch.cat([solver.mean, solver.precision], dim=1)
     assert torch.equal(state[2], before[2]) and not (state[:2] == before[:2]).any()
+    assert torch.equal(solver.noise[2], noise[2]) and not (solver.noise[:2] == noise[:2]).any()
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -121,6 +122,24 @@ def test_descent_takes_a_clipped_step_of_the_penalised_gradient(clip: float | No
     (slope,) = train(shared, task, 3, 1)
     if clip is None:
         torch.testing.assert_close(shared.variables, START - 0.05 * (slope - linear[:1]), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_points_are_draws_around_the_mean_with_the_deviation_of_now(name: str) -> None:
+    """Before and after steps, of every sample; sums of samples have memory only where there are several."""
+    solver, _ = solver_of(SOLVERS[name])
+    for _ in range(2):
+        for _ in range(solver.samples):
+            theta = solver.point(3).clone()
+            if name == "variational":
+                mean, deviation = solver.variables[:, :DIM], solver.variables[:, DIM:].exp()
+            else:
+                mean, deviation = solver.mean, (torch.as_tensor(solver.ess)[:, None] * solver.precision).rsqrt()
+                assert len(solver.totals) == (2 if solver.samples > 1 else 0)
+            torch.testing.assert_close(theta, mean + deviation * solver.noise, rtol=1e-12, atol=1e-14)
+            solver.gradient[:] = 0.1
+            solver.observe(3)
+        solver.step(3)
 
 
 def test_normals_come_from_each_clients_stream_of_noise() -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.special import polygamma, psi
 
+import badmm
 import badmm_kernels
 from badmm import Gamma
-from badmm.clients.charts import chart_around
+from badmm.clients.charts import LONGEST, chart_around
 from badmm.clients.exact import Tolerance, solve_client
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem
@@ -74,8 +75,55 @@ def test_the_equations_of_a_chart_of_natural_parameters_are_the_slope_of_the_obj
             naturals = [problem.family.natural(q) for q in moved if q is not None]
             curved = sum(problem.family.kl(natural, start) for natural in naturals) / 1e-6
             assert curved == pytest.approx((one + other) @ metric @ (one + other), rel=1e-4, abs=1e-6), j
-    assert chart.distribution(np.array([0.0, 0.0, 60.0, 0.0])) is None
+    for far in (LONGEST, 60.0):
+        assert chart.distribution(np.array([0.0, 0.0, far, 0.0])) is None
     assert chart.distribution(np.array([0.0, 0.0, np.nan, 0.0])) is None
+
+
+class Towards:
+    """L = KL(q‖p) to another member, whose natural gradient is λ − λ_p."""
+
+    def __init__(self, family: Any, aim: Natural) -> None:
+        self.family, self.aim = family, aim
+
+    def natural_gradient(self, q: Any) -> Natural:
+        return tuple(a - b for a, b in zip(self.family.natural(q), self.aim, strict=True))
+
+    def expected_loss(self, q: Any) -> float:
+        return float(self.family.kl(self.family.natural(q), self.aim))
+
+
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "gamma": (badmm.Gamma([2.0, 9.0], [1.0, 0.2]), badmm.Gamma([3.0, 5.0], [2.0, 0.5])),
+    "weibull": (badmm.Weibull([0.5, 3.0], shape=0.7), badmm.Weibull([1.5, 2.0], shape=0.7)),
+    "laplace": (badmm.Laplace([0.3, 4.0], location=-2.0), badmm.Laplace([1.0, 2.0], location=-2.0)),
+    "binomial": (badmm.Binomial([-2.0, 0.3], trials=9), badmm.Binomial([-1.0, 0.8], trials=9)),
+    "negative_binomial": (badmm.NegativeBinomial([0.4, 20.0], size=2.5), badmm.NegativeBinomial([1.0, 9.0], size=2.5)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_client_of_any_family_is_solved_by_every_search(name: str) -> None:
+    """At (λ_p + ρ λ_g)/(1 + ρ) = argmin KL(q‖p) + ρ KL(q‖q_g), also where the family fixes parameters."""
+    start, aim = PAIRS[name]
+    family, rho = bind(name, start), 1.5
+    towards = Towards(family, family.natural(aim))
+    zero = tuple(np.zeros(shape) for shape in family.shapes)
+    wanted = tuple((p + rho * g) / (1 + rho) for p, g in zip(towards.aim, family.prior_natural, strict=True))
+    problems = [ClientProblem(BoundClient(0, towards, family, 1.0), family.prior_natural, zero, rho) for _ in range(2)]
+    solution = solve_client(problems[0], Tolerance(1e-12))
+    *_, last = newton(problems[1], problems[1].evaluate(family.prior_natural), 200, tolerance=1e-8)
+    for found, other, exact in zip(solution.natural, last.natural, wanted, strict=True):
+        np.testing.assert_allclose(found, exact, rtol=1e-10)
+        np.testing.assert_allclose(other, exact, rtol=1e-6)
+    assert solution.evaluations <= 20 and problems[1].evaluations <= 40
+    chart = chart_around(problems[0], last)
+    here, x = chart.distribution(np.zeros(chart.size)), 1e-4 * np.arange(1.0, chart.size + 1)
+    assert here is not None
+    moved = [chart.distribution(sign * x) for sign in (1.0, -1.0)]
+    curved = sum(family.kl(family.natural(q), last.natural) for q in moved if q is not None)
+    metric = np.linalg.inv(np.stack([chart.precondition(unit) for unit in np.eye(chart.size)]))
+    assert x @ metric @ x == pytest.approx(curved, rel=1e-4)
 
 
 def test_newtons_method_solves_a_problem_without_expectations_of_a_gradient() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from badmm import Gaussian
+from badmm.clients import newton as module
 from badmm.clients.anderson import Anderson
-from badmm.clients.newton import RADIUS, _Path, _steihaug, newton
+from badmm.clients.charts import chart_around
+from badmm.clients.newton import LONG, RADIUS, _Path, _steihaug, newton
 from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, Quadratic
@@ -29,7 +31,7 @@ def reference(points: list[np.ndarray], steps: list[np.ndarray], memory: int) ->
 @pytest.mark.parametrize("memory", [1, 3, 8])
 def test_mixing_proposes_what_least_squares_propose(memory: int) -> None:
     """From any points, more of them than are remembered, of sizes far apart; after a reset from the next one on."""
-    rng, mixing = np.random.default_rng(0), Anderson(memory)
+    rng, mixing = np.random.default_rng(0), Anderson(10, memory)
     points: list[np.ndarray] = []
     steps: list[np.ndarray] = []
     for i in range(12):
@@ -48,17 +50,18 @@ def test_mixing_proposes_what_least_squares_propose(memory: int) -> None:
 
 
 def test_a_linear_map_is_solved_in_as_many_steps_as_it_has_dimensions() -> None:
-    """And a point that comes again, or a space of another size, is no difficulty."""
-    mixing, A, b = Anderson(), 0.5 * RNG.normal(size=(4, 4)), RNG.normal(size=4)
+    """And a point that comes again is no difficulty."""
+    mixing, A, b = Anderson(4), 0.5 * RNG.normal(size=(4, 4)), RNG.normal(size=4)
     x = np.zeros(4)
     for _ in range(5):
         x = mixing.propose(x, A @ x + b - x)
     np.testing.assert_allclose(x, np.linalg.solve(np.eye(4) - A, b), rtol=1e-7)
     again = mixing.propose(x, A @ x + b - x)
-    assert np.isfinite(mixing.propose(again, A @ again + b - again)).all()
+    for _ in range(2):
+        assert np.isfinite(mixing.propose(again, A @ again + b - again)).all()
     mixing.reset()
-    assert mixing.propose(np.ones(2), np.ones(2)).tolist() == [2.0, 2.0]
-    np.testing.assert_allclose(mixing.propose(np.full(2, 2.0), np.full(2, 0.5)), [3.0, 3.0], rtol=1e-12)
+    assert mixing.propose(np.ones(4), np.ones(4)).tolist() == [2.0] * 4
+    np.testing.assert_allclose(mixing.propose(np.full(4, 2.0), np.full(4, 0.5)), [3.0] * 4, rtol=1e-12)
 
 
 # ---- the trust region ------------------------------------------------------------------------------------------------
@@ -174,11 +177,19 @@ def test_one_step_solves_a_quadratic_in_the_mean() -> None:
     assert problem.evaluations == 2  # where the whole curvature is known products need none
 
 
-def test_a_step_longer_than_the_region_is_cut_and_the_region_widens() -> None:
+def test_a_step_longer_than_the_region_is_cut_and_the_region_widens(monkeypatch: pytest.MonkeyPatch) -> None:
     """ℓ = 0 and a prior far away in its own deviations: steps of 10, 40, 160 posterior standard deviations."""
     problem = problem_of(Quadratic(np.zeros((1, 1)), np.array([1000.0])), "isotropic_gaussian", dim=1)
     start = problem.evaluate(problem.natural_global)
+    judge, judged = module._decrease, []
+
+    def noted(problem: Any, at: Any, there: Any, x: np.ndarray, f: np.ndarray, long: bool) -> float:
+        judged.append(bool(np.abs(x).max() > LONG) == long)
+        return judge(problem, at, there, x, f, long)
+
+    monkeypatch.setattr(module, "_decrease", noted)
     means = [float(at.posterior.mean[0]) for at in newton(problem, start, 50)]
+    assert len(judged) > 5 and all(judged)
     assert means[:4] == pytest.approx([RADIUS, 5 * RADIUS, 21 * RADIUS, 85 * RADIUS], rel=1e-6)
     assert means[4:] == pytest.approx([1000.0] * (len(means) - 4), rel=1e-6) and problem.evaluations <= 16
 
@@ -201,6 +212,21 @@ def test_iterates_end_at_the_tolerance_or_with_the_evaluations() -> None:
         problem = problem_of(client, "full_gaussian", mean=2.0)
         list(newton(problem, problem.evaluate(problem.natural_global), limit))
         assert problem.evaluations <= limit
+
+
+@pytest.mark.parametrize("family", ["isotropic_gaussian", "full_gaussian"])
+def test_newtons_method_ends_where_its_step_is_as_short_as_the_tolerance(family: str) -> None:
+    """In posterior standard deviations, by the preconditioner: long before the solution and near it."""
+    X = RNG.normal(size=(30, 3))
+    problem = problem_of(LogisticRegression(X, X[:, 0] > 0.3), family, mean=1.0)
+    at = problem.evaluate(problem.natural_global)
+    for _ in range(9):
+        chart = chart_around(problem, at)
+        f = chart.equations(np.zeros(chart.size), at)
+        length = float(np.sqrt(f @ chart.precondition(f)))
+        assert list(newton(problem, at, 400, tolerance=1.001 * length)) == []
+        at = next(newton(problem, at, 400, tolerance=0.999 * length))
+    assert length < 0.01
 
 
 class Wells:

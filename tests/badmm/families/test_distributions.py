@@ -49,6 +49,12 @@ def test_tails_and_peaks_of_any_width(shape: float) -> None:
     assert q._marginals[0].moment(1) == pytest.approx(shape / 3, rel=1e-9)
 
 
+def test_a_quantile_below_the_number_range_is_its_end() -> None:
+    """Most of a gamma of shape 10⁻⁴ is below 10⁻³⁰⁰."""
+    found = badmm.Gamma(1e-4, 3.0).quantile([0.0, 1e-12, 0.3, 0.99])[:, 0]
+    assert (found[:3] >= 0.0).all() and (found[:3] < 1e-300).all() and found[3] > 1e-300
+
+
 def test_a_density_below_the_number_range_is_none() -> None:
     q = badmm.InverseGaussian(0.5, 2.0)
     assert q.log_density([[1e300], [1.0]])[:, 0] == pytest.approx(
@@ -122,8 +128,10 @@ def test_statistics_by_name() -> None:
     assert q.expected("theta") == pytest.approx(q.mean)
     draws = q.sample(200_000, seed=1)
     assert q.expected("log(theta)") == pytest.approx(np.log(draws).mean(axis=0), abs=5e-3)
-    with pytest.raises(ValueError, match=r"statistic: expected one of theta for exponential, got 'log\(theta\)'"):
-        badmm.Exponential(2.0).expected("log(theta)")
+    for one, listed in ((badmm.Exponential(2.0), "theta for exponential"), (q, "log(theta), theta for gamma")):
+        with pytest.raises(ValueError, match="statistic") as caught:
+            one.expected("theta*theta")
+        assert str(caught.value) == f"statistic: expected one of {listed}, got 'theta*theta'"
 
 
 def test_arguments_are_those_of_the_family() -> None:
@@ -136,12 +144,18 @@ def test_arguments_are_those_of_the_family() -> None:
         (lambda: badmm.Exponential([1.0, 0.0]), "rate: expected positive, got 0.0 at index 1"),
         (lambda: badmm.Exponential("x"), "rate: expected real numbers, got text, first 'x'"),
         (lambda: badmm.Exponential(np.inf), "rate: expected finite, got inf"),
+        (lambda: badmm.Gamma(np.ones((1, 2)), 1.0), r"shape: expected 0 or 1 axes, got shape \(1, 2\)"),
+        (lambda: badmm.Weibull(1.0, shape=-2.0), "shape: expected a positive finite number, got -2.0"),
+        (lambda: badmm.Laplace(1.0, location=np.inf), "location: expected a .*, got inf"),
+        (lambda: badmm.Binomial(0.0, trials=2.5), "trials: expected .*, got 2.5"),
         (lambda: badmm.Gamma([1.0, 2.0], [1.0, 2.0, 3.0]), r"rate: expected shape \(2,\) to match the shape param.*"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"^{message}"):
             build()
     with pytest.raises(TypeError, match="missing a required argument: 'rate'"):
         badmm.Gamma(1.0)
+    with pytest.raises(TypeError, match=r"^shape: expected a number, got list$"):
+        badmm.Weibull(1.0, shape=[1.0])
 
 
 def test_members_cannot_be_changed_and_can_be_copied() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import polygamma
 
 import badmm
 from badmm import Gamma, Gaussian
 from badmm.families import registry
 from badmm.families.inversion import Inversion, from_line
+from badmm_kernels.cpu.linalg import NearSingularWarning
 
 INFINITY = float("inf")
 SUPPORTS = [(-INFINITY, INFINITY), (0.0, INFINITY), (-1.5, INFINITY), (-INFINITY, 2.0), (-1.0, 3.0)]
@@ -166,6 +169,27 @@ def test_a_prior_with_the_same_parameters_in_every_coordinate() -> None:
         assert str(caught.value) == f"prior: expected shape and rate (family = gamma), got {got}"
 
 
+def test_a_precision_that_a_structure_cannot_hold_is_named_with_what_it_holds() -> None:
+    matrix = np.array([[2.0, 0.0, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 1.0]])
+    blocks = badmm.BlockDiagonalGaussian(blocks=(2, 1))
+    for family, precision, wanted, got in (
+        ("isotropic_gaussian", np.ones(3), "a scalar precision", "shape (3,)"),
+        ("isotropic_gaussian", np.eye(3), "a scalar precision", "shape (3, 3)"),
+        ("diagonal_gaussian", np.eye(3), "a scalar or vector precision", "shape (3, 3)"),
+        (blocks, matrix, "0 outside the blocks of the precision", "0.5 at index (0, 2)"),
+    ):
+        name = family if isinstance(family, str) else "block_diagonal_gaussian"
+        with pytest.raises(ValueError, match="prior") as caught:
+            registry.bind(family, Gaussian(np.zeros(3), precision))
+        assert str(caught.value) == f"prior: expected {wanted} for family {name!r}, got {got}"
+        assert caught.value.__suppress_context__
+    for family in ("isotropic_gaussian", "diagonal_gaussian", "full_gaussian", blocks):
+        bound: Any = registry.bind(family, Gaussian(np.arange(3.0), 2.0))
+        np.testing.assert_array_equal(bound.prior.mean, np.arange(3.0))
+        np.testing.assert_array_equal(bound.operator.plus(np.zeros((3, 3))), 2.0 * np.eye(3))
+        assert bound.fixed == ({"precision": 2.0} if family == "isotropic_gaussian" else {})
+
+
 def test_a_prior_of_another_family_is_named_with_what_is_wanted() -> None:
     for name, prior, wanted in (
         ("gamma", Gaussian(0.0, 1.0), "prior: expected badmm.Gamma for family 'gamma', got Gaussian"),
@@ -235,6 +259,14 @@ def test_the_bound_on_the_fisher_information_is_above_its_largest_eigenvalue_and
     assert largest * (1 - 1e-9) <= family.fisher_bound(family.prior_natural) <= 3 * largest
 
 
+@pytest.mark.parametrize("name", ["gamma", "exponential", "isotropic_gaussian", "diagonal_gaussian"])
+def test_the_bound_on_the_fisher_information_is_a_coordinates_largest_trace(name: str) -> None:
+    family = registry.bind(name, MEMBERS[name])
+    squares = np.sum(family.whiten(family.prior_natural, units(family.shapes)) ** 2, axis=1)
+    traces = squares.reshape(len(family.shapes), 2).sum(axis=0)
+    assert family.fisher_bound(family.prior_natural) == pytest.approx(traces.max(), rel=1e-12)
+
+
 @pytest.mark.parametrize(("shape", "rate", "scale"), [(3.0, 0.5, 1.0), (0.2, 5.0, 10.0), (40.0, 1e-2, 0.1)])
 def test_the_bound_of_the_gaussian_gamma_is_above_its_largest_eigenvalue(
     shape: float, rate: float, scale: float
@@ -243,7 +275,25 @@ def test_the_bound_of_the_gaussian_gamma_is_above_its_largest_eigenvalue(
     family = registry.bind("gaussian_gamma", badmm.GaussianGamma([3.0, -4.0], S, shape, rate))
     whitened = family.whiten(family.prior_natural, units(family.shapes))
     largest = np.linalg.norm(whitened, 2) ** 2
-    assert largest * (1 - 1e-9) <= family.fisher_bound(family.prior_natural) <= 300 * largest
+    bound = family.fisher_bound(family.prior_natural)
+    assert largest * (1 - 1e-9) <= bound <= 300 * largest
+    v, of_gamma = 1 / np.linalg.eigvalsh(S)[0], polygamma(1, shape) + shape / rate**2
+    wanted = shape / rate * v * 26.0 + 0.5 * v**2 + of_gamma * (2.0 + 25.0 + 0.25 * 25.0**2)
+    assert bound == pytest.approx(wanted, rel=1e-10)
+
+
+@pytest.mark.parametrize("name", ["full_gaussian", "block_diagonal_gaussian"])
+def test_a_nearly_singular_precision_is_warned_of_but_for_trial_points(name: str) -> None:
+    choice = name if name == "full_gaussian" else badmm.BlockDiagonalGaussian(blocks=(2, 1))
+    family: Any = registry.bind(choice, Gaussian(np.zeros(3), np.eye(3)))
+    S = np.eye(3)
+    S[0, 1] = S[1, 0] = 1.0 - 2.3e-16
+    natural = family.parameter((np.ones(3), family.operator.own(S)))
+    with pytest.warns(NearSingularWarning, match=r"^precision: nearly singular, reciprocal condition"):
+        family.posterior(natural)
+    with family.trial_points(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        family.posterior(natural)
 
 
 def test_kernels_that_a_composed_family_does_not_have_are_named() -> None:

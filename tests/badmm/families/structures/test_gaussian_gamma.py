@@ -135,6 +135,9 @@ def test_moments_of_the_noise_and_of_coefficients_exist_above_a_shape_of_one() -
     np.testing.assert_allclose(q.variance, 2.0 * np.diag(np.linalg.inv(S)), rtol=1e-14)
     np.testing.assert_allclose(q.noise_precision.parameters()["shape"], [3.0])
     assert q.noise_precision.mean == pytest.approx([0.75])
+    broad = badmm.GaussianGamma([1.0, -1.0], S, 1.5, 4.0)
+    assert broad.noise_variance == 8.0
+    np.testing.assert_allclose(broad.variance, 8.0 * np.diag(np.linalg.inv(S)), rtol=1e-14)
     flat = badmm.GaussianGamma([1.0, -1.0], S, 1.0, 4.0)
     assert flat.noise_variance == np.inf and (flat.variance == np.inf).all()
     assert {name: np.shape(value) for name, value in q.parameters().items()} == {
@@ -194,8 +197,10 @@ def test_the_chart_is_in_units_of_its_reference() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ValueError, match="shape: expected a positive number, got -1"):
-        badmm.GaussianGamma(0.0, 1.0, -1.0, 1.0)
+    for shape, rate, message in ((-1.0, 1.0, "shape: expected a positive number, got -1.0"),
+                                 (1.0, np.array([0.0]), "rate: expected a positive number, got 0.0")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            badmm.GaussianGamma(0.0, 1.0, shape, rate)
     with pytest.raises(ValueError, match=r"prior: expected badmm.GaussianGamma for family 'gaussian_gamma', got Gauss"):
         badmm.solve([GaussianRegression([[1.0]], [1.0])], family="gaussian_gamma", prior=badmm.Gaussian(0.0, 1.0))
     prior = badmm.GaussianGamma(np.zeros(2), 1.0, 1.0, 1.0)

@@ -187,6 +187,7 @@ def test_the_fixed_point_is_the_central_solution(name: str) -> None:
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match=r"rank: expected at most 3 \(the prior's length\), got 4"):
         registry.bind(LowRankGaussian(4), badmm.Gaussian(np.zeros(3), 1.0))
+    assert type(LowRankGaussian(np.int64(2)).rank) is int
     with pytest.raises(ValueError, match="rank: expected a positive integer, got 0"):
         LowRankGaussian(0)
     with pytest.raises(ValueError, match="prior: expected a scalar or vector precision for family 'low_rank_gaussian'"):

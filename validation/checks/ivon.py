@@ -125,7 +125,7 @@ def expected_terms(name: str, x: Mapping[str, Any], c: Mapping[str, Any]) -> lis
     if name == "accumulate_squares":
         return [[x["c_xi"], x["g"]], [x["s"], x["g"] ** 2]]
     if "averaged" in name:
-        shared = {**x, "g": c["share"] * x["g"]}
+        shared: Mapping[str, Any] = {**x, "g": c["share"] * x["g"]}
         squared = name.endswith("squares")
         terms = oracle.step_terms(shared, c, c["share"] * (x["s"] if squared else x["eps"]), squared)
     else:

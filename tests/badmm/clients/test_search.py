@@ -329,6 +329,114 @@ def test_mixing_ends_where_twelve_steps_in_a_row_do_not_halve_the_residual(monke
         assert len(asked) == wanted and not search.solved()
 
 
+def test_mixing_takes_forty_evaluations_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    for most, wanted in ((400, 40), (25, 25)):
+        search, _, f = started("full_gaussian")
+        search.max_evaluations, asked = most, []
+
+        def scripted(point: Any, search: Any = search, f: Any = f, asked: Any = asked) -> Any:
+            asked.append(1)
+            search.problem.evaluations += 1
+            search.residual *= 0.4
+            return search.best, 0.9 ** len(asked) * f
+
+        search.problem.evaluations = 0
+        monkeypatch.setattr(search, "_try", scripted)
+        search.mix(search.best)
+        assert len(asked) == wanted
+
+
+@pytest.mark.parametrize(
+    ("residual", "stalled", "floor", "meets"),
+    [
+        (1e-4, True, 1.0, True),
+        (1e-4, False, 1.0, False),
+        (5e-7, False, 1.0, True),
+        (5e-7, False, 6e-8, True),
+        (5e-7, False, 4e-8, False),
+        (2e-3, True, 1.0, False),
+        (1e-12, False, 0.0, True),
+    ],
+)
+def test_a_residual_counts_as_rounding_where_it_is_small_or_no_longer_falls(
+    residual: float, stalled: bool, floor: float, meets: bool
+) -> None:
+    plainly = problem_of(LOGISTIC, "full_gaussian")
+    problem = AtFloor(plainly.bound, plainly.natural_global, plainly.dual, plainly.rho)
+    problem.floor = floor
+    at = problem.evaluate(problem.natural_global)
+    search = _Search(problem, Tolerance(1e-12), at)
+    assert search._meets(at, residual, stalled) == meets and not search.stopped_early
+
+
+@pytest.mark.parametrize(
+    ("rates", "latest", "told"),
+    [
+        ([], 1e-3, None),
+        ([0.6], 1e-6, None),
+        ([0.01, 0.6, 0.01], 1e-6, None),
+        ([0.5], 1e-4, 1e-4),
+        ([0.2], 1e-4, 6e-5),
+        ([0.01, 0.1, 0.05], 2e-3, 6e-4),
+        ([0.1], 0.5, None),
+        ([np.nan], 1e-6, None),
+    ],
+)
+def test_the_next_point_is_foreseen_by_the_slowest_fall(rates: list[float], latest: float, told: float | None) -> None:
+    """Within 10⁻³ of a displacement of about 1; what is told is three times as much, but no more than the last."""
+    problem = problem_of(LOGISTIC, "full_gaussian")
+    at = problem.evaluate(solve_client(problem, Tolerance(1e-4)).natural)
+    search = _Search(problem, Tolerance(relative=1e-3), problem.evaluate(problem.natural_global))
+    assert problem.displacement(at, at.natural) > 0.5
+    search.rates, search.latest, search._path = rates, latest, np.inf
+    assert not search._foresees(at, None)
+    assert search._foresees(at, (at.natural, at.posterior)) == (told is not None) == search.solved()
+    if told is not None:
+        assert search.residual == pytest.approx(told) and search.natural is at.natural and search.stopped_early
+        assert search.best is at
+
+
+def test_only_a_rate_that_led_near_is_kept() -> None:
+    search, _, _ = started("full_gaussian")
+    for latest, kept in ((0.5, [0.3]), (1.0, [0.3]), (1.5, [])):
+        search.rates, search.latest = [0.1, 0.3], latest
+        search._keep_near_rate()
+        assert search.rates == kept
+
+
+class Flat:
+    """ℓ = 10 √(1 + θ²) at the mean, whose Newton step from afar leads far beyond the solution."""
+
+    at_mean = True
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def expectations(self, q: Gaussian) -> Any:
+        self.asked.append(float(q.mean[0]))
+        root = np.sqrt(1 + q.mean**2)
+        return 10 * float(root.sum()), 10 * q.mean / root, np.diag(10 / root**3)
+
+
+def test_a_newton_step_that_raises_the_objective_is_quartered_and_the_next_may_be_four_times_as_long() -> None:
+    client = Flat()
+    problem = plain(client, "full_gaussian", Gaussian([5.0], [[1e-3]]), 1.0)
+    search = _Search(problem, Tolerance(1e-10), problem.evaluate(problem.natural_global))
+    search.newton(search.best)
+    assert search.solved() and problem.evaluations <= 15
+
+    def objective(m: float) -> float:
+        return float(10 * np.sqrt(1 + m * m) + 0.5e-3 * (m - 5) ** 2)
+
+    slope, curvature = 50 / np.sqrt(26), 10 / 26**1.5 + 1e-3
+    shares = [(5.0 - m) / (slope / curvature) for m in client.asked[1:4]]
+    refused = next(i for i, m in enumerate(client.asked[1:]) if objective(m) < objective(5.0))
+    assert refused >= 1 and shares[: refused + 1] == pytest.approx([0.25**i for i in range(refused + 1)], rel=1e-6)
+    here = client.asked[refused + 1]
+    step = (10 * here / np.sqrt(1 + here**2) + 1e-3 * (here - 5)) / (10 / (1 + here**2) ** 1.5 + 1e-3)
+    assert here - client.asked[refused + 2] == pytest.approx(min(1.0, 4 * 0.25**refused) * step, rel=1e-6)
+
+
 class Cliff:
     """A loss that slopes down at the mean and is finite within a distance of it; notes where it is asked for."""
 

@@ -332,7 +332,8 @@ def test_mixing_ends_where_twelve_steps_in_a_row_do_not_halve_the_residual(monke
 def test_mixing_takes_forty_evaluations_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     for most, wanted in ((400, 40), (25, 25)):
         search, _, f = started("full_gaussian")
-        search.max_evaluations, asked = most, []
+        search.max_evaluations = most
+        asked: list[int] = []
 
         def scripted(point: Any, search: Any = search, f: Any = f, asked: Any = asked) -> Any:
             asked.append(1)

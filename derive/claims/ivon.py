@@ -78,7 +78,7 @@ def expected_results(name: str) -> dict[str, sp.Expr]:
     lines = ivon.kernel_step()
     if name == "sample":
         return {"sample": lines.sample}
-    g, averaged = ivon.g, name.startswith("update_averaged")
+    g, averaged = ivon.g, name.endswith(("averaged", "averaged_squares"))
     if name.startswith("accumulate"):
         other = {"total_square": g**2} if name.endswith("squares") else {"total_price": g * ivon.eps}
         return {"total_gradient": total_g + g, **{k: total_q + x for k, x in other.items()}}
@@ -88,8 +88,10 @@ def expected_results(name: str) -> dict[str, sp.Expr]:
     if name.endswith("squares"):
         estimate = total_q / samples + ivon.c_s
     gradient = total_g / samples if averaged else g
-    momentum = beta1 * v + (1 - beta1) * gradient
     precision = lines.precision.subs(ivon.w, lines.velocity.subs(ivon.f, estimate))
+    if name.startswith("update_precision"):
+        return {"precision": precision, "slope": sp.expand(lines.direction * ivon.s).subs(g, gradient)}
+    momentum = beta1 * v + (1 - beta1) * gradient
     whole = sp.Symbol("whole", real=True)
     direction = sp.Max(-clip, sp.Min(clip, whole))
     numerator = sp.expand(lines.direction * ivon.s).subs(g, momentum / debias)

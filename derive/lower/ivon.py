@@ -81,19 +81,24 @@ def clipped(value: Expr, radius: Expr) -> list[Stmt]:
     ]
 
 
+def precision_body(estimate: sp.Expr) -> list[Stmt]:
+    """The new precision from the estimate of f + δ."""
+    retracted = s + w * (1 + w / (2 * s))  # claimed to be the derived retraction; the fma keeps a small w's digits
+    return lines(("curvature", estimate), ("w", gain * (curvature - s)), ("s_new", retracted))
+
+
+def slope(of: sp.Expr) -> Expr:
+    """The slope of the client's objective in the mean, from the mean loss's gradient."""
+    _, (value,) = lower([sp.expand(ivon.kernel_step().direction * s).subs(g, of)], share=False)
+    return value
+
+
 def step_body(estimate: sp.Expr) -> list[Stmt]:
     """The new momentum, precision and mean from g and the estimate of f + δ."""
-    retracted = s + w * (1 + w / (2 * s))  # claimed to be the derived retraction; the fma keeps a small w's digits
-    residual = sp.expand(ivon.kernel_step().direction * s).subs(g, momentum * unbias)
-    _, (numerator,) = lower([residual], share=False)
     return [
-        *lines(
-            ("curvature", estimate),
-            ("w", gain * (curvature - s)),
-            ("s_new", retracted),
-            ("momentum", keep * v + enter * g),
-        ),
-        *clipped(Op("div", (numerator, Var("s_new"))), Var("radius")),
+        *precision_body(estimate),
+        *lines(("momentum", keep * v + enter * g)),
+        *clipped(Op("div", (slope(momentum * unbias), Var("s_new"))), Var("radius")),
         *lines(("m_new", m - rate * direction)),
     ]
 
@@ -110,13 +115,18 @@ STATE = (
     Result("momentum", Var("momentum"), "real", "momentum"),
 )
 STATE_OPERANDS = (OPERANDS["mean"], OPERANDS["precision"], OPERANDS["momentum"], *CAVITY)
+MEMBER_OPERANDS = (OPERANDS["mean"], OPERANDS["precision"], *CAVITY)
 HYPER = ("ess", "lr", "beta1", "beta2", "debias", "clip")
 STEP_UNIFORMS = ("root_ess", "keep", "enter", "gain", "unbias", "rate", "radius")
+PRECISION_HYPER = ("ess", "beta2")
+PRECISION_UNIFORMS = ("root_ess", "gain")
 PRICE = g * eps * sp.sqrt(s) * root_ess + c_s
-FORMULA = (
+PRECISION_FORMULA = (
     "f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), "
-    "v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')"
 )
+SLOPE = "slope gradient + c_S*m - c_xi"
+PRECISION_TEXT = "The IVON step of the precision, and the slope of the client's objective in the mean"
+FORMULA = PRECISION_FORMULA + ("v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')")
 SAMPLE_FORMULA = "m + noise/sqrt(ess*s)"
 
 
@@ -163,16 +173,28 @@ def updates() -> list[Sweep]:
             (*STATE, Result("sample", sampled("m_new", "s_new", "eps_next"), "real", "gradient")),
             ("The IVON step and the next sample, in one pass.", f"{FORMULA}, sample m' + noise'/sqrt(ess*s')", source),
         ),
+        sweep(
+            "update_precision", (OPERANDS["gradient"], *MEMBER_OPERANDS), (GIVEN,), PRECISION_HYPER, PRECISION_UNIFORMS,
+            precision_body(PRICE), precision_and_slope("gradient"),
+            (f"{PRECISION_TEXT}.", PRECISION_FORMULA + SLOPE, source),
+        ),
     ]  # fmt: skip
+
+
+def precision_and_slope(replaced: str) -> tuple[Result, Result]:
+    """The new precision, and the slope in the memory of `replaced`."""
+    return STATE[1], Result("slope", slope(g), "real", replaced)
 
 
 def averages() -> list[Sweep]:
     """Several samples a step: running sums, and the step of their averages."""
     total_g, total_q = OPERANDS["total_gradient"], sp.Symbol("total_q", real=True)
+    mean_gradient = lines(("g", share * sp.Symbol("total_g", real=True)))
+    mean_price = share * total_q * sp.sqrt(s) * root_ess + c_s
     sums = (Result("total_gradient", Op("add", (Var("total_g"), Var("g"))), "real", "total_gradient"),)
     found = []
     for suffix, quantity, added, curvature_of, normals in (
-        ("", "total_price", eps, share * total_q * sp.sqrt(s) * root_ess + c_s, (GIVEN,)),
+        ("", "total_price", eps, mean_price, (GIVEN,)),
         ("_squares", "total_square", g, share * total_q + c_s, ()),
     ):
         estimate = "gradient*noise" if normals else "gradient^2"
@@ -195,7 +217,6 @@ def averages() -> list[Sweep]:
                 ),
             )
         )
-        mean_gradient = lines(("g", share * sp.Symbol("total_g", real=True)))
         uniforms = tuple(u for u in STEP_UNIFORMS if normals or u != "root_ess")
         hyper = tuple(h for h in HYPER if normals or h != "ess")
         found.append(
@@ -214,6 +235,23 @@ def averages() -> list[Sweep]:
                 ),
             )
         )
+    found.append(
+        sweep(
+            "update_precision_averaged",
+            (OPERANDS["total_gradient"], OPERANDS["total_price"], *MEMBER_OPERANDS),
+            (),
+            ("samples", *PRECISION_HYPER),
+            ("share", *PRECISION_UNIFORMS),
+            [*mean_gradient, *precision_body(mean_price)],
+            precision_and_slope("total_gradient"),
+            (
+                f"{PRECISION_TEXT}, by sums.",
+                "update_precision with gradient = total_gradient/samples, "
+                "f + delta = total_price/samples*sqrt(ess*s) + c_S",
+                f"{PAPER}; {PRIOR}",
+            ),
+        )
+    )
     return found
 
 

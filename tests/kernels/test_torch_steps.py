@@ -51,6 +51,11 @@ def arguments(name: str, dtype: torch.dtype) -> tuple[list[Any], dict[str, Any]]
         return [some(), some(), some()], {"noise": some()}
     if name == "accumulate_squares":
         return [some(), some(), some(True)], {}
+    of_precision = [ess, 0.99]
+    if name == "update_precision":
+        return [some(), *state[:2], cavity, *of_precision], {"noise": some()}
+    if name == "update_precision_averaged":
+        return [some(), some(), *state[:2], cavity, 4, *of_precision], {}
     rest = hyper if name.endswith("squares") else [ess, *hyper]
     return [some(), some(True), *state, cavity, 4, *rest], {}
 

@@ -99,15 +99,19 @@ def sweep_results(namespace: Any, p: Mapping[str, Array], hyper: Mapping[str, An
     """Every sweep at the points, with stored normals."""
     ess = {"ess": hyper["ess"]}
     rest = {k: v for k, v in hyper.items() if k != "ess"}
+    of_precision = {k: hyper[k] for k in ("ess", "beta2")}
+    member = p["m"], p["s"], (p["c_xi"], p["c_S"])
     totals = namespace.accumulate(p["g"], p["c_xi"], p["c_S"], noise=p["eps"])
     squares = namespace.accumulate_squares(p["g"], p["c_xi"], p["s"])
     return {
         "sample": namespace.sample(p["m"], p["s"], **ess, noise=p["eps"]),
         "update": namespace.update(p["g"], *state(p), **hyper, noise=p["eps"]),
         "update_sample": namespace.update_sample(p["g"], *state(p), **hyper, noise=p["eps"], next_noise=p["eps_next"]),
+        "update_precision": namespace.update_precision(p["g"], *member, **of_precision, noise=p["eps"]),
         "accumulate": totals,
         "accumulate_squares": squares,
         "update_averaged": namespace.update_averaged(p["g"], p["eps"], *state(p), 3, **hyper),
+        "update_precision_averaged": namespace.update_precision_averaged(p["g"], p["eps"], *member, 3, **of_precision),
         "update_averaged_squares": namespace.update_averaged_squares(p["g"], p["s"], *state(p), 3, **rest),
     }
 
@@ -120,12 +124,15 @@ def expected_terms(name: str, x: Mapping[str, Any], c: Mapping[str, Any]) -> lis
         return [[x["c_xi"], x["g"]], [x["c_S"], x["g"] * x["eps"]]]
     if name == "accumulate_squares":
         return [[x["c_xi"], x["g"]], [x["s"], x["g"] ** 2]]
-    if name.startswith("update_averaged"):
+    if "averaged" in name:
         shared = {**x, "g": c["share"] * x["g"]}
         squared = name.endswith("squares")
         terms = oracle.step_terms(shared, c, c["share"] * (x["s"] if squared else x["eps"]), squared)
     else:
+        shared = x
         terms = oracle.step_terms(x, c, x["g"] * x["eps"])
+    if name.startswith("update_precision"):
+        return [terms["precision"], [shared["g"], x["c_S"] * x["m"], -x["c_xi"]]]
     found = [terms["mean"], terms["precision"], terms["momentum"]]
     if name == "update_sample":
         step = c["inverse"] * x["eps_next"] / mpmath.sqrt(mpmath.fsum(terms["precision"]))
@@ -184,6 +191,12 @@ def drawn_checks(namespace: Any, dtype: str) -> Iterator[Check]:
         yield bitwise(f"update_sample: {threads} threads", dtype, parts, fused)
     totals = [namespace.accumulate(p["g"], m, v, noise=old), namespace.accumulate(p["g"], m, v, seed=3, step=10)]
     yield bitwise("accumulate: normals drawn again", dtype, *totals)
+    of_precision = HYPER["ess"], HYPER["beta2"]
+    alone = namespace.update_precision(p["g"], m, s, cavity, *of_precision, noise=old)
+    yield bitwise("update_precision: the update's precision", dtype, alone[:1], stored[1:2])
+    here = s.copy(), p["g"].copy()
+    namespace.update_precision(here[1], m, here[0], cavity, *of_precision, seed=3, step=10, out=here)
+    yield bitwise("update_precision: in place", dtype, here, alone)
 
 
 class use_threads:

@@ -9149,6 +9149,50 @@ module badmm_kernels
       real(c_float), intent(out) :: out_sample
     end subroutine badmm_ivon_update_sample_f32
   end interface badmm_ivon_update_sample
+  ! The IVON step of the precision, and the slope of the client's objective in the mean.
+  ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s),
+  !     slope gradient + c_S*m - c_xi
+  !  gradient: of the mean loss, at the sample.
+  !  mean: m.
+  !  precision: s = h + delta > 0; the posterior's precision is ess * s.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself.
+  !  noise: a standard normal.
+  !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
+  !  beta2: decay of the precision, in [0, 1].
+  ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
+  interface badmm_ivon_update_precision
+    pure subroutine badmm_ivon_update_precision_f64(gradient, mean, precision, cavity_precision_mean, &
+        cavity_precision, noise, ess, beta2, out_precision, out_slope) bind(c, &
+        name="badmm_ivon_update_precision_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: gradient
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
+      real(c_double), intent(in), value :: noise
+      real(c_double), intent(in), value :: ess
+      real(c_double), intent(in), value :: beta2
+      real(c_double), intent(out) :: out_precision
+      real(c_double), intent(out) :: out_slope
+    end subroutine badmm_ivon_update_precision_f64
+    pure subroutine badmm_ivon_update_precision_f32(gradient, mean, precision, cavity_precision_mean, &
+        cavity_precision, noise, ess, beta2, out_precision, out_slope) bind(c, &
+        name="badmm_ivon_update_precision_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: gradient
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
+      real(c_float), intent(in), value :: noise
+      real(c_double), intent(in), value :: ess
+      real(c_double), intent(in), value :: beta2
+      real(c_float), intent(out) :: out_precision
+      real(c_float), intent(out) :: out_slope
+    end subroutine badmm_ivon_update_precision_f32
+  end interface badmm_ivon_update_precision
   ! Add one sample's gradient to the sums of a step.
   ! Formula: total_gradient + gradient, total_price + gradient*noise
   !  gradient: of the mean loss, at the sample.
@@ -9327,4 +9371,51 @@ module badmm_kernels
       real(c_float), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_squares_f32
   end interface badmm_ivon_update_averaged_squares
+  ! The IVON step of the precision, and the slope of the client's objective in the mean, by sums.
+  ! Formula: update_precision with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) +
+  !     c_S
+  !  total_gradient: sum of gradients, from 0.
+  !  total_price: sum of gradient * noise, from 0.
+  !  mean: m.
+  !  precision: s = h + delta > 0; the posterior's precision is ess * s.
+  !  cavity: (c_xi, c_S), the client's cavity lambda_g + eta/rho over ess: (eta_xi + delta m_g, eta_S + delta), or (0,
+  !     weight_decay) for IVON itself.
+  !  samples: number of samples in the sums.
+  !  ess: effective sample size > 0, N/(tau rho) for an ADMM client: S = ess * precision.
+  !  beta2: decay of the precision, in [0, 1].
+  ! Source: Shen et al., arXiv:2402.17641, algorithm 1; Moellenhoff et al., arXiv:2506.13150, IVON-ADMM.
+  interface badmm_ivon_update_precision_averaged
+    pure subroutine badmm_ivon_update_precision_averaged_f64(total_gradient, total_price, mean, precision, &
+        cavity_precision_mean, cavity_precision, samples, ess, beta2, out_precision, out_slope) bind(c, &
+        name="badmm_ivon_update_precision_averaged_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: total_gradient
+      real(c_double), intent(in), value :: total_price
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(in), value :: cavity_precision_mean
+      real(c_double), intent(in), value :: cavity_precision
+      real(c_double), intent(in), value :: samples
+      real(c_double), intent(in), value :: ess
+      real(c_double), intent(in), value :: beta2
+      real(c_double), intent(out) :: out_precision
+      real(c_double), intent(out) :: out_slope
+    end subroutine badmm_ivon_update_precision_averaged_f64
+    pure subroutine badmm_ivon_update_precision_averaged_f32(total_gradient, total_price, mean, precision, &
+        cavity_precision_mean, cavity_precision, samples, ess, beta2, out_precision, out_slope) bind(c, &
+        name="badmm_ivon_update_precision_averaged_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: total_gradient
+      real(c_float), intent(in), value :: total_price
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(in), value :: cavity_precision_mean
+      real(c_float), intent(in), value :: cavity_precision
+      real(c_double), intent(in), value :: samples
+      real(c_double), intent(in), value :: ess
+      real(c_double), intent(in), value :: beta2
+      real(c_float), intent(out) :: out_precision
+      real(c_float), intent(out) :: out_slope
+    end subroutine badmm_ivon_update_precision_averaged_f32
+  end interface badmm_ivon_update_precision_averaged
 end module badmm_kernels

@@ -68,8 +68,13 @@ def calls(shape: tuple[int, ...], dtype: str) -> Iterator[tuple[str, dict[str, A
     sums = {n: totals[n] for n in ("total_gradient", "total_price")}
     squares = {n: totals[n] for n in ("total_gradient", "total_square")}
     rest = {n: whole[n] for n in ("mean", "precision", "momentum")}
+    member = {n: whole[n] for n in ("gradient", "mean", "precision")}
+    for given in (cavity, (0.0, 1e-3)):
+        yield "update_precision", member | hyper("ess", "beta2") | {"cavity": given, "noise": normals}
+    yield "update_precision", member | hyper("ess", "beta2") | {"cavity": shared, "seed": 3, "step": 5}
     yield "accumulate", sums | {"gradient": totals["gradient"], "seed": 1, "step": 2}
     yield "accumulate_squares", squares | {"gradient": totals["gradient"]}
+    yield "update_precision_averaged", sums | numbers | hyper("samples", "ess", "beta2") | {"cavity": cavity}
     yield "update_averaged", sums | rest | hyper("samples", *ALL) | {"cavity": cavity}
     yield "update_averaged_squares", squares | rest | hyper("samples", *ALL[1:]) | {"cavity": (0.0, 1.0)}
 

@@ -40,6 +40,8 @@ NEAREST_STEPS, NEAREST = 200, 1e-13
 """Steps to the nearest member, and the length of the last one in the Fisher metric."""
 DEFINITE = 1e-10
 """The smallest eigenvalue over the largest of a matrix that counts as definite."""
+CUT = 1e-13
+"""Singular values below this share of the largest are rounding."""
 SEED = 0
 """Of the directions that a member without its full rank looks along."""
 
@@ -96,7 +98,7 @@ class LowRank:
         want = seen[d:].reshape(u.shape)
         rest = sigma - g @ cho_solve(inner, g.T)
         right = seen[:d] - 2.0 * np.sum(solved(want) * g, axis=1)
-        delta = np.linalg.lstsq(rest * rest, right, rcond=1e-13)[0]
+        delta = np.linalg.lstsq(rest * rest, right, rcond=CUT)[0]
         y = solved(want - sigma @ (delta[:, None] * g))
         return delta, np.asarray(self.matrix @ y)
 
@@ -117,7 +119,7 @@ class LowRank:
         along = u @ np.linalg.solve(u.T @ g, g.T)
         rest = sigma - g @ np.linalg.solve(u.T @ g, g.T)
         half = np.linalg.solve(np.linalg.cholesky(inner), w.T).T
-        weights = np.linalg.lstsq(rest * rest, seen[:d] - np.sum(half**2, axis=1), rcond=1e-13)[0]
+        weights = np.linalg.lstsq(rest * rest, seen[:d] - np.sum(half**2, axis=1), rcond=CUT)[0]
         left = self.matrix @ half
         across = np.eye(d) - along
         found = left @ left.T + (across * weights) @ across.T

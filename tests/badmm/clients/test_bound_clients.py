@@ -217,7 +217,7 @@ def test_a_whole_hessian_is_asked_for_where_the_family_holds_none_and_it_is_smal
     assert client.asked == asked and (at.curvature is not None) == (limit != D - 1)
 
 
-@pytest.mark.parametrize("needed", [5.0, 50.0, 5e3, 5e15])
+@pytest.mark.parametrize("needed", [5.0, 50.0, 5e3, 5e15, 5e20, 5e50, 5e100])
 def test_a_loss_that_overflows_is_met_at_the_first_power_of_ten_of_two_powers(needed: float) -> None:
     class Wide:
         """A loss that no posterior with less precision has."""
@@ -227,15 +227,28 @@ def test_a_loss_that_overflows_is_met_at_the_first_power_of_ten_of_two_powers(ne
                 return np.inf, np.zeros(D), np.eye(D)
             return 0.0, np.zeros(D), np.eye(D)
 
+    class Endless:
+        """A loss that no posterior has."""
+
+        def expectations(self, q: Gaussian) -> Any:
+            return np.inf, np.zeros(D), np.eye(D)
+
     server = bind("full_gaussian", Gaussian(MEAN, 1.0))
     zero = tuple(np.zeros(shape) for shape in server.shapes)
     problem = ClientProblem(BoundClient(0, Wide(), server, 1.0), server.prior_natural, zero, 1.0)
     at = first(problem)
-    powers = [10.0**power for power in (1, 2, 4, 8, 16)]
+    powers = [10.0**power for power in (1, 2, 4, 8, 16, 32, 64, 128)]
     sharp = next(power for power in powers if power >= needed)
     assert isinstance(at.posterior, Gaussian)
     np.testing.assert_allclose(np.diag(at.posterior.precision), sharp, rtol=1e-12)
     np.testing.assert_allclose(at.posterior.mean, MEAN, rtol=1e-12)
+    never, asked = (
+        ClientProblem(BoundClient(0, Endless(), server, 1.0), server.prior_natural, zero, 1.0),
+        1 + len(powers),
+    )
+    with pytest.raises(NotFiniteError, match="client 0: expectations: expected_loss: expected finite values, got inf"):
+        first(never)
+    assert never.evaluations == asked
     fixed = bind("isotropic_gaussian", Gaussian(MEAN, 1.0))
     stuck = ClientProblem(BoundClient(0, Wide(), fixed, 1.0), fixed.prior_natural, (np.zeros(D),), 1.0)
     with pytest.raises(NotFiniteError):

@@ -171,6 +171,8 @@ def test_points_that_are_levels_are_scaled_and_tokens_stay_as_they_are() -> None
     assert x is out and x.tolist() == [[pytest.approx(0.2), pytest.approx(0.4)]]
     plain = ClientData(torch.tensor([[0.5, 2.0]]), torch.arange(1), rows)
     assert plain.points(torch.tensor([0]), torch.float64)[0].tolist() == [[0.5, 2.0]]
+    halves = ClientData(torch.tensor([[0, 1, 2]], dtype=torch.uint8), torch.arange(1), rows, levels=2)
+    assert halves.points(torch.tensor([0]), torch.float64)[0].tolist() == [[0.0, 0.5, 1.0]]
 
 
 def test_whole_gradients_and_curvatures_are_taken_at_the_clients_buffers() -> None:

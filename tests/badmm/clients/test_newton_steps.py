@@ -220,13 +220,36 @@ def test_newtons_method_ends_where_its_step_is_as_short_as_the_tolerance(family:
     X = RNG.normal(size=(30, 3))
     problem = problem_of(LogisticRegression(X, X[:, 0] > 0.3), family, mean=1.0)
     at = problem.evaluate(problem.natural_global)
-    for _ in range(9):
+    length = np.inf
+    while length > 0.01:
         chart = chart_around(problem, at)
         f = chart.equations(np.zeros(chart.size), at)
         length = float(np.sqrt(f @ chart.precondition(f)))
         assert list(newton(problem, at, 400, tolerance=1.001 * length)) == []
         at = next(newton(problem, at, 400, tolerance=0.999 * length))
-    assert length < 0.01
+
+
+class Bounded:
+    """ℓ = −4 θ at the mean, which no client can tell beyond 1; its minimum there is at 4."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+
+    def expectations(self, q: Gaussian) -> Any:
+        self.asked.append(float(q.mean[0]))
+        inside = np.abs(q.mean) <= 1.0
+        return (float(-4 * q.mean.sum()) if inside.all() else np.nan), np.full(q.dim, -4.0), np.zeros((q.dim, q.dim))
+
+
+@pytest.mark.parametrize("family", ["isotropic_gaussian", "full_gaussian"])
+def test_points_that_a_client_cannot_tell_are_refused_and_the_region_shrinks(family: str) -> None:
+    client = Bounded()
+    problem = problem_of(client, family, dim=1)
+    found = [float(at.posterior.mean[0]) for at in newton(problem, problem.evaluate(problem.natural_global), 100)]
+    assert found == sorted(found) and 0.9 < found[-1] <= 1.0 and problem.evaluations <= 100
+    if family == "isotropic_gaussian":  # a region is a quarter of the step that was refused, and four times a good one
+        assert client.asked[:7] == pytest.approx([0.0, 4.0, 1.0, 4.0, 1.75, 1.1875, 1.046875], rel=1e-9)
+        assert len(client.asked) <= 19
 
 
 class Wells:

@@ -82,6 +82,29 @@ def test_quantiles_invert_the_distribution_function_at_panels_ends_too(support: 
     np.testing.assert_allclose(back, probability, rtol=1e-9, atol=3e-11)
 
 
+def test_a_moment_that_does_not_exist_for_the_lower_tail_is_none() -> None:
+    """E[θ²] of −log of a power law on the negative half line, and of its mirror image."""
+    upper = power_law(1.5)
+    lower = Inversion(lambda theta: np.log(1.5) - 2.5 * np.log1p(-theta), (-INFINITY, 0.0))
+    assert lower.moment(1) == pytest.approx(-2.0, rel=1e-9)
+    assert lower.moment(2) is None and upper.moment(2) is None
+    line = law_of(stats.gumbel_r(), (-INFINITY, INFINITY))
+    heavy = Inversion(lambda t: np.where(t < 0, -2.5 * np.log1p(np.abs(t)), -t), (-INFINITY, INFINITY))
+    assert line.moment(2) is not None and heavy.moment(2) is None
+
+
+def test_counts_are_listed_as_far_as_each_side_needs() -> None:
+    found = Counting(stats.poisson(3e6).logpmf, (0.0, INFINITY))
+    middle = found._mode()
+    reach = {side: found._reach(middle, side) for side in (-1.0, 1.0)}
+    theta, _ = found.values
+    assert (middle - theta[0], theta[-1] - middle) == (reach[-1.0], reach[1.0])
+    skewed = Counting(stats.binom(10_000, 1 - 1e-5).logpmf, (0.0, 10_000.0))
+    theta, _ = skewed.values
+    middle = skewed._mode()
+    assert theta[0] == middle - skewed._reach(middle, -1.0) and theta[-1] == 10_000.0
+
+
 def test_the_rule_is_exact_for_the_nodes_degree_and_the_density_one_at_the_mode() -> None:
     found = law_of(stats.norm(), (-INFINITY, INFINITY))
     assert found.density(np.array([found.mode])).tolist() == [1.0]
@@ -113,6 +136,7 @@ COUNTS: dict[str, tuple[Any, tuple[float, float]]] = {
     "poisson below one": (stats.poisson(0.02), (0.0, INFINITY)),
     "large poisson": (stats.poisson(3e6), (0.0, INFINITY)),
     "geometric": (stats.geom(1e-3, loc=-1), (0.0, INFINITY)),
+    "of both signs": (stats.skellam(30.0, 20.0), (-1e6, 1e6)),
     "at the upper end": (stats.binom(10_000, 1 - 1e-5), (0.0, 10_000.0)),
 }
 

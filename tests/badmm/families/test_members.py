@@ -14,6 +14,7 @@ import badmm
 from badmm import Gamma, Gaussian
 from badmm.families import registry
 from badmm.families.inversion import Inversion, from_line
+from badmm.families.precision import DiagonalPrecision, ScalarPrecision
 from badmm_kernels.cpu.linalg import NearSingularWarning
 
 INFINITY = float("inf")
@@ -167,6 +168,24 @@ def test_a_prior_with_the_same_parameters_in_every_coordinate() -> None:
         with pytest.raises(ValueError, match="prior") as caught:
             registry.prior("gamma", values, 2)
         assert str(caught.value) == f"prior: expected shape and rate (family = gamma), got {got}"
+
+
+def test_a_fixed_scale_has_the_margin_of_its_prior_whatever_the_dual_and_the_growth() -> None:
+    """Its λ is a whole line; and a diagonal is one where an array has it."""
+    family: Any = registry.bind("isotropic_gaussian", Gaussian(np.zeros(2), 2.0))
+    for growth in (None, (np.full(2, 3.0),), np.zeros(2)):
+        assert family.required_rho(family.prior_natural, (np.array([-5.0, 4.0]),), growth) == 0.0
+    diagonal = family.operator.like(np.array([1.0, 2.0]))
+    assert type(diagonal) is DiagonalPrecision and type(family.operator.like(np.array(3.0))) is ScalarPrecision
+    assert diagonal.spread_size == 2 and diagonal.coordinates(diagonal).tolist() == [1.0, 1.0]
+
+
+def test_coordinates_on_a_whole_line_are_in_units_of_the_references_deviation() -> None:
+    """λ √F of the reference: the logit of a Bernoulli in units of 1/√(p (1 − p))."""
+    reference, other = badmm.Bernoulli([0.3, -2.0]), badmm.Bernoulli([1.0, 4.0])
+    chart = registry.bind("bernoulli", reference).chart(reference)
+    p = 1 / (1 + np.exp(-reference.natural[0]))
+    np.testing.assert_allclose(chart.vector(other), other.natural[0] * np.sqrt(p * (1 - p)), rtol=1e-12)
 
 
 def test_a_precision_that_a_structure_cannot_hold_is_named_with_what_it_holds() -> None:

@@ -190,7 +190,7 @@ def test_the_chart_is_in_units_of_its_reference() -> None:
     assert moved.shape == pytest.approx(2.0 * q.shape) and moved.rate == pytest.approx(q.rate)
     deviation = 1.0 / np.sqrt(q.shape / q.rate * q.precision[0, 0])
     np.testing.assert_allclose(moved.mean - q.mean, [deviation, 0.0, 0.0], rtol=1e-12, atol=1e-14)
-    for place, value in ((-1, 800.0), (-2, -800.0), (3, -1.0), (0, np.nan)):
+    for place, value in ((-1, 800.0), (-1, -800.0), (-2, 800.0), (-2, -800.0), (3, -1.0), (0, np.nan)):
         bad = x.copy()
         bad[place] = value
         assert chart.point(bad) is None

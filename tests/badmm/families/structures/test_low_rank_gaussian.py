@@ -148,6 +148,17 @@ def test_the_closest_member_keeps_the_mean_and_a_diagonal_has_no_factor() -> Non
     assert not family.keeps_curvature and family.mixed_damping == 0.7 and family.rank == 2
 
 
+def test_a_natural_parameter_that_comes_without_its_factor_finds_it() -> None:
+    true = member()
+    family: Any = registry.bind(LowRankGaussian(2), badmm.Gaussian(np.zeros(6), 1.0))
+    found = family.parameter((np.ones(6), true.matrix)).member
+    np.testing.assert_allclose(found.matrix, true.matrix, rtol=1e-9, atol=1e-9)
+    assert found.factor.shape == (6, 2)
+    packed = family.pack((np.ones(6), true.matrix))
+    assert packed.shape == (24,)
+    np.testing.assert_allclose(family.unpack(packed)[1], true.matrix, rtol=1e-9, atol=1e-9)
+
+
 def test_a_message_has_the_size_of_the_manifold() -> None:
     d, rank = 9, 2
     clients = [Quadratic(curvature(d, k), np.ones(d)) for k in range(3)]

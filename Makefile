@@ -180,6 +180,9 @@ cifar-look: $(VENV)/.ready-test
 cifar-fifth: $(VENV)/.ready-test
 	@test -n "$(DATA_ROOT)" || { echo "error: expected DATA_ROOT=DIR, the folder with the files of CIFAR-10" >&2; exit 2; }
 	$(BADMM) run configs/cifar10_fifth.toml --data-root $(DATA_ROOT) --resume --out runs/cifar10-fifth
+	mkdir -p docs/cifar10
+	cp runs/cifar10-fifth/summary.md docs/cifar10/fifth.md
+	cp runs/cifar10-fifth/curves.png runs/cifar10-fifth/reliability.png docs/cifar10/
 
 clean:
 	rm -rf build dist site $(LOWEST) $(OPENMPI) $(FLOWER) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

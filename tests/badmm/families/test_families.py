@@ -13,6 +13,7 @@ from badmm.clients.problem import BoundClient, ClientProblem
 from badmm.families import registry
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.factored import FactoredNatural
+from badmm.families.factorising import FactorisingFamily
 from badmm.families.family import FamilyGeometry, Natural
 from badmm.families.gaussian import GaussianFamily
 from badmm.likelihoods import LogisticRegression, PoissonRate, Quadratic
@@ -154,6 +155,18 @@ def test_the_chart_goes_back_and_stays_inside(name: str) -> None:
     middle = chart.point(0.5 * (x + y))
     assert middle is not None
     assert family.in_domain(middle[0])
+
+
+@pytest.mark.parametrize("name", [n for n in registry.names() if issubclass(registry.structure(n), FactorisingFamily)])
+def test_a_charts_derivative_is_that_of_its_points(name: str) -> None:
+    family = family_of(name)
+    chart: Any = family.chart(family.prior)
+    x, step = chart.vector(family.prior), 1e-6
+    ahead, behind = chart.point(x + step), chart.point(x - step)
+    assert ahead is not None and behind is not None
+    slopes = zip(chart.derivative(family.prior_natural), ahead[0], behind[0], strict=True)
+    for derivative, right, left in slopes:
+        np.testing.assert_allclose(np.broadcast_to(derivative, right.shape), (right - left) / (2 * step), rtol=1e-8)
 
 
 def test_a_fixed_parameter_is_no_slot() -> None:

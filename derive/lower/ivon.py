@@ -175,21 +175,21 @@ def updates() -> list[Sweep]:
         ),
         sweep(
             "update_precision", (OPERANDS["gradient"], *MEMBER_OPERANDS), (GIVEN,), PRECISION_HYPER, PRECISION_UNIFORMS,
-            precision_body(PRICE), precision_and_slope("gradient"),
+            precision_body(PRICE), precision_and_slope("gradient", g),
             (f"{PRECISION_TEXT}.", PRECISION_FORMULA + SLOPE, source),
         ),
     ]  # fmt: skip
 
 
-def precision_and_slope(replaced: str) -> tuple[Result, Result]:
-    """The new precision, and the slope in the memory of `replaced`."""
-    return STATE[1], Result("slope", slope(g), "real", replaced)
+def precision_and_slope(replaced: str, gradient: sp.Expr) -> tuple[Result, Result]:
+    """The new precision, and the slope for a gradient of the mean loss, in the memory of `replaced`."""
+    return STATE[1], Result("slope", slope(gradient), "real", replaced)
 
 
 def averages() -> list[Sweep]:
     """Several samples a step: running sums, and the step of their averages."""
     total_g, total_q = OPERANDS["total_gradient"], sp.Symbol("total_q", real=True)
-    mean_gradient = lines(("g", share * sp.Symbol("total_g", real=True)))
+    mean_g = share * sp.Symbol("total_g", real=True)
     mean_price = share * total_q * sp.sqrt(s) * root_ess + c_s
     sums = (Result("total_gradient", Op("add", (Var("total_g"), Var("g"))), "real", "total_gradient"),)
     found = []
@@ -226,7 +226,7 @@ def averages() -> list[Sweep]:
                 (),
                 ("samples", *hyper),
                 ("share", *uniforms),
-                [*mean_gradient, *step_body(curvature_of)],
+                [*lines(("g", mean_g)), *step_body(curvature_of)],
                 STATE,
                 (
                     f"The IVON step from the sums of several samples, with the mean of {estimate} for its curvature.",
@@ -242,8 +242,8 @@ def averages() -> list[Sweep]:
             (),
             ("samples", *PRECISION_HYPER),
             ("share", *PRECISION_UNIFORMS),
-            [*mean_gradient, *precision_body(mean_price)],
-            precision_and_slope("total_gradient"),
+            precision_body(mean_price),
+            precision_and_slope("total_gradient", mean_g),
             (
                 f"{PRECISION_TEXT}, by sums.",
                 "update_precision with gradient = total_gradient/samples, "

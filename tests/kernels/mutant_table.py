@@ -143,7 +143,7 @@ MUTANTS = (
     Mutant("ivon: every precision read at the first coordinate", IVON, "_sample_f64", "index", 1),
     Mutant("ivon: gradients subtracted", IVON, "_accumulate_squares_f32", "sign"),
     Mutant("ivon: slope without the cavity's mean", IVON, "_update_precision_f64", "drop addend", -1),
-    Mutant("ivon: slope with + c_xi", IVON, "_update_precision_averaged_f32", "sign", -1),
+    Mutant("ivon: slope with + c_xi", IVON, "_update_precision_averaged_f32", "unsign"),
     Mutant("ivon: 1 - beta1 negated", IVON, "_UPDATE", "swap"),
     Mutant("ivon: second Weyl constant forgotten", IVON, "_normals_f64", "drop", 4),
     Mutant("ivon: logarithm of two doubled", IVON, "_normals_f32", "factor", -12),

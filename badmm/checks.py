@@ -152,7 +152,7 @@ def require(good: NDArray[np.bool_], array: NDArray[Any], name: str, expected: s
 
 def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
     """A number in (0, upper]; raises `ValueError`."""
-    number = float(value) if _is_number(value) and _is_real(value) else np.nan
+    number = _as_float(value)
     if not 0 < number <= upper or number == np.inf:
         bounds = "a positive number" if upper == np.inf else f"a number in (0, {upper:g}]"
         raise ValueError(f"{name}: expected {bounds}, got {_short(value)}")
@@ -161,7 +161,7 @@ def positive_number(value: Any, name: str, upper: float = np.inf) -> float:
 
 def non_negative_number(value: Any, name: str) -> float:
     """A finite number of at least 0; raises `ValueError`."""
-    number = float(value) if _is_number(value) and _is_real(value) else np.nan
+    number = _as_float(value)
     if not 0 <= number < np.inf:
         raise ValueError(f"{name}: expected a number of at least 0, got {_short(value)}")
     return number
@@ -172,6 +172,11 @@ def positive_integer(value: Any, name: str) -> int:
     if not _is_number(value) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {_short(value)}")
     return int(value)
+
+
+def _as_float(value: Any) -> float:
+    """Return a number as float64, NaN for what is none or has no place there."""
+    return float(value) if _is_number(value) and _is_real(value) else np.nan
 
 
 def _is_number(value: Any) -> bool:

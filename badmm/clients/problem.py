@@ -78,7 +78,7 @@ class BoundClient:
             return tuple(-slot for slot in self.constant)
         give = getattr(self.client, "growth", None)
         value = give(self.family) if give is not None else None
-        return None if value is None else np.asarray(value) / self.temperature
+        return None if value is None else np.asarray(value, dtype=np.float64) / self.temperature
 
     def required_rho(self, natural_global: Natural, dual: Natural) -> float:
         """The infimum of the penalties at which this client's problem meets the existence condition."""

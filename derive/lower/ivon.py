@@ -125,8 +125,8 @@ PRECISION_FORMULA = (
     "f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s), "
 )
 SLOPE = "slope gradient + c_S*m - c_xi"
-PRECISION_TEXT = "The IVON step of the precision, and the slope of the client's objective in the mean"
-FORMULA = PRECISION_FORMULA + ("v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')")
+PRECISION_TEXT = "The IVON step of the precision, and the objective's slope in the mean"
+FORMULA = PRECISION_FORMULA + "v' = beta1*v + (1 - beta1)*gradient, m' = m - lr*clip((v'/debias + c_S*m - c_xi)/s')"
 SAMPLE_FORMULA = "m + noise/sqrt(ess*s)"
 
 
@@ -245,7 +245,7 @@ def averages() -> list[Sweep]:
             precision_body(mean_price),
             precision_and_slope("total_gradient", mean_g),
             (
-                f"{PRECISION_TEXT}, by sums.",
+                f"{PRECISION_TEXT}, from sums of samples.",
                 "update_precision with gradient = total_gradient/samples, "
                 "f + delta = total_price/samples*sqrt(ess*s) + c_S",
                 f"{PAPER}; {PRIOR}",

@@ -9149,7 +9149,7 @@ module badmm_kernels
       real(c_float), intent(out) :: out_sample
     end subroutine badmm_ivon_update_sample_f32
   end interface badmm_ivon_update_sample
-  ! The IVON step of the precision, and the slope of the client's objective in the mean.
+  ! The IVON step of the precision, and the objective's slope in the mean.
   ! Formula: f + delta = gradient*noise*sqrt(ess*s) + c_S, w = (1 - beta2)*(f + delta - s), s' = s + w + w^2/(2 s),
   !     slope gradient + c_S*m - c_xi
   !  gradient: of the mean loss, at the sample.
@@ -9371,7 +9371,7 @@ module badmm_kernels
       real(c_float), intent(out) :: out_momentum
     end subroutine badmm_ivon_update_averaged_squares_f32
   end interface badmm_ivon_update_averaged_squares
-  ! The IVON step of the precision, and the slope of the client's objective in the mean, by sums.
+  ! The IVON step of the precision, and the objective's slope in the mean, from sums of samples.
   ! Formula: update_precision with gradient = total_gradient/samples, f + delta = total_price/samples*sqrt(ess*s) +
   !     c_S
   !  total_gradient: sum of gradients, from 0.

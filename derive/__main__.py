@@ -12,12 +12,10 @@ python -m derive --out DIR               write below DIR instead of the reposito
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import generate, own, paths
@@ -33,10 +31,10 @@ from .likelihoods import load_likelihood
 from .lower.admm import round_module
 from .lower.families import build_module
 from .lower.likelihoods import build_loss
+from .parallel import mapped
 from .report import document
 
 MANY = 50  # claims that are worth a process per core
-_copied: list[Claim] = []
 STAGES = ("family", "calculus", "ir", "source", "claims")
 
 
@@ -44,29 +42,18 @@ def prove(claims: Iterable[Claim]) -> list[Verdict]:
     """Check claims, with progress on a terminal; on all cores where this process has one thread and can be copied."""
     listed, verdicts = list(claims), []
     live = sys.stderr.isatty()
-    for claim, verdict in zip(listed, _verdicts(listed), strict=True):
+    for claim, outcome in zip(listed, mapped(_outcome, listed, MANY), strict=True):
         if live:
             print(f"\r\033[Kproved {claim.family}: {claim.name}", end="", file=sys.stderr, flush=True)
-        verdicts.append(verdict)
+        verdicts.append(Verdict(claim, *outcome))
     if live:
         print("\r\033[K", end="", file=sys.stderr)
     return verdicts
 
 
-def _verdicts(claims: list[Claim]) -> Iterator[Verdict]:
-    alone = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
-    if not alone or len(claims) < MANY:
-        yield from map(check, claims)
-        return
-    # a copy has the claims, which no message could carry; what comes back is the outcome
-    _copied[:] = claims
-    with multiprocessing.get_context("fork").Pool(os.cpu_count()) as pool:
-        for claim, outcome in zip(claims, pool.imap(_outcome, range(len(claims))), strict=True):
-            yield Verdict(claim, *outcome)
-
-
-def _outcome(number: int) -> tuple[bool, str]:
-    verdict = check(_copied[number])
+def _outcome(claim: Claim) -> tuple[bool, str]:
+    """What a proof says without the claim, whose closures cannot be pickled."""
+    verdict = check(claim)
     return verdict.holds, verdict.method
 
 

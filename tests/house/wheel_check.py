@@ -87,9 +87,13 @@ class Environment:
         """
         uv = os.environ.get("UV")
         pip = [sys.executable, "-m", "pip", "--python", str(self.root), "--disable-pip-version-check"]
-        start = [uv, "pip", "install", "--python", str(self.bin / "python")] if uv else [*pip, "install", "--no-compile"]
+        start = (
+            [uv, "pip", "install", "--python", str(self.bin / "python")] if uv else [*pip, "install", "--no-compile"]
+        )
         wanted = [*NEIGHBOURS, "mypy", f"{wheel}[run,torch,derive]"]
-        done = subprocess.run([*start, "-q", "-c", str(ROOT / "constraints.txt"), *wanted], capture_output=True, text=True)
+        done = subprocess.run(
+            [*start, "-q", "-c", str(ROOT / "constraints.txt"), *wanted], capture_output=True, text=True
+        )
         if done.returncode:
             raise SystemExit(f"pip install: expected exit status 0, got {done.returncode}\n{done.stderr}")
 

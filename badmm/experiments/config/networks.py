@@ -118,7 +118,8 @@ class Local(Section):
     `clip` inf: none, where the section `local` has one."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: Positive = 1e-3
+    lr: float | Literal["auto"] = 1e-3
+    """"auto": the step whose first round has the least training loss, found by some trial rounds."""
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=0)
     momentum: float = Field(0.0, ge=0, lt=1)
@@ -126,14 +127,23 @@ class Local(Section):
     clip: Positive | None = None
     schedule: Literal["constant", "cosine"] = "constant"
 
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _lr(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (number and 0 < value < math.inf):
+            raise ValueError('a positive number or "auto"')
+        return value if value == "auto" else float(value)
+
     @field_validator("clip", mode="before")
     @classmethod
     def _clip(cls, value: Any) -> Any:
         return None if value == math.inf else value
 
     def settings(self) -> LocalSettings:
-        """What a federation trains with."""
-        return LocalSettings(**{**self.model_dump(), "batch_size": self.batch_size or None})
+        """What a federation trains with; where `lr` is "auto", the step is for the run to find."""
+        given = self.model_dump(exclude={"lr"} if self.lr == "auto" else set())
+        return LocalSettings(**{**given, "batch_size": self.batch_size or None})
 
 
 class Run(Section):

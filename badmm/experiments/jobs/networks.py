@@ -7,6 +7,7 @@ resumed ends with the same bits as one that is not. (On a GPU, torch may choose 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from badmm.checks import ClientError, ServerDomainError
 from badmm.experiments import events, posterior
 from badmm.experiments.config.networks import NetworkConfig
 from badmm.experiments.engines import Engine
@@ -25,7 +27,9 @@ from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
 from badmm.networks.noise import largest_noise, warning
 from badmm.rounds import network_round as rounds
+from badmm.rounds.loop import Played
 from badmm.rounds.network_method import State
+from badmm.rounds.step_search import step_size
 
 _TOTALS = ("bytes_up", "bytes_down", "flops")
 _SCORES = ("accuracy", "nll", "ece", "worst_client", "metrics", "averaged")
@@ -69,19 +73,34 @@ class NetworkJob:
             self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
         )
         self.engine.agree_on(state.round)
-        totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
-        if checkpoint is not None:
-            totals = {name: checkpoint.metadata["totals"][name] for name in _TOTALS}
+        metadata = {} if checkpoint is None else checkpoint.metadata
+        totals: dict[str, float] = {name: metadata.get("totals", {}).get(name, 0) for name in _TOTALS}
+        lr, trials = (metadata["lr"], {}) if "lr" in metadata else self._step_size(totals)
         while state.round < self.rounds:
-            record = self._round(state, totals)
-            after(record, lambda: capture(state, totals))
+            record = self._round(state, totals, lr)
+            after(
+                record | ({"trials": trials} if trials and state.round == 1 else {}), lambda: capture(state, totals, lr)
+            )
         return state
 
-    def _round(self, state: State, totals: dict[str, float]) -> dict[str, Any]:
-        """Run one round, which changes `state` and `totals`; return its record."""
+    def _step_size(self, totals: dict[str, float]) -> tuple[float, dict[float, float]]:
+        """The first round's step size, and the losses of the trial rounds that it was found by, if there are any."""
+        given = self.config.methods[self.label].local.lr
+        if given != "auto":
+            return given, {}
+
+        def loss(lr: float) -> float:
+            try:
+                outcome = self._play(self.experiment.start(), lr, totals)
+            except (ClientError, ServerDomainError):
+                return math.inf
+            return math.inf if outcome.excluded else outcome.mean("loss")
+
+        return step_size(loss)
+
+    def _play(self, state: State, lr: float, totals: dict[str, float]) -> Played:
+        """Run one round, which changes `state` and `totals`."""
         run, experiment = self.config.run, self.experiment
-        started = time.perf_counter()
-        lr = experiment.federation.settings.lr_in_round(state.round, run.horizon or run.rounds)
         outcome = rounds.play(
             experiment.method,
             experiment.federation,
@@ -92,10 +111,18 @@ class NetworkJob:
             workers=self.workers,
             transport=self.engine.transport,
         )
-        seconds = time.perf_counter() - started
         totals["bytes_up"] += outcome.bytes_up
         totals["bytes_down"] += outcome.bytes_down
         totals["flops"] += outcome.reply.totals["gradients"] * experiment.point_flops
+        return outcome
+
+    def _round(self, state: State, totals: dict[str, float], lr: float) -> dict[str, Any]:
+        """Run one round, which changes `state` and `totals`; return its record."""
+        run, experiment = self.config.run, self.experiment
+        started = time.perf_counter()
+        lr *= experiment.federation.settings.decay(state.round, run.horizon or run.rounds)
+        outcome = self._play(state, lr, totals)
+        seconds = time.perf_counter() - started
         return {
             "round": state.round,
             "label": self.label,
@@ -144,7 +171,9 @@ class NetworkJob:
         where = f"{self.label}, seed {self.experiment.seed}, round {record['round']}"
         lost = [f"{where}: client {client} left out: {reason}" for client, reason in record["excluded"].items()]
         loud = warning(record) if record["round"] == 1 else None
-        return lost if loud is None else [*lost, loud]
+        tried = ", ".join(f"{loss:.3g} with {step:.0e}" for step, loss in sorted(record.get("trials", {}).items()))
+        found = [f"{where}: local.lr {record['lr']:.0e}, by the losses of a first round: {tried}"] if tried else []
+        return [*found, *lost, *([] if loud is None else [loud])]
 
     def remaining_rounds(self, history: Sequence[Record]) -> int | None:
         """Return None: all rounds run."""
@@ -166,10 +195,10 @@ def _tensorboard(folder: RunFolder, done: int) -> Iterator[Sequence[Listener]]:
         writer.close()
 
 
-def capture(state: State, totals: Mapping[str, float]) -> Checkpoint:
-    """Return a checkpoint of the state's tensors and the running totals."""
+def capture(state: State, totals: Mapping[str, float], lr: float) -> Checkpoint:
+    """Return a checkpoint of the state's tensors, the running totals and the step size."""
     arrays, metadata = state.to_arrays()
-    return Checkpoint(state.round, arrays, {**metadata, "totals": dict(totals)})
+    return Checkpoint(state.round, arrays, {**metadata, "totals": dict(totals), "lr": lr})
 
 
 def restore(checkpoint: Checkpoint, device: torch.device) -> State:

@@ -192,7 +192,7 @@ def test_a_saved_state_goes_on_bit_identically(tmp_path: Path) -> None:
     state = method.start(fed, fed.stack.initial(fed.dtype))
     for index in range(4):
         if index == 2:
-            RunFolder(tmp_path).save(capture(state, {}))
+            RunFolder(tmp_path).save(capture(state, {}, 0.1))
         rounds.play(method, fed, state, lr=0.05)
     checkpoint, _ = RunFolder(tmp_path).checkpoint()
     assert checkpoint is not None

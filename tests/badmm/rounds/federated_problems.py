@@ -82,7 +82,7 @@ def solve(method: NetworkMethod, fed: Federation, count: int, **options: Any) ->
     """The state after `count` rounds."""
     state = method.start(fed, fed.stack.initial(fed.dtype, fed.device))
     for index in range(count):
-        rounds.play(method, fed, state, lr=fed.settings.lr_in_round(index, count), **options)
+        rounds.play(method, fed, state, lr=fed.settings.lr * fed.settings.decay(index, count), **options)
     return state
 
 

@@ -164,9 +164,9 @@ def test_penalty_is_its_values_gradient() -> None:
 
 def test_the_cosine_schedule_ends_near_zero() -> None:
     settings = LocalSettings(lr=2.0, schedule="cosine")
-    assert settings.lr_in_round(0, 10) == 2.0
-    assert settings.lr_in_round(5, 10) == pytest.approx(1.0)
-    assert LocalSettings(lr=2.0).lr_in_round(9, 10) == 2.0
+    assert settings.decay(0, 10) == 1.0
+    assert settings.decay(5, 10) == pytest.approx(0.5)
+    assert LocalSettings(lr=2.0).decay(9, 10) == 1.0
 
 
 @pytest.mark.parametrize("name", ["fedavg", "ivon_admm"])

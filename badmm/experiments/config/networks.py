@@ -118,7 +118,7 @@ class Local(Section):
     `clip` inf: none, where the section `local` has one."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float | Literal["auto"] = 1e-3
+    lr: float | Literal["auto"] = "auto"
     """"auto": the step whose first round has the least training loss, found by some trial rounds."""
     epochs: int = Field(1, ge=1)
     batch_size: int = Field(64, ge=0)

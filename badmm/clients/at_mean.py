@@ -45,6 +45,8 @@ class MeanSearch:
     def __init__(self, problem: ClientProblem, tolerance: Tolerance, start: Slope) -> None:
         assert isinstance(problem.family, GaussianFamily)
         self.problem, self.family, self.tolerance, self.at = problem, problem.family, tolerance, start
+        self.known = start if isinstance(start, Evaluation) else None
+        """The last point with its curvature."""
         self._xi, self._cavity = self.family.canonical(problem.cavity)
         self._from = start.posterior.mean
         self._precision: Precision = self.family.operator
@@ -52,7 +54,7 @@ class MeanSearch:
         self._fresh, self._ratio = False, 0.0
 
     def run(self) -> Solved | None:
-        """The solution; None where the steps end before it, at `at`."""
+        """The solution; None where the steps end before it, and others may go on from what is `known`."""
         share = 1.0
         if not self._begin():
             return None
@@ -102,6 +104,7 @@ class MeanSearch:
             if there is None:
                 return False
             self.at = there
+        self.known = self.at
         if self.at.curvature is None:
             return False
         rho, precision = self.problem.rho, self._cavity
@@ -116,8 +119,9 @@ class MeanSearch:
         return metric.is_definite and precision.is_definite
 
     def _spent(self, whole: bool) -> bool:
-        """Whether no evaluation is left, or none beside that of ∇²ℓ which a gradient asks for."""
-        return self.problem.evaluations + (not whole) >= self.tolerance.max_evaluations
+        """Whether no evaluation is left, or none beside the first of ∇²ℓ."""
+        kept = not whole and self.known is None
+        return self.problem.evaluations + kept >= self.tolerance.max_evaluations
 
     def _gaussian(self, mean: Array) -> Gaussian:
         """Any Gaussian with this mean: its precision does not matter to the client."""

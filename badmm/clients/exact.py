@@ -84,7 +84,7 @@ def _search(problem: ClientProblem, tolerance: Tolerance, start: Slope | None) -
         if (found := by_mean.run()) is not None:
             inexact = found.residual if found.early else 0.0
             return ClientSolution(found.natural, found.residual, problem.evaluations, (), inexact)
-        at = by_mean.at
+        at = by_mean.known or at
     at = at if isinstance(at, Evaluation) else problem.evaluate(at.natural, at.posterior)
     search = _Search(problem, tolerance, at)
     name = f"client {problem.bound.index}"
@@ -200,11 +200,11 @@ class _Search:
     def _meets(self, at: Evaluation, residual: float, stalled: bool) -> bool:
         if residual <= self.tolerance.absolute:
             return True
-        suspect = residual < (LOST_RESIDUAL if stalled else SMALL)
-        if suspect and residual <= ROUNDINGS * self.problem.rounding(at):
-            return True
         self.stopped_early = self._is_early(residual, at, at.natural)
-        return self.stopped_early
+        if self.stopped_early:
+            return True
+        suspect = residual < (LOST_RESIDUAL if stalled else SMALL)
+        return suspect and residual <= ROUNDINGS * self.problem.rounding(at)
 
     def _is_early(self, residual: float, at: Evaluation, natural: Natural) -> bool:
         """Whether a residual at λ is within the relative tolerance of its displacement, in the metric of a point near.

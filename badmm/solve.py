@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from badmm.checks import implementation, positive_integer, positive_number, real_array, same_columns
-from badmm.clients.exact import Tolerance
 from badmm.clients.problem import BoundClient
+from badmm.clients.tolerance import Tolerance
 from badmm.families.distributions import Distribution
 from badmm.families.family import Choice, FamilyGeometry, Natural
 from badmm.families.registry import bind

@@ -1,7 +1,7 @@
 """Solves a client's problem to a stated tolerance without leaving the domain.
 
 1. ∇L constant: one application of the map is the solution, and no evaluation. A loss taken at the mean (delta
-   method): Newton's method on the mean with backtracking, one evaluation a step; the precision follows.
+   method): Newton's method on the mean (`badmm.clients.at_mean`); the precision follows.
 2. Far from the solution, natural-gradient steps within a trust region of the Fisher metric that lower the objective.
 3. Anderson(8) on the map in (m, S), with backtracking to a damped plain step where the step grows.
 4. Where 3 stalls, once more from the Laplace approximation of the problem (`badmm.clients.laplace`).
@@ -17,34 +17,26 @@ import numpy as np
 
 from badmm.checks import Array, LostClientError
 from badmm.clients.anderson import Anderson
+from badmm.clients.at_mean import MeanSearch
 from badmm.clients.charts import chart_around
 from badmm.clients.coordinates import ChartedProblem
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
-from badmm.clients.problem import ClientProblem, Evaluation, NotFiniteError
+from badmm.clients.problem import ClientProblem, Evaluation, NotFiniteError, Slope
+from badmm.clients.tolerance import FAR, LOST_RESIDUAL, ROUNDINGS, SMALL, STALLED, Tolerance
 from badmm.families.distributions import Distribution, Gaussian
 from badmm.families.family import Natural
 from badmm.families.gaussian import GaussianFamily
 
 ANDERSON_ITERATIONS = 40
 """Evaluations after which mixing is given up for Newton's method."""
-FAR = 1.0
-"""A residual above this, in posterior standard deviations, is where mixing extrapolates too far to help."""
 RADIUS = 10.0
 """The length, in the same unit, that failing steps of natural-gradient descent come down to quickly."""
 LONGEST = 1e3
 """The length of a first step that takes the whole curvature into the precision: one of Newton's, but not from where a
 loss is e¹⁰⁰."""
-SHORTEST = 1e-4
-"""Shares of a Newton step below this are no steps: other searches take over."""
 NEAR = 1e-2
 """A residual below this is close enough to start Newton's method from."""
-LOST_RESIDUAL = 1e-3
-"""A residual above this after all attempts counts as no solution."""
-ROUNDINGS = 10
-"""A residual of so many rounding errors of the map cannot be told from 0."""
-SMALL, STALLED = 1e-6, 0.1
-"""Rounding errors are looked for below this residual, or where it falls by less than this factor."""
 CONTRACTS = 0.5
 """Residuals that have always fallen by at least this factor foretell the next one."""
 STALLS = 12
@@ -56,22 +48,6 @@ Tried = tuple[Evaluation, Array | None]
 """A point that was evaluated, and the step of the map there."""
 DETOUR = 2.0
 """No displacement is longer than this times the steps that led there, in posterior standard deviations of each."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """When a client's problem counts as solved: at a residual of `relative` times the client's own displacement.
-
-    The residual ‖map(λ) − λ‖ and the displacement ‖λ − λ_g‖, of which at most 1 counts, are in posterior standard
-    deviations (Fisher metric at λ).
-    The displacements are what is left of the gap, so that the tolerance tightens as the rounds converge, and the fixed
-    point is that of exact clients. A residual that the fall of the last ones foretells counts, so that the last point
-    needs no evaluation. `absolute` ends the search in any case, as do `max_evaluations`.
-    """
-
-    absolute: float = 1e-12
-    relative: float = 0.0
-    max_evaluations: int = 400
 
 
 @dataclass(frozen=True)
@@ -89,7 +65,7 @@ class ClientSolution:
     inexact: float = 0.0
 
 
-def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | None = None) -> ClientSolution:
+def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Slope | None = None) -> ClientSolution:
     """λ_k of one client to the tolerance, from `start` (default: its evaluation at λ_g).
 
     Raises `LostClientError` where no solution is found and `ClientError` for what the client does wrong. Not reaching
@@ -101,12 +77,18 @@ def solve_client(problem: ClientProblem, tolerance: Tolerance, start: Evaluation
         return _search(problem, tolerance, start)
 
 
-def _search(problem: ClientProblem, tolerance: Tolerance, start: Evaluation | None) -> ClientSolution:
+def _search(problem: ClientProblem, tolerance: Tolerance, start: Slope | None) -> ClientSolution:
     at = _first(problem) if start is None else start
+    if not problem.bound.sees_covariance and isinstance(problem.family, GaussianFamily):
+        by_mean = MeanSearch(problem, tolerance, at)
+        if (found := by_mean.run()) is not None:
+            inexact = found.residual if found.early else 0.0
+            return ClientSolution(found.natural, found.residual, problem.evaluations, (), inexact)
+        at = by_mean.known or at
+    at = at if isinstance(at, Evaluation) else problem.evaluate(at.natural, at.posterior)
     search = _Search(problem, tolerance, at)
     name = f"client {problem.bound.index}"
     events: list[str] = []
-    search.newton(at)
     if not search.solved():
         search.mix(search.descend())
     if not search.solved():
@@ -218,11 +200,11 @@ class _Search:
     def _meets(self, at: Evaluation, residual: float, stalled: bool) -> bool:
         if residual <= self.tolerance.absolute:
             return True
-        suspect = residual < (LOST_RESIDUAL if stalled else SMALL)
-        if suspect and residual <= ROUNDINGS * self.problem.rounding(at):
-            return True
         self.stopped_early = self._is_early(residual, at, at.natural)
-        return self.stopped_early
+        if self.stopped_early:
+            return True
+        suspect = residual < (LOST_RESIDUAL if stalled else SMALL)
+        return suspect and residual <= ROUNDINGS * self.problem.rounding(at)
 
     def _is_early(self, residual: float, at: Evaluation, natural: Natural) -> bool:
         """Whether a residual at λ is within the relative tolerance of its displacement, in the metric of a point near.
@@ -266,35 +248,6 @@ class _Search:
         self._note(at)
         self.rates.clear()
         self.mix(at)
-
-    def newton(self, at: Evaluation) -> None:
-        """Newton's method on the mean of a loss that is taken there, until the tolerance or where it stalls.
-
-        Far from the solution a step counts where it lowers the objective in the mean, near it where it shortens the
-        residual, which does not cancel.
-        """
-        if self.problem.bound.sees_covariance or at.curvature is None:
-            return
-        t = 1.0
-        while not self.solved():
-            goal = self.coordinates.goal(at, self.target)
-            if self._foresees(at, self._point(goal)) or not isinstance(goal, Gaussian):
-                return
-            if self.problem.evaluations >= self.max_evaluations or t < SHORTEST:
-                return
-            mean = at.posterior.mean
-            step = goal.mean - mean
-            size, before = float(np.sqrt(step @ goal.operator.matvec(step))), self.latest
-            there = self.problem.try_at(Gaussian.of(mean + t * step, goal.operator))
-            far = size > FAR
-            if there is None or (far and not self.problem.objective(there) < self.problem.objective(at)):
-                t *= 0.25
-                continue
-            self._note(there)
-            if not far and not self.latest < before:
-                return
-            self._keep_near_rate()
-            self.anchor, at, t = there, there, min(1.0, 4.0 * t)
 
     def descend(self) -> Evaluation:
         """Steps of the map that lower L − ⟨η, μ⟩ + ρ KL until the residual is small; the last point, just noted.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,35 @@ class NotFiniteError(ClientError):
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """A client's loss and derivatives at one λ, divided by the temperature.
-
-    `gradient` E[∇ℓ] (d,), `curvature` E[∇²ℓ] (d, d) where it is known as a whole, and `hessian`, its part in the
-    structure of the precision, are None for clients that give natural gradients; `natural_gradient` is ∇_μ L.
-    """
+class Slope:
+    """A client's loss and E[∇ℓ] (d,), None from one that gives natural gradients, at one λ, over the temperature."""
 
     natural: Natural
     posterior: Distribution
     loss: float
     gradient: Array | None
+
+
+@dataclass(frozen=True)
+class Evaluation(Slope):
+    """A client's loss and derivatives at one λ, divided by the temperature.
+
+    `curvature` E[∇²ℓ] (d, d) where it is known as a whole, and `hessian`, its part in the structure of the precision,
+    are None for clients that give natural gradients.
+    """
+
     hessian: Array | None
     curvature: Array | None
-    natural_gradient: Natural
+    family: FamilyGeometry
+    given: Natural | None = None
+
+    @cached_property
+    def natural_gradient(self) -> Natural:
+        """∇_μ L, as given or by Bonnet and Price."""
+        if self.given is not None:
+            return self.given
+        assert self.gradient is not None
+        return self.family.natural_gradient(self.posterior, self.gradient, self.hessian)
 
 
 class BoundClient:
@@ -66,6 +81,14 @@ class BoundClient:
         self.growth = self._growth()
         self.sees_covariance = self.constant is None and not getattr(client, "at_mean", False)
         """Whether ∇L may depend on more than the posterior's mean."""
+        knows_whole = hasattr(client, "curvature") and family.dim <= MATRIX_LIMIT
+        self.gives_slope = (
+            not self.sees_covariance
+            and isinstance(family, GaussianFamily)
+            and callable(getattr(client, "gradient", None))
+            and (knows_whole or family.hessian_shape == (family.dim, family.dim))
+        )
+        """Whether Newton's method on the mean is to be had, and E[∇ℓ] without E[∇²ℓ]."""
 
     def _constant(self) -> Natural | None:
         give = getattr(self.client, "constant_natural_gradient", None)
@@ -80,9 +103,12 @@ class BoundClient:
         value = give(self.family) if give is not None else None
         return None if value is None else np.asarray(value, dtype=np.float64) / self.temperature
 
-    def required_rho(self, natural_global: Natural, dual: Natural) -> float:
-        """The infimum of the penalties at which this client's problem meets the existence condition."""
-        return self.family.required_rho(natural_global, dual, self.growth)
+    def required_rho(self, natural_global: Natural, dual: Natural, enough: float = -np.inf) -> float:
+        """The infimum of the penalties at which this client's problem meets the existence condition.
+
+        `enough` may stand for an infimum below it.
+        """
+        return self.family.required_rho(natural_global, dual, self.growth, enough)
 
     def evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation:
         """Call the client at λ; raises `ClientError` with its index for what is wrong with the answer."""
@@ -92,7 +118,17 @@ class BoundClient:
         gradient = self.constant
         if gradient is None:
             gradient = self._natural(self._call("natural_gradient", q))
-        return Evaluation(natural, q, self.loss(q), None, None, None, gradient)
+        return Evaluation(natural, q, self.loss(q), None, None, None, self.family, gradient)
+
+    def slope(self, natural: Natural, posterior: Distribution) -> Slope:
+        """Call the client at λ for no more than its loss and E[∇ℓ], where it can do with less than all derivatives."""
+        if not self.gives_slope:
+            return self.evaluate(natural, posterior)
+        answer = self._call("gradient", posterior)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ClientError(self.index, f"gradient: expected (loss, gradient), got {type(answer).__name__}")
+        loss = self._finite(answer[0], "gradient: expected_loss", [()])
+        return Slope(natural, posterior, float(loss), self._gradient(answer[1], "gradient"))
 
     def loss(self, posterior: Distribution) -> float:
         """E[ℓ]/τ; NaN where the client gives no loss."""
@@ -112,20 +148,20 @@ class BoundClient:
         if not isinstance(answer, tuple) or len(answer) != 3:
             raise ClientError(self.index, f"{name}: expected (loss, gradient, hessian), got {type(answer).__name__}")
         loss = self._finite(answer[0], f"{name}: expected_loss", [()])
-        gradient = self._finite(answer[1], f"{name}: expected_gradient", [(d,)])
+        gradient = self._gradient(answer[1], name)
         own = curvature = None
         if answer[2] is not None or self.family.precision_varies:
             hessian = self._hessian(answer[2], name, (d, d) if whole else wanted)
             own = q.operator.own_part(hessian)
             curvature = hessian if hessian.shape == (d, d) else None
-        if max(float(np.abs(part).max()) for part in (gradient, own) if part is not None) > OVERFLOW:
-            raise NotFiniteError(self.index, f"{name}: expected values below {OVERFLOW:g}, got larger ones")
-        natural_gradient = self.family.natural_gradient(q, gradient, own)
-        return Evaluation(natural, q, float(loss), gradient, own, curvature, natural_gradient)
+        return Evaluation(natural, q, float(loss), gradient, own, curvature, self.family)
+
+    def _gradient(self, value: Any, name: str) -> Array:
+        return self._finite(value, f"{name}: expected_gradient", [(self.family.dim,)], OVERFLOW)
 
     def _hessian(self, value: Any, name: str, shape: tuple[int, ...]) -> Array:
-        hessian = self._finite(value, f"{name}: expected_hessian", [shape])
-        if len(shape) == 2:
+        hessian = self._finite(value, f"{name}: expected_hessian", [shape], OVERFLOW)
+        if len(shape) == 2 and not np.array_equal(hessian, hessian.T):
             if np.abs(hessian - hessian.T).max() > 1e-8 * np.abs(hessian).max():
                 raise ClientError(self.index, f"{name}: expected_hessian: expected a symmetric matrix")
             hessian = 0.5 * (hessian + hessian.T)
@@ -141,16 +177,20 @@ class BoundClient:
             for i, (slot, shape) in enumerate(zip(value, shapes, strict=True))
         )
 
-    def _finite(self, value: Any, name: str, shapes: list[tuple[int, ...]]) -> Array:
+    def _finite(self, value: Any, name: str, shapes: list[tuple[int, ...]], most: float = np.inf) -> Array:
+        """A finite array of one of the shapes, over the temperature; no entry is larger than `most`."""
         try:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ClientError(self.index, f"{name}: expected real numbers, got {type(value).__name__}") from error
         if array.shape not in shapes:
             raise ClientError(self.index, f"{name}: expected shape {shapes[0]}, got {array.shape}")
-        if not np.isfinite(array).all():
+        largest = float(max(array.max(initial=0.0), -array.min(initial=0.0)))  # NaN where any entry is
+        if not largest < np.inf:
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise NotFiniteError(self.index, f"{name}: expected finite values, got {array[index]} at index {index}")
+        if largest > most * self.temperature:
+            raise NotFiniteError(self.index, f"{name}: expected values below {most:g}, got {largest:g}")
         return array / self.temperature
 
     def _call(self, name: str, posterior: Distribution) -> Any:
@@ -168,6 +208,8 @@ class ClientProblem:
         self.bound, self.family = bound, family
         self.natural_global, self.dual, self.rho = family.parameter(natural_global), dual, rho
         self.evaluations = 0
+        self.slopes = 0
+        """Of the evaluations, those of E[∇ℓ] alone."""
         # λ_c = λ_g + η/ρ, where a client without a loss would go; it may lie outside the domain
         cavity = family.ns.cavity(self.natural_global, dual, rho)
         self.cavity = family.parameter([np.asarray(slot) for slot in cavity])
@@ -176,6 +218,15 @@ class ClientProblem:
         """The client at λ, counted."""
         self.evaluations += 1
         return self.bound.evaluate(natural, posterior)
+
+    def try_slope(self, q: Distribution) -> Slope | None:
+        """The client's loss and E[∇ℓ] at a trial distribution, counted; None where its answer is not finite."""
+        self.evaluations += 1
+        self.slopes += self.bound.gives_slope
+        try:
+            return self.bound.slope(self.family.natural(q), q)
+        except NotFiniteError:
+            return None
 
     def try_evaluate(self, natural: Natural, posterior: Distribution | None = None) -> Evaluation | None:
         """The client at a trial λ, or None outside the domain and where its answer is not finite."""
@@ -196,7 +247,7 @@ class ClientProblem:
         slots = self.family.ns.client_map(self.natural_global, self.dual, at.natural_gradient, self.rho)
         return self.family.parameter([np.asarray(slot) for slot in slots])
 
-    def objective(self, at: Evaluation) -> float:
+    def objective(self, at: Slope) -> float:
         """L − ⟨η, μ⟩ + ρ KL(q‖q_g) up to a constant: L + ρ (⟨λ − λ_c, μ⟩ − A(λ)), λ_c the cavity.
 
         Of a Gaussian with a loss taken at its mean, L + ρ (½ mᵀS_c m − ξ_cᵀm): the curvature that its precision takes

@@ -20,9 +20,12 @@ from badmm_kernels.cpu import linalg
 
 
 class FactoredNatural(tuple[Array, ...]):
-    """(ξ, S) with the operator S, whose factor is computed on first use and shared with the posterior."""
+    """(ξ, S) with the operator S, whose factor is computed on first use and shared with the posterior, and the mean
+    once it is known.
+    """
 
     make: Callable[[Array], Precision]
+    mean: Array | None = None
 
     @classmethod
     def of(cls, slots: Sequence[Array], make: Callable[[Array], Precision]) -> Self:
@@ -54,6 +57,7 @@ class FactoredGaussian(GaussianFamily):
         operator.check()
         found = self.parameter((operator.matvec(distribution.mean), operator.array))
         found.__dict__["operator"] = operator
+        found.mean = distribution.mean
         return found
 
     def posterior(self, natural: Natural) -> Gaussian:
@@ -65,11 +69,17 @@ class FactoredGaussian(GaussianFamily):
             # what comes from outside is checked by the kernels: shapes, symmetry, condition
             mean, _ = self.ns.standard_from_natural(*natural)
             return Gaussian.of(np.asarray(mean), self.operator.like(natural[1]))
-        parts = self.parts(natural.operator)
-        mean = np.concatenate([part.solve(xi) for part, xi in zip(parts, self.cut(natural[0]), strict=True)])
-        for part in parts:
+        mean = self._mean(natural)
+        for part in self.parts(natural.operator):
             linalg.check_condition("precision", part.cholesky, part.array, stacklevel=3)
         return Gaussian.of(mean, natural.operator)
+
+    def _mean(self, natural: FactoredNatural) -> Array:
+        """S⁻¹ξ, solved once; raises `ValueError` where S is not positive definite."""
+        if natural.mean is None:
+            pieces = zip(self.parts(natural.operator), self.cut(natural[0]), strict=True)
+            natural.mean = np.concatenate([part.solve(xi) for part, xi in pieces])
+        return natural.mean
 
     def trial_points(self) -> AbstractContextManager[None]:
         """Nearly singular precisions pass without a warning."""
@@ -81,12 +91,13 @@ class FactoredGaussian(GaussianFamily):
 
     def whiten(self, natural: Natural, directions: Natural) -> Array:
         """L⁻¹(dξ − dS m) and L⁻¹ dS L⁻ᵀ/√2, matrix by matrix: F⁻¹ weighs dλ by the statistics' dual."""
-        q = self.posterior(natural)
+        at = self.parameter(natural)
+        means, (d_xi, d_s) = self.cut(self._mean(at)), directions
         rows = []
-        pieces = (self.parts(q.operator), self.cut(q.mean), self.cut(directions[0]), self.matrices(directions[1]))
-        for part, mean, d_xi, d_s in zip(*pieces, strict=True):
-            rows.append(part.root_transpose((d_xi - d_s @ mean).T).T)
-            rows.append(part.congruence(d_s).reshape(len(d_s), -1) / np.sqrt(2))
+        pieces = (self.parts(at.operator), means, self.cut(d_xi), self.matrices(d_s))
+        for part, mean, xi, matrix in zip(*pieces, strict=True):
+            rows.append(part.root_transpose((xi - matrix @ mean).T).T)
+            rows.append(part.congruence(matrix).reshape(len(matrix), -1) / np.sqrt(2))
         return np.concatenate(rows, axis=1)
 
     def fisher_bound(self, natural: Natural) -> float:

@@ -51,7 +51,7 @@ class FactorisingFamily(FamilyGeometry):
         slots = zip(natural, self.ns.NATURAL_DOMAINS, strict=True)
         return all(bool(np.isfinite(slot).all() and DOMAINS[domain](slot).all()) for slot, domain in slots)
 
-    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
+    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth, enough: float = -np.inf) -> float:
         """max −(η + growth)/λ_g over the slots that are half lines."""
         extra = growth if isinstance(growth, tuple) else tuple(np.zeros(shape) for shape in self.shapes)
         slots = zip(natural_global, dual, extra, self.ns.NATURAL_DOMAINS, strict=True)

@@ -87,10 +87,11 @@ class FamilyGeometry(ABC):
         """Whether λ is finite and in the domain."""
 
     @abstractmethod
-    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
+    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth, enough: float = -np.inf) -> float:
         """The domain's margin: the infimum of the ρ for which ρ λ_g + η (+ the loss's growth) is in the domain.
 
-        It may be negative; −inf where every λ is in the domain.
+        It may be negative; −inf where every λ is in the domain. `enough` is returned where the infimum lies below it
+        and it is cheaper to see that than to find the infimum.
         """
 
     @abstractmethod

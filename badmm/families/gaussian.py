@@ -78,13 +78,13 @@ class GaussianFamily(FamilyGeometry):
         """The shape of the E[∇²ℓ] that a client's `expectations` gives; it may give None where S is fixed."""
         return (self.dim,) * (1 + self.operator.whole_hessian)
 
-    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
+    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth, enough: float = -np.inf) -> float:
         """The largest eigenvalue of −(η_S + G∞) in units of S_g."""
         operator = self.canonical(natural_global)[1]
         eta = dual[1] if self.precision_varies else np.zeros(self.dim)
         if isinstance(growth, tuple):
             eta, growth = eta + growth[1] if self.precision_varies else eta, None
-        return operator.largest_ratio(-eta if growth is None else -_total(operator.whole(eta), growth))
+        return operator.largest_ratio(-eta if growth is None else -_total(operator.whole(eta), growth), enough)
 
     def linear(self, coefficients: Mapping[str, Array]) -> Natural | None:
         """As for every family; a quadratic form whose matrix has the family's structure is one of its statistics."""

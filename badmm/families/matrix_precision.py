@@ -115,10 +115,12 @@ class MatrixPrecision(Precision):
         half = dtrmm(1.0, self.inverse_cholesky, matrix, lower=True)
         return np.asarray(dtrmm(1.0, self.inverse_cholesky, half, side=1, lower=True, trans_a=True, overwrite_b=True))
 
-    def largest_ratio(self, numerator: Array) -> float:
-        """The largest eigenvalue of L⁻¹NL⁻ᵀ."""
-        # whitened first: LAPACK's generalized subset solver can fail to converge at condition 1e10
+    def largest_ratio(self, numerator: Array, enough: float = -np.inf) -> float:
+        """The largest eigenvalue of L⁻¹NL⁻ᵀ; `enough` where `enough` · S − N has a Cholesky factor."""
         matrix = np.diag(numerator) if numerator.shape == (self.dim,) else numerator
+        if np.isfinite(enough) and cholesky_factor(enough * self.array - matrix) is not None:
+            return enough
+        # whitened first: LAPACK's generalized subset solver can fail to converge at condition 1e10
         return float(np.linalg.eigvalsh(self.congruence(matrix))[-1])
 
     @property

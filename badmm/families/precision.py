@@ -118,8 +118,11 @@ class Precision(ABC):
         """Cᵀ A C for a symmetric matrix A (d, d)."""
 
     @abstractmethod
-    def largest_ratio(self, numerator: Array) -> float:
-        """The largest eigenvalue of S^{-1/2} N S^{-1/2}, N a diagonal (d,) or a matrix (d, d)."""
+    def largest_ratio(self, numerator: Array, enough: float = -np.inf) -> float:
+        """The largest eigenvalue of S^{-1/2} N S^{-1/2}, N a diagonal (d,) or a matrix (d, d).
+
+        `enough` may be returned for an eigenvalue below it.
+        """
 
     @property
     @abstractmethod
@@ -218,7 +221,7 @@ class DiagonalPrecision(Precision):
         """A_ij/√(s_i s_j)."""
         return np.asarray(self._deviation[:, None] * matrix * self._deviation)
 
-    def largest_ratio(self, numerator: Array) -> float:
+    def largest_ratio(self, numerator: Array, enough: float = -np.inf) -> float:
         """max n/s for a diagonal."""
         if numerator.shape == (self.dim,):
             return float(np.max(numerator / self.array))

@@ -54,6 +54,15 @@ class GivesCurvature(Protocol):
 
 
 @runtime_checkable
+class GivesGradient(Protocol):
+    """A client whose loss is taken at the mean, and whose gradient costs much less than its Hessian."""
+
+    def gradient(self, posterior: Gaussian) -> tuple[float, Array]:
+        """(E_q[ℓ], E_q[∇ℓ] (d,))."""
+        ...
+
+
+@runtime_checkable
 class GivesConstantNaturalGradient(Protocol):
     """A client whose E_q[ℓ] is linear in the μ of some families: conjugate to them, and solved in one step."""
 

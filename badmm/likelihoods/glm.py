@@ -121,11 +121,12 @@ class GeneralizedLinear(GaussianLikelihood):
         size = max(LEAST_ROWS, BLOCK // self.dim)
         return (slice(start, start + size) for start in range(0, len(self.X), size))
 
-    def _sums(self, posterior: Gaussian, whole: bool) -> Expected:
-        """(E[ℓ], E[∇ℓ], E[∇²ℓ]), block by block of rows: what the passes over a block share stays in the cache."""
+    def _sums(self, posterior: Gaussian, second: _Sum | None = None) -> tuple[float, Array]:
+        """E[ℓ] and E[∇ℓ], block by block of rows: what the passes over a block share stays in the cache.
+
+        `second` takes every block with its E[f″].
+        """
         ns, loss, gradient = self.kernels, self._constant, np.zeros(self.dim)
-        gram = WeightedGram(self.dim) if whole else None
-        diagonal = np.zeros(self.dim)
         # an overflowing loss is the caller's to refuse
         with np.errstate(over="ignore", invalid="ignore"):
             for rows in self._blocks():
@@ -133,19 +134,23 @@ class GeneralizedLinear(GaussianLikelihood):
                 value, slope, weight = self._moments(ns, posterior, rows)
                 loss += float(np.sum(value))
                 gradient += X.T @ slope
-                if gram is None:
-                    diagonal += (X * X).T @ weight
-                else:
-                    gram.add(X, weight)
-        return loss, gradient, diagonal if gram is None else gram.matrix
+                if second is not None:
+                    second.add(X, weight)
+        return loss, gradient
+
+    def gradient(self, posterior: Gaussian) -> tuple[float, Array]:
+        """(E[ℓ], E[∇ℓ] (d,))."""
+        return self._sums(posterior)
 
     def expectations(self, posterior: Gaussian) -> Expected:
         """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
-        return self._sums(posterior, posterior.whole_hessian)
+        second = WeightedGram(self.dim) if posterior.whole_hessian else WeightedSquares(self.dim)
+        return *self._sums(posterior, second), second.total
 
     def curvature(self, posterior: Gaussian) -> Expected:
         """As `expectations`, with the whole Hessian (d, d) under every precision."""
-        return self._sums(posterior, True)
+        gram = WeightedGram(self.dim)
+        return *self._sums(posterior, gram), gram.total
 
     def growth(self, family: FamilyGeometry) -> Array | None:
         """Xᵀ diag(w g) X where f″ tends to g > 0 on both sides, else None."""
@@ -156,7 +161,18 @@ class GeneralizedLinear(GaussianLikelihood):
         for rows in self._blocks():
             X = self.X[rows]
             gram.add(X, np.full(len(X), least) if self.weights is None else least * self.weights[rows])
-        return gram.matrix
+        return gram.total
+
+
+class WeightedSquares:
+    """Σ X² ᵀ weight (d,) over blocks of rows: the diagonal of `WeightedGram`."""
+
+    def __init__(self, dim: int) -> None:
+        self.total: Array = np.zeros(dim)
+
+    def add(self, X: Array, weight: Array) -> None:
+        """Add a block X (n, d) with weights (n,)."""
+        self.total += (X * X).T @ weight
 
 
 class WeightedGram:
@@ -181,9 +197,14 @@ class WeightedGram:
             self._lower = dsyrk(sign, half.T, beta=1.0, c=self._lower, lower=1, overwrite_c=1)
 
     @property
-    def matrix(self) -> Array:
+    def total(self) -> Array:
         """The sum (d, d)."""
-        return np.asarray(self._lower + np.tril(self._lower, -1).T)
+        found = self._lower + self._lower.T  # the other triangle is 0
+        np.einsum("ii->i", found)[:] *= 0.5
+        return np.asarray(found)
+
+
+_Sum = WeightedGram | WeightedSquares
 
 
 def _kernels_of(loss: str | ModuleType) -> ModuleType:

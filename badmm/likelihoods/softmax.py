@@ -68,6 +68,11 @@ class SoftmaxRegression(GaussianLikelihood):
         value = -float(np.sum(self._row_weights * np.sum(log_probability * self._one_hot, axis=-1))) / len(draws)
         return value, np.exp(log_probability)
 
+    def gradient(self, posterior: Gaussian) -> tuple[float, Array]:
+        """(E[ℓ], E[∇ℓ] (d,))."""
+        value, probability = self._probabilities(posterior)
+        return value, self._gradient(probability)
+
     def expectations(self, posterior: Gaussian) -> Expected:
         """(E[ℓ], E[∇ℓ] (d,), E[∇²ℓ]): a vector (d,) under a vector precision, else a matrix (d, d)."""
         if posterior.whole_hessian:

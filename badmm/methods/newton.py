@@ -23,6 +23,10 @@ class NewtonPolicy(Policy):
         super().__init__(num_clients, "auto", 1.0, damping)
         self.gamma = setting(damping, "damping", 1.0) or 1.0
 
+    def enough(self, playing: bool) -> float:
+        """The existence condition holds at ρ = ∞."""
+        return float("inf")
+
     def steps(self, required_rho: Callable[[], float], fisher_bound: Callable[[], float] | None = None) -> Steps:
         """The same in every round."""
         return Steps(float("inf"), 1.0, self.gamma)

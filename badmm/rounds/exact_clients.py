@@ -1,8 +1,9 @@
 """The clients of `badmm.solve` in one process: their λ_k, duals and earlier dual lines, and their answers to messages.
 
 "contribute" down: α, K                   up: Σ c_k as they stand
-"measure"  down: λ_g, mixing weights      up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² (Fisher), max of the required penalties,
-                                              whether some ∇L_k depends on more than the mean
+"measure"  down: λ_g, mixing weights,     up: Σ L_k(μ_g), Σ ‖λ_k − λ_g‖² (Fisher), max of the required penalties (those
+                 a penalty that is enough         below what is enough count as that), whether some ∇L_k depends on more
+                                              than the mean
 "step"     down: ρ, α, γ, K               up: Σ c_k, c_k = (1 − α)/K λ_k − α η_k (or its change), evaluations,
                                               Σ of the squared residuals that more evaluations would lower
 
@@ -19,8 +20,9 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from badmm.checks import Array, ClientError
-from badmm.clients.exact import ClientSolution, Tolerance, solve_client
-from badmm.clients.problem import BoundClient, ClientProblem, Evaluation, NotFiniteError
+from badmm.clients.exact import ClientSolution, solve_client
+from badmm.clients.problem import BoundClient, ClientProblem, Evaluation, NotFiniteError, Slope
+from badmm.clients.tolerance import Tolerance
 from badmm.families.distributions import Distribution
 from badmm.families.family import FamilyGeometry, Natural, arrays
 from badmm.rounds.lines import added, contributions
@@ -37,7 +39,7 @@ WORTH_A_THREAD = 1e-3
 class _Measured:
     """What a client knows at λ_g."""
 
-    start: Evaluation | None
+    start: Slope | None
     loss: float
     squared_distance: float
     required_rho: float
@@ -121,7 +123,8 @@ class ExactClients:
         if weights is not None and self.bound:
             self.duals = mix(self.lines, weights)
         q = self.family.posterior(self.natural)
-        found = self._each(lambda k: self._at_server(k, q), members, deadline)
+        enough = message.numbers.get("enough", -np.inf)
+        found = self._each(lambda k: self._at_server(k, q, enough), members, deadline)
         self._serial = sum(one.seconds for one in found) < WORTH_A_THREAD * len(members)
         self._measured = dict(zip(members, found, strict=True))
         totals = {
@@ -134,18 +137,19 @@ class ExactClients:
         }
         return Reply(message.round, message.digest, len(members), totals=totals, maxima=maxima)
 
-    def _at_server(self, k: int, q: Distribution) -> _Measured:
+    def _at_server(self, k: int, q: Distribution, enough: float) -> _Measured:
         bound, natural = self.bound[k], self.natural
         began = time.thread_time()
         try:
-            start = bound.evaluate(natural, q)
+            # where there is no penalty, the client's step is this evaluation
+            start = bound.slope(natural, q) if enough < np.inf else bound.evaluate(natural, q)
             loss = start.loss
         except NotFiniteError:  # a posterior that is too wide; the client's solver starts from a narrower one
             start, loss = None, bound.loss(q)
         gap = self.family.ns.primal_residual(tuple(slot[k] for slot in self.clients), natural)
         eta = tuple(slot[k] for slot in self.duals)
         distance = self.family.whiten(natural, tuple(np.asarray(slot)[None] for slot in gap))
-        required = bound.required_rho(natural, eta)
+        required = bound.required_rho(natural, eta, enough) if enough < np.inf else -np.inf
         return _Measured(start, loss, float(np.sum(distance**2)), required, time.thread_time() - began)
 
     def _step(self, message: Message, members: list[int], deadline: Deadline) -> Reply:
@@ -201,7 +205,7 @@ class ExactClients:
     def _start(self, k: int) -> Evaluation:
         """The client at λ_g; its error where its loss is not finite there."""
         start = self._measured[k].start
-        return self.bound[k].evaluate(self.natural) if start is None else start
+        return start if isinstance(start, Evaluation) else self.bound[k].evaluate(self.natural)
 
     def _rows(self, slots: Natural, members: list[int]) -> Natural:
         return slots if len(members) == len(self) else tuple(slot[members] for slot in slots)

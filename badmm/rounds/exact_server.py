@@ -122,7 +122,8 @@ class ExactServer:
         """What the clients find at λ_g, and the weights with which they mix their dual lines."""
         weights = None if self._round is None else self._round.weights
         arrays = {"natural": self.family.pack(self.natural)} | ({} if weights is None else {"weights": weights})
-        self._measured = ask("measure", arrays=arrays)
+        numbers = {"enough": self.policy.enough(self._round is not None)}
+        self._measured = ask("measure", numbers, arrays)
         self.required_rho = self._measured.maxima["required_rho"]
         self.policy.quadratic = self.family.keeps_curvature and not self._measured.maxima["sees_covariance"]
 

@@ -25,7 +25,8 @@ class RoundRecord:
     Bytes are those of all messages and replies so far, one of each a client (float64; a symmetric matrix: its
     triangle). `evaluations` is the sum over clients of what their problems took beside the evaluation at λ_g,
     `most_evaluations` the largest. `condition_margin` is ρ minus the infimum of the penalties at which every client
-    meets the existence condition: it holds where the margin is positive. `mixed` counts the earlier rounds whose dual
+    meets the existence condition, or less where a bound on that infimum is enough: the condition holds where the margin
+    is positive. `mixed` counts the earlier rounds whose dual
     lines were mixed in, `absent` the clients whose replies were lost or refused. `events` say what was damped, fell
     back, stopped short or violated the condition.
     """

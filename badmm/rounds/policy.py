@@ -72,8 +72,8 @@ class Policy:
         self.alpha = setting(alpha, "alpha", 1.0)
         self.damping = setting(damping, "damping", 1.0)
         self.mixed_damping = mixed_damping
-        self.quadratic = False
-        """Whether rounds converge quadratically, as far as the clients have told."""
+        self.quadratic: bool | None = None
+        """Whether rounds converge quadratically, once the clients have told."""
         self.mixes = mixed_damping > 0 and self.damping is None and self.alpha in (None, 1.0)
         self._damping, self._size, self._round = 1.0, float("inf"), 0
         self._best, self._waited, self._plain_rho = float("inf"), 0, 0.0
@@ -101,12 +101,26 @@ class Policy:
 
     def automatic_rho(self, required: float) -> float:
         """ρ where it is "auto"."""
-        if self.quadratic:
+        return max(self._least(bool(self.quadratic), self._round), MARGIN * required)
+
+    def _least(self, quadratic: bool, index: int) -> float:
+        """The automatic ρ of a round by its index, where the existence condition needs no more."""
+        if quadratic:
             clients, power = ALIKE
-            least = min(1.0, (clients / self.num_clients) ** power)
-        else:
-            least = 1.0 / self.num_clients if self._round == 0 else 1.0
-        return max(least, MARGIN * required)
+            return min(1.0, (clients / self.num_clients) ** power)
+        return 1.0 / self.num_clients if index == 0 else 1.0
+
+    def enough(self, playing: bool) -> float:
+        """Required penalties up to this lead to the same ρ in the next round; none matters where it is infinite.
+
+        `playing`: whether the round that is being played is still to be observed.
+        """
+        if self._plain_rho:
+            return self._plain_rho / (2.0 * MARGIN)  # which the round may halve
+        if self.rho is not None:
+            return self.rho / MARGIN
+        told = (True, False) if self.quadratic is None else (self.quadratic,)
+        return min(self._least(quadratic, self._round + playing) for quadratic in told) / MARGIN
 
     def observe(
         self, size: float, mixed: bool = False, gap: float = 0.0, primal: float = 0.0, change: float = 0.0

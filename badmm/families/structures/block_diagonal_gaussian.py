@@ -211,13 +211,13 @@ class BlockPrecision(Precision):
         whole = [half[:, at] @ p.inverse_cholesky.T for p, at in zip(self.parts, self.blocks.theta, strict=True)]
         return np.hstack(whole)
 
-    def largest_ratio(self, numerator: Array) -> float:
+    def largest_ratio(self, numerator: Array, enough: float = -np.inf) -> float:
         """The largest over blocks; a matrix (d, d) is whitened as a whole."""
         if numerator.shape == (self.dim, self.dim):
             return float(np.linalg.eigvalsh(self.congruence(numerator))[-1])
         of_blocks = numerator.shape == self.array.shape
         pieces = self.blocks.matrices(numerator) if of_blocks else self.blocks.vectors(numerator)
-        return max(part.largest_ratio(piece) for part, piece in zip(self.parts, pieces, strict=True))
+        return max(part.largest_ratio(piece, enough) for part, piece in zip(self.parts, pieces, strict=True))
 
     @property
     def largest_variance(self) -> float:

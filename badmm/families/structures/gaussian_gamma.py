@@ -210,10 +210,10 @@ class GaussianGammaFamily(FamilyGeometry):
         finite = all(np.isfinite(slot).all() for slot in natural)
         return bool(finite and natural[2][0] > 0 and _bordered(natural).is_definite)
 
-    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth) -> float:
+    def required_rho(self, natural_global: Natural, dual: Natural, growth: Growth, enough: float = -np.inf) -> float:
         """The largest of −η_a/a_g and the eigenvalues of −[[η_S, η_ξ], [η_ξᵀ, 2η_b]] in units of λ_g's."""
         eta = tuple(a + b for a, b in zip(dual, growth, strict=True)) if isinstance(growth, tuple) else dual
-        of_matrix = _bordered(natural_global).largest_ratio(-_bordered(eta).array)
+        of_matrix = _bordered(natural_global).largest_ratio(-_bordered(eta).array, enough)
         return max(of_matrix, float(-eta[2][0] / natural_global[2][0]))
 
     def whiten(self, natural: Natural, directions: Natural) -> Array:

@@ -10,10 +10,11 @@ import pytest
 from scipy.optimize import minimize
 
 from badmm import Gaussian, LostClientError, solve
-from badmm.clients.exact import ClientSolution, Tolerance, solve_client
+from badmm.clients.exact import ClientSolution, solve_client
 from badmm.clients.laplace import laplace
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem
+from badmm.clients.tolerance import Tolerance
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, PoissonRegression
 

@@ -12,9 +12,10 @@ import badmm
 import badmm_kernels
 from badmm import Gamma
 from badmm.clients.charts import LONGEST, chart_around
-from badmm.clients.exact import Tolerance, solve_client
+from badmm.clients.exact import solve_client
 from badmm.clients.newton import newton
 from badmm.clients.problem import BoundClient, ClientProblem
+from badmm.clients.tolerance import Tolerance
 from badmm.families.family import Natural
 from badmm.families.registry import bind
 

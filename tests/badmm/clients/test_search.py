@@ -9,9 +9,10 @@ import pytest
 
 from badmm import Gamma, Gaussian
 from badmm.clients import problem as problem_module
-from badmm.clients.exact import LOST_RESIDUAL, ROUNDINGS, Tolerance, _Search, solve_client
+from badmm.clients.exact import _Search, solve_client
 from badmm.clients.laplace import laplace
 from badmm.clients.problem import EPSILON, BoundClient, ClientProblem, Evaluation
+from badmm.clients.tolerance import LOST_RESIDUAL, ROUNDINGS, Tolerance
 from badmm.families.family import Natural
 from badmm.families.registry import bind
 from badmm.likelihoods import PoissonRegression

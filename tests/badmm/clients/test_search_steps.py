@@ -9,7 +9,9 @@ import pytest
 
 from badmm import Gaussian
 from badmm.clients import exact
-from badmm.clients.exact import Tolerance, _Search, solve_client
+from badmm.clients.at_mean import MeanSearch
+from badmm.clients.exact import _Search, solve_client
+from badmm.clients.tolerance import Tolerance
 from tests.badmm.clients.test_bound_clients import LOGISTIC, problem_of
 from tests.badmm.clients.test_search import plain
 
@@ -198,9 +200,8 @@ class Flat:
 def test_a_newton_step_that_raises_the_objective_is_quartered_and_the_next_may_be_four_times_as_long() -> None:
     client = Flat()
     problem = plain(client, "full_gaussian", Gaussian([5.0], [[1e-3]]), 1.0)
-    search = _Search(problem, Tolerance(1e-10), problem.evaluate(problem.natural_global))
-    search.newton(search.best)
-    assert search.solved() and problem.evaluations <= 15
+    search = MeanSearch(problem, Tolerance(1e-10), problem.evaluate(problem.natural_global))
+    assert search.run() is not None and problem.evaluations <= 15
 
     def objective(m: float) -> float:
         return float(10 * np.sqrt(1 + m * m) + 0.5e-3 * (m - 5) ** 2)
@@ -236,8 +237,8 @@ def test_a_newton_step_is_quartered_until_the_client_can_be_evaluated_or_it_is_n
     for limit in (400, 3):
         client = Cliff(reach)
         problem = plain(client, "full_gaussian", Gaussian(np.zeros(2), 1.0), 1.0)
-        search = _Search(problem, Tolerance(1e-12, max_evaluations=limit), problem.evaluate(problem.natural_global))
-        search.newton(search.best)
+        tolerance = Tolerance(1e-12, max_evaluations=limit)
+        MeanSearch(problem, tolerance, problem.evaluate(problem.natural_global)).run()
         means = [float(mean[0]) for mean in client.asked]
         shares = [0.5 * 0.25**power for power in range(min(tried, limit) - 1)]
         assert means[1 : len(shares) + 1] == pytest.approx(shares, rel=1e-12)

@@ -271,7 +271,8 @@ def test_an_evaluation_factors_two_matrices_once_each(monkeypatch: pytest.Monkey
     counter = Counter(monkeypatch)
     result = badmm.solve(clients, family="full_gaussian", prior=Gaussian(np.zeros(12), 1.0))
     evaluations = sum(record.evaluations for record in result.history)
-    per_round = 11  # the server checks, its posterior, the objective and that of the clients where they start
+    # the server checks, its posterior, the objective, that of the clients where they start, each client's condition
+    per_round = 11 + len(clients)
     assert counter.count <= 2 * evaluations + per_round * result.rounds
 
 

@@ -78,6 +78,9 @@ def test_the_inverse_and_its_root(kind: str) -> None:
     for numerator in (A, np.diag(A), S.own(A)):
         wanted = np.linalg.eigvalsh(C.T @ dense(S.whole(numerator) if numerator.shape == (10,) else numerator) @ C)[-1]
         assert S.largest_ratio(numerator) == pytest.approx(wanted, rel=1e-10)
+        # an upper bound may stand for it, and nothing below it
+        assert S.largest_ratio(numerator, wanted + 1e-3) <= wanted + 1e-3
+        assert S.largest_ratio(numerator, wanted - 1e-3) == pytest.approx(wanted, rel=1e-10)
 
 
 @every_structure

@@ -9,9 +9,10 @@ from hypothesis import given, strategies as st
 from badmm import Gaussian, solve
 from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression
+from badmm.methods.newton import NewtonPolicy
 from badmm.rounds.exact_clients import mix
 from badmm.rounds.mixing import DualMixing
-from badmm.rounds.policy import ALIKE, PATIENCE, Policy, Steps
+from badmm.rounds.policy import ALIKE, MARGIN, PATIENCE, Policy, Steps
 
 
 def test_explicit_values_are_used_as_they_are() -> None:
@@ -234,3 +235,28 @@ def test_defaults_need_fewer_rounds_than_pvi_and_never_leave_the_condition(famil
     assert ours.converged and ours.rounds < pvi.rounds
     assert min(record.condition_margin for record in ours.history) > 0
     assert not any("violated" in event for record in ours.history for event in record.events)
+
+
+def rho_of(policy: Policy, required: float) -> float:
+    return policy.steps(lambda: required).rho
+
+
+def test_penalties_up_to_what_is_enough_lead_to_the_same_step_sizes() -> None:
+    """For every way to choose ρ, before and within a round: whatever the condition needs below it, ρ is the same."""
+    for quadratic in (None, False, True):
+        for played in (0, 1, 5):
+            policy = Policy(20, "auto", "auto", "auto", mixed_damping=1.0)
+            for index in range(played):
+                policy.observe(1.0 / (index + 1))
+            policy.quadratic = quadratic
+            enough = policy.enough(playing=False)
+            sizes = {rho_of(policy, need) for need in (-np.inf, 0.0, 0.5 * enough, enough)}
+            assert len(sizes) == 1 and rho_of(policy, 1.1 * enough + 1.0) > max(sizes)
+    stalled = Policy(2, "auto", "auto", "auto", mixed_damping=1.0)
+    for _ in range(2 + PATIENCE):
+        stalled.observe(0.5, mixed=True, gap=1.0)
+    enough = stalled.enough(playing=True)
+    stalled.observe(0.5, primal=0.0, change=1.0)  # plain rounds halve ρ
+    assert rho_of(stalled, enough) == rho_of(stalled, 0.0) == 0.5
+    assert Policy(3, 0.6, "auto", "auto").enough(playing=True) == pytest.approx(0.6 / MARGIN)
+    assert NewtonPolicy(3, "auto").enough(playing=True) == np.inf

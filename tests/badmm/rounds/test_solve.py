@@ -8,6 +8,7 @@ import pytest
 
 import badmm
 from badmm import Gamma, Gaussian, LostClientError, ServerDomainError, SolverState, likelihoods, solve
+from badmm.families.registry import bind
 from badmm.likelihoods import LogisticRegression, Quadratic
 
 RNG = np.random.default_rng(8)
@@ -174,8 +175,8 @@ def test_history_and_bytes() -> None:
     natural = D + D * (D + 1) // 2
     for i, record in enumerate(result.history):
         assert record.round == i + 1
-        # before the first round λ_g goes down and four numbers come up; a round is a λ and a few numbers each way
-        assert record.bytes_down == 8 * K * ((natural + 5) * (i + 1) + natural)
+        # before the first round λ_g and a number go down and four numbers come up; a round has a λ each way and a few
+        assert record.bytes_down == 8 * K * ((natural + 6) * (i + 1) + natural + 1)
         assert record.bytes_up == 8 * K * ((natural + 7) * (i + 1) + 4)
         assert record.gap == max(record.primal_residual, record.dual_residual, record.client_residual)
         assert record.condition_margin > 0 and record.mixed == 0
@@ -237,7 +238,10 @@ def test_violated_condition_is_an_event_where_the_client_still_solves_and_an_err
     clients = logistic_clients()
     shared: dict[str, Any] = {"family": "full_gaussian", "prior": Gaussian(np.zeros(D), 1.0)}
     done = solve(clients, **shared, tol=1e-11)
-    need = 1.0 - done.history[-1].condition_margin
+    family = bind("full_gaussian", shared["prior"])
+    duals = zip(*done.duals, strict=True)
+    need = max(family.required_rho(done.natural, dual, None) for dual in duals)
+    assert 0 < done.history[-1].condition_margin <= 1.0 - need
     # at the fixed point every client's solution is λ_g, whatever ρ
     explicit: dict[str, Any] = {"rho": 0.9 * need, "alpha": 1.0, "damping": 1.0, "rounds": 1, "start": done.natural}
     record = solve(clients, **shared, **explicit, duals=done.duals).history[0]

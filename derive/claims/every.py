@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ..families import family_names, load_families
 from ..likelihoods import likelihood_names, load_likelihoods
-from . import admm, families, gaussian_gamma, ivon, likelihoods, lowered, matrix, special
+from . import admm, domain, families, gaussian_gamma, ivon, likelihoods, lowered, matrix, special
 from .claim import Claim
 
 
@@ -20,6 +20,7 @@ def every_claim(names: Iterable[str] | None = None) -> Iterator[Claim]:
         if family.is_matrix:
             yield from matrix.claims(family)
         yield from lowered.claims(family)
+        yield from domain.claims(family)
     losses = [n for n in likelihood_names() if wanted is None or f"likelihoods/{n}" in wanted]
     for likelihood in load_likelihoods(losses).values():
         yield from likelihoods.claims(likelihood)

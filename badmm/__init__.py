@@ -5,8 +5,8 @@ from typing import Any
 from badmm import likelihoods
 from badmm.checks import ClientError, LostClientError, ServerDomainError
 from badmm.families import registry
+from badmm.families.classes import class_name
 from badmm.families.distributions import Gaussian
-from badmm.families.factorised import class_name
 from badmm.rounds.history import Result, RoundRecord, SolverState
 from badmm.solve import solve
 from badmm_kernels import __version__

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from .calculus.family import Family, FamilyError
 from .calculus.likelihood import Likelihood
-from .claims import families as family_claims, likelihoods as likelihood_claims, lowered, matrix, special
+from .claims import (
+    domain,
+    families as family_claims,
+    likelihoods as likelihood_claims,
+    lowered,
+    matrix,
+    special,
+)
 from .claims.claim import Claim
 from .emit.c import module as c
 from .emit.numba import module as numba
@@ -90,6 +97,7 @@ def claims(stated: Family | Likelihood) -> Iterator[Claim]:
     if stated.is_matrix:
         yield from matrix.claims(stated)
     yield from lowered.claims(stated)
+    yield from domain.claims(stated)
 
 
 def files(stated: Family | Likelihood) -> dict[str, str]:

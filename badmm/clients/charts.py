@@ -137,21 +137,14 @@ class NaturalChart(LocalChart):
         q = center.posterior
         assert isinstance(q, Factorised)
         self.problem, self.family = problem, family
-        self._chart = SlotChart(family, q)
+        chart = family.chart(q)
+        assert isinstance(chart, SlotChart)
+        self._chart = chart
         self._origin = self._chart.of_natural(center.natural)
         self.size = len(self._origin)
         # the Hessian of ρ KL over ρ, a small matrix per coordinate of θ
-        roots = self._roots(center)
+        roots = chart.roots(center.natural)
         self._metric = np.einsum("jip,kip->pjk", roots, roots)
-
-    def _roots(self, at: Evaluation) -> Array:
-        """Lᵀ dλ/dx_j, F(λ) = LLᵀ: (slots j, components, P)."""
-        slots = self._chart.derivative(at.natural)
-        columns = [
-            tuple(slot if i == j else np.zeros_like(slot) for i, slot in enumerate(slots)) for j in range(len(slots))
-        ]
-        ns, fixed = self.family.ns, self.family.fixed
-        return np.stack([np.stack(ns.whiten(at.natural, column, **fixed)) for column in columns])
 
     def distribution(self, x: Array) -> Distribution | None:
         """The distribution at the origin's coordinates plus x; None where that leaves the number range."""
@@ -164,7 +157,7 @@ class NaturalChart(LocalChart):
         """(dλ/dx)ᵀ F (λ − map(λ))."""
         change = tuple(here - goal for here, goal in zip(at.natural, self.problem.target(at), strict=True))
         whitened = np.stack(self.family.ns.whiten(at.natural, change, **self.family.fixed))
-        return np.asarray(np.einsum("jip,ip->jp", self._roots(at), whitened)).ravel()
+        return np.asarray(np.einsum("jip,ip->jp", self._chart.roots(at.natural), whitened)).ravel()
 
     def precondition(self, f: Array) -> Array:
         """By the Fisher information of each coordinate."""

@@ -1,21 +1,19 @@
-"""Distributions of the families that factorise over coordinates: one class per family, made from generated metadata.
+"""Distributions of the families that factorise over coordinates: what their classes, which `classes.py` makes, share.
 
-`distribution_class("gamma")` is `badmm.Gamma`: its arguments are the family's standard parameters, checked against
-their domains. Mean, variance, densities, quantiles and draws come from the family's kernels.
+Arguments are the family's standard parameters, checked against their domains. Mean, variance, densities, quantiles and
+draws come from the family's kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from inspect import Parameter, Signature
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-import badmm_kernels
 from badmm.checks import Array, real_array, require
 from badmm.families.distributions import Distribution
 from badmm.families.inversion import Counting, Inversion, from_line
@@ -44,7 +42,7 @@ class Factorised(Distribution):
     _standard: tuple[Array, ...]
 
     def __init__(self, *args: ArrayLike, **kwargs: ArrayLike) -> None:
-        given = _signature(self.ns).bind(*args, **kwargs).arguments
+        given = signature(self.ns).bind(*args, **kwargs).arguments
         fixed = {name: scalar(name, domain, given.pop(name)) for name, domain in _fixed_domains(self.ns)}
         arrays = {name: real_array(value, name, (0, 1)) for name, value in given.items()}
         for (name, array), domain in zip(arrays.items(), self.ns.STANDARD_DOMAINS, strict=True):
@@ -81,7 +79,11 @@ class Factorised(Distribution):
     @property
     def support(self) -> tuple[float, float]:
         """The bounds of θ."""
-        low, high = (self.fixed[b] if isinstance(b, str) else b for b in self.ns.SUPPORT)
+        return self._bounds(0)
+
+    def _bounds(self, variable: int) -> tuple[float, float]:
+        """The bounds of one of the variables of a coordinate."""
+        low, high = (self.fixed[b] if isinstance(b, str) else b for b in self.ns.SUPPORT[variable])
         return low, high
 
     @property
@@ -201,24 +203,6 @@ def _fixed_domains(ns: Any) -> tuple[tuple[str, str], ...]:
     return tuple(zip(ns.FIXED, ns.FIXED_DOMAINS, strict=True))
 
 
-def class_name(family: str) -> str:
-    """The name of a family's class: "inverse_gaussian" is InverseGaussian."""
-    return "".join(part.capitalize() for part in family.split("_"))
-
-
-def distribution_class(family: str | ModuleType) -> type[Factorised]:
-    """The class of a factorising family's distributions, from its name, its file of kernels or their namespace."""
-    return _class_of(badmm_kernels.load(family))
-
-
-@cache
-def _class_of(ns: ModuleType) -> type[Factorised]:
-    arguments = ", ".join((*ns.STANDARD, *ns.FIXED))
-    name = class_name(ns.NAME)
-    text = f"{name}({arguments}): independent coordinates θ of the {ns.NAME} family.\n\n{Factorised.__doc__}"
-    body = {"ns": ns, "__doc__": text, "__module__": "badmm", "__signature__": _signature(ns)}
-    return type(name, (Factorised,), body)
-
-
-def _signature(ns: Any) -> Signature:
+def signature(ns: Any) -> Signature:
+    """The arguments of a family's class: standard parameters, then fixed ones."""
     return Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in (*ns.STANDARD, *ns.FIXED)])

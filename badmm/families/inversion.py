@@ -53,12 +53,12 @@ def from_line(u: Any, low: float, high: float) -> tuple[Any, Any]:
         return u, np.zeros_like(u)
 
 
-def panels(log_height: Callable[[Array], Array], mode: float) -> Array:
-    """Ends of panels, ascending, that halve towards the mode and reach to where the height is e^−DEPTH of its top."""
+def panels(log_height: Callable[[Array], Array], mode: float, depth: float = DEPTH) -> Array:
+    """Ends of panels, ascending, that halve towards the mode and reach to where the height is e^−depth of its top."""
     top = float(log_height(np.array([mode]))[0])
     rising = []
     for side in (-1.0, 1.0):
-        low = log_height(mode + side * REACHES) < top - DEPTH
+        low = log_height(mode + side * REACHES) < top - depth
         reach = REACHES[int(np.argmax(low)) if low.any() else -1]
         halved = reach * 2.0 ** -np.arange(LEVELS, -1.0, -1.0)
         steps = np.linspace(np.concatenate([[0.0], halved[:-1]]), halved, PARTS, endpoint=False).T.ravel()
@@ -82,10 +82,11 @@ class Inversion:
 
     def __init__(self, log_density: Callable[[Array], Array], support: tuple[float, float]) -> None:
         self._given, self.support = log_density, support
-        self.mode = mode_of(self._log)
-        self.top = float(self._log(np.array([self.mode]))[0])
+        self.mode = mode_of(self.log_height)
+        self.top = float(self.log_height(np.array([self.mode]))[0])
 
-    def _log(self, u: Array) -> Array:
+    def log_height(self, u: Array) -> Array:
+        """The log-density of u."""
         theta, slope = from_line(u, *self.support)
         density = self._given(theta)
         # an end of the number range has no mass
@@ -93,12 +94,12 @@ class Inversion:
 
     def density(self, u: Array) -> Array:
         """The density of u over its value at the mode."""
-        return np.asarray(np.exp(self._log(u.ravel()) - self.top)).reshape(u.shape)
+        return np.asarray(np.exp(self.log_height(u.ravel()) - self.top)).reshape(u.shape)
 
     @cached_property
     def edges(self) -> Array:
         """Panels' ends, ascending."""
-        return panels(self._log, self.mode)
+        return panels(self.log_height, self.mode)
 
     def _rule(self, start: Array, end: Array) -> tuple[Array, Array]:
         """Nodes (n, 10) between start and end, and weight · density there."""
@@ -119,11 +120,21 @@ class Inversion:
 
     def moment(self, power: int, center: float = 0.0) -> float | None:
         """E[(θ − center)ᵏ]; None where its integrand does not fall within the number range."""
+        return self.expectation(
+            lambda theta: (theta - center) ** power, lambda theta: power * np.log(np.abs(theta - center))
+        )
+
+    def expectation(
+        self, function: Callable[[Array], Array], log_size: Callable[[Array], Array] | None = None
+    ) -> float | None:
+        """E[function(θ)], `log_size` its log |function| where that is known beyond the number range; None where its
+        integrand does not fall within it."""
+        size = log_size or (lambda theta: np.log(np.abs(function(theta))))
 
         def log_height(u: Array) -> Array:
             theta, _ = from_line(u, *self.support)
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                value = power * np.log(np.abs(theta - center)) + self._log(u)
+                value = size(theta) + self.log_height(u)
             return np.where(np.isfinite(value), value, -1e300)
 
         mode = mode_of(log_height)
@@ -136,8 +147,8 @@ class Inversion:
         u = (edges[:-1] + half)[:, None] + half[:, None] * NODES
         theta, _ = from_line(u.ravel(), *self.support)
         with np.errstate(over="ignore", invalid="ignore"):
-            density = np.exp(self._log(u.ravel()))
-            terms = (theta - center) ** power * density
+            density = np.exp(self.log_height(u.ravel()))
+            terms = function(theta) * density
         terms = np.where(np.isfinite(terms), terms, 0.0).reshape(u.shape)
         weights = half[:, None] * WEIGHTS
         mass = float(np.sum(weights * density.reshape(u.shape))) if self._is_whole else 1.0
@@ -146,7 +157,7 @@ class Inversion:
     @cached_property
     def _is_whole(self) -> bool:
         """Whether the panels hold all of the mass, so that what it lacks of 1 is rounding of the log-density."""
-        return bool((self._log(np.clip(self.edges[[0, -1]], -LAST, LAST)) < self.top - FALLEN).all())
+        return bool((self.log_height(np.clip(self.edges[[0, -1]], -LAST, LAST)) < self.top - FALLEN).all())
 
     def quantile(self, probability: Array) -> Array:
         """θ (n,) with P(θ' ≤ θ) = probability (n,), by Newton's method inside a panel."""

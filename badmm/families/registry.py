@@ -18,8 +18,8 @@ import numpy as np
 
 import badmm_kernels
 from badmm.families import structures
+from badmm.families.classes import class_name
 from badmm.families.distributions import Distribution
-from badmm.families.factorised import class_name
 from badmm.families.factorising import FactorisingFamily
 from badmm.families.family import Choice, FamilyGeometry
 from badmm.families.gaussian import FactorisingGaussian

@@ -1,72 +1,31 @@
 """The only mathematics of families: from T, A and b to everything else, in scalar coordinates.
 
-Parameters are tuples of slots; the inner product of two is ⟨λ, μ⟩ = Σ_slots tr(λᵀμ), so an off-diagonal entry of a
-symmetric slot counts twice and a gradient with respect to it is half the partial derivative. Notation:
+Parameters are tuples of slots (`slots.py`). Notation:
 q_λ(θ) = b(θ) exp(⟨λ, T(θ)⟩ − A(λ)), Khan & Rue (arXiv:2107.04562) with T(θ) = (θ, −½θθᵀ) for Gaussians.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 import sympy as sp
 
 from . import stable
+from .conditional import Conditional, conditional
+from .domain import Condition, conditions
 from .family import Family, FamilyError, ScalarForm
+from .slots import Slots, entries, fresh, gradient, inner, substitute, weight
 from .special import lgamma
 
-Slots = tuple[sp.Matrix, ...]
-Entry = tuple[int, int, int]
-
-
-def inner(left: Sequence[sp.Matrix], right: Sequence[sp.Matrix]) -> sp.Expr:
-    """⟨λ, μ⟩ = Σ_slots tr(λᵀμ)."""
-    return sum(((a.T * b).trace() for a, b in zip(left, right, strict=True)), sp.S.Zero)
-
-
-def entries(slots: Sequence[sp.Matrix]) -> list[Entry]:
-    """(slot, i, j) of the independent entries: i ≤ j of a symmetric slot, all of a vector."""
-    return [
-        (k, i, j) for k, m in enumerate(slots) for i in range(m.rows) for j in range(m.cols) if m.cols == 1 or i <= j
-    ]
-
-
-def weight(slots: Sequence[sp.Matrix], entry: Entry) -> int:
-    """How often an independent entry counts in the inner product: 2 off the diagonal of a symmetric slot."""
-    k, i, j = entry
-    return 2 if slots[k].cols > 1 and i != j else 1
-
-
-def gradient(expr: sp.Expr, slots: Sequence[sp.Matrix]) -> Slots:
-    """∇ of a scalar with respect to every slot, dual to `inner`."""
-
-    def entry(k: int, i: int, j: int) -> sp.Expr:
-        low, high = (i, j) if slots[k].cols == 1 else (min(i, j), max(i, j))
-        return sp.diff(expr, slots[k][low, high]) / weight(slots, (k, low, high))
-
-    return tuple(sp.Matrix(m.rows, m.cols, lambda i, j, k=k: entry(k, i, j)) for k, m in enumerate(slots))
-
-
-def substitute(slots: Sequence[sp.Matrix], old: Sequence[sp.Matrix], new: Sequence[sp.Matrix]) -> Slots:
-    """Slots with the entries of `old` replaced, all at once, by those of `new`."""
-    table = {old[k][i, j]: new[k][i, j] for k, i, j in entries(old)}
-    return tuple(sp.Matrix(m.rows, m.cols, [e.xreplace(table) for e in m]) for m in slots)
-
-
-def fresh(slots: Sequence[sp.Matrix], suffix: str) -> Slots:
-    """The same slots with every symbol renamed, assumptions kept: a second member of the family."""
-
-    def rename(symbol: sp.Symbol) -> sp.Symbol:
-        return sp.Symbol(symbol.name + suffix, **symbol.assumptions0)
-
-    return tuple(m.applyfunc(rename) for m in slots)
+FEW_SYMBOLS = 4  # more are simplified as a fraction
 
 
 def simplified(expr: sp.Expr) -> sp.Expr:
-    """SymPy's simplification; of exponentials as a fraction of them, which it would write as hyperbolic functions."""
-    return sp.factor(sp.together(expr)) if expr.has(sp.exp) else sp.simplify(expr)
+    """SymPy's simplification; of exponentials as a fraction of them, which it would write as hyperbolic functions, and
+    of what has many symbols as one too, in a tenth of the time."""
+    as_fraction = expr.has(sp.exp) or len(expr.free_symbols) > FEW_SYMBOLS
+    return sp.factor(sp.together(expr)) if as_fraction else sp.simplify(expr)
 
 
 @dataclass(frozen=True)
@@ -83,7 +42,8 @@ class ScalarRoot:
 
 @dataclass(frozen=True)
 class CoupledRoot:
-    """An inverse map without closed form in several coupled unknowns: μ(λ) = given, with Jacobian F(λ)."""
+    """An inverse map without closed form in several coupled unknowns, the standard parameters: μ = given, and its
+    Jacobian in them."""
 
     unknowns: tuple[sp.Symbol, ...]
     mean: tuple[sp.Expr, ...]
@@ -106,11 +66,24 @@ class Calculus:
     def expectation_of_standard(self) -> Slots:
         """μ in the standard parameters: the form the kernels use, free of needless divisions."""
         composed = substitute(self.expectation_of_natural, self.at.natural, self.at.natural_of_standard)
-        if self.at.theta.rows > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
+        if self.at.dimension > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
             return composed
         return tuple(
             m.applyfunc(lambda e: simplified(e) if e.has(sp.exp) else sp.expand(sp.simplify(e))) for m in composed
         )
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The standard parameters whose signs no slot's domain says (factorising families)."""
+        standard, natural = (
+            [m[0, 0] for m in slots] for slots in (self.standard_of_natural, self.at.natural_of_standard)
+        )
+        return conditions(self.family, standard, natural)
+
+    @cached_property
+    def conditional(self) -> Conditional | None:
+        """The first of two variables given the second, in the standard parameters."""
+        return conditional(self.family, self.log_density_in_standard)
 
     @cached_property
     def fisher(self) -> sp.Matrix:
@@ -138,6 +111,8 @@ class Calculus:
             found = sp.solve(equations, unknowns, dict=True)
         except NotImplementedError:
             found = []
+        if len(found) > 1:
+            found = [one for one in found if self._is_inverse(one)]
         if len(found) != 1:
             raise FamilyError(
                 f"{self.family.name}.{name}: expected one solution of {', '.join(map(str, equations))} = 0 for "
@@ -146,6 +121,20 @@ class Calculus:
             )
         solution: dict[sp.Symbol, sp.Expr] = found[0]
         return solution
+
+    def _is_inverse(self, solution: dict[sp.Symbol, sp.Expr]) -> bool:
+        """Whether a solution for the standard parameters gives back those of a member, from its μ."""
+        slots = self.family.standard + self.family.fixed
+        signs = (-1 if s.domain == "negative" else 1 for s in slots)
+        member = {
+            s.symbol: sign * sp.Rational(k + 3, 2 * k + 1) for k, (s, sign) in enumerate(zip(slots, signs, strict=True))
+        }
+        given = {
+            m[0, 0]: e[0, 0].xreplace(member)
+            for m, e in zip(self.at.expectation, self.expectation_of_standard, strict=True)
+        }
+        gaps = (sp.N(e.xreplace(given).xreplace(member) - member[s]) for s, e in solution.items())
+        return all(abs(gap) < 1e-9 for gap in gaps)
 
     @cached_property
     def natural_of_expectation(self) -> Slots | ScalarRoot | CoupledRoot:
@@ -162,10 +151,12 @@ class Calculus:
                 m.applyfunc(sp.factor) for m in substitute(self.at.natural_of_standard, self.at.standard, standard)
             )
         algebraic = [e for e in equations if not e.has(sp.polygamma, sp.log, sp.loggamma)]
-        unknown, eliminated = flat[0], flat[1:]
         left, *coupled = [e for e in equations if e not in algebraic]
         if coupled:
             return self._coupled()
+        of_special = [s for s in flat if any(f.has(s) for f in left.atoms(sp.polygamma))]
+        unknown = (of_special or flat)[0]
+        eliminated = [s for s in flat if s != unknown]
         others = self._one_solution(algebraic, eliminated, "natural_of_expectation")
         residual = left.subs(others)
         signs = {e: -sp.Symbol(f"minus_{e}", positive=True) for e in residual.free_symbols if e.is_negative}
@@ -173,17 +164,18 @@ class Calculus:
         return ScalarRoot(unknown, sp.expand_log(residual.xreplace(signs)).xreplace(back), others)
 
     def _coupled(self) -> CoupledRoot:
-        """All equations at once, in λ; every slot must be a half line, on which Newton's steps are bounded."""
-        slots = self.family.natural
+        """All equations at once; every standard parameter must be a half line, on which Newton's steps are bounded."""
+        slots = self.family.standard
         if any(slot.domain != "positive" for slot in slots):
             named = ", ".join(f"{slot.name} ({slot.domain})" for slot in slots)
             raise FamilyError(
-                f"{self.family.name}.natural_of_expectation: expected positive natural parameters where several "
+                f"{self.family.name}.natural_of_expectation: expected positive standard parameters where several "
                 f"equations are coupled, got {named}: a bound on the step for other domains belongs in "
                 "derive/lower/newton.py"
             )
-        mean = tuple(m[0, 0] for m in self.expectation_of_natural)
-        return CoupledRoot(tuple(slot.symbol for slot in slots), mean, self.fisher)
+        mean = tuple(m[0, 0] for m in self.expectation_of_standard)
+        jacobian = self.jacobian(self.expectation_of_standard, self.at.standard)
+        return CoupledRoot(tuple(slot.symbol for slot in slots), mean, jacobian)
 
     @cached_property
     def kl(self) -> tuple[Slots, Slots, sp.Expr]:
@@ -195,15 +187,47 @@ class Calculus:
         return q, p, a_p[0, 0] - a_q[0, 0] - inner(mu_q, tuple(b - a for a, b in zip(q, p, strict=True)))
 
     @cached_property
+    def log_partition_of_standard(self) -> sp.Expr:
+        """A in the standard parameters."""
+        return self.in_standard(self.at.log_partition)
+
+    def in_standard(self, expr: sp.Expr) -> sp.Expr:
+        """A function of λ in the standard parameters (factorising families)."""
+        ((value,),) = substitute((sp.Matrix([[expr]]),), self.at.natural, self.at.natural_of_standard)
+        return sp.expand_log(value.replace(sp.log, lambda x: sp.log(sp.factor(x))), force=True)
+
+    @cached_property
+    def kl_to_compute(self) -> tuple[Slots, Slots, sp.Expr]:
+        """(q, p, KL(q‖p)) in the parameters that its kernel reads: λ, or the standard ones where the domain is
+        coupled."""
+        if not self.conditions:
+            return self.kl
+        q, p = fresh(self.at.standard, "_q"), fresh(self.at.standard, "_p")
+        at_q, at_p = (
+            substitute(
+                (sp.Matrix([[self.log_partition_of_standard]]), *self.at.natural_of_standard), self.at.standard, member
+            )
+            for member in (q, p)
+        )
+        mu = substitute(self.expectation_of_standard, self.at.standard, q)
+        change = tuple(b - a for a, b in zip(at_q[1:], at_p[1:], strict=True))
+        return q, p, at_p[0][0, 0] - at_q[0][0, 0] - inner(mu, change)
+
+    @cached_property
+    def entropy_to_compute(self) -> sp.Expr | None:
+        """The entropy in the parameters that its kernel reads."""
+        return self.entropy if self.entropy is None or not self.conditions else self.in_standard(self.entropy)
+
+    @cached_property
     def stable_kl(self) -> sp.Expr:
         """KL(q‖p) as the kernels compute it."""
-        q, p, kl = self.kl
+        q, p, kl = self.kl_to_compute
         return stable.divergence(kl, {a[0, 0]: b[0, 0] for a, b in zip(q, p, strict=True)})
 
     @cached_property
     def stable_entropy(self) -> sp.Expr | None:
         """The entropy as the kernels compute it."""
-        return None if self.entropy is None else stable.entropy(self.entropy)
+        return None if self.entropy_to_compute is None else stable.entropy(self.entropy_to_compute)
 
     @cached_property
     def stable_gradient(self) -> list[sp.Expr]:
@@ -215,7 +239,12 @@ class Calculus:
     @cached_property
     def stable_log_density(self) -> sp.Expr:
         """log q(θ) as the kernels compute it, in the standard parameters."""
-        return stable.log_density(self.log_density_in_standard)
+        given = self.conditional
+        if given is None:
+            return stable.log_density(self.log_density_in_standard)
+        spread = (sp.expand_log(sp.log(given.precision), force=True) - sp.log(2 * sp.pi)) / 2
+        square = given.precision * (given.variable - given.mean) ** 2 / 2
+        return sp.expand(given.log_marginal + spread) - square
 
     @cached_property
     def log_base_measure(self) -> sp.Expr:
@@ -303,7 +332,7 @@ class Calculus:
         """Whether log q is quadratic in θ on the whole line: then Bonnet and Price apply."""
         log_q = sp.expand(sp.expand_log(sp.log(self.density), force=True))
         theta = tuple(self.at.theta)
-        whole_line = self.at.support == (-sp.oo, sp.oo)
+        whole_line = self.at.support == ((-sp.oo, sp.oo),)
         return whole_line and log_q.is_polynomial(*theta) and sp.Poly(log_q, *theta).total_degree() == 2
 
     @cached_property
@@ -331,7 +360,7 @@ class Calculus:
                 continue
             covariance = self.at.standard[k].inv()
             slope = (h * sp.diff(covariance, self.at.standard[k][i, j])).trace() / 2
-            out.append(sp.simplify(slope) if self.at.theta.rows == 1 else slope)
+            out.append(sp.simplify(slope) if self.at.dimension == 1 else slope)
         return out
 
     @cached_property

@@ -42,8 +42,9 @@ class Slot:
 class ScalarForm:
     """A family written out in scalar coordinates: one coordinate, or a matrix family at a fixed dimension."""
 
+    dimension: int
     theta: sp.Matrix
-    support: tuple[sp.Expr, sp.Expr]
+    support: tuple[tuple[sp.Expr, sp.Expr], ...]
     natural: tuple[sp.Matrix, ...]
     standard: tuple[sp.Matrix, ...]
     expectation: tuple[sp.Matrix, ...]
@@ -58,15 +59,17 @@ class Family:
     """T(θ), A(λ), b(θ), domains, standard parameters and citation of one exponential family.
 
     `fixed` are parameters that do not vary within the family (the isotropic Gaussian's precision). `support` bounds θ;
-    a θ that is an integer symbol takes the whole numbers of the closed interval. `moments` states expectations that
-    log b(θ) needs and T does not have, as (function of θ, its expectation in λ); they are proved by integration.
+    a θ that is an integer symbol takes the whole numbers of the closed interval. A θ of two variables is a tuple, with
+    a support each; the first is Gaussian given the second. `domain` are functions of λ that are positive on the domain,
+    where the slots' own domains do not say it all. `moments` states expectations that log b(θ) needs and T does not
+    have, as (function of θ, its expectation in λ); they are proved by integration.
     """
 
     name: str
     title: str
     citation: str
     theta: Any
-    support: tuple[Any, Any]
+    support: tuple[Any, ...]
     statistics: tuple[Any, ...]
     base_measure: sp.Expr
     natural: tuple[Slot, ...]
@@ -75,6 +78,7 @@ class Family:
     natural_of_standard: tuple[Any, ...]
     expectation: tuple[Slot, ...]
     fixed: tuple[Slot, ...] = ()
+    domain: tuple[sp.Expr, ...] = ()
     moments: tuple[tuple[sp.Expr, sp.Expr], ...] = ()
     module: str = ""
 
@@ -92,13 +96,14 @@ class Family:
                 got = len(getattr(self, field))
                 raise FamilyError(f"{self.name}.{field}: expected {slots} slots, one for each of natural's, got {got}")
         allowed = {s.symbol for s in self.natural + self.fixed} | {DIMENSION}
-        stray = sp.sympify(self.log_partition).free_symbols - allowed
-        if stray:
-            listed = sorted(map(str, stray))
-            raise FamilyError(f"{self.name}.log_partition: expected only natural and fixed parameters, got {listed}")
+        for name, values in (("log_partition", (self.log_partition,)), ("domain", self.domain)):
+            stray = set().union(*(sp.sympify(v).free_symbols for v in values)) - allowed
+            if stray:
+                listed = sorted(map(str, stray))
+                raise FamilyError(f"{self.name}.{name}: expected only natural and fixed parameters, got {listed}")
         for name, value in zip(("statistics", "base_measure"), (self.statistics, (self.base_measure,)), strict=True):
             free = set().union(*(sp.sympify(v).free_symbols for v in value))
-            stray = free - {s.symbol for s in self.fixed} - {DIMENSION, self.theta}
+            stray = free - {s.symbol for s in self.fixed} - {DIMENSION, *self.variables}
             if stray:
                 listed = sorted(map(str, stray))
                 raise FamilyError(f"{self.name}.{name}: expected a function of theta alone, got {listed}")
@@ -109,9 +114,19 @@ class Family:
         return any(slot.is_matrix for slot in self.natural)
 
     @property
+    def variables(self) -> tuple[Any, ...]:
+        """The variables of θ: one symbol, or two that are drawn together."""
+        return self.theta if isinstance(self.theta, tuple) else (self.theta,)
+
+    @property
+    def bounds(self) -> tuple[tuple[Any, Any], ...]:
+        """The support of every variable."""
+        return self.support if isinstance(self.theta, tuple) else (self.support,)
+
+    @property
     def is_discrete(self) -> bool:
         """Whether θ is a whole number: expectations are sums."""
-        return bool(self.theta.is_integer)
+        return bool(self.variables[-1].is_integer)
 
     @cached_property
     def digest(self) -> str:
@@ -138,8 +153,9 @@ class Family:
             return sp.Matrix(value) if getattr(value, "is_Matrix", False) else value
 
         return ScalarForm(
+            dimension=dimension,
             theta=sp.Matrix(replace[self.theta]),
-            support=self.support,
+            support=self.bounds,
             natural=tuple(sp.Matrix(replace[s.symbol]) for s in self.natural),
             standard=tuple(sp.Matrix(replace[s.symbol]) for s in self.standard),
             expectation=tuple(sp.Matrix(replace[s.symbol]) for s in self.expectation),
@@ -154,8 +170,9 @@ class Family:
             return sp.Matrix([[value]])
 
         return ScalarForm(
-            theta=one(self.theta),
-            support=self.support,
+            dimension=1,
+            theta=sp.Matrix(self.variables),
+            support=self.bounds,
             natural=tuple(one(s.symbol) for s in self.natural),
             standard=tuple(one(s.symbol) for s in self.standard),
             expectation=tuple(one(s.symbol) for s in self.expectation),

@@ -6,7 +6,8 @@ from typing import Any
 
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, Slots, entries
+from ..calculus.elementwise import Calculus
+from ..calculus.slots import Slots, entries
 
 
 class DirectionalDerivatives:

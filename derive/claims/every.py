@@ -7,7 +7,7 @@ from functools import partial
 
 from ..families import family_names, load_families
 from ..likelihoods import likelihood_names, load_likelihoods
-from . import admm, families, gaussian_gamma, ivon, likelihoods, lowered, matrix, special
+from . import admm, domain, families, gaussian_gamma, ivon, likelihoods, lowered, matrix, special
 from .claim import Claim
 
 
@@ -41,6 +41,7 @@ def _of_family(name: str) -> Iterator[Claim]:
     if family.is_matrix:
         yield from matrix.claims(family)
     yield from lowered.claims(family)
+    yield from domain.claims(family)
 
 
 def _of_loss(name: str) -> Iterator[Claim]:

@@ -9,20 +9,9 @@ from typing import Any
 import mpmath as mp
 import sympy as sp
 
-from ..calculus.elementwise import (
-    Calculus,
-    CoupledRoot,
-    ScalarRoot,
-    Slots,
-    calculus,
-    entries,
-    fresh,
-    gradient,
-    inner,
-    substitute,
-    weight,
-)
+from ..calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from ..calculus.family import Family
+from ..calculus.slots import Slots, entries, fresh, gradient, inner, substitute, weight
 from . import integrate
 from .claim import (
     DIGITS,
@@ -59,7 +48,7 @@ def by_dimension(family: Family, prove: Prover, dimensions: tuple[int, ...] = (1
 
 def vanish(c: Calculus, *exprs: sp.Expr, what: str) -> str:
     """Symbolic where it is quick (d = 1), exact rational arithmetic for larger matrices."""
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         return zero(*exprs, what=what)
     matrices = [m for slots in (c.at.natural, c.at.standard) for m in slots if m.cols > 1]
     return zero_at_rationals(*exprs, positive_definite=matrices, what=what)
@@ -72,7 +61,7 @@ def natural_symbols(c: Calculus) -> set[sp.Symbol]:
 
 def gaussian_means(c: Calculus, pairs: list[tuple[sp.Expr, sp.Expr]], what: str) -> str:
     """E_q[polynomial] = value for several pairs, by integration: symbolic at d = 1, exact at rational points above."""
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         return zero(*[integrate.expectation_symbolic(c, left)[1] - right for left, right in pairs], what=what)
     for point in rational_points(natural_symbols(c), [m for m in c.at.natural if m.cols > 1]):
         for left, right in pairs:
@@ -105,7 +94,7 @@ def normalisation(c: Calculus) -> str:
     """∫ q = 1."""
     if not integrate.is_quadratic(c):
         return numeric_means(c, [(sp.S.One, sp.S.One), *c.family.moments], "integral - 1")
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         total, _ = integrate.expectation_symbolic(c, sp.S.One)
         return zero(sp.expand_log(sp.log(total), force=True) - c.at.log_partition, what="log of the integral")
     for point in rational_points(natural_symbols(c), [m for m in c.at.natural if m.cols > 1]):
@@ -136,7 +125,7 @@ def fisher_is_covariance(c: Calculus) -> str:
 def entropy_is_mean_log_density(c: Calculus) -> str:
     """H = −E[log q], by integration."""
     log_q = sp.expand(integrate.log_unnormalised(c) - c.at.log_partition)
-    if c.at.theta.rows > 1:
+    if c.at.dimension > 1:
         # The logarithms of λ cancel against the same ones in H; what is left is polynomial in θ and rational in λ.
         logs = dict.fromkeys(log_q.atoms(sp.log) | sp.expand(c.entropy).atoms(sp.log), sp.S.Zero)
         rest = sp.expand(c.entropy) + log_q
@@ -151,7 +140,8 @@ def inverse_map(c: Calculus) -> str:
     inverse = c.natural_of_expectation
     mu = c.expectation_of_standard
     if isinstance(inverse, CoupledRoot):
-        gaps = [a - b[0, 0] for a, b in zip(inverse.mean, c.expectation_of_natural, strict=True)]
+        at = substitute(c.expectation_of_natural, c.at.natural, c.at.natural_of_standard)
+        gaps = [a - b[0, 0] for a, b in zip(inverse.mean, at, strict=True)]
         slopes = inverse.jacobian - sp.Matrix(inverse.mean).jacobian(inverse.unknowns)
         return zero(*gaps, slopes, what="the equations at μ(λ)")
     if isinstance(inverse, ScalarRoot):
@@ -160,7 +150,11 @@ def inverse_map(c: Calculus) -> str:
         rest = [v.subs(table) - k for k, v in inverse.others.items()]
         return zero(left, *rest, what="the equation at μ(λ)")
     composed = substitute(inverse, c.at.expectation, mu)
-    return zero(*[a - b for a, b in zip(composed, c.at.natural_of_standard, strict=True)], what="λ(μ(λ)) - λ")
+    gaps = [a[0, 0] - b[0, 0] for a, b in zip(composed, c.at.natural_of_standard, strict=True)]
+    rooted = [  # a root of a square shows when it is factored
+        gap.replace(lambda e: e.is_Pow and not e.exp.is_Integer, lambda e: sp.factor(e.base) ** e.exp) for gap in gaps
+    ]
+    return zero(*rooted, what="λ(μ(λ)) - λ")
 
 
 def shifted(base: Slots, direction: Slots, step: Any) -> Slots:
@@ -183,7 +177,7 @@ def directional(c: Calculus, suffixes: tuple[str, ...], miss: Callable[[dict[str
 def kl_gradient(c: Calculus) -> str:
     """∇_μ KL(q‖p) = λ_q − λ_p, through ∇_{λ_q} KL = F(λ_q)(λ_q − λ_p)."""
     what = "grad KL - F (λ_q - λ_p)"
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         q, p, kl = c.kl
         moved = shifted(q, shifted(q, p, sp.S.NegativeOne), EPSILON)
         along = substitute(c.expectation_of_natural, c.at.natural, moved)
@@ -200,7 +194,7 @@ def kl_gradient(c: Calculus) -> str:
 
 def fisher_carries(c: Calculus) -> str:
     """F ∇_μ L = ∇_λ L, the right side from the standard parameters: ∂L/∂standard = (∂λ/∂standard)ᵀ W ∇_λ L."""
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         grads = c.natural_gradient
     else:
         g, h = c.loss_derivatives.values()
@@ -239,9 +233,9 @@ def price(c: Calculus) -> str:
 
 def stable_forms(c: Calculus) -> str:
     """The forms the kernels compute equal the derived ones."""
-    pairs = [("KL", c.stable_kl, c.kl[2]), ("log q", c.stable_log_density, c.log_density_in_standard)]
+    pairs = [("KL", c.stable_kl, c.kl_to_compute[2]), ("log q", c.stable_log_density, c.log_density_in_standard)]
     if c.stable_entropy is not None:
-        pairs.append(("H", c.stable_entropy, c.entropy))
+        pairs.append(("H", c.stable_entropy, c.entropy_to_compute))
     if not c.is_gaussian:
         pairs += [("gradient", a, b[0, 0]) for a, b in zip(c.stable_gradient, c.natural_gradient, strict=True)]
     methods = {
@@ -274,13 +268,14 @@ def client_condition(c: Calculus) -> str:
     from ..updates import admm
 
     rho, what = admm.rho, "gradient of the client's Lagrangian"
-    if c.at.theta.rows == 1:
+    if c.at.dimension == 1:
         q, p, kl = c.kl
         eta, loss = fresh(c.at.natural, "_eta"), fresh(c.at.natural, "_G")
         mu_q = substitute(c.expectation_of_natural, c.at.natural, q)
         lagrangian = inner(loss, mu_q) - inner(eta, mu_q) + rho * kl
-        solution = tuple(a + (b - g) / rho for a, b, g in zip(p, eta, loss, strict=True))
-        return zero(*substitute(gradient(lagrangian, q), q, solution), what=what)
+        # λ_q = λ_p + (η − G)/ρ, solved for η: a rational function of fewer symbols
+        pull = tuple(g + rho * (a - b) for a, b, g in zip(q, p, loss, strict=True))
+        return zero(*substitute(gradient(lagrangian, q), eta, pull), what=what)
 
     steps, penalty = DirectionalDerivatives(c), sp.Rational(7, 3)
 

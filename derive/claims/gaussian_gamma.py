@@ -15,7 +15,8 @@ from itertools import islice
 import mpmath as mp
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, Slots, calculus, fresh, gradient, inner, substitute
+from ..calculus.elementwise import Calculus, calculus
+from ..calculus.slots import Slots, fresh, gradient, inner, substitute
 from ..families import load_family
 from .claim import DIGITS, Claim, ClaimError, rational_points, zero
 

@@ -14,10 +14,12 @@ import mpmath as mp
 import sympy as sp
 from mpmath.calculus.quadrature import GaussLegendre
 
-from ..calculus.elementwise import Calculus, calculus, inner
+from ..calculus.elementwise import Calculus, calculus
 from ..calculus.family import Family
+from ..calculus.slots import inner
 from ..calculus.special import define
-from .claim import DIGITS, ClaimError, domain_points, numeric
+from .claim import DIGITS, ClaimError, numeric
+from .members import member_points
 
 NEGLIGIBLE = 2.4 * DIGITS  # e^-120 is below the 50th digit
 WIDEST = 2**20  # in log θ
@@ -39,8 +41,9 @@ def reduced_moment(n: int) -> sp.Expr:
     return sp.simplify(moment(n) / sp.exp(_t**2 / (2 * _s)))
 
 
-def gaussian_integral(polynomial: sp.Expr, exponent: sp.Expr, variables: list[sp.Symbol]) -> sp.Expr:
-    """∫ polynomial · exp(exponent) over all variables, the exponent quadratic in them."""
+def gaussian_integral(polynomial: sp.Expr, exponent: sp.Expr, variables: list[sp.Symbol]) -> tuple[sp.Expr, sp.Expr]:
+    """(t, e) with ∫ polynomial · exp(exponent) = t exp(e) over all variables, the exponent quadratic in them; e is the
+    same for every polynomial."""
     total: sp.Expr = sp.expand(polynomial)
     for x in variables:
         quadratic = sp.Poly(exponent, x)
@@ -48,7 +51,7 @@ def gaussian_integral(polynomial: sp.Expr, exponent: sp.Expr, variables: list[sp
         # exp(t²/2s) leaves the moment and joins the exponent, so that the next coordinate is quadratic again.
         total = sum(c * reduced_moment(n).xreplace({_s: s, _t: t}) for (n,), c in sp.Poly(total, x).terms())
         exponent = sp.cancel(quadratic.coeff_monomial(1) + t**2 / (2 * s))
-    return total * sp.exp(exponent)
+    return total, exponent
 
 
 def log_unnormalised(c: Calculus) -> sp.Expr:
@@ -67,24 +70,28 @@ def expectation_symbolic(
     """(∫ b e^⟨λ,T⟩, E_q[polynomial(θ)]) for a Gaussian, at λ or at a rational point of it."""
     exponent = sp.expand(log_unnormalised(c).xreplace(point or {}))
     constant, rest = exponent.as_independent(*c.at.theta)
-    total = gaussian_integral(sp.S.One, rest, list(c.at.theta))
-    mean = gaussian_integral(polynomial.xreplace(point or {}), rest, list(c.at.theta)) / total
-    return total * sp.exp(constant), mean
+    total, left = gaussian_integral(sp.S.One, rest, list(c.at.theta))
+    moment, _ = gaussian_integral(polynomial.xreplace(point or {}), rest, list(c.at.theta))
+    return total * sp.exp(left + constant), moment / total
 
 
 class Density:
     """A member of a factorising family at one point of λ and the fixed parameters, integrated or summed at 50 digits.
 
     A continuous θ is θ(u), u on the whole line, and Gauss–Legendre panels narrow towards the mode; a discrete one is
-    summed from its least value on. Tails that are heavy in θ are not in u.
+    summed from its least value on. Tails that are heavy in θ are not in u. A variable before the last is Gaussian given
+    that one, and integrated first, exactly.
     """
 
     def __init__(self, c: Calculus, point: dict[sp.Symbol, mp.mpf]) -> None:
-        (self.theta,) = c.at.theta
+        *self.first, self.theta = c.at.theta
         self.c, self.point, self.names = c, point, sorted(point, key=lambda s: s.name)
         self.values = [point[s] for s in self.names]
-        self.low, self.high = (numeric(sp.sympify(b), point) for b in c.at.support)
+        self._known: dict[sp.Expr, mp.mpf] = {}
+        self.low, self.high = (numeric(sp.sympify(b), point) for b in c.at.support[-1])
         log_density = log_unnormalised(c) - c.at.log_partition
+        if self.first:
+            log_density = log_marginal(c.family)
         if c.family.is_discrete:
             self.height = self._function(log_density)
             return
@@ -166,8 +173,35 @@ class Density:
 
     def expectation(self, function: sp.Expr) -> mp.mpf:
         """E_q[function(θ)]."""
+        if function not in self._known:
+            self._known[function] = self._expectation(function)
+        return self._known[function]
+
+    def _expectation(self, function: sp.Expr) -> mp.mpf:
+        if self.first:
+            function = given_last(self.c.family, function)
         value = self._function(function if self.c.family.is_discrete else self._charted(function))
         return mp.fsum(value(at) * mass for at, mass in self.rule)
+
+
+def _integrated(family: Family, function: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """(t, e) with ∫ function · q = t exp(e) over all variables but the last."""
+    c = calculus(family)
+    exponent = sp.expand(log_unnormalised(c) - c.at.log_partition)
+    return gaussian_integral(function, exponent, list(c.at.theta)[:-1])
+
+
+@cache
+def log_marginal(family: Family) -> sp.Expr:
+    """log q of the last variable, the others integrated."""
+    total, exponent = _integrated(family, sp.S.One)
+    return sp.expand_log(sp.log(total), force=True) + exponent
+
+
+@cache
+def given_last(family: Family, function: sp.Expr) -> sp.Expr:
+    """E_q[function | last variable]."""
+    return sp.expand(_integrated(family, function)[0] / _integrated(family, sp.S.One)[0])
 
 
 @cache
@@ -182,5 +216,5 @@ def density(family: Family, number: int) -> Density:
     1."""
     c = calculus(family)
     symbols = {m[0, 0] for m in c.at.natural} | {s.symbol for s in family.fixed}
-    points = domain_points(symbols, seed=1, decades=0.5 if family.is_discrete else 1.5)
+    points = member_points(c, symbols, seed=1, decades=0.5 if family.is_discrete else 1.5)
     return Density(c, next(islice(points, number, None)))

@@ -14,11 +14,13 @@ import sympy as sp
 
 from ..calculus.elementwise import Calculus, CoupledRoot, ScalarRoot, calculus
 from ..calculus.family import Family
+from ..calculus.slots import fresh
 from ..ir.evaluate import Evaluator
 from ..ir.nodes import FamilyKernel, FamilyModule, MatrixMap, Module, RoundModule
 from ..lower.admm import expected_results as round_results, round_module
 from ..lower.families import build_module
 from .claim import DIGITS, Claim, ClaimError, Point50, domain_points, numeric
+from .members import SUFFIXES, member_points
 
 # literals are float64 and series end below its rounding: exact arithmetic leaves about 1e-16
 TRUNCATION = mp.mpf(10) ** -14
@@ -38,7 +40,19 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
     if not isinstance(inverse, ScalarRoot | CoupledRoot):
         maps["natural_from_expectation"] = inverse
     sums = {"log_partition": c.at.log_partition, "entropy": c.entropy, "kl": kl, "log_density": c.log_density}
+    given = {}
+    if c.conditional is not None:
+        exprs = (c.conditional.mean, c.conditional.precision, c.conditional.log_marginal)
+        back = {a[0, 0]: b[0, 0] for a, b in zip(c.at.standard, c.standard_of_natural, strict=True)}
+        mean, precision, marginal = (e.xreplace(back) for e in exprs)
+        given = {"conditional": [mean, precision], "log_marginal": [marginal]}
+    if family.domain:
+        jacobian = c.jacobian(c.at.natural_of_standard, c.at.standard)
+        given["natural_change"] = list(
+            jacobian * sp.Matrix([sp.Symbol(f"d_{m[0, 0]}", real=True) for m in c.at.standard])
+        )
     return {
+        **given,
         "whiten": c.whitened,
         **{name: [m[0, 0] for m in slots] for name, slots in maps.items()},
         **{name: [expr] for name, expr in sums.items() if expr is not None},
@@ -47,21 +61,24 @@ def expected_results(family: Family) -> dict[str, list[sp.Expr]]:
 
 def elementwise(family: Family, module: FamilyModule, expected: Mapping[str, list[sp.Expr]]) -> str:
     """The IR of every kernel of a factorising family, run in exact arithmetic, equals what it was lowered from."""
-    evaluator = Evaluator(module.functions)
+    evaluator, c = Evaluator(module.functions), calculus(family)
     fixed = {s.symbol for s in family.fixed}
+    of_members = {m[0, 0] for x in SUFFIXES for m in fresh(c.at.natural, x)} if c.conditions else set()
     with mp.workdps(DIGITS):
         for kernel in module.kernels:
             if kernel.name not in expected or isinstance(kernel, MatrixMap):
                 continue
             exprs = expected[kernel.name]
             means = _means(family)
-            symbols = set().union(*(e.free_symbols for e in exprs)) | fixed
-            for point in domain_points(symbols, seed=7):
+            given = {o.variable for o in kernel.operands}
+            symbols = set().union(*(e.free_symbols for e in exprs), fixed, (s for s in of_members if str(s) in given))
+            for point in member_points(c, symbols, seed=7):
                 if kernel.name == "natural_from_expectation":
                     point = dict(next(means))
-                if family.theta in point and family.support[1] != sp.oo:
-                    high = numeric(sp.sympify(family.support[1]), point)
-                    point[family.theta] %= high + 1 if family.is_discrete else high
+                for variable, (_, bound) in zip(family.variables, family.bounds, strict=True):
+                    if variable in point and bound != sp.oo:
+                        high = numeric(sp.sympify(bound), point)
+                        point[variable] %= high + 1 if family.is_discrete else high
                 _compare(evaluator, kernel, exprs, point)
     return f"mpmath, {DIGITS} digits at 5 random points per kernel"
 
@@ -81,7 +98,7 @@ def _means(family: Family) -> Iterator[Point50]:
     """Expectation parameters of random members: a random point is that of none."""
     c = calculus(family)
     fixed = {s.symbol for s in family.fixed}
-    for point in domain_points({m[0, 0] for m in c.at.natural} | fixed, seed=8):
+    for point in member_points(c, {m[0, 0] for m in c.at.natural} | fixed, seed=8):
         means = zip(family.expectation, c.expectation_of_natural, strict=True)
         yield {s: point[s] for s in fixed} | {s.symbol: numeric(m[0, 0], point) for s, m in means}
 
@@ -115,13 +132,21 @@ def newton(c: Calculus, module: FamilyModule) -> str:
 
 def _decades(c: Calculus) -> Iterator[Point50]:
     """Members far from each other: of one unknown every half decade from 1e-4 to 1e8, of several their corners."""
-    symbols = [m[0, 0] for m in c.at.natural]
-    if isinstance(c.natural_of_expectation, ScalarRoot):
-        for k in range(-8, 17):
-            yield {s: mp.mpf(10) ** (mp.mpf(k) / 2) if s == symbols[0] else mp.mpf(7) / 3 for s in symbols}
-        return
-    for corner in itertools.product((-3, 0, 4), repeat=len(symbols)):
-        yield {s: mp.mpf(10) ** k * (1 + mp.mpf(j) / 7) for j, (s, k) in enumerate(zip(symbols, corner, strict=True))}
+    standard = [m[0, 0] for m in c.at.standard]
+    root = c.natural_of_expectation
+    if isinstance(root, ScalarRoot):
+        found = [
+            {s: mp.mpf(10) ** (mp.mpf(k) / 2) if s == root.unknown else mp.mpf(7) / 3 for s in standard}
+            for k in range(-8, 17)
+        ]
+    else:
+        found = [
+            {s: mp.mpf(10) ** k * (1 + mp.mpf(j) / 7) for j, (s, k) in enumerate(zip(standard, corner, strict=True))}
+            for corner in itertools.product((-3, 0, 4), repeat=len(standard))
+        ]
+    for point in found:
+        values = [numeric(m[0, 0], point) for m in c.at.natural_of_standard]
+        yield dict(zip((m[0, 0] for m in c.at.natural), values, strict=True))
 
 
 def claims(family: Family) -> Iterator[Claim]:

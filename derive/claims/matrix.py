@@ -10,9 +10,10 @@ from typing import Any
 import mpmath as mp
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, entries, inner, substitute
+from ..calculus.elementwise import Calculus
 from ..calculus.family import DIMENSION, Family
 from ..calculus.matrix import MatrixCalculus
+from ..calculus.slots import entries, inner, substitute
 from ..calculus.traces import normal
 from ..ir.evaluate import Evaluator
 from ..ir.nodes import MatrixMap
@@ -94,7 +95,7 @@ def lowered(family: Family, c: Calculus) -> str:
         "expectation_from_natural": (natural, c.expectation_of_natural),
         "natural_gradient": ({"m": c.at.standard[0], "g": g, "H": h}, (g - h * c.at.standard[0], -h)),
         "log_partition": (natural, (sp.Matrix([[c.at.log_partition]]),)),
-        "entropy": (natural, (sp.Matrix([[c.entropy if c.at.theta.rows == 1 else _entropy(c)]]),)),
+        "entropy": (natural, (sp.Matrix([[c.entropy if c.at.dimension == 1 else _entropy(c)]]),)),
     }
     with mp.workdps(DIGITS):
         for kernel in module.kernels:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import sympy as sp
 
-from ..calculus.elementwise import Calculus, gradient
+from ..calculus.elementwise import Calculus
+from ..calculus.slots import gradient
 from .claim import zero_at_rationals
 
 Prover = Callable[[Calculus], str]

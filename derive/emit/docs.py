@@ -6,7 +6,7 @@ import textwrap
 
 from ..ir import nodes as ir
 
-TUPLE_ARGUMENTS = ("natural_q", "natural_p", "natural", "direction")
+TUPLE_ARGUMENTS = ("natural_q", "natural_p", "natural", "direction", "change")
 PURPOSE = {
     "natural_from_standard": "Natural parameters λ of the standard ones.",
     "standard_from_natural": "Standard parameters of λ.",
@@ -17,7 +17,11 @@ PURPOSE = {
     "kl": "Kullback-Leibler divergence KL(q‖p) in nats.",
     "natural_gradient": "Natural gradient ∇_μ L.",
     "log_density": "Log-density log q(θ).",
+    "log_marginal": "Marginal log-density of the second of two variables.",
+    "conditional": "Mean and precision of the first of two variables given the second.",
+    "margin": "Infimum of the ρ at which ρλ + η fulfils an inequality of the domain, one result each; η = direction.",
     "whiten": "Lᵀ dλ with F(λ) = LLᵀ: a change of λ in the units of the Fisher metric, ‖Lᵀ dλ‖² = dλᵀ F dλ.",
+    "natural_change": "dλ for a change of the standard parameters: the derivative of λ, applied to the change.",
     "client_map": "The client's fixed-point map λ_g + (η − ∇L)/ρ.",
     "cavity": "The client's cavity λ_g + η/ρ.",
     "dual_update": "Dual line η ← η + γρ(λ_g − λ_k).",
@@ -112,7 +116,8 @@ def signature(kernel: ir.FamilyKernel, module: ir.FamilyModule) -> tuple[list[st
     if is_slotwise(kernel):
         pairs = _tuple([f'("{n}", {n})' for n in names])
         return parameters, ".slotwise", ["NATURAL", pairs, passed, "out"]
-    flat = [f'*slots("{n}", {n}, NATURAL)' if n in TUPLE_ARGUMENTS else n for n in names]
+    kinds = {n: "STANDARD" if n == "change" else "NATURAL" for n in TUPLE_ARGUMENTS}
+    flat = [f'*slots("{n}", {n}, {kinds[n]})' if n in kinds else n for n in names]
     return parameters, "", [_tuple(flat), passed, "axis" if returns_float(kernel) else "out"]
 
 

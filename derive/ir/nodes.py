@@ -16,7 +16,7 @@ bits) and `bits` (unsigned, as wide as a real). Integers wrap around; shifts are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .scalar import (
@@ -66,6 +66,18 @@ class Scalar:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """What must be positive of several operands together: the argument that they are of, a formula and its value.
+
+    Results are no numbers where it is not; it is evaluated to say so.
+    """
+
+    argument: str
+    formula: str
+    value: Expr
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """What every kernel of coordinates has: operands, public scalars, `uniforms` that depend on scalars alone, formed
     once in float64 and then rounded to the arrays' type, and a body."""
@@ -75,6 +87,7 @@ class Elementwise:
     scalars: tuple[Scalar, ...]
     uniforms: tuple[tuple[str, Expr], ...]
     body: tuple[Stmt, ...]
+    joint: tuple[Joint, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True)

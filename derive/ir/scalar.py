@@ -136,11 +136,20 @@ def calls(node: Expr | Stmt) -> Iterator[str]:
 
 
 def reads(node: Expr | Stmt) -> Iterator[str]:
-    """Names of the variables a straight-line node reads, with repetition."""
+    """Names of the variables a node reads, with repetition."""
     if isinstance(node, Var):
         yield node.name
-    elif isinstance(node, Op):
-        for arg in node.args:
-            yield from reads(arg)
+        return
+    parts: tuple[Expr | Stmt, ...] = ()
+    if isinstance(node, Op):
+        parts = node.args
     elif isinstance(node, Let):
-        yield from reads(node.value)
+        parts = (node.value,)
+    elif isinstance(node, If):
+        parts = (node.condition, *node.body, *node.orelse)
+    elif isinstance(node, Loop):
+        parts = (node.until, *node.body)
+    elif isinstance(node, Return):
+        parts = node.values
+    for part in parts:
+        yield from reads(part)

@@ -66,21 +66,24 @@ LARGEST_STEP = 1.5  # of a logarithm: from 1 to 1e8 in 13 steps
 
 
 def coupled_newton(root: CoupledRoot, given: tuple[sp.Symbol, ...]) -> tuple[Stmt, ...]:
-    """Newton for μ(λ) = given over positive λ, in log λ: each step is bounded, so that every iterate is positive.
+    """Newton for μ = given over positive parameters, in their logarithms; steps are bounded, so iterates are positive.
 
-    A is convex, so F(λ)⁻¹(given − μ(λ)) ascends the concave ⟨λ, given⟩ − A(λ), whose maximum is the solution. The start
-    is λ = 1. Where there is no solution the iterates leave the number range.
+    A is convex, so F(λ)⁻¹(given − μ(λ)), whatever the parameters of its coordinates, ascends the concave
+    ⟨λ, given⟩ − A(λ), whose maximum is the solution. The start is 1. Where there is no solution the iterates leave the
+    number range.
     """
     unknowns = root.unknowns
     by = sp.symbols([f"miss_{k + 1}" for k in range(len(unknowns))], real=True)
     size = len(unknowns)
-    names = {(i, j): sp.Symbol(f"f_{i + 1}{j + 1}", real=True) for i, j in _upper(size)}
-    slopes = sp.Matrix(size, size, lambda i, j: names[min(i, j), max(i, j)])
+    every = [(i, j) for i in range(size) for j in range(size)]
+    entries = [(i, j) for i, j in every if i <= j] if root.jacobian.is_symmetric() else every
+    names = {(i, j): sp.Symbol(f"f_{i + 1}{j + 1}", real=True) for i, j in entries}
+    slopes = sp.Matrix(size, size, lambda i, j: names.get((i, j), names.get((j, i))))
     solution = slopes.LUsolve(sp.Matrix(by)).applyfunc(sp.cancel)
     # logarithms as one of their ratio, which does not cancel
     gaps = [special.by_stirling(g - m) for g, m in zip(given, root.mean, strict=True)]
     values = {str(b): sp.logcombine(gap, force=True) for b, gap in zip(by, gaps, strict=True)}
-    values |= {str(slopes[i, j]): special.by_stirling(root.jacobian[i, j]) for i, j in _upper(len(unknowns))}
+    values |= {str(slopes[i, j]): special.by_stirling(root.jacobian[i, j]) for i, j in entries}
     values |= {f"step_{k + 1}": e / s for k, (e, s) in enumerate(zip(solution, unknowns, strict=True))}
     body: list[Stmt] = [Let("worst", Lit("1.0")), *[Let(str(s), Lit("1.0")) for s in unknowns]]
     body += [Let(name, Lit("0.0")) for name in (*values, "bounded")]
@@ -99,7 +102,3 @@ def coupled_newton(root: CoupledRoot, given: tuple[sp.Symbol, ...]) -> tuple[Stm
         inside.append(Let(str(s), Op("mul", (Var(str(s)), Op("exp", (Op("mul", (step, Var("bounded"))),))))))
     settled = Op("le", (Var("worst"), Lit(repr(2.0**-27))))
     return (*body, Loop(COUPLED_STEPS, settled, tuple(inside)))
-
-
-def _upper(size: int) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(size) for j in range(i, size)]

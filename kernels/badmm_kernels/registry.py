@@ -18,6 +18,7 @@ FAMILIES: tuple[str, ...] = (
     "laplace",
     "log_normal",
     "negative_binomial",
+    "normal_gamma",
     "poisson",
     "weibull",
 )

@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 from derive.__main__ import main
+from derive.calculus.family import Family
+from derive.claims import domain, lowered
+from derive.claims.claim import check
+from derive.ir.nodes import Reduction
+from derive.lower.families import build_module
+from derive.own import load
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILY = """
@@ -59,6 +65,32 @@ FAMILY = Family(
     expectation=(Slot("mean_log", m, "negative"), Slot("mean_log_rest", n, "negative")),
 )
 """
+LOG_ODDS = """
+import sympy as sp
+from badmm_derive.calculus.family import Family, Slot
+theta, p, n, q = sp.symbols("theta p n q", positive=True)
+mu, nu = sp.Symbol("mu", real=True), sp.Symbol("nu", negative=True)
+FAMILY = Family(
+    name="waiting", title="Beta by its log-odds", citation="any", theta=theta, support=(sp.S.Zero, sp.S.One),
+    statistics=(sp.log(theta) - sp.log(1 - theta), sp.log(1 - theta)), base_measure=1 / (theta * (1 - theta)),
+    natural=(Slot("alpha", p, "positive"), Slot("total", n, "positive")), domain=(n - p,),
+    log_partition=sp.loggamma(p) + sp.loggamma(n - p) - sp.loggamma(n),
+    standard=(Slot("alpha", p, "positive"), Slot("beta", q, "positive")), natural_of_standard=(p, p + q),
+    expectation=(Slot("mean_log_odds", mu, "real"), Slot("mean_log_rest", nu, "negative")),
+)
+"""
+PAIR = """
+import sympy as sp
+from badmm_derive.calculus.family import Family, Slot
+x, t, r, s = sp.symbols("x t r s", positive=True)
+mu, nu = sp.symbols("mu nu", negative=True)
+FAMILY = Family(
+    name="waiting", title="Two waiting times", citation="any", theta=(x, t), support=((0, sp.oo), (0, sp.oo)),
+    statistics=(-x, -t), base_measure=sp.S.One, natural=(Slot("first", r, "positive"), Slot("second", s, "positive")),
+    log_partition=-sp.log(r) - sp.log(s), standard=(Slot("first", r, "positive"), Slot("second", s, "positive")),
+    natural_of_standard=(r, s), expectation=(Slot("mu", mu, "negative"), Slot("nu", nu, "negative")),
+)
+"""
 # what is broken: (file, what stands in it, what stands there instead, words of the one line)
 BROKEN: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "A that is not T's": (FAMILY, "-sp.log(r),\n    st", "-2 * sp.log(r),\n    st", ("waiting.py", "integral - 1")),
@@ -72,10 +104,30 @@ BROKEN: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "an unsupported function": (FAMILY, "-sp.log(r),\n    st", "sp.besseli(1, r),\n    st", ("waiting", "besseli")),
     "coupled unknowns that are not positive": (
         BETA,
-        'natural=(Slot("alpha", p, "positive")',
-        'natural=(Slot("alpha", p, "real")',
+        'standard=(Slot("alpha", p, "positive")',
+        'standard=(Slot("alpha", p, "real")',
         ("waiting.natural_of_expectation", "alpha (real)", "newton.py"),
     ),
+    "a coupled domain that is not stated": (
+        LOG_ODDS,
+        " domain=(n - p,),",
+        "",
+        ("waiting.domain", "beta > 0, such as domain=(n - p,)", "got none"),
+    ),
+    "a coupled domain that A alone shows": (
+        BETA,
+        "sp.loggamma(q) - sp.loggamma(p + q)",
+        "sp.loggamma(q - p) - sp.loggamma(q)",
+        ("waiting.domain", "log-gamma", "domain=(-p + q,)", "log_partition"),
+    ),
+    "an inequality that members break": (LOG_ODDS, "domain=(n - p,)", "domain=(n - p, n - 1)", ("domain", "n - 1 > 0")),
+    "an inequality that is no cone": (
+        LOG_ODDS,
+        "domain=(n - p,)",
+        "domain=(n - p, n * (n**2 - p**2))",
+        ("domain", "quadratic form"),
+    ),
+    "two variables that are not Gaussian": (PAIR, "", "", ("waiting.theta", "x, t", "conditional.py")),
     "a name twice": (
         BETA,
         'natural=(Slot("alpha", p, "positive"), Slot("beta"',
@@ -128,6 +180,27 @@ def test_a_broken_file_is_refused_in_one_line(
     for word in words:
         assert word in lines[0], lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_coupled_domain_of_ones_own_is_proved(tmp_path: Path) -> None:
+    """The inverse map by Newton in the standard parameters, the margin of a linear form, refusals outside of it."""
+    path = tmp_path / "waiting.py"
+    path.write_text(LOG_ODDS, encoding="utf-8")
+    stated = load(path)
+    assert isinstance(stated, Family)
+    proved = [check(claim) for claim in (*domain.claims(stated), *lowered.claims(stated))]
+    assert [v.claim.name for v in proved] == [
+        "stated domain",
+        "margin",
+        "lowered waiting",
+        "Newton for the inverse map",
+    ]
+    assert all(v.holds for v in proved), [v.method for v in proved]
+    kernels = {k.name: k for k in build_module(stated).kernels}
+    partition = kernels["log_partition"]
+    assert isinstance(partition, Reduction)
+    (joint,) = partition.joint
+    assert (joint.argument, joint.formula) == ("natural", "-alpha + total")
 
 
 @pytest.mark.parametrize("text", [FAMILY, LOSS], ids=["family", "likelihood"])

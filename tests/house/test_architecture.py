@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {"derive": "derive", "badmm_kernels": "kernels/badmm_kernels", "badmm": "badmm", "validation": "validation"}
 ROOMS = {
-    "derive": "paths parallel ir calculus families likelihoods updates lower claims emit report generate own __init__ __main__",
+    "derive": "paths parallel ir calculus families likelihoods updates lower claims emit report "
+    "generate own __init__ __main__",
     "badmm_kernels": "registry scalars face cpu gpu torch __init__ __main__",
     "badmm": "checks streams families likelihoods networks ivon transports clients "
     "rounds methods solve __init__ data glm experiments demo __main__",

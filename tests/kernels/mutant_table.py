@@ -8,7 +8,7 @@ ISOTROPIC, DIAGONAL, FULL, GAMMA = "isotropic_gaussian", "diagonal_gaussian", "f
 IVON = "ivon"
 BETA, IG, INVERSE_GAMMA, LOG_NORMAL = "beta", "inverse_gaussian", "inverse_gamma", "log_normal"
 BERNOULLI, BINOMIAL, GEOMETRIC, NEGATIVE_BINOMIAL = "bernoulli", "binomial", "geometric", "negative_binomial"
-LAPLACE, POISSON, WEIBULL = "laplace", "poisson", "weibull"
+LAPLACE, NORMAL_GAMMA, POISSON, WEIBULL = "laplace", "normal_gamma", "poisson", "weibull"
 
 MUTANTS = (
     # The lines of a round are the same kernels in every family; each family gets different errors in them.
@@ -121,6 +121,24 @@ MUTANTS = (
     Mutant("negative binomial: rate of the inverse odds", NEGATIVE_BINOMIAL, "_natural_from_standard_f64", "swap"),
     Mutant("negative binomial: log-density without the size", NEGATIVE_BINOMIAL, "_log_density_f64", "drop"),
     Mutant("negative binomial: 1 + e^-x", NEGATIVE_BINOMIAL, "log_one_minus_exp", "unsign"),
+    Mutant(
+        "normal-gamma: rate of the wrong sign in E tau", NORMAL_GAMMA, "_expectation_from_natural_f64", "unsign", -1
+    ),
+    Mutant("normal-gamma: xi^2 added to 2 b s", NORMAL_GAMMA, "_standard_from_natural_f64", "unsign", -1),
+    Mutant(
+        "normal-gamma: inverse map without the mean's square",
+        NORMAL_GAMMA,
+        "_natural_from_expectation_f64",
+        "drop product",
+        -1,
+    ),
+    Mutant("normal-gamma: KL of the sum of the means", NORMAL_GAMMA, "_kl_f64", "use", -1, "m_q", "m_p"),
+    Mutant("normal-gamma: KL of a precision in the place of its change", NORMAL_GAMMA, "_kl_f64", "drop", -2),
+    Mutant("normal-gamma: the margin is the smaller root", NORMAL_GAMMA, "_margin_f64", "sign", 1),
+    Mutant("normal-gamma: the domain is tested by the result", NORMAL_GAMMA, "guarded", "use", 0, "condition", "x"),
+    Mutant("normal-gamma: mean and precision exchanged", NORMAL_GAMMA, "_conditional_f64", "swap"),
+    Mutant("normal-gamma: marginal without xi^2", NORMAL_GAMMA, "_log_marginal_f64", "drop product"),
+    Mutant("normal-gamma: change of the mean's square not halved", NORMAL_GAMMA, "_natural_change_f64", "factor"),
     Mutant("poisson: log-density without its product", POISSON, "_log_density_f64", "drop product"),
     Mutant("poisson: a quadrature weight of KL doubled", POISSON, "exp_bregman", "factor", 5),
     Mutant("poisson: KL far away with the wrong sign", POISSON, "exp_bregman", "unsign"),

@@ -16,7 +16,7 @@ from ..calls import Call, invoke
 from ..check import Check, check
 from ..oracles import lookup
 from ..oracles.families import full_gaussian
-from ..oracles.family import NOT_FINITE, Slots
+from ..oracles.family import NOT_FINITE, FactorisingOracle, Slots
 from ..points import generator
 from .elementwise import coordinates
 from .reductions import sums_of
@@ -54,6 +54,12 @@ def complaint(namespace: Any, call: Call, index: str) -> str:
     return "was accepted"
 
 
+def faults_of_natural(oracle: FactorisingOracle, first: int = 0) -> Iterator[Fault]:
+    """Yield the bad values for the slots of a natural parameter, those that only all slots show among them."""
+    yield from faults_of(oracle.domains, first)
+    yield from (Fault(first + slot, value) for slot, value in oracle.joint_faults)
+
+
 def faults_of(domains: Sequence[str], first: int = 0) -> Iterator[Fault]:
     """Yield the bad values for the slots of one parameter, which start at array `first`."""
     for slot, domain in enumerate(domains):
@@ -61,29 +67,36 @@ def faults_of(domains: Sequence[str], first: int = 0) -> Iterator[Fault]:
             yield Fault(first + slot, value)
 
 
-def good(family: str, domains: Sequence[str], dtype: str, salt: int = 0) -> Slots:
-    """Return a standard or natural parameter inside the domain."""
-    rng = generator("domain", family, dtype, salt)
+def good(family: str, domains: Sequence[str], dtype: str) -> Slots:
+    """Return a standard parameter inside the domain."""
+    rng = generator("domain", family, dtype, 0)
     return tuple(rng.uniform(0.5, 2.0, SIZE).astype(dtype) for _ in domains)
 
 
 def cases(family: str, dtype: str) -> Iterator[tuple[Call, list[Fault]]]:
     """Yield calls inside the domain and the faults to plant in them."""
     oracle = coordinates(family)
-    kwargs, faults = oracle.fixed, list(faults_of(oracle.domains))
-    natural, other = (good(family, oracle.domains, dtype, salt) for salt in range(2))
+    kwargs, faults = oracle.fixed, list(faults_of_natural(oracle))
+    natural, other = (oracle.well_inside(generator("domain", family, dtype, salt), SIZE, dtype) for salt in range(2))
     standard = good(family, oracle.standard_domains, dtype)
     yield Call("natural_from_standard", standard, kwargs=kwargs), list(faults_of(oracle.standard_domains))
     for function in ("standard_from_natural", "expectation_from_natural", *sums_of(family)):
         yield Call(function, natural, kwargs=kwargs), faults
-    both = faults + list(faults_of(oracle.domains, len(natural)))
+    both = faults + list(faults_of_natural(oracle, len(natural)))
     yield Call("kl", (natural, other), kwargs=kwargs), both
     # the metric may be independent of a slot whose domain is the whole line
-    half_lines = [fault for fault in faults if oracle.domains[fault.array] == "positive"]
-    yield Call("whiten", (natural, other), kwargs=kwargs), half_lines
-    theta = oracle.thetas(generator("domain", family, dtype, "theta"), SIZE, dtype)
-    domain = "real" if oracle.real_line or oracle.discrete else "positive"
-    yield Call("log_density", (theta, *natural), kwargs=kwargs), [*faults_of([domain]), *faults_of(oracle.domains, 1)]
+    told = oracle.joint_faults
+    half_lines = [f for f in faults if oracle.domains[f.array] == "positive" or (f.array, f.value) in told]
+    along = ("whiten", "margin") if told else ("whiten",)
+    for function in along:
+        yield Call(function, (natural, other), kwargs=kwargs), half_lines
+    theta = oracle.theta_slots(generator("domain", family, dtype, "theta"), SIZE, dtype)
+    for function, first in (("log_density", 0), ("log_marginal", 1), ("conditional", 1))[: 3 if len(theta) > 1 else 1]:
+        own, count = theta[first:], len(theta) - first
+        planted_theta = list(faults_of(oracle.domains_of_theta[first:]))
+        of_slots = half_lines if function == "conditional" else list(faults_of_natural(oracle))
+        rest = [Fault(count + fault.array, fault.value) for fault in of_slots]
+        yield Call(function, (*own, *natural), kwargs=kwargs), [*planted_theta, *rest]
     mu, planted = oracle.expectation_faults(natural, PLACE)
     yield Call("natural_from_expectation", mu, kwargs=kwargs), [Fault(*fault) for fault in planted]
 

@@ -163,7 +163,8 @@ def alias_checks(namespace: Any, family: str, dtype: str, call: Call) -> Iterato
     for position in positions or [0]:
         fresh = call.mapped(lambda array: array.copy())
         # the last inputs, from which the results of a natural gradient are computed
-        out = fresh.args[position] if positions else tuple(fresh.arrays()[-len(expected) :])
+        given = fresh.args[position] if positions else tuple(fresh.arrays())
+        out = given[-len(expected) :]
         out += tuple(np.empty_like(slot) for slot in expected[len(out) :])
         invoke(namespace, fresh, out=out)
         where = f"argument {position + 1}" if positions else "its input"

@@ -116,6 +116,8 @@ class FactorisingOracle(FamilyOracle):
     ulps: ClassVar[Mapping[str, float]] = {}  # of maps that round more than four times, where 2 ulp are too few
     real_line: ClassVar[bool] = False  # whether theta is any real number, or positive
     discrete: ClassVar[bool] = False  # whether theta is a whole number
+    theta_domains: ClassVar[tuple[str, ...]] = ()  # of theta's variables, where there are several
+    joint_faults: ClassVar[tuple[Fault, ...]] = ()  # what `well_inside` cannot bear, though its slot can
     decades: ClassVar[float] = 4.0  # magnitudes of test points run over 10**-decades .. 10**decades
     edge_decades: ClassVar[float] = 0.0  # of the extreme ones; 0: twice as many
     ratios: ClassVar[tuple[float, ...]] = (1.0,)  # a mean in standard deviations, for the pairs of KL
@@ -255,6 +257,19 @@ class FactorisingOracle(FamilyOracle):
     def thetas(self, rng: np.random.Generator, count: int, dtype: str) -> Array:
         """Values of theta."""
         return spread(rng, count, 2.0, self.real_line, dtype)
+
+    def theta_slots(self, rng: np.random.Generator, count: int, dtype: str) -> Slots:
+        """Values of each of theta's variables."""
+        return (self.thetas(rng, count, dtype),)
+
+    @property
+    def domains_of_theta(self) -> tuple[str, ...]:
+        """Of each of theta's variables."""
+        return self.theta_domains or ("real" if self.real_line or self.discrete else "positive",)
+
+    def well_inside(self, rng: np.random.Generator, size: int, dtype: str) -> Slots:
+        """A natural parameter of moderate numbers."""
+        return tuple(rng.uniform(0.5, 2.0, size).astype(dtype) for _ in self.domains)
 
     def calls(self, dtype: str, count: int) -> list[Call]:
         """Every map, the natural gradient, the log-density and the metric."""

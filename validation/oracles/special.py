@@ -168,6 +168,7 @@ SPECIAL: Mapping[str, Special] = {
         lambda p, q: remainder(p) - remainder(q) - remainder(q, 1) * (p - q), neighbouring, tolerance=1e-13
     ),
     "shape_from_gap": Special(shape, gaps, tolerance=1e-13),
+    "guarded": Special(lambda x, _condition: x, shifted(False)),
     "positive_part": Special(lambda x: max(x, mpmath.mpf(0)), either_side),
     "softplus": Special(softplus, either_side),
     "logistic": Special(logistic, either_side),

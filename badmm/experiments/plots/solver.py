@@ -84,8 +84,9 @@ def density_figure(posterior: Factorised, prior: Factorised, title: str) -> Figu
     axis = axes[0]
     bottom, low, high, top = posterior.quantile([0.0005, 0.025, 0.975, 0.9995])
     span = 0.2 * (np.max(top) - np.min(bottom))
-    start = max(float(np.min(bottom)) - span, posterior.ns.SUPPORT[0])
-    grid = np.linspace(start, min(float(np.max(top)) + span, posterior.ns.SUPPORT[1]), 602)[1:-1]
+    least, largest = posterior.support
+    start = max(float(np.min(bottom)) - span, least)
+    grid = np.linspace(start, min(float(np.max(top)) + span, largest), 602)[1:-1]
     densities = np.exp(posterior.log_density(np.repeat(grid[:, None], posterior.dim, axis=1)))
     colors = (BLUE, RED, GREEN, ORANGE, PINK, SKY, YELLOW, "0.4")
     for index, (density, color) in enumerate(zip(densities.T, colors, strict=False)):

@@ -18,8 +18,9 @@ from scipy.special import digamma, stdtrit
 
 import badmm_kernels
 from badmm.checks import Array, positive_number
+from badmm.families.classes import distribution_class
 from badmm.families.distributions import Distribution, Gaussian
-from badmm.families.factorised import Factorised, distribution_class
+from badmm.families.factorised import Factorised
 from badmm.families.family import Chart, FamilyGeometry, Growth, Natural
 from badmm.families.matrix_precision import MatrixPrecision
 from badmm.families.slots import SlotKernels

@@ -56,6 +56,8 @@ def _coordinate(kernel: ir.Coordinatewise, module: ir.Module) -> str:
     positive, negative = ([k for k, d in enumerate(domains) if d == kind] for kind in ("positive", "negative"))
     masks = f"POSITIVE = {mask(positive)}, NEGATIVE = {mask(negative)}, CHECKED = {mask(checked)}"
     lines = [f"    static constexpr int {sizes};", f"    static constexpr unsigned {masks};"]
+    if isinstance(kernel, ir.Reduction):
+        lines.append(f"    static constexpr bool JOINT = {'true' if kernel.joint else 'false'};")
     if isinstance(kernel, ir.Map):
         lines += [_at(kernel, module, p) for p in PRECISIONS]
     else:

@@ -13,7 +13,7 @@ from ...ir import nodes as ir
 from ..cuda.maps import matrix_functions
 from ..docs import record_name
 from ..numba import matrices
-from ..numba.printer import uniforms
+from ..numba.printer import joint, uniforms
 from ..python import rows, sweeps
 from ..python.kernels import constants, driver, imported, imported_lines, listed, public_function, record
 
@@ -43,7 +43,7 @@ def _family_kernel(kernel: ir.FamilyKernel, module: ir.FamilyModule) -> str:
     if isinstance(kernel, ir.MatrixMap):
         return matrices.kernel(kernel, module, stream=True)
     face = public_function(kernel, module, stream=True)
-    return f"{record(kernel, uniforms(kernel), ['source=NAME'])}\n\n\n{face}"
+    return f"{record(kernel, uniforms(kernel), ['source=NAME', *joint(kernel)])}\n\n\n{face}"
 
 
 def _family_imports(module: ir.FamilyModule) -> list[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ...ir import nodes as ir
-from ..python.kernels import constants, imported_lines, public_function, record, wrapped
+from ..python.kernels import WIDTH, constants, imported_lines, public_function, record, wrapped
 from . import matrices
-from .printer import JIT, UNSCOPED, Printer, function, outside, suffix, test, uniforms
+from .printer import JIT, UNSCOPED, Printer, function, joint, outside, suffix, test, uniforms
 
 TOGETHER = 5  # clients a pass over the tile of accumulators
 NOTE = "Functions ending in _f32 and _f64 are scalar device functions for use inside your own @njit code."
@@ -29,7 +29,7 @@ def compiled(kernel: ir.Coordinatewise) -> list[str]:
         if isinstance(kernel, ir.Map):
             found.append(_scalar_function(kernel, single))
         found.append(_loop(kernel, single))
-    fields = [f"single=_{kernel.name}_f32", f"double=_{kernel.name}_f64"]
+    fields = [f"single=_{kernel.name}_f32", f"double=_{kernel.name}_f64", *joint(kernel)]
     return [*found, record(kernel, uniforms(kernel), fields)]
 
 
@@ -79,9 +79,15 @@ def _scalar_function(kernel: ir.Map, single: bool) -> str:
             wrapped(f"def {name}", params, ":"),
             f'    """A coordinate of `{kernel.name}`, {suffix(single)}."""',
             *lines,
+            *_returning(results),
         ]
-        + [f"    return {', '.join(results)}"]
     )
+
+
+def _returning(results: list[str]) -> list[str]:
+    """The last statement of a function, over several lines where it is long, as formatters do."""
+    flat = f"    return {', '.join(results)}"
+    return [flat] if len(flat) <= WIDTH else ["    return (", *[f"        {r}," for r in results], "    )"]
 
 
 def _loop(kernel: ir.Coordinatewise, single: bool) -> str:

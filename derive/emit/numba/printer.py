@@ -115,3 +115,17 @@ def outside(single: bool) -> str:
 def uniforms(kernel: ir.Elementwise, library: str = "math") -> list[str]:
     """The functions of scalars alone, in Python: of numbers, or with `np` of arrays of one per row."""
     return [Printer(library=library).expr(e) for _, e in kernel.uniforms]
+
+
+def joint(kernel: ir.Elementwise) -> list[str]:
+    """The field of a record with what must be positive of operands together, as functions of all of them."""
+    if not kernel.joint:
+        return []
+    lines = ["joint=("]
+    for condition in kernel.joint:
+        read = set(ir.reads(condition.value))
+        given = ", ".join(o.variable if o.variable in read else f"_{o.variable}" for o in kernel.operands)
+        value = Printer(library="np").expr(condition.value)
+        lines += ["        (", f'            "{condition.argument}",', f'            "{condition.formula}",']
+        lines += [f"            lambda {given}: {value},", "        ),"]
+    return ["\n".join([*lines, "    )"])]

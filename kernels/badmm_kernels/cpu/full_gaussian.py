@@ -62,8 +62,10 @@ NATURAL_DOMAINS = ("real", "spd")
 STANDARD_DOMAINS = ("real", "spd")
 EXPECTATION_DOMAINS = ("real", "symmetric")
 FIXED_DOMAINS = ()
-SUPPORT = (float("-inf"), float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((float("-inf"), float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("theta", 1.0), ("theta*theta.T", -0.5))
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

@@ -60,8 +60,10 @@ NATURAL_DOMAINS = ("positive", "positive")
 STANDARD_DOMAINS = ("positive", "positive")
 EXPECTATION_DOMAINS = ("real", "negative")
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("log(theta)", -1.0), ("1/theta", -1.0))
 LOSS_DERIVATIVES = ("gradient_shape", "gradient_scale")
 

@@ -61,8 +61,10 @@ NATURAL_DOMAINS = ("positive", "positive")
 STANDARD_DOMAINS = ("positive", "positive")
 EXPECTATION_DOMAINS = ("negative", "negative")
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("theta", -0.5), ("1/theta", -0.5))
 LOSS_DERIVATIVES = ("gradient_mean", "gradient_shape")
 

@@ -61,8 +61,10 @@ NATURAL_DOMAINS = ("real",)
 STANDARD_DOMAINS = ("real",)
 EXPECTATION_DOMAINS = ("real",)
 FIXED_DOMAINS = ("positive",)
-SUPPORT = (float("-inf"), float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((float("-inf"), float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("theta", 1.0),)
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

@@ -61,8 +61,10 @@ NATURAL_DOMAINS = ("real", "positive")
 STANDARD_DOMAINS = ("real", "positive")
 EXPECTATION_DOMAINS = ("real", "negative")
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("log(theta)", 1.0), ("log(theta)**2", -0.5))
 LOSS_DERIVATIVES = ("gradient_mean_log", "gradient_precision_log")
 

@@ -54,6 +54,7 @@ class _Compiled(ElementwiseCall):
         """Raise the error of the first argument and index outside its domain, if any."""
         for (_, domain), name, value in zip(self.operands, batch.names, batch.arrays, strict=True):
             ar.refuse(name, domain, value)
+        self.refuse_jointly(batch.arrays, lambda inside: ar.where(int(np.argmin(inside)), inside.shape))
 
 
 def _small(values: Sequence[Any]) -> Array | None:
@@ -195,8 +196,9 @@ class MapKernel(MapCall, _Compiled):
             self.operands, batch.names, batch.arrays, batch.steps, values, strict=True
         ):
             ar.refuse_value(name, domain, value, ar.where(r0 * step + c0, array.shape))
-        attempt((r0, c0, r0 + 1, c0 + 1), undo=False)
         at = ar.where(r0 * batch.width + c0, batch.shape)
+        self.refuse_jointly(values, lambda _inside: at)
+        attempt((r0, c0, r0 + 1, c0 + 1), undo=False)
         got = [o.reshape(-1)[r0 * batch.width + c0] for o in outputs]
         refuse_results(self, batch.names, values, got, at)
 

@@ -55,13 +55,15 @@ def check_clients(batches: Sequence[ar.Batch]) -> None:
 class ElementwiseCall:
     """Base of maps and sums: named operands with domains, scalar arguments, and uniforms.
 
-    Uniforms are functions of the scalars alone: they are the same for all coordinates.
+    Uniforms are functions of the scalars alone: they are the same for all coordinates. joint: (argument, formula,
+    function of all operands) of what must be positive of several operands together; results are no numbers elsewhere.
     """
 
     name: str
     operands: tuple[tuple[str, str], ...]
     scalars: tuple[tuple[str, str], ...]
     uniforms: Callable[..., tuple[float, ...]]
+    joint: tuple[tuple[str, str, Callable[..., Any]], ...] = field(default=(), kw_only=True)
 
     @cached_property
     def names(self) -> list[str]:
@@ -75,6 +77,17 @@ class ElementwiseCall:
     def on(self, _inputs: Sequence[ar.Batch], _stream: Any) -> AbstractContextManager[Any]:
         """Return a context that selects the device and stream of outputs and kernel; on a CPU it does nothing."""
         return _NO_DEVICE
+
+    def refuse_jointly(self, values: Sequence[Any], at: Callable[[Array], Any]) -> None:
+        """Raise ValueError if operands, arrays or numbers, are together outside the domain; `at` gives the index of
+        the first place in an array of truths."""
+        with np.errstate(all="ignore"):
+            found = [(argument, formula, np.asarray(positive(*values))) for argument, formula, positive in self.joint]
+        for argument, formula, value in found:
+            inside = value > 0
+            if not inside.all():
+                first = value.reshape(-1)[np.argmin(inside)]
+                raise ValueError(f"{argument}: expected {formula} positive, got {first} at index {at(inside)}")
 
     def numbers(self, scalars: Sequence[Any], dtype: np.dtype[Any]) -> tuple[tuple[float, ...], tuple[Any, ...]]:
         """Return (the checked scalars, the uniforms computed in float64 and rounded once to `dtype`).

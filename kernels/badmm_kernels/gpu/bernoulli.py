@@ -36,8 +36,10 @@ NATURAL_DOMAINS = ("real",)
 STANDARD_DOMAINS = ("real",)
 EXPECTATION_DOMAINS = ("positive",)
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, 1.0)
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, 1.0),)
 DISCRETE = True
+INEQUALITIES = ()
 STATISTICS = (("theta", 1.0),)
 LOSS_DERIVATIVES = ("gradient_log_odds",)
 

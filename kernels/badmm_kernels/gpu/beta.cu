@@ -127,6 +127,7 @@ struct whiten {
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[2], const double *)
     {
         return badmm_beta_log_partition_term(x[0], x[1]);
@@ -139,6 +140,7 @@ struct log_partition {
 struct entropy {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[2], const double *)
     {
         return badmm_beta_entropy_term(x[0], x[1]);
@@ -151,6 +153,7 @@ struct entropy {
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[4], const double *)
     {
         return badmm_beta_kl_term(x[0], x[1], x[2], x[3]);

@@ -36,8 +36,10 @@ NATURAL_DOMAINS = ("positive", "positive")
 STANDARD_DOMAINS = ("positive", "positive")
 EXPECTATION_DOMAINS = ("negative", "negative")
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, 1.0)
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, 1.0),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("log(theta)", 1.0), ("log(1 - theta)", 1.0))
 LOSS_DERIVATIVES = ("gradient_alpha", "gradient_beta")
 

@@ -38,8 +38,10 @@ NATURAL_DOMAINS = ("real",)
 STANDARD_DOMAINS = ("real",)
 EXPECTATION_DOMAINS = ("positive",)
 FIXED_DOMAINS = ("count",)
-SUPPORT = (0.0, "trials")
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, "trials"),)
 DISCRETE = True
+INEQUALITIES = ()
 STATISTICS = (("theta", 1.0),)
 LOSS_DERIVATIVES = ("gradient_log_odds",)
 

@@ -36,8 +36,10 @@ NATURAL_DOMAINS = ("real", "positive")
 STANDARD_DOMAINS = ("real", "positive")
 EXPECTATION_DOMAINS = ("real", "negative")
 FIXED_DOMAINS = ()
-SUPPORT = (float("-inf"), float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((float("-inf"), float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("theta", 1.0), ("theta**2", -0.5))
 LOSS_DERIVATIVES = ("expected_gradient", "expected_hessian")
 

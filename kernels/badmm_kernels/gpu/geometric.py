@@ -35,8 +35,10 @@ NATURAL_DOMAINS = ("positive",)
 STANDARD_DOMAINS = ("positive",)
 EXPECTATION_DOMAINS = ("negative",)
 FIXED_DOMAINS = ()
-SUPPORT = (0.0, float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((0.0, float("inf")),)
 DISCRETE = True
+INEQUALITIES = ()
 STATISTICS = (("theta", -1.0),)
 LOSS_DERIVATIVES = ("gradient_mean",)
 

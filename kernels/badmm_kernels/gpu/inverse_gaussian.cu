@@ -110,6 +110,7 @@ struct whiten {
 struct log_partition {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x3, NEGATIVE = 0x0, CHECKED = 0x3;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[2], const double *)
     {
         return badmm_inverse_gaussian_log_partition_term(x[0], x[1]);
@@ -121,6 +122,7 @@ struct log_partition {
 struct kl {
     static constexpr int IN = 4;
     static constexpr unsigned POSITIVE = 0xf, NEGATIVE = 0x0, CHECKED = 0xf;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[4], const double *)
     {
         return badmm_inverse_gaussian_kl_term(x[0], x[1], x[2], x[3]);

@@ -110,6 +110,7 @@ struct whiten {
 struct log_partition {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[1], const double *s)
     {
         return badmm_isotropic_gaussian_log_partition_term(x[0], s[0]);
@@ -120,6 +121,7 @@ struct log_partition {
 struct entropy {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x1;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[1], const double *s)
     {
         return badmm_isotropic_gaussian_entropy_term(x[0], s[0]);
@@ -130,6 +132,7 @@ struct entropy {
 struct kl {
     static constexpr int IN = 2;
     static constexpr unsigned POSITIVE = 0x0, NEGATIVE = 0x0, CHECKED = 0x3;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[2], const double *s)
     {
         return badmm_isotropic_gaussian_kl_term(x[0], x[1], s[0]);

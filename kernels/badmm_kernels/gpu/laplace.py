@@ -36,8 +36,10 @@ NATURAL_DOMAINS = ("positive",)
 STANDARD_DOMAINS = ("positive",)
 EXPECTATION_DOMAINS = ("negative",)
 FIXED_DOMAINS = ("real",)
-SUPPORT = (float("-inf"), float("inf"))
+VARIABLES = ("theta",)
+SUPPORT = ((float("-inf"), float("inf")),)
 DISCRETE = False
+INEQUALITIES = ()
 STATISTICS = (("Abs(c - theta)", -1.0),)
 LOSS_DERIVATIVES = ("gradient_scale",)
 

@@ -2,7 +2,8 @@
 //
 // A generated kernel is one of these loops around the functions of one coordinate (`F` below), which come from the
 // family's header. F has IN inputs and OUT results; bit masks over inputs and then results of the values that must be
-// POSITIVE, NEGATIVE, or are otherwise CHECKED to be finite; and `at(x, y, s)` (a map) or `term(x, s)` (a sum).
+// POSITIVE, NEGATIVE, or are otherwise CHECKED to be finite; and `at(x, y, s)` (a map) or `term(x, s)` (a sum), whose
+// inputs may have to fulfil a condition together (JOINT): a term is no number where they do not.
 // NVRTC compiles this file without any other header; the tests compile it for the host.
 #ifndef BADMM_LOOPS_CUH
 #define BADMM_LOOPS_CUH
@@ -271,9 +272,10 @@ template <class T, int W, class F> __device__ __forceinline__ void sum(const Cal
                     in[k] = (double)x[k][g];
                     if (outside_domain<F>(k, in[k])) culprit = k;
                 }
-                total += F::term(in, call.scalar);
-                if (culprit < F::IN) {
-                    Index at = i + g;
+                const double term = F::term(in, call.scalar);
+                total += term;
+                if (culprit < F::IN || (F::JOINT && outside(term, false))) {
+                    Index at = i + g + (culprit == F::IN ? row * slot.width : 0);
 #pragma unroll
                     for (int k = 0; k < F::IN; ++k)
                         if (k == culprit) at += row * slot.step[k];

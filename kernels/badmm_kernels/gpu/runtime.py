@@ -112,6 +112,9 @@ class DeviceCall(ElementwiseCall):
             at = ar.where(failure.index % math.prod(own), own)  # a shared input may have been repeated
             domain = self.operands[failure.operand][1]
             ar.refuse_value(inputs.names[failure.operand], domain, inputs.dtype.type(value), at)
+        elif failure.operand < status.OVERFLOWED:  # a term that operands give together
+            index = ar.where(failure.index, inputs.shape)
+            self.refuse_jointly(failure.values[: len(self.operands)], lambda _inside: index)
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,9 @@ class MapKernel(MapCall, DeviceCall):
         for k, (_, domain) in enumerate(self.operands):
             at = ar.where(row * inputs.steps[k] + column, inputs.shapes[k])
             ar.refuse_value(inputs.names[k], domain, numbers[k], at)
-        got = numbers[count : count + len(self.results)]
-        refuse_results(self, inputs.names, numbers[:count], got, ar.where(failure.index, inputs.shape))
+        index = ar.where(failure.index, inputs.shape)
+        self.refuse_jointly(numbers[:count], lambda _inside: index)
+        refuse_results(self, inputs.names, numbers[:count], numbers[count : count + len(self.results)], index)
 
 
 @dataclass(frozen=True)

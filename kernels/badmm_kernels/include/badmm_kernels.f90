@@ -153,6 +153,15 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_escape_bregman
   end interface
+  ! x where the condition is positive, and no number elsewhere: outside of a domain that couples slots.
+  interface
+    pure function badmm_guarded(x, condition) bind(c, name="badmm_guarded") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double), intent(in), value :: condition
+      real(c_double) :: res
+    end function badmm_guarded
+  end interface
   ! e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t.
   interface
     pure function badmm_exp_bregman(p, q) bind(c, name="badmm_exp_bregman") result(res)
@@ -6230,6 +6239,890 @@ module badmm_kernels
       integer(c_size_t), intent(out) :: at
       integer(c_int) :: res
     end function badmm_negative_binomial_kl_sum
+  end interface
+  ! Natural parameters lambda of the standard ones.
+  ! Formula: a, m**2*s/2 + r, m*s, s
+  ! Arguments: shape (positive): a; rate (positive): r; mean (finite): m; precision (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_natural_from_standard
+    pure subroutine badmm_normal_gamma_natural_from_standard_f64(shape, rate, mean, precision, out_shape, out_rate, &
+        out_precision_mean, out_precision) bind(c, name="badmm_normal_gamma_natural_from_standard_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_from_standard_f64
+    pure subroutine badmm_normal_gamma_natural_from_standard_f32(shape, rate, mean, precision, out_shape, out_rate, &
+        out_precision_mean, out_precision) bind(c, name="badmm_normal_gamma_natural_from_standard_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_from_standard_f32
+  end interface badmm_normal_gamma_natural_from_standard
+  ! Standard parameters of lambda.
+  ! Formula: a, r, m, s
+  ! Arguments: shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_standard_from_natural
+    pure subroutine badmm_normal_gamma_standard_from_natural_f64(shape, rate, precision_mean, precision, out_shape, &
+        out_rate, out_mean, out_precision) bind(c, name="badmm_normal_gamma_standard_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_standard_from_natural_f64
+    pure subroutine badmm_normal_gamma_standard_from_natural_f32(shape, rate, precision_mean, precision, out_shape, &
+        out_rate, out_mean, out_precision) bind(c, name="badmm_normal_gamma_standard_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_standard_from_natural_f32
+  end interface badmm_normal_gamma_standard_from_natural
+  ! Expectation parameters mu = grad A(lambda).
+  ! Formula: -log(r) + polygamma(0, a), -a/r, a*m/r, -a*m**2/(2*r) - 1/(2*s)
+  ! Arguments: shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: mu = grad A.
+  interface badmm_normal_gamma_expectation_from_natural
+    pure subroutine badmm_normal_gamma_expectation_from_natural_f64(shape, rate, precision_mean, precision, &
+        out_mean_log_tau, out_negative_mean_tau, out_mean_tau_x, out_half_negative_mean_tau_x_square) bind(c, &
+        name="badmm_normal_gamma_expectation_from_natural_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(out) :: out_mean_log_tau
+      real(c_double), intent(out) :: out_negative_mean_tau
+      real(c_double), intent(out) :: out_mean_tau_x
+      real(c_double), intent(out) :: out_half_negative_mean_tau_x_square
+    end subroutine badmm_normal_gamma_expectation_from_natural_f64
+    pure subroutine badmm_normal_gamma_expectation_from_natural_f32(shape, rate, precision_mean, precision, &
+        out_mean_log_tau, out_negative_mean_tau, out_mean_tau_x, out_half_negative_mean_tau_x_square) bind(c, &
+        name="badmm_normal_gamma_expectation_from_natural_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(out) :: out_mean_log_tau
+      real(c_float), intent(out) :: out_negative_mean_tau
+      real(c_float), intent(out) :: out_mean_tau_x
+      real(c_float), intent(out) :: out_half_negative_mean_tau_x_square
+    end subroutine badmm_normal_gamma_expectation_from_natural_f32
+  end interface badmm_normal_gamma_expectation_from_natural
+  ! Natural parameters lambda(mu), the inverse of mu = grad A(lambda).
+  ! Formula: a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -mu3/mu2, -a/mu2, -mu2/(2*mu2*mu4
+  !     - mu3**2)
+  ! Arguments: mean_log_tau (finite): mu1; negative_mean_tau (negative): mu2; mean_tau_x (finite): mu3;
+  !     half_negative_mean_tau_x_square (negative): mu4.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A.
+  interface badmm_normal_gamma_natural_from_expectation
+    pure subroutine badmm_normal_gamma_natural_from_expectation_f64(mean_log_tau, negative_mean_tau, mean_tau_x, &
+        half_negative_mean_tau_x_square, out_shape, out_rate, out_precision_mean, out_precision) bind(c, &
+        name="badmm_normal_gamma_natural_from_expectation_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: mean_log_tau
+      real(c_double), intent(in), value :: negative_mean_tau
+      real(c_double), intent(in), value :: mean_tau_x
+      real(c_double), intent(in), value :: half_negative_mean_tau_x_square
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_from_expectation_f64
+    pure subroutine badmm_normal_gamma_natural_from_expectation_f32(mean_log_tau, negative_mean_tau, mean_tau_x, &
+        half_negative_mean_tau_x_square, out_shape, out_rate, out_precision_mean, out_precision) bind(c, &
+        name="badmm_normal_gamma_natural_from_expectation_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: mean_log_tau
+      real(c_float), intent(in), value :: negative_mean_tau
+      real(c_float), intent(in), value :: mean_tau_x
+      real(c_float), intent(in), value :: half_negative_mean_tau_x_square
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_from_expectation_f32
+  end interface badmm_normal_gamma_natural_from_expectation
+  ! Natural gradient grad_mu L.
+  ! Formula: (a*d_a + d_r*r)/(a*stirling_remainder_2(a)), (a**2*d_s*m**2*s**2*stirling_remainder_2(a) + a*d_a*r +
+  !     a*d_m*m*r*stirling_remainder_2(a) + a*d_r*r**2*stirling_remainder_2(a) +
+  !     d_r*r**2)/(a**2*stirling_remainder_2(a)), (2*a*d_s*m*s**2 + d_m*r)/a, 2*d_s*s**2
+  ! Arguments: shape (positive): a; rate (positive): r; mean (finite): m; precision (positive): s; gradient_shape
+  !     (finite): d_a; gradient_rate (finite): d_r; gradient_mean (finite): d_m; gradient_precision (finite): d_s.
+  ! Source: Khan & Rue, arXiv:2107.04562, equation 5: F^-1 grad = grad in mu.
+  interface badmm_normal_gamma_natural_gradient
+    pure subroutine badmm_normal_gamma_natural_gradient_f64(shape, rate, mean, precision, gradient_shape, &
+        gradient_rate, gradient_mean, gradient_precision, out_shape, out_rate, out_precision_mean, out_precision) &
+        bind(c, name="badmm_normal_gamma_natural_gradient_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(in), value :: gradient_shape
+      real(c_double), intent(in), value :: gradient_rate
+      real(c_double), intent(in), value :: gradient_mean
+      real(c_double), intent(in), value :: gradient_precision
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_gradient_f64
+    pure subroutine badmm_normal_gamma_natural_gradient_f32(shape, rate, mean, precision, gradient_shape, &
+        gradient_rate, gradient_mean, gradient_precision, out_shape, out_rate, out_precision_mean, out_precision) &
+        bind(c, name="badmm_normal_gamma_natural_gradient_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(in), value :: gradient_shape
+      real(c_float), intent(in), value :: gradient_rate
+      real(c_float), intent(in), value :: gradient_mean
+      real(c_float), intent(in), value :: gradient_precision
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_gradient_f32
+  end interface badmm_normal_gamma_natural_gradient
+  ! Log-density log q(theta).
+  ! Formula: a*log(r) + a*log(tau) - r*tau - s*tau*(-m + x)**2/2 + log(s)/2 - log(tau)/2 - loggamma(a) - log(pi)/2 -
+  !     log(2)/2
+  ! Arguments: x (finite); tau (positive); shape (positive): a; rate (positive): b; precision_mean (finite): xi;
+  !     precision (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_log_density
+    pure function badmm_normal_gamma_log_density_f64(x, tau, shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_log_density_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double), intent(in), value :: tau
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_log_density_f64
+    pure function badmm_normal_gamma_log_density_f32(x, tau, shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_log_density_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: x
+      real(c_float), intent(in), value :: tau
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float) :: res
+    end function badmm_normal_gamma_log_density_f32
+  end interface badmm_normal_gamma_log_density
+  ! Marginal log-density of the second of two variables.
+  ! Formula: a*log(r) + a*log(tau) - r*tau - log(tau) - loggamma(a)
+  ! Arguments: tau (positive); shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision
+  !     (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_log_marginal
+    pure function badmm_normal_gamma_log_marginal_f64(tau, shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_log_marginal_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: tau
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_log_marginal_f64
+    pure function badmm_normal_gamma_log_marginal_f32(tau, shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_log_marginal_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: tau
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float) :: res
+    end function badmm_normal_gamma_log_marginal_f32
+  end interface badmm_normal_gamma_log_marginal
+  ! Mean and precision of the first of two variables given the second.
+  ! Formula: m, s*tau
+  ! Arguments: tau (positive); shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision
+  !     (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_conditional
+    pure subroutine badmm_normal_gamma_conditional_f64(tau, shape, rate, precision_mean, precision, out_mean, &
+        out_precision) bind(c, name="badmm_normal_gamma_conditional_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: tau
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(out) :: out_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_conditional_f64
+    pure subroutine badmm_normal_gamma_conditional_f32(tau, shape, rate, precision_mean, precision, out_mean, &
+        out_precision) bind(c, name="badmm_normal_gamma_conditional_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: tau
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: precision_mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(out) :: out_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_conditional_f32
+  end interface badmm_normal_gamma_conditional
+  ! LT dlambda with F(lambda) = LLT: a change of lambda in the units of the Fisher metric, ||LT dlambda||2 = dlambdaT
+  !     F dlambda.
+  ! Formula: d_a*l_11 + d_b*l_21 + d_s*l_41 + d_xi*l_31, d_b*l_22 + d_s*l_42 + d_xi*l_32, d_s*l_43 + d_xi*l_33,
+  !     d_s*l_44
+  ! Arguments: natural_shape (positive): a; natural_rate (positive): b; natural_precision_mean (finite): xi;
+  !     natural_precision (positive): s; direction_shape (finite): d_a; direction_rate (finite): d_b;
+  !     direction_precision_mean (finite): d_xi; direction_precision (finite): d_s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2: F = grad^2 A; L its Cholesky factor.
+  interface badmm_normal_gamma_whiten
+    pure subroutine badmm_normal_gamma_whiten_f64(natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, &
+        out_shape, out_rate, out_precision_mean, out_precision) bind(c, name="badmm_normal_gamma_whiten_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: natural_shape
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: natural_precision_mean
+      real(c_double), intent(in), value :: natural_precision
+      real(c_double), intent(in), value :: direction_shape
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: direction_precision_mean
+      real(c_double), intent(in), value :: direction_precision
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_whiten_f64
+    pure subroutine badmm_normal_gamma_whiten_f32(natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, &
+        out_shape, out_rate, out_precision_mean, out_precision) bind(c, name="badmm_normal_gamma_whiten_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: natural_shape
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: natural_precision_mean
+      real(c_float), intent(in), value :: natural_precision
+      real(c_float), intent(in), value :: direction_shape
+      real(c_float), intent(in), value :: direction_rate
+      real(c_float), intent(in), value :: direction_precision_mean
+      real(c_float), intent(in), value :: direction_precision
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_whiten_f32
+  end interface badmm_normal_gamma_whiten
+  ! Infimum of the rho at which rho lambda + eta fulfils an inequality of the domain, one result each; eta =
+  !     direction.
+  ! Formula: turn_1 + sqrt(positive_part((-2*moved_1_1*moved_1_3 + moved_1_2**2)/(2*b*s - xi**2)))
+  ! Arguments: natural_shape (positive): a; natural_rate (positive): b; natural_precision_mean (finite): xi;
+  !     natural_precision (positive): s; direction_shape (finite): d_a; direction_rate (finite): d_b;
+  !     direction_precision_mean (finite): d_xi; direction_precision (finite): d_s.
+  ! Source: Wainwright & Jordan, 2008, section 3.2: the domain of lambda is convex; here a cone.
+  interface badmm_normal_gamma_margin
+    pure function badmm_normal_gamma_margin_f64(natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision) bind(c, &
+        name="badmm_normal_gamma_margin_f64") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_shape
+      real(c_double), intent(in), value :: natural_rate
+      real(c_double), intent(in), value :: natural_precision_mean
+      real(c_double), intent(in), value :: natural_precision
+      real(c_double), intent(in), value :: direction_shape
+      real(c_double), intent(in), value :: direction_rate
+      real(c_double), intent(in), value :: direction_precision_mean
+      real(c_double), intent(in), value :: direction_precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_margin_f64
+    pure function badmm_normal_gamma_margin_f32(natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision) bind(c, &
+        name="badmm_normal_gamma_margin_f32") result(res)
+      import :: c_float
+      real(c_float), intent(in), value :: natural_shape
+      real(c_float), intent(in), value :: natural_rate
+      real(c_float), intent(in), value :: natural_precision_mean
+      real(c_float), intent(in), value :: natural_precision
+      real(c_float), intent(in), value :: direction_shape
+      real(c_float), intent(in), value :: direction_rate
+      real(c_float), intent(in), value :: direction_precision_mean
+      real(c_float), intent(in), value :: direction_precision
+      real(c_float) :: res
+    end function badmm_normal_gamma_margin_f32
+  end interface badmm_normal_gamma_margin
+  ! dlambda for a change of the standard parameters: the derivative of lambda, applied to the change.
+  ! Formula: d_a, d_m*m*s + d_r + d_s*m**2/2, d_m*s + d_s*m, d_s
+  ! Arguments: shape (positive): a; rate (positive): r; mean (finite): m; precision (positive): s; change_shape
+  !     (finite): d_a; change_rate (finite): d_r; change_mean (finite): d_m; change_precision (finite): d_s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface badmm_normal_gamma_natural_change
+    pure subroutine badmm_normal_gamma_natural_change_f64(shape, rate, mean, precision, change_shape, change_rate, &
+        change_mean, change_precision, out_shape, out_rate, out_precision_mean, out_precision) bind(c, &
+        name="badmm_normal_gamma_natural_change_f64")
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: mean
+      real(c_double), intent(in), value :: precision
+      real(c_double), intent(in), value :: change_shape
+      real(c_double), intent(in), value :: change_rate
+      real(c_double), intent(in), value :: change_mean
+      real(c_double), intent(in), value :: change_precision
+      real(c_double), intent(out) :: out_shape
+      real(c_double), intent(out) :: out_rate
+      real(c_double), intent(out) :: out_precision_mean
+      real(c_double), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_change_f64
+    pure subroutine badmm_normal_gamma_natural_change_f32(shape, rate, mean, precision, change_shape, change_rate, &
+        change_mean, change_precision, out_shape, out_rate, out_precision_mean, out_precision) bind(c, &
+        name="badmm_normal_gamma_natural_change_f32")
+      import :: c_double, c_float
+      real(c_float), intent(in), value :: shape
+      real(c_float), intent(in), value :: rate
+      real(c_float), intent(in), value :: mean
+      real(c_float), intent(in), value :: precision
+      real(c_float), intent(in), value :: change_shape
+      real(c_float), intent(in), value :: change_rate
+      real(c_float), intent(in), value :: change_mean
+      real(c_float), intent(in), value :: change_precision
+      real(c_float), intent(out) :: out_shape
+      real(c_float), intent(out) :: out_rate
+      real(c_float), intent(out) :: out_precision_mean
+      real(c_float), intent(out) :: out_precision
+    end subroutine badmm_normal_gamma_natural_change_f32
+  end interface badmm_normal_gamma_natural_change
+  ! Log-partition A(lambda). This is one term: sum over coordinates, in double.
+  ! Formula: -a*log(r) - log(s)/2 + loggamma(a)
+  ! Arguments: shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision (positive): s.
+  ! Source: Khan & Rue, arXiv:2107.04562, section 2.
+  interface
+    pure function badmm_normal_gamma_log_partition_term(shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_log_partition_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_log_partition_term
+  end interface
+  ! Differential entropy in nats. This is one term: sum over coordinates, in double.
+  ! Formula: -a*stirling_remainder_1(a) + log(a)/2 - log(r)/2 - log(s)/2 + stirling_remainder(a) +
+  !     stirling_remainder_1(a)/2 + log(2)/2 + 1/2 + log(pi)/2
+  ! Arguments: shape (positive): a; rate (positive): b; precision_mean (finite): xi; precision (positive): s.
+  ! Source: H = A - <lambda, mu> - E[log b].
+  interface
+    pure function badmm_normal_gamma_entropy_term(shape, rate, precision_mean, precision) bind(c, &
+        name="badmm_normal_gamma_entropy_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: shape
+      real(c_double), intent(in), value :: rate
+      real(c_double), intent(in), value :: precision_mean
+      real(c_double), intent(in), value :: precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_entropy_term
+  end interface
+  ! Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.
+  ! Formula: a_p*ratio_divergence((-a_p*r_q + a_q*r_p)/(a_p*r_q), a_q*r_p/(a_p*r_q)) + a_q*s_p*(m_p - m_q)**2/(2*r_q)
+  !     + ratio_divergence((s_p - s_q)/s_q, s_p/s_q)/2 + stirling_bregman(a_p, a_q)
+  ! Arguments: natural_q_shape (positive): a_q; natural_q_rate (positive): b_q; natural_q_precision_mean (finite):
+  !     xi_q; natural_q_precision (positive): s_q; natural_p_shape (positive): a_p; natural_p_rate (positive): b_p;
+  !     natural_p_precision_mean (finite): xi_p; natural_p_precision (positive): s_p.
+  ! Source: KL = A(p) - A(q) - <mu_q, p - q>, stable form.
+  interface
+    pure function badmm_normal_gamma_kl_term(natural_q_shape, natural_q_rate, natural_q_precision_mean, &
+        natural_q_precision, natural_p_shape, natural_p_rate, natural_p_precision_mean, natural_p_precision) bind(c, &
+        name="badmm_normal_gamma_kl_term") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: natural_q_shape
+      real(c_double), intent(in), value :: natural_q_rate
+      real(c_double), intent(in), value :: natural_q_precision_mean
+      real(c_double), intent(in), value :: natural_q_precision
+      real(c_double), intent(in), value :: natural_p_shape
+      real(c_double), intent(in), value :: natural_p_rate
+      real(c_double), intent(in), value :: natural_p_precision_mean
+      real(c_double), intent(in), value :: natural_p_precision
+      real(c_double) :: res
+    end function badmm_normal_gamma_kl_term
+  end interface
+  ! a, m**2*s/2 + r, m*s, s
+  interface badmm_normal_gamma_natural_from_standard_array
+    function badmm_normal_gamma_natural_from_standard_array_f64(length, shape, rate, mean, precision, out_shape, &
+        out_rate, out_precision_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_natural_from_standard_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_precision_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_from_standard_array_f64
+    function badmm_normal_gamma_natural_from_standard_array_f32(length, shape, rate, mean, precision, out_shape, &
+        out_rate, out_precision_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_natural_from_standard_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_precision_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_from_standard_array_f32
+  end interface badmm_normal_gamma_natural_from_standard_array
+  ! a, r, m, s
+  interface badmm_normal_gamma_standard_from_natural_array
+    function badmm_normal_gamma_standard_from_natural_array_f64(length, shape, rate, precision_mean, precision, &
+        out_shape, out_rate, out_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_standard_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_standard_from_natural_array_f64
+    function badmm_normal_gamma_standard_from_natural_array_f32(length, shape, rate, precision_mean, precision, &
+        out_shape, out_rate, out_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_standard_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: precision_mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_standard_from_natural_array_f32
+  end interface badmm_normal_gamma_standard_from_natural_array
+  ! -log(r) + polygamma(0, a), -a/r, a*m/r, -a*m**2/(2*r) - 1/(2*s)
+  interface badmm_normal_gamma_expectation_from_natural_array
+    function badmm_normal_gamma_expectation_from_natural_array_f64(length, shape, rate, precision_mean, precision, &
+        out_mean_log_tau, out_negative_mean_tau, out_mean_tau_x, out_half_negative_mean_tau_x_square, at) bind(c, &
+        name="badmm_normal_gamma_expectation_from_natural_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out_mean_log_tau(*)
+      real(c_double), intent(out) :: out_negative_mean_tau(*)
+      real(c_double), intent(out) :: out_mean_tau_x(*)
+      real(c_double), intent(out) :: out_half_negative_mean_tau_x_square(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_expectation_from_natural_array_f64
+    function badmm_normal_gamma_expectation_from_natural_array_f32(length, shape, rate, precision_mean, precision, &
+        out_mean_log_tau, out_negative_mean_tau, out_mean_tau_x, out_half_negative_mean_tau_x_square, at) bind(c, &
+        name="badmm_normal_gamma_expectation_from_natural_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: precision_mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out_mean_log_tau(*)
+      real(c_float), intent(out) :: out_negative_mean_tau(*)
+      real(c_float), intent(out) :: out_mean_tau_x(*)
+      real(c_float), intent(out) :: out_half_negative_mean_tau_x_square(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_expectation_from_natural_array_f32
+  end interface badmm_normal_gamma_expectation_from_natural_array
+  ! a from -mu1 - log(a) + log(-mu2) + polygamma(0, a) = 0 by Newton, then -mu3/mu2, -a/mu2, -mu2/(2*mu2*mu4 - mu3**2)
+  interface badmm_normal_gamma_natural_from_expectation_array
+    function badmm_normal_gamma_natural_from_expectation_array_f64(length, mean_log_tau, negative_mean_tau, &
+        mean_tau_x, half_negative_mean_tau_x_square, out_shape, out_rate, out_precision_mean, out_precision, at) &
+        bind(c, name="badmm_normal_gamma_natural_from_expectation_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: mean_log_tau(*)
+      real(c_double), intent(in) :: negative_mean_tau(*)
+      real(c_double), intent(in) :: mean_tau_x(*)
+      real(c_double), intent(in) :: half_negative_mean_tau_x_square(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_precision_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_from_expectation_array_f64
+    function badmm_normal_gamma_natural_from_expectation_array_f32(length, mean_log_tau, negative_mean_tau, &
+        mean_tau_x, half_negative_mean_tau_x_square, out_shape, out_rate, out_precision_mean, out_precision, at) &
+        bind(c, name="badmm_normal_gamma_natural_from_expectation_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: mean_log_tau(*)
+      real(c_float), intent(in) :: negative_mean_tau(*)
+      real(c_float), intent(in) :: mean_tau_x(*)
+      real(c_float), intent(in) :: half_negative_mean_tau_x_square(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_precision_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_from_expectation_array_f32
+  end interface badmm_normal_gamma_natural_from_expectation_array
+  ! (a*d_a + d_r*r)/(a*stirling_remainder_2(a)), (a**2*d_s*m**2*s**2*stirling_remainder_2(a) + a*d_a*r +
+  !     a*d_m*m*r*stirling_remainder_2(a) + a*d_r*r**2*stirling_remainder_2(a) +
+  !     d_r*r**2)/(a**2*stirling_remainder_2(a)), (2*a*d_s*m*s**2 + d_m*r)/a, 2*d_s*s**2
+  interface badmm_normal_gamma_natural_gradient_array
+    function badmm_normal_gamma_natural_gradient_array_f64(length, shape, rate, mean, precision, gradient_shape, &
+        gradient_rate, gradient_mean, gradient_precision, out_shape, out_rate, out_precision_mean, out_precision, &
+        at) bind(c, name="badmm_normal_gamma_natural_gradient_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(in) :: gradient_shape(*)
+      real(c_double), intent(in) :: gradient_rate(*)
+      real(c_double), intent(in) :: gradient_mean(*)
+      real(c_double), intent(in) :: gradient_precision(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_precision_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_gradient_array_f64
+    function badmm_normal_gamma_natural_gradient_array_f32(length, shape, rate, mean, precision, gradient_shape, &
+        gradient_rate, gradient_mean, gradient_precision, out_shape, out_rate, out_precision_mean, out_precision, &
+        at) bind(c, name="badmm_normal_gamma_natural_gradient_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(in) :: gradient_shape(*)
+      real(c_float), intent(in) :: gradient_rate(*)
+      real(c_float), intent(in) :: gradient_mean(*)
+      real(c_float), intent(in) :: gradient_precision(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_precision_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_gradient_array_f32
+  end interface badmm_normal_gamma_natural_gradient_array
+  ! a*log(r) + a*log(tau) - r*tau - s*tau*(-m + x)**2/2 + log(s)/2 - log(tau)/2 - loggamma(a) - log(pi)/2 - log(2)/2
+  interface badmm_normal_gamma_log_density_array
+    function badmm_normal_gamma_log_density_array_f64(length, x, tau, shape, rate, precision_mean, precision, out, &
+        at) bind(c, name="badmm_normal_gamma_log_density_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: x(*)
+      real(c_double), intent(in) :: tau(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_log_density_array_f64
+    function badmm_normal_gamma_log_density_array_f32(length, x, tau, shape, rate, precision_mean, precision, out, &
+        at) bind(c, name="badmm_normal_gamma_log_density_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: x(*)
+      real(c_float), intent(in) :: tau(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: precision_mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_log_density_array_f32
+  end interface badmm_normal_gamma_log_density_array
+  ! a*log(r) + a*log(tau) - r*tau - log(tau) - loggamma(a)
+  interface badmm_normal_gamma_log_marginal_array
+    function badmm_normal_gamma_log_marginal_array_f64(length, tau, shape, rate, precision_mean, precision, out, at) &
+        bind(c, name="badmm_normal_gamma_log_marginal_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: tau(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_log_marginal_array_f64
+    function badmm_normal_gamma_log_marginal_array_f32(length, tau, shape, rate, precision_mean, precision, out, at) &
+        bind(c, name="badmm_normal_gamma_log_marginal_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: tau(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: precision_mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_log_marginal_array_f32
+  end interface badmm_normal_gamma_log_marginal_array
+  ! m, s*tau
+  interface badmm_normal_gamma_conditional_array
+    function badmm_normal_gamma_conditional_array_f64(length, tau, shape, rate, precision_mean, precision, out_mean, &
+        out_precision, at) bind(c, name="badmm_normal_gamma_conditional_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: tau(*)
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_conditional_array_f64
+    function badmm_normal_gamma_conditional_array_f32(length, tau, shape, rate, precision_mean, precision, out_mean, &
+        out_precision, at) bind(c, name="badmm_normal_gamma_conditional_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: tau(*)
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: precision_mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(out) :: out_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_conditional_array_f32
+  end interface badmm_normal_gamma_conditional_array
+  ! d_a*l_11 + d_b*l_21 + d_s*l_41 + d_xi*l_31, d_b*l_22 + d_s*l_42 + d_xi*l_32, d_s*l_43 + d_xi*l_33, d_s*l_44
+  interface badmm_normal_gamma_whiten_array
+    function badmm_normal_gamma_whiten_array_f64(length, natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, &
+        out_shape, out_rate, out_precision_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_whiten_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: natural_shape(*)
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: natural_precision_mean(*)
+      real(c_double), intent(in) :: natural_precision(*)
+      real(c_double), intent(in) :: direction_shape(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(in) :: direction_precision_mean(*)
+      real(c_double), intent(in) :: direction_precision(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_precision_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_whiten_array_f64
+    function badmm_normal_gamma_whiten_array_f32(length, natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, &
+        out_shape, out_rate, out_precision_mean, out_precision, at) bind(c, &
+        name="badmm_normal_gamma_whiten_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: natural_shape(*)
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: natural_precision_mean(*)
+      real(c_float), intent(in) :: natural_precision(*)
+      real(c_float), intent(in) :: direction_shape(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_float), intent(in) :: direction_precision_mean(*)
+      real(c_float), intent(in) :: direction_precision(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_precision_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_whiten_array_f32
+  end interface badmm_normal_gamma_whiten_array
+  ! turn_1 + sqrt(positive_part((-2*moved_1_1*moved_1_3 + moved_1_2**2)/(2*b*s - xi**2)))
+  interface badmm_normal_gamma_margin_array
+    function badmm_normal_gamma_margin_array_f64(length, natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, out, at) &
+        bind(c, name="badmm_normal_gamma_margin_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: natural_shape(*)
+      real(c_double), intent(in) :: natural_rate(*)
+      real(c_double), intent(in) :: natural_precision_mean(*)
+      real(c_double), intent(in) :: natural_precision(*)
+      real(c_double), intent(in) :: direction_shape(*)
+      real(c_double), intent(in) :: direction_rate(*)
+      real(c_double), intent(in) :: direction_precision_mean(*)
+      real(c_double), intent(in) :: direction_precision(*)
+      real(c_double), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_margin_array_f64
+    function badmm_normal_gamma_margin_array_f32(length, natural_shape, natural_rate, natural_precision_mean, &
+        natural_precision, direction_shape, direction_rate, direction_precision_mean, direction_precision, out, at) &
+        bind(c, name="badmm_normal_gamma_margin_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: natural_shape(*)
+      real(c_float), intent(in) :: natural_rate(*)
+      real(c_float), intent(in) :: natural_precision_mean(*)
+      real(c_float), intent(in) :: natural_precision(*)
+      real(c_float), intent(in) :: direction_shape(*)
+      real(c_float), intent(in) :: direction_rate(*)
+      real(c_float), intent(in) :: direction_precision_mean(*)
+      real(c_float), intent(in) :: direction_precision(*)
+      real(c_float), intent(out) :: out(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_margin_array_f32
+  end interface badmm_normal_gamma_margin_array
+  ! d_a, d_m*m*s + d_r + d_s*m**2/2, d_m*s + d_s*m, d_s
+  interface badmm_normal_gamma_natural_change_array
+    function badmm_normal_gamma_natural_change_array_f64(length, shape, rate, mean, precision, change_shape, &
+        change_rate, change_mean, change_precision, out_shape, out_rate, out_precision_mean, out_precision, at) &
+        bind(c, name="badmm_normal_gamma_natural_change_array_f64") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(in) :: change_shape(*)
+      real(c_double), intent(in) :: change_rate(*)
+      real(c_double), intent(in) :: change_mean(*)
+      real(c_double), intent(in) :: change_precision(*)
+      real(c_double), intent(out) :: out_shape(*)
+      real(c_double), intent(out) :: out_rate(*)
+      real(c_double), intent(out) :: out_precision_mean(*)
+      real(c_double), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_change_array_f64
+    function badmm_normal_gamma_natural_change_array_f32(length, shape, rate, mean, precision, change_shape, &
+        change_rate, change_mean, change_precision, out_shape, out_rate, out_precision_mean, out_precision, at) &
+        bind(c, name="badmm_normal_gamma_natural_change_array_f32") result(res)
+      import :: c_int, c_size_t, c_float
+      integer(c_size_t), intent(in), value :: length
+      real(c_float), intent(in) :: shape(*)
+      real(c_float), intent(in) :: rate(*)
+      real(c_float), intent(in) :: mean(*)
+      real(c_float), intent(in) :: precision(*)
+      real(c_float), intent(in) :: change_shape(*)
+      real(c_float), intent(in) :: change_rate(*)
+      real(c_float), intent(in) :: change_mean(*)
+      real(c_float), intent(in) :: change_precision(*)
+      real(c_float), intent(out) :: out_shape(*)
+      real(c_float), intent(out) :: out_rate(*)
+      real(c_float), intent(out) :: out_precision_mean(*)
+      real(c_float), intent(out) :: out_precision(*)
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_natural_change_array_f32
+  end interface badmm_normal_gamma_natural_change_array
+  ! -a*log(r) - log(s)/2 + loggamma(a)
+  interface
+    function badmm_normal_gamma_log_partition_sum(length, shape, rate, precision_mean, precision, out, at) bind(c, &
+        name="badmm_normal_gamma_log_partition_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_log_partition_sum
+  end interface
+  ! -a*stirling_remainder_1(a) + log(a)/2 - log(r)/2 - log(s)/2 + stirling_remainder(a) + stirling_remainder_1(a)/2 +
+  !     log(2)/2 + 1/2 + log(pi)/2
+  interface
+    function badmm_normal_gamma_entropy_sum(length, shape, rate, precision_mean, precision, out, at) bind(c, &
+        name="badmm_normal_gamma_entropy_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: shape(*)
+      real(c_double), intent(in) :: rate(*)
+      real(c_double), intent(in) :: precision_mean(*)
+      real(c_double), intent(in) :: precision(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_entropy_sum
+  end interface
+  ! a_p*ratio_divergence((-a_p*r_q + a_q*r_p)/(a_p*r_q), a_q*r_p/(a_p*r_q)) + a_q*s_p*(m_p - m_q)**2/(2*r_q) +
+  !     ratio_divergence((s_p - s_q)/s_q, s_p/s_q)/2 + stirling_bregman(a_p, a_q)
+  interface
+    function badmm_normal_gamma_kl_sum(length, natural_q_shape, natural_q_rate, natural_q_precision_mean, &
+        natural_q_precision, natural_p_shape, natural_p_rate, natural_p_precision_mean, natural_p_precision, out, &
+        at) bind(c, name="badmm_normal_gamma_kl_sum") result(res)
+      import :: c_int, c_size_t, c_double
+      integer(c_size_t), intent(in), value :: length
+      real(c_double), intent(in) :: natural_q_shape(*)
+      real(c_double), intent(in) :: natural_q_rate(*)
+      real(c_double), intent(in) :: natural_q_precision_mean(*)
+      real(c_double), intent(in) :: natural_q_precision(*)
+      real(c_double), intent(in) :: natural_p_shape(*)
+      real(c_double), intent(in) :: natural_p_rate(*)
+      real(c_double), intent(in) :: natural_p_precision_mean(*)
+      real(c_double), intent(in) :: natural_p_precision(*)
+      real(c_double), intent(out) :: out
+      integer(c_size_t), intent(out) :: at
+      integer(c_int) :: res
+    end function badmm_normal_gamma_kl_sum
   end interface
   ! Natural parameters lambda of the standard ones.
   ! Formula: log(m)

@@ -12,7 +12,8 @@ from scipy.special import expit
 
 import badmm
 from badmm.families import registry
-from badmm.families.factorised import Factorised, distribution_class
+from badmm.families.classes import distribution_class
+from badmm.families.factorised import Factorised
 from badmm.families.inversion import Inversion
 
 MEMBERS: dict[str, tuple[Factorised, Any]] = {
@@ -31,6 +32,10 @@ MEMBERS: dict[str, tuple[Factorised, Any]] = {
     "binomial": (badmm.Binomial([-2.0, 0.3], trials=9), stats.binom(9, expit([-2.0, 0.3]))),
     "geometric": (badmm.Geometric([0.4, 20.0]), stats.nbinom(1, [1 / 1.4, 1 / 21.0])),
     "negative_binomial": (badmm.NegativeBinomial([0.4, 20.0], size=2.5), stats.nbinom(2.5, [2.5 / 2.9, 2.5 / 22.5])),
+    "normal_gamma": (
+        badmm.NormalGamma([1.5, 40.0], [2.0, 9.0], [-30.0, 0.5], [0.4, 3.0]),
+        stats.t([3.0, 80.0], loc=[-30.0, 0.5], scale=np.sqrt([2.0 / 1.5 / 0.4, 9.0 / 40.0 / 3.0])),
+    ),
     "poisson": (badmm.Poisson([0.4, 300.0]), stats.poisson([0.4, 300.0])),
 }
 every_member = pytest.mark.parametrize(("q", "wanted"), MEMBERS.values(), ids=list(MEMBERS))
@@ -121,6 +126,20 @@ def test_moments_that_do_not_exist_or_hardly() -> None:
     q = badmm.InverseGamma([0.9, 1.01, 1.9, 2.005], 3.0)
     assert q.mean == pytest.approx([np.inf, 300.0, 3 / 0.9, 3 / 1.005], rel=1e-9)
     assert q.variance == pytest.approx([np.inf, np.inf, np.inf, 9 / (1.005**2 * 0.005)], rel=1e-9)
+
+
+def test_two_variables_are_drawn_together() -> None:
+    q = badmm.NormalGamma([0.4, 7.0], 2.0, [-30.0, 0.5], 0.4)
+    x, tau = q.sample_jointly(4000, seed=2)
+    assert np.array_equal(x, q.sample(4000, seed=2)) and x.shape == tau.shape == (4000, 2)
+    for j, shape in enumerate([0.4, 7.0]):
+        assert stats.kstest(tau[:, j], stats.gamma(shape, scale=0.5).cdf).pvalue > 1e-3
+        whitened = (x[:, j] - q.mean[j]) * np.sqrt(tau[:, j] * 0.4)
+        assert stats.kstest(whitened, stats.norm.cdf).pvalue > 1e-3
+    heavy = stats.t(0.8, loc=-30.0, scale=np.sqrt(2.0 / 0.4 / 0.4))
+    assert q.variance[0] == np.inf and q.mean[0] == pytest.approx(-30.0)
+    assert q.log_density(heavy.ppf(0.9))[0] == pytest.approx(heavy.logpdf(heavy.ppf(0.9)), rel=1e-10)
+    assert q.expected("tau")[1] == pytest.approx(3.5) and q.quantile([1e-6])[0, 1] < -4.0
 
 
 def test_statistics_by_name() -> None:

@@ -97,6 +97,8 @@ ALLOWED = {
         # Near p = q each of beta's three divergences is the product h² ∫.
         "add(stirling_bregman(a_p, a_q), stirling_bregman(b_p, b_q))",
         "sub(add(stirling_bregman(a_p, a_q), stirling_bregman(b_p, b_q)), stirling_bregman(t_0, t_1))",
+        # So is the normal-gamma's one.
+        "add(mul(0.5, ratio_divergence(mul(t_1, sub(s_p, s_q)), mul(s_p, t_1))), stirling_bregman(a_p, a_q))",
     },
     # Newton multiplies beta's a and b by e^step, and digamma is of a + b, of which the recurrence takes y + 1: what a
     # step starts from may be a rounding off, for the next corrects it.

@@ -84,8 +84,6 @@ BADMM_INLINE void badmm_beta_expectation_from_natural_f32(
 BADMM_INLINE void badmm_beta_natural_from_expectation_f64(
     double mean_log, double mean_log_rest, double *out_alpha, double *out_beta)
 {
-    BADMM_CAST(void, mean_log);
-    BADMM_CAST(void, mean_log_rest);
     double worst = 1.0;
     double a = 1.0;
     double b = 1.0;

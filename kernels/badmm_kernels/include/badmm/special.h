@@ -464,6 +464,13 @@ BADMM_INLINE double badmm_escape_bregman(double p, double q)
     return (badmm_log_one_minus_exp(q) - badmm_log_one_minus_exp(p)) + (h / expm1(q));
 }
 
+/* x where the condition is positive, and no number elsewhere: outside of a domain that couples slots. */
+BADMM_INLINE double badmm_guarded(double x, double condition)
+{
+    const double infinite = 1e308 / 0.1;
+    return ((-condition < 0.0) ? x : (infinite - infinite));
+}
+
 /* e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t. */
 BADMM_INLINE double badmm_exp_bregman(double p, double q)
 {

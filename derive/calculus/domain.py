@@ -33,7 +33,9 @@ class guarded(Named):
 def library() -> dict[str, Function]:
     """The functions of this module."""
     inside = Op("lt", (Op("neg", (Var("condition"),)), Lit("0.0")))
-    infinite = Let("infinite", Op("div", (Lit("1e308"), Lit("0.1"))))
+    # not of constants alone, of which compilers warn
+    small = Op("div", (Lit("0.1"), Op("fma", (Var("condition"), Var("condition"), Lit("1.0")))))
+    infinite = Let("infinite", Op("div", (Lit("1e308"), small)))
     chosen = Op("select", (inside, Var("x"), Op("sub", (Var("infinite"), Var("infinite")))))
     doc = "x where the condition is positive, and no number elsewhere: outside of a domain that couples slots."
     return {"guarded": Function("guarded", ("x", "condition"), (infinite, Return((chosen,))), doc)}

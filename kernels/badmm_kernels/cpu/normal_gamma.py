@@ -408,7 +408,7 @@ def positive_part(x):
 @njit(nogil=True, cache=True, error_model="numpy")
 def guarded(x, condition):
     """x where the condition is positive, and no number elsewhere: outside of a domain that couples slots."""
-    infinite = 1e308 / 0.1
+    infinite = 1e308 / (0.1 / fma(condition, condition, 1.0))
     return select(-condition < 0.0, x, infinite - infinite)
 
 

@@ -6,6 +6,7 @@ namespace coordinate {
 struct partial_sums {
     static constexpr int IN = 1;
     static constexpr unsigned POSITIVE = 0, NEGATIVE = 0, CHECKED = 0;
+    static constexpr bool JOINT = false;
     __device__ static double term(const double (&x)[1], const double *) { return x[0]; }
 };
 

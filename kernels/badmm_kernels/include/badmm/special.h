@@ -467,7 +467,7 @@ BADMM_INLINE double badmm_escape_bregman(double p, double q)
 /* x where the condition is positive, and no number elsewhere: outside of a domain that couples slots. */
 BADMM_INLINE double badmm_guarded(double x, double condition)
 {
-    const double infinite = 1e308 / 0.1;
+    const double infinite = 1e308 / (0.1 / fma(condition, condition, 1.0));
     return ((-condition < 0.0) ? x : (infinite - infinite));
 }
 

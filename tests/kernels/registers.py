@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from derive.parallel import mapped
 from tests.kernels import nvrtc
 from tests.kernels.cuda_text import SOURCES, allowed, digests, with_kernels
 
@@ -84,17 +85,17 @@ def main() -> int:
     before = {} if parser.parse_args().all else kept()
     rows: dict[str, dict[str, Row]] = {}
     wrong: list[str] = []
-    for source in SOURCES:
+    names = {source: changed(source, before.get(source, {})) for source in SOURCES}
+    each = mapped(lambda source: compiled(source, names[source]), SOURCES, least=2)
+    for source, found in zip(SOURCES, each, strict=True):
         own, marks = before.get(source, {}), digests(source)
-        names = changed(source, own)
-        found = compiled(source, names)
         wrong += (here := list(faults(source, found)))
         spoiled = {name for name in found for fault in here if f", {name}, " in fault}
         measured = {name: [marks[name], *(u.registers for u in usages)] for name, usages in found.items()}
         valid = {name: row for name, row in own.items() if marks.get(name) == row[0]} | measured
         rows[source] = {name: row for name, row in valid.items() if name not in spoiled}
         write(before | rows)
-        print(f"{source}: {len(names)} of {len(marks)} kernels compiled", flush=True)
+        print(f"{source}: {len(found)} of {len(marks)} kernels compiled", flush=True)
     write(rows)
     print("\n".join(wrong), file=sys.stderr)
     return int(bool(wrong))

@@ -9,7 +9,7 @@ from ...ir import nodes as ir
 from ...ir.names import operations
 from ..c.interface import PRECISIONS, function_signature, map_signature, term_signature
 from ..docs import formula_text
-from .functors import BOUNDS, HEAVY_BOUNDS, NODE_BOUNDS, WIDTHS, entry, mask, method, values
+from .functors import BOUNDS, HEAVY_BOUNDS, WIDE_BOUNDS, WIDTHS, entry, mask, method, values
 
 LOOPS: dict[type, str] = {ir.Map: "map", ir.Reduction: "sum", ir.ClientSum: "client_sum"}
 INCLUDE, NOTE = "loops.cuh", ""
@@ -111,8 +111,8 @@ def is_heavy(kernel: ir.Coordinatewise) -> bool:
 
 
 def _bounds(kernel: ir.Coordinatewise) -> str:
-    if isinstance(kernel, ir.Expectation):
-        return NODE_BOUNDS
+    if isinstance(kernel, ir.Expectation) or len(kernel.operands) + len(kernel.results) >= 12:
+        return WIDE_BOUNDS
     return HEAVY_BOUNDS if is_heavy(kernel) else BOUNDS
 
 

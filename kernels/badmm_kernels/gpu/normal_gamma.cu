@@ -270,19 +270,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) natural_from_expectation_f3
     badmm::map<float, 1, coordinate::natural_from_expectation>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_gradient_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_gradient_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_gradient_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_gradient>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_gradient_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_gradient>(call);
 }
@@ -338,19 +338,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) conditional_f32x1(const __g
     badmm::map<float, 1, coordinate::conditional>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) whiten_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) whiten_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) whiten_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) whiten_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::whiten>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) whiten_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) whiten_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::whiten>(call);
 }
@@ -372,19 +372,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) margin_f32x1(const __grid_c
     badmm::map<float, 1, coordinate::margin>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) natural_change_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_change_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_change>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_change_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_change_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_change>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_change_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_change_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_change>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_change_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_change_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_change>(call);
 }

@@ -245,7 +245,8 @@ class TestClosedForms:
             if name not in ("diagonal_gaussian", "isotropic_gaussian"):
                 for point in points:
                     standard = [mpmath.fsum(terms) for terms in family.standard_from_natural(point)]
-                    given = [*standard, *[mpmath.mpf("0.3"), mpmath.mpf("-1.7")][: len(point)]]
+                    gradient = [mpmath.mpf(g) for g in ("0.3", "-1.7", "0.6", "-0.2")]
+                    given = [*standard, *gradient[: len(point)]]
                     followed = FactorisingOracle.natural_gradient(family, given)
                     for stated, other in zip(family.natural_gradient(given), followed, strict=True):
                         total = mpmath.fsum(other)

@@ -53,8 +53,8 @@ def test_every_contender_started_at_the_prior_and_none_broke(results) -> None:
 def test_bytes_are_those_of_the_messages(results) -> None:
     played = results[2][0]
     d, clients = played.problem.dimension, len(played.problem.clients)
-    # before the first round λ_g goes down and four numbers come up; a round sends a λ and five numbers down, seven up
-    assert played.traces["classic ADMM"].bytes_sent[0] == clients * 8 * ((d + 5) + (d + 7) + (d + 4))
+    # before the first round λ_g and a number go down and four come up; a round sends a λ and six numbers down, seven up
+    assert played.traces["classic ADMM"].bytes_sent[0] == clients * 8 * ((d + 6) + (d + 7) + (d + 5))
     assert played.traces["PVI, diagonal"].bytes_sent[0] >= 2 * clients * 8 * 2 * d
 
 

@@ -138,7 +138,7 @@ def test_a_method_without_kernels_for_the_device_is_told_before_anything_is_writ
         ("methods.pvi.damping=2.0", ["methods.pvi.damping", "(0, 1]", "2.0"]),
         ('methods.pvi.damping="x"', ["methods.pvi.damping", "number", "'x'"]),
         ("methods.pvi.samples=1.5", ["methods.pvi.samples", "integer", "1.5"]),
-        ("methods.pvi.local.lr=-1", ["methods.pvi.local.lr", "greater than 0", "-1"]),
+        ("methods.pvi.local.lr=-1", ["methods.pvi.local.lr", "positive number", "-1"]),
         ("methods.pvi.local.rate=1", ["methods.pvi.local.rate", "optimizer, lr", "unknown key"]),
         ("methods.magic.rho=1", ["methods.magic.method", "fedavg, fedprox", "'magic'"]),
         ("methods.again.method=sgd", ["methods.again.method", "fedavg", "'sgd'"]),

@@ -37,8 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection() -> Generator[None, object, object]:
     """Have the garbage collector pass rarely over what collection leaves (five thousand tests, SymPy, torch).
 
-    All that stays to the end, and passes over it again and again take a twentieth of the suite's time. (Taking it out of
-    the passes, by gc.freeze, has Hypothesis 6.100 find examples that do not repeat.)
+    All that stays to the end, and passes over it again and again take a twentieth of the suite's time. (With gc.freeze,
+    which takes it out of them, Hypothesis 6.100 finds examples that do not repeat.)
     """
     gc.disable()
     found = yield

@@ -78,9 +78,9 @@ class NetworkJob:
         lr, trials = (metadata["lr"], {}) if "lr" in metadata else self._step_size(totals)
         while state.round < self.rounds:
             record = self._round(state, totals, lr)
-            after(
-                record | ({"trials": trials} if trials and state.round == 1 else {}), lambda: capture(state, totals, lr)
-            )
+            if trials and state.round == 1:
+                record["trials"] = trials
+            after(record, lambda: capture(state, totals, lr))
         return state
 
     def _step_size(self, totals: dict[str, float]) -> tuple[float, dict[float, float]]:

@@ -8,9 +8,11 @@ with the same bits: BLAS and the kernels run single-threaded in every one, also 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,6 +30,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@lru_cache(maxsize=1)
+def _libraries(modules: int) -> ThreadpoolController:
+    """The BLAS libraries while so many modules are imported, with which libraries come: to find them takes milliseconds."""
+    return ThreadpoolController()
+
+
 class Workers:
     """Up to `count` threads, started when first needed; `initializer(*arguments)` runs once in each thread."""
 
@@ -37,8 +45,7 @@ class Workers:
         self.count = positive_integer(count, "workers")
         self._initializer, self._arguments = initializer, arguments
         self._pool: ThreadPoolExecutor | None = None
-        # finding the libraries takes milliseconds, limiting them microseconds
-        self._controller = ThreadpoolController()
+        self._controller = _libraries(len(sys.modules))
 
     def one_blas_thread(self) -> AbstractContextManager[Any]:
         """A context within which BLAS runs on one thread, in the whole process."""

@@ -47,7 +47,10 @@ def scalars(record: Mapping[str, Any]) -> dict[str, float]:
         "averaged": record["averaged"] or {},
         "cost": {name: record[name] for name in ("bytes_up", "bytes_down", "flops", "seconds")},
         "noise": record["noise"],
-        "training": {"loss": record["loss"], "lr": record["lr"], "left_out": len(record["excluded"])},
+        "training": {
+            **{name: record[name] for name in ("loss", "lr", "damping") if name in record},
+            "left_out": len(record["excluded"]),
+        },
     }
     tags = {f"{group}/{name}": value for group, part in groups.items() for name, value in part.items()}
     return {tag: float(value) for tag, value in tags.items() if value is not None}

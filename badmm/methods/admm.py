@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from badmm.methods import persistence
 from badmm.rounds.lines import Slots, added, contributions, kernels, server_line
 from badmm.rounds.network_method import Events, NetworkMethod, State, Tensors
 from badmm.rounds.policy import Policy, Setting, Steps
@@ -99,6 +100,10 @@ class AdmmMethod(Admm, NetworkMethod):
         ess: Tensor = effective_sample_size(sizes, tau, self.steps(state, task.federation).rho)
         return ess
 
+    def dampings(self, state: State, task: Task, natural: Slots) -> Tensors:
+        """γ_k and what else of it the clients keep, by `persistence`; nothing where γ is the same for all."""
+        return {}
+
     def cavity(self, state: State, task: Task) -> Slots:
         """The clients' cavities λ_g + η_k/ρ_k, (k, P) each."""
         return self._cavity(state, task.federation, task.index)
@@ -133,17 +138,23 @@ class AdmmMethod(Admm, NetworkMethod):
         steps, count = self.steps(state, task.federation), task.federation.num_clients
         ns, natural = self._kernels(task.sizes), self.natural(state, task, solver)
         clients, duals = self._of(state, "", task.index), self._of(state, "dual_", task.index)
-        weights = self.penalties(task.federation, task.index)
-        server, old, ends = (_scaled(slots, weights) for slots in (self.global_natural(state), clients, natural))
-        new = self.dual(ns, duals, server, ends, steps.rho, steps.damping)
+        weights, own = self.penalties(task.federation, task.index), self.dampings(state, task, natural)
+        old, ends = _scaled(clients, weights), _scaled(natural, weights)
+        # the dual line with γ_k w_k in place of γ and w_k, where clients have steps of their own
+        stepped, damping = (weights * own[persistence.NAME], 1.0) if own else (weights, steps.damping)
+        towards = (_scaled(slots, stepped) for slots in (self.global_natural(state), natural))
+        new = self.dual(ns, duals, *towards, steps.rho, damping)
         before = contributions(ns, old, duals, steps.alpha, count)
         change = contributions(ns, ends, new, steps.alpha, count, before)
         kept = {f"dual_{name}": slot for name, slot in zip(self.slots, new, strict=True)}
-        return dict(zip(self.slots, change, strict=True)), dict(zip(self.slots, natural, strict=True)) | kept
+        sent = dict(zip(self.slots, change, strict=True)) | {n: v for n, v in own.items() if n == persistence.NAME}
+        return sent, dict(zip(self.slots, natural, strict=True)) | kept | own
 
     def server(self, state: State, federation: Federation, taken: int, sums: Tensors) -> Events:
         """λ_g ← α λ_0 + Σ_k c_k, and what `inside` makes of it."""
         alpha, old = self.steps(state, federation).alpha, self.global_natural(state)
+        if persistence.NAME in sums:
+            state.server[persistence.NAME] = sums[persistence.NAME] / taken
         totals = [f"total_{name}" for name in self.slots]
         total = added([state.server[name] for name in totals], [sums[name] for name in self.slots])
         prior = tuple(slot.double() for slot in self._prior(federation, state.server["initial"]))

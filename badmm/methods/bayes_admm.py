@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from badmm.checks import positive_integer, positive_number
+from badmm.methods import persistence
 from badmm.methods.admm import ExactMethod
 from badmm.methods.gaussian import GaussianMethod, refuse_weight_decay
 from badmm.rounds.lines import Slots
@@ -55,7 +56,8 @@ class IvonADMM(GaussianMethod):
     δ and h_0 are curvatures of the mean loss. The prior's precision is δ N/(Kτρ), with δ in units of the average
     client's ess as the paper states it, unless `precision` (1/θ²) is positive. τ "auto" makes the first samples of an
     average client deviate by `initial_sd` times the weights of the layer where these are smallest; a number leaves
-    `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). Local training starts at q_g. In the first round λ_g is, by
+    `initial_sd` without a meaning. α "auto" is 1/(1 + ρK). γ (`damping`) "auto" is each client's own, by how much of
+    its residual persists (`badmm.methods.persistence`). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior, with duals that make the server line hold there
     ("initial"), or the prior, and then only local training starts at the initialisation ("prior", as in the paper).
     `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `mean_step` "ivon" divides the
@@ -70,7 +72,7 @@ class IvonADMM(GaussianMethod):
     delta: float = 1e-3
     rho: float = 1.0
     alpha: float | Literal["auto"] = "auto"
-    damping: float = 0.5
+    damping: float | Literal["auto"] = "auto"
     temperature: float | Literal["auto"] = "auto"
     initial_sd: float = 0.3
     hess_init: float = 1e-3
@@ -90,7 +92,8 @@ class IvonADMM(GaussianMethod):
             positive_number(self.temperature, "temperature")
         if self.precision != 0:
             positive_number(self.precision, "precision")
-        positive_number(self.damping, "damping", 1.0)
+        if self.damping != "auto":
+            positive_number(self.damping, "damping", 1.0)
         if self.alpha != "auto":
             positive_number(self.alpha, "alpha", 1.0)
         for name in ("beta1", "beta2"):
@@ -106,8 +109,8 @@ class IvonADMM(GaussianMethod):
         return self.keep_momentum and self.mean_step == "ivon"
 
     def settings(self) -> tuple[Setting, Setting, Setting]:
-        """ρ, α, γ."""
-        return self.rho, self.alpha, self.damping
+        """ρ, α, γ; the γ of clients that find their own is at most 1."""
+        return self.rho, self.alpha, 1.0 if self.damping == "auto" else self.damping
 
     @classmethod
     def policy(
@@ -159,7 +162,16 @@ class IvonADMM(GaussianMethod):
         if self._runs_on:
             state.clients["momentum"] = _zeros(state.clients["precision"])
             state.clients["steps"] = _zeros(state.clients["precision"][:, :1]).long()
+        if self.damping == "auto":
+            persistence.begin(state)
         return state
+
+    def dampings(self, state: State, task: Task, natural: Slots) -> Tensors:
+        """By the residuals of the means in posterior deviations, unless `damping` is a number."""
+        if self.damping != "auto":
+            return {}
+        residual = (natural[0] / natural[1] - self.mean(state)) / self.deviation(state)
+        return persistence.dampings(state, task, residual)
 
     def solver(self, state: State, task: Task) -> IvonDescent:
         """IVON from the server's posterior."""

@@ -135,6 +135,7 @@ class NetworkJob:
             "excluded": {str(client): reason for client, reason in outcome.excluded.items()},
             "events": outcome.events,
             "noise": experiment.noise(state),
+            **{name: float(state.server[name]) for name in ("damping",) if name in state.server},
             "lr": lr,
             "seconds": seconds,
         }
@@ -164,7 +165,8 @@ class NetworkJob:
         scores = ", ".join(f"{name} {value:.4f}" for name, value in own.items() if value is not None)
         worst = largest_noise(record["noise"])
         noise = f", noise {worst[1]:.2f} of the weights in {worst[0]}" if worst else ""
-        return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{noise}{lost}"
+        step = f", γ {record['damping']:.2f}" if "damping" in record else ""
+        return f"{self.label}, seed {self.experiment.seed}, round {record['round']}: {scores}{noise}{step}{lost}"
 
     def warnings(self, record: Record) -> Sequence[str]:
         """Return excluded clients with reasons; after the first round also a warning of a too wide posterior."""

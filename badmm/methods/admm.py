@@ -142,8 +142,8 @@ class AdmmMethod(Admm, NetworkMethod):
         old, ends = _scaled(clients, weights), _scaled(natural, weights)
         # the dual line with γ_k w_k in place of γ and w_k, where clients have steps of their own
         stepped, damping = (weights * own[persistence.NAME], 1.0) if own else (weights, steps.damping)
-        towards = (_scaled(slots, stepped) for slots in (self.global_natural(state), natural))
-        new = self.dual(ns, duals, *towards, steps.rho, damping)
+        server = self.global_natural(state)
+        new = self.dual(ns, duals, _scaled(server, stepped), _scaled(natural, stepped), steps.rho, damping)
         before = contributions(ns, old, duals, steps.alpha, count)
         change = contributions(ns, ends, new, steps.alpha, count, before)
         kept = {f"dual_{name}": slot for name, slot in zip(self.slots, new, strict=True)}

@@ -34,7 +34,7 @@ def after(state: State, residual: Tensor, members: list[int] | None = None) -> T
 
 @pytest.mark.parametrize("signal", [0.3, 1.0, 3.0])
 def test_it_is_wieners_factor_of_what_persists(signal: float) -> None:
-    """b has length s and n length 1 per coordinate: s²/(s² + 1); what the last rounds' mean leaves of chance is small."""
+    """b has length s and n length 1 per coordinate: s²/(s² + 1), up to the chance that 20,000 coordinates leave."""
     generator = torch.Generator().manual_seed(3)
     state = clients(K, WIDE)
     shared = signal * torch.randn(K, WIDE, generator=generator, dtype=torch.float64)

@@ -32,7 +32,7 @@ def available_cores() -> int:
 
 @lru_cache(maxsize=1)
 def _libraries(modules: int) -> ThreadpoolController:
-    """The BLAS libraries while so many modules are imported: they come with modules; finding them takes milliseconds."""
+    """BLAS libraries while so many modules are imported: they come with modules, finding them takes milliseconds."""
     return ThreadpoolController()
 
 

@@ -60,10 +60,10 @@ class IvonADMM(GaussianMethod):
     its residual persists (`badmm.methods.persistence`). Local training starts at q_g. In the first round λ_g is, by
     `origin`, the network's initialisation with h = h_0 above the prior, with duals that make the server line hold there
     ("initial"), or the prior, and then only local training starts at the initialisation ("prior", as in the paper).
-    `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `mean_step` "ivon" divides the
-    mean's direction by h + δ, and `clip` bounds it: no coordinate moves more than lr · clip per step (inf: no bound),
-    so that with the default lr is Adam's. "local" gives the same direction to the optimizer of local training, Adam by
-    default, fresh every round: the fixed point is the same, the way there Adam's. With `keep_momentum` momentum and
+    `penalty` is "size" for ρ_k = ρ K N_k/N, or "alike" for ρ_k = ρ (as in the paper). `mean_step` "local" gives the
+    mean's direction to the optimizer of local training, Adam by default, fresh every round. "ivon" divides it by h + δ,
+    as in the paper, and `clip` bounds it: no coordinate moves more than lr · clip per step (inf: no bound), so that
+    with the default lr is Adam's; the fixed point is the same. With "ivon" and `keep_momentum` momentum and
     step count run on from round to round.
     """
 
@@ -83,7 +83,7 @@ class IvonADMM(GaussianMethod):
     keep_momentum: bool = True
     origin: Literal["initial", "prior"] = "initial"
     penalty: Literal["size", "alike"] = "size"
-    mean_step: Literal["ivon", "local"] = "ivon"
+    mean_step: Literal["ivon", "local"] = "local"
 
     def __post_init__(self) -> None:
         for name in ("delta", "rho", "initial_sd", "hess_init"):

@@ -21,7 +21,14 @@ from tests.badmm.rounds.federated_problems import CUBE, DIM, SIZES, federation, 
 from tests.badmm.rounds.test_federated_training import federation as networks
 
 K = len(SIZES)
-FREE: dict[str, Any] = {"clip": float("inf"), "temperature": 20.0, "hess_init": 0.1, "beta1": 0.0, "beta2": 0.8}
+FREE: dict[str, Any] = {
+    "clip": float("inf"),
+    "temperature": 20.0,
+    "hess_init": 0.1,
+    "beta1": 0.0,
+    "beta2": 0.8,
+    "mean_step": "ivon",
+}
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def posterior(precision: float, temperature: float) -> tuple[np.ndarray, np.ndar
 )
 def test_the_fixed_point_is_the_posterior(steps: dict[str, Any], lr: float) -> None:
     """And the duality structure of arXiv:2506.13150 holds at it: λ_g = λ_0 − Σ η_k, η_k = ∇L_k."""
-    method = IvonADMM(precision=1.0, samples=8, **FREE, **steps)
+    method = IvonADMM(precision=1.0, samples=8, **{**FREE, **steps})
     state = solve(method, federation("squares", epochs=25, lr=lr), 55)
     mean, precision = posterior(1.0, 20.0)
     np.testing.assert_allclose(method.mean(state).numpy(), mean, rtol=0, atol=1e-9)
@@ -110,7 +117,7 @@ def by_hand(
 def test_a_client_makes_the_papers_steps(penalty: Literal["alike", "size"]) -> None:
     """Two rounds of every client, against the equations with δ, h and the duals apart."""
     settings: dict[str, Any] = {"rho": 0.7, "damping": 0.6, "temperature": 3.0, "hess_init": 0.3, "beta2": 0.9}
-    method = IvonADMM(precision=2.0, clip=0.2, origin="prior", penalty=penalty, **settings)
+    method = IvonADMM(precision=2.0, clip=0.2, origin="prior", penalty=penalty, mean_step="ivon", **settings)
     fed = federation("softmax", epochs=6, lr=0.1)
     state = method.start(fed, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
     for index in range(2):
@@ -159,7 +166,11 @@ def test_penalties_by_size_keep_the_fixed_point() -> None:
     torch.testing.assert_close(ess, ess[:1].expand_as(ess))
 
 
-@pytest.mark.parametrize("options", [{}, {"samples": 2}, {"keep_momentum": False}], ids=["one", "two", "fresh"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"samples": 2}, {"mean_step": "ivon"}, {"mean_step": "ivon", "keep_momentum": False}],
+    ids=["one", "two", "own steps", "fresh"],
+)
 def test_stacks_of_any_size_and_order_agree(options: dict[str, Any]) -> None:
     """Ragged clients, dropout, two rounds; float64 to rounding."""
     method = IvonADMM(delta=0.1, rho=1.0, temperature=0.1, hess_init=0.1, **options)
@@ -188,7 +199,7 @@ def test_noise_is_each_clients_own() -> None:
 
 
 def test_a_saved_state_goes_on_bit_identically(tmp_path: Path) -> None:
-    method, fed = IvonADMM(hess_init=0.01), networks(torch.float32)
+    method, fed = IvonADMM(hess_init=0.01, mean_step="ivon"), networks(torch.float32)
     state = method.start(fed, fed.stack.initial(fed.dtype))
     for index in range(4):
         if index == 2:
@@ -237,7 +248,10 @@ def test_an_automatic_temperature_makes_the_first_samples_a_part_of_the_weights(
 
 
 def test_momentum_that_is_not_kept_begins_anew_in_every_round() -> None:
-    fed, method = federation("softmax", epochs=2, lr=0.1), IvonADMM(hess_init=0.1, keep_momentum=False)
+    fed, method = (
+        federation("softmax", epochs=2, lr=0.1),
+        IvonADMM(hess_init=0.1, mean_step="ivon", keep_momentum=False),
+    )
     state = method.start(fed, torch.full((DIM,), 0.2, dtype=torch.float64))
     assert "momentum" not in state.clients and "steps" not in state.clients
     for _ in range(2):

@@ -36,8 +36,8 @@ def solver_of(method: Any) -> tuple[Any, Task]:
 
 
 SOLVERS: dict[str, Any] = {
-    "ivon": IvonADMM(hess_init=0.1, temperature=2.0),
-    "ivon of two samples": IvonADMM(hess_init=0.1, temperature=2.0, samples=2),
+    "ivon": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="ivon"),
+    "ivon of two samples": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="ivon", samples=2),
     "ivon with a local mean": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local"),
     "ivon of two samples with a local mean": IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local", samples=2),
     "variational": PVI(temperature=2.0, samples=2),
@@ -93,7 +93,7 @@ def test_the_local_optimizer_moves_the_mean_along_ivons_direction_undivided(samp
     """m ← m − lr (mean ĝ + c_S m − c_ξ) with SGD; the precision takes IVON's step at the same samples."""
     method = IvonADMM(hess_init=0.1, temperature=2.0, mean_step="local", samples=samples, beta2=0.9)
     solver, task = solver_of(method)
-    plain, _ = solver_of(IvonADMM(hess_init=0.1, temperature=2.0, samples=samples, beta2=0.9))
+    plain, _ = solver_of(IvonADMM(hess_init=0.1, temperature=2.0, mean_step="ivon", samples=samples, beta2=0.9))
     mean, (linear, curvature) = solver.mean.clone(), solver.cavity
     gradients = train(solver, task, 3, 1)
     again = train(plain, task, 3, 1)

@@ -30,7 +30,7 @@ from tests.badmm.rounds.federated_problems import DIM, SIZES, federation, one_ro
 K = len(SIZES)
 METHODS: dict[str, AdmmMethod] = {
     "ivon_admm": IvonADMM(precision=2.0, rho=0.5, temperature=4.0, hess_init=0.1),
-    "ivon_admm at a step of its own": IvonADMM(precision=2.0, alpha=0.3, temperature=4.0, hess_init=0.1),
+    "ivon_admm by its own steps": IvonADMM(precision=2.0, alpha=0.3, temperature=4.0, hess_init=0.1, mean_step="ivon"),
     "bregman_admm": BregmanADMM(initial_sd=0.7, temperature=20.0),
     "pvi": PVI(damping=0.5, temperature=4.0),
     "fedlap": FedLap(precision=15.0, damping=0.5),

@@ -20,10 +20,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from badmm import checks
+from badmm.data.names import is_missing, slip
 
 Array = NDArray[Any]
-MISSING = frozenset({"", "na", "n/a", "nan", "<na>", "nat", "null", "none"})
-"""What stands for a missing name, whatever its case."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,19 @@ def read(path: Path, target: str, keep_apart: Sequence[str] = (), *, numbers: Se
 
 
 def _check_names(path: Path, name: str, values: Array, table: Table) -> None:
-    """Refuse a missing name: its rows would belong to nobody."""
-    if values.dtype.kind == "f":
-        missing = np.isnan(values)
-    else:
-        missing = np.array([str(value).strip().lower() in MISSING for value in values], dtype=bool)
+    """Refuse a missing name, whose rows would belong to nobody, and one spelled in two ways, which would be two."""
+    numbers = values.dtype.kind == "f"
+    missing = np.isnan(values) if numbers else np.array([is_missing(value) for value in values], dtype=bool)
     if missing.any():
         row = int(np.argmax(missing))
         raise ValueError(f"{path}: {table.place(row)}, column {name!r}: expected a value, got {str(values[row])!r}")
+    pair = None if numbers else slip(map(str, values))
+    if pair is not None:
+        earlier, row = pair
+        raise ValueError(
+            f"{path}: {table.place(row)}, column {name!r}: expected the spelling {str(values[earlier])!r} of "
+            f"{table.place(earlier)}, got {str(values[row])!r}"
+        )
 
 
 # ---- .csv -----------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def _checked_lines(path: Path, content: str) -> tuple[list[str], list[int]]:
                 _check_header(path, header, begins)
             elif row and len(row) != len(header):
                 raise ValueError(f"{path}: line {begins}: expected {len(header)} values, got {len(row)}")
-            elif row and (len(row) > 1 or row[0].strip()):
+            elif row and (len(row) > 1 or row[0].strip() or row == [""]):  # '""' is a missing value, no blank line
                 lines.append(begins)
             begins = reader.line_num + 1
     except csv.Error as error:

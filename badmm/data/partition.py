@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from badmm.data import files
+from badmm.data.names import is_missing, slip
 from badmm.data.splits import Rows
 
 CLIENT, INDEX = "client", "index"
@@ -63,8 +64,15 @@ def read(path: str | Path, count: int) -> Partition:
         )
     given = [row[header.index(CLIENT)] for row in table]
     for name, line in zip(given, lines, strict=True):
-        if name.lower() in files.MISSING:
+        if is_missing(name):
             raise ValueError(f"{path}: line {line}: expected a client's name, got {name!r}")
+    pair = slip(given)
+    if pair is not None:
+        earlier, later = pair
+        raise ValueError(
+            f"{path}: line {lines[later]}: expected the spelling {given[earlier]!r} of line {lines[earlier]}, got "
+            f"{given[later]!r}"
+        )
     if not given:
         raise ValueError(f"{path}: expected a line per point below the header, got none")
     if INDEX in header:

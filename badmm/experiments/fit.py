@@ -78,7 +78,8 @@ def write(result: GLMResult, folder: Path) -> None:
     """model.json, coefficients.csv, summary as text, HTML and LaTeX, and the forest plot, in a folder."""
     from matplotlib import pyplot as plt
 
-    folder.mkdir(parents=True, exist_ok=True)
+    from badmm.experiments.store.folder import locked
+
     summary = result.summary()
     texts = {
         "model.json": json.dumps(result.to_dict(), indent=2, default=float),
@@ -87,9 +88,9 @@ def write(result: GLMResult, folder: Path) -> None:
         "summary.html": summary.html,
         "summary.tex": summary.latex,
     }
-    for name, text in texts.items():
-        write_atomic(folder / name, f"{text}\n".encode())
-    with plt.ioff():
+    with locked(folder), plt.ioff():
+        for name, text in texts.items():
+            write_atomic(folder / name, f"{text}\n".encode())
         figure = result.plot()[0].figure
         save_figure(folder / "forest.png", figure)
         plt.close(figure)  # type: ignore[arg-type]
@@ -142,12 +143,13 @@ def _sites(data: Mapping[str, Any], folder: Path, columns: list[str]) -> dict[st
 
 
 def _split(frame: pd.DataFrame, column: str, path: Path) -> dict[str, pd.DataFrame]:
+    from badmm.data.names import is_missing
+
     names = frame[column].astype("string").str.strip()
-    unnamed = (names.isna() | (names == "")).to_numpy()
-    if unnamed.any():
-        raise ValueError(
-            f"{path}: column {column!r}: expected a site in every row, got none in line {frame.index[unnamed.argmax()]}"
-        )
+    for line, unnamed, name in zip(frame.index, names.isna(), names, strict=True):
+        if unnamed or is_missing(name):
+            got = "none" if unnamed or not name else repr(name)
+            raise ValueError(f"{path}: column {column!r}: expected a site in every row, got {got} in line {line}")
     return {str(site): part for site, part in frame.groupby(names, sort=False)}
 
 

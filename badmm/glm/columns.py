@@ -15,6 +15,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from badmm.data.names import is_missing, is_no_level, slip
+
 NUMBER, TRUTH, LEVELS = "numbers", "truth values", "levels"
 MOST_LEVELS = 1000
 """Levels of a column: identifiers are no levels, and each has a coefficient."""
@@ -39,12 +41,15 @@ def read(sites: Any, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     if not isinstance(sites, Mapping) or not sites:
         got = "none" if isinstance(sites, Mapping) else type(sites).__name__
         raise ValueError(f"sites: expected a mapping from names to data frames, got {got}")
-    _check_spelling("sites", {site: [site] for site in sites if isinstance(site, str)})
-    return {_site_name(site): frame_of(data, f"sites[{site!r}]", names) for site, data in sites.items()}
+    names_given = [_site_name(site) for site in sites]
+    pair = slip(names_given)
+    if pair is not None:
+        raise ValueError(f"sites: expected the spelling {names_given[pair[0]]!r}, got {names_given[pair[1]]!r}")
+    return {site: frame_of(data, f"sites[{site!r}]", names) for site, data in sites.items()}
 
 
 def _site_name(site: Any) -> str:
-    if not isinstance(site, str) or not site.strip():
+    if not isinstance(site, str) or is_missing(site) or not site.isprintable():
         raise ValueError(f"sites: expected names as keys, got {site!r:.80}")
     return site
 
@@ -65,16 +70,27 @@ def frame_of(data: Any, where: str, names: Sequence[str]) -> pd.DataFrame:
         )
     if isinstance(data, pd.DataFrame):
         part = data[list(names)]
+        arrow = [name for name in names if isinstance(part[name].dtype, pd.ArrowDtype)]
+        if arrow:
+            part = part.assign(**{name: _values(frame[name]) for name in arrow})
         return part if part.index.name is not None and part.index.is_unique else part.reset_index(drop=True)
     return pd.DataFrame({name: _values(frame[name]) for name in names})
 
 
 def _values(column: nw.Series[Any]) -> Any:
-    """A column of another library as pandas takes it, without its own conversion, which would need pyarrow."""
-    if isinstance(column.dtype, nw.Enum):
-        return pd.Categorical(column.to_list(), categories=list(column.dtype.categories))
-    plain = column.dtype.is_numeric() or (column.dtype == nw.Boolean and not column.null_count())
-    return column.to_numpy() if plain or column.dtype.is_temporal() else pd.Series(column.to_list(), dtype=object)
+    """A column of another library as pandas takes it, without its own conversion, which would need pyarrow.
+
+    Integers beside missing values stay integers: as float64, identifiers beyond 2⁵³ would run together.
+    """
+    kind = column.dtype
+    if isinstance(kind, nw.Enum):
+        return pd.Categorical(column.to_list(), categories=list(kind.categories))
+    whole = (
+        (kind.is_numeric() or kind == nw.Boolean) and not column.null_count() and kind not in (nw.Int128, nw.UInt128)
+    )
+    if kind.is_float() or kind.is_temporal() or whole:
+        return column.to_numpy()
+    return pd.Series(column.to_list(), dtype=object).to_numpy()
 
 
 def place(frame: pd.DataFrame, row: int) -> str:
@@ -145,23 +161,29 @@ def _levels(frames: Mapping[str, pd.DataFrame], name: str) -> Column:
         if isinstance(column.dtype, pd.CategoricalDtype):
             declared += [level for level in column.cat.categories if level not in declared]
             ordered = ordered or bool(column.cat.ordered)
-    _check_spelling(name, by_site)
+    _check_texts(name, frames, by_site, set(declared))
     if len(seen) > MOST_LEVELS:
         raise ValueError(f"{name}: expected at most {MOST_LEVELS} levels over all sites, got {len(seen)}")
-    return Column(LEVELS, (*declared, *sorted(seen - set(declared))), ordered)
+    levels = (*declared, *sorted(seen - set(declared)))
+    return Column(LEVELS, tuple(v.item() if isinstance(v, np.generic) else v for v in levels), ordered)
 
 
-def _check_spelling(name: str, by_site: Mapping[str, Sequence[Any]]) -> None:
-    """Refuse texts that differ by case or spaces alone: they would be two levels, or two sites."""
-    first: dict[str, tuple[str, str]] = {}
-    for site, values in by_site.items():
-        for value in values:
-            if isinstance(value, str):
-                other, spelling = first.setdefault(" ".join(value.split()).casefold(), (site, value))
-                if spelling != value:
-                    here = "sites" if name == "sites" else where(site, name)
-                    there = "" if name == "sites" else f" as at site {other!r}"
-                    raise ValueError(f"{here}: expected the spelling {spelling!r}{there}, got {value!r}")
+def _check_texts(
+    name: str, frames: Mapping[str, pd.DataFrame], by_site: Mapping[str, Sequence[Any]], declared: set[Any]
+) -> None:
+    """Refuse levels that stand for a missing value, and two that differ by case or spaces alone."""
+    texts = [(site, value) for site, values in by_site.items() for value in values]
+    for site, value in texts:
+        if is_no_level(value) and value not in declared:
+            row = int(np.argmax((frames[site][name] == value).to_numpy(dtype=bool, na_value=False)))
+            raise ValueError(
+                f"{where(site, name)}: expected the name of a level or a missing value, got the text {value!r} at "
+                f"{place(frames[site], row)}"
+            )
+    pair = slip(value for _, value in texts)
+    if pair is not None:
+        (other, spelling), (site, value) = (texts[index] for index in pair)
+        raise ValueError(f"{where(site, name)}: expected the spelling {spelling!r} as at site {other!r}, got {value!r}")
 
 
 def check_kinds(frame: pd.DataFrame, known: Mapping[str, Column]) -> None:

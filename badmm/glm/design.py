@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from badmm.checks import Array
+from badmm.data.names import DOUBTFUL
 from badmm.glm import columns, formulas
 from badmm.glm.columns import Column
 from badmm.glm.families import ResponseFamily
@@ -69,9 +70,13 @@ class Design:
         both = set(self.responses) & {*formulas.columns(self._right), *self._shift()}
         if both:
             raise ValueError(f"formula: expected the response on the left alone, got {min(both)!r} among the terms too")
-        for argument, given in (("offset", self.offset), ("exposure", self.exposure)):
-            if given is not None and not self.family.takes_offset:
-                raise ValueError(f"{argument}: expected none for family {self.family.name!r}, got {given!r:.80}")
+        for argument, given, taken in (
+            ("offset", self.offset, self.family.takes_offset),
+            ("exposure", self.exposure, self.family.takes_offset and self.family.link == "log"),
+        ):
+            if given is not None and not taken:
+                link = "" if argument == "offset" else f" with the {self.family.link} link"
+                raise ValueError(f"{argument}: expected none for family {self.family.name!r}{link}, got {given!r:.80}")
 
     def _shift(self) -> list[str]:
         """The columns that offset and exposure need."""
@@ -122,6 +127,11 @@ class Design:
         X, offset = self.matrix(columns.conform(frame.iloc[kept], known), None)
         return X, offset, kept
 
+    def doubtful_levels(self) -> list[str]:
+        """A note for each level that may stand for a missing value."""
+        found = [(name, level) for name, column in self.agreed.items() for level in column.levels if level in DOUBTFUL]
+        return [f"{name}: {level!r} is counted as a level, not as a missing value" for name, level in found]
+
     def _check_extras(self) -> None:
         for name in self._extras():
             if self.agreed[name].kind != columns.NUMBER:
@@ -148,6 +158,9 @@ class Design:
             if not fewest <= len(self.levels) <= most or not most:
                 wanted = f"{self._wanted()} for family {self.family.name!r}"
                 raise ValueError(f"{where}: expected {wanted}, got levels {self.levels!r:.80}")
+            measured = [level for level in self.levels if isinstance(level, float) and level % 1]
+            if measured:
+                raise ValueError(f"{where}: expected levels as text or whole numbers, got {measured[0]!r}")
             return frame[name].cat.codes.to_numpy(dtype=float)
         if most > 2:
             raise ValueError(f"{where}: expected a column of levels on the left, got {str(self._left)!r:.80}")

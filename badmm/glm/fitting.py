@@ -76,6 +76,8 @@ def fit(
     unknown = set(options) - OPTIONS
     if unknown:
         raise ValueError(f"{min(unknown)}: expected one of the options {', '.join(sorted(OPTIONS))}")
+    if estimate == "map" and options.get("temperature", 1.0) != 1.0:
+        raise ValueError(f'temperature: expected none for estimate "map", got {options["temperature"]!r:.80}')
     kind = response_family(family)
     if dispersion is not None:
         if kind.dispersion is None:
@@ -91,6 +93,7 @@ def fit(
     counts = {site: SiteCount(part.used, part.left_out, _events(kind, part)) for site, part in rows.items()}
     notes = [
         *(f"site {site!r}: no row to use" for site in rows if site not in used),
+        *design.doubtful_levels(),
         *separated(design.family, design.terms, problem.scale, used, fitted),
         *site_notes(kind, design.terms, used),
     ]

@@ -102,6 +102,9 @@ def _values(formula: SimpleFormula, frame: pd.DataFrame, where: str) -> pd.DataF
             values = pd.DataFrame(found).astype(float)
     except Exception as error:  # a formula is a program of the user's
         raise ValueError(f"{where}: formula: {_first_line(error)}") from None
+    repeated = [name for name in found.model_spec.column_names if found.model_spec.column_names.count(name) > 1]
+    if repeated:  # of two columns of one name formulaic keeps the last
+        raise ValueError(f"formula: expected every term once, got two called {repeated[0]!r:.80}: rename a column")
     for expression, (kind, _) in found.model_spec.encoder_state.items():
         if kind is Factor.Kind.CATEGORICAL and expression not in frame.columns and not _is_levelled(expression):
             raise ValueError(f"formula: expected levels of a column, got those of {expression!r:.80}: make it a column")

@@ -25,6 +25,10 @@ def precisions(terms: Sequence[str], scale: Array, unit: float, prior: Prior, in
     a precision for all terms but the intercept, or a mapping from terms to precisions with the others flat. The
     intercept has its own, flat where it is None. Raises `ValueError` naming the term.
     """
+    named = isinstance(prior, Mapping) and INTERCEPT in prior
+    if intercept is not None and (named or INTERCEPT not in terms):
+        why = f"beside prior[{INTERCEPT!r}]" if named else "for a formula without an intercept"
+        raise ValueError(f"prior_intercept: expected none {why}, got {intercept!r:.80}")
     out = np.zeros(len(terms))
     for j, term in enumerate(terms):
         given = _of_term(term, prior, intercept)

@@ -88,8 +88,10 @@ class IVON(torch.optim.Optimizer):
         if hess_approx not in ("price", "gradsq"):
             raise ValueError(f'hess_approx: expected "price" or "gradsq", got {hess_approx!r}')
         self.mc_samples = positive_integer(mc_samples, "mc_samples")
-        self.hess_approx, self.sync, self.debias, self.rescale_lr = hess_approx, sync, debias, rescale_lr
-        self.sample_in_closure, self._backend = sample_in_closure, backend
+        self.hess_approx, self._backend = hess_approx, backend
+        self.sync, self.debias = settings.flag(sync, "sync"), settings.flag(debias, "debias")
+        self.rescale_lr = settings.flag(rescale_lr, "rescale_lr")
+        self.sample_in_closure = settings.flag(sample_in_closure, "sample_in_closure")
         self._start()
         drawn = int(torch.randint(1 << 62, (1,))) if seed is None else seed
         options: dict[str, Any] = {"lr": lr, "ess": ess, "hess_init": hess_init, "beta1": beta1, "beta2": beta2}
@@ -359,6 +361,7 @@ class IVON(torch.optim.Optimizer):
                     run.update_averaged(scalars, weight, self._waiting.count, squares)
             except ValueError as error:
                 self._waiting.forget(self._arrangements)
+                settings.check(group)  # the kernels see lr times a sum of others: this names the setting itself
                 raise ValueError(f"{error}, in {run.place}") from error
             run.scatter()
 

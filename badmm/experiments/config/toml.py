@@ -20,10 +20,14 @@ class ConfigError(ValueError):
 def read(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a TOML file and apply overrides, without checking a schema; raise ConfigError with the file's name."""
     try:
-        table = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        content = path.read_bytes()
+        table = tomllib.loads(content.decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: expected valid TOML, got a syntax error: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: line {line}: expected UTF-8 text, got byte {content[error.start]:#04x}") from None
+    except OSError as error:
         raise ConfigError(f"{path}: expected a readable TOML file, got: {error}") from None
     for override in overrides:
         _apply(table, override)

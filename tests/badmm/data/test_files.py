@@ -107,6 +107,18 @@ def test_a_row_without_a_site_is_named(tmp_path: Path, name: str) -> None:
         files.read(path, "y", ("site",))
 
 
+@pytest.mark.parametrize("name", ["North", "north ", "north  east", "NORTH"])
+def test_two_spellings_of_a_site_are_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "t.csv"
+    first = "north east" if "east" in name else "north"
+    path.write_text(f"site,y\n{first},0\n{name},1\n")
+    if name.strip() == first:  # spaces around a cell are no part of it
+        assert files.read(path, "y", ("site",)).extra["site"].tolist() == [first, first]
+        return
+    with pytest.raises(ValueError, match=rf"line 3, column 'site': expected the spelling '{first}' of line 2, got"):
+        files.read(path, "y", ("site",))
+
+
 def test_a_missing_site_of_an_archive_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", X=np.ones((2, 1)), y=np.ones(2), site=np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match=r"t\.npz: row 1, column 'site': expected a value, got 'nan'"):

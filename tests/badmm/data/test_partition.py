@@ -58,6 +58,7 @@ WRONG = {
     "client\na\nb\n": ": line 3: expected 3 clients, one per training point, got 2 (name points by a column 'index'",
     "client\na\nb\n\nc\nd\n": ": line 6: expected 3 clients, one per training point, got 4",
     "client\na\nNaN\nc\n": ": line 3: expected a client's name, got 'NaN'",
+    "client\nsite\nb\nSite\n": ": line 4: expected the spelling 'site' of line 2, got 'Site'",
     "index,client\n0,a\n1,\n": ": line 3: expected a client's name, got ''",
     "index,client\n0,a\n3,b\n": ": line 3: expected an index from 0 to 2, got '3'",
     "index,client\n0,a\n-1,b\n": ": line 3: expected an index from 0 to 2, got '-1'",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 pytest.importorskip("formulaic", reason="needs the extra glm")
 
 from badmm.__main__ import main
+from badmm.experiments.store import locked
 from badmm.glm import fit
 
 RNG = np.random.default_rng(6)
@@ -45,7 +48,15 @@ def test_results_are_those_of_the_library(folder: Path, capsys: pytest.CaptureFi
         assert found["std_error"].to_numpy() == pytest.approx(expected["std_error"].to_numpy(), rel=1e-8)
     assert "odds ratio" in capsys.readouterr().out
     names = {path.name for path in (folder / "out").iterdir()}
-    assert names == {"model.json", "coefficients.csv", "summary.txt", "summary.html", "summary.tex", "forest.png"}
+    assert names == {
+        ".lock",
+        "model.json",
+        "coefficients.csv",
+        "summary.txt",
+        "summary.html",
+        "summary.tex",
+        "forest.png",
+    }
     saved = json.loads((folder / "out" / "model.json").read_text())
     assert saved["sites"]["2"] == {"used": 40, "left_out": 0, "events": float(DATA["y"][80:].sum())}
 
@@ -83,6 +94,25 @@ def test_a_fit_that_does_not_converge_has_a_status_of_its_own(folder: Path, caps
     captured = capsys.readouterr()
     assert "NOT CONVERGED" in captured.out
     assert "did not converge" in captured.err
+
+
+def test_a_folder_that_another_run_uses_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with locked(folder / "out"):
+        assert main(["fit", str(folder / "model.toml"), "--out", str(folder / "out")]) == 2
+    assert "--out: expected a folder that no other run uses" in capsys.readouterr().err
+    assert {path.name for path in (folder / "out").iterdir()} == {".lock"}
+
+
+def test_results_are_the_users_alone_and_equal_runs_leave_equal_bytes(folder: Path) -> None:
+    arguments = ["fit", str(folder / "model.toml"), "--out"]
+    before = os.umask(0o077)
+    try:
+        assert [main([*arguments, str(folder / turn)]) for turn in "ab"] == [0, 0]
+    finally:
+        os.umask(before)
+    found = [{path.name: path.read_bytes() for path in (folder / turn).iterdir()} for turn in "ab"]
+    assert found[0] == found[1]
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in (folder / "a").iterdir())
 
 
 def edited(name: str, old: str, new: str) -> tuple[str, str, str]:
@@ -147,9 +177,10 @@ def test_broken_files_are_named(folder: Path, content: bytes, words: str, capsys
     assert f"1.csv: {words}" in capsys.readouterr().err
 
 
-def test_rows_without_a_site_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "got"), [("", "none"), (" ", "none"), ("nan", "'nan'"), ("None", "'None'")])
+def test_rows_without_a_site_are_refused(folder: Path, capsys: pytest.CaptureFixture[str], name: str, got: str) -> None:
     lines = (folder / "all.csv").read_text().splitlines()
-    lines[5] = lines[5].replace(",0,", ",,")
+    lines[5] = lines[5].replace(",0,", f",{name},")
     (folder / "all.csv").write_text("\n".join(lines))
     assert main(["fit", str(folder / "pooled.toml"), "--out", str(folder / "out")]) == 2
-    assert "column 'site': expected a site in every row, got none in line 6" in capsys.readouterr().err
+    assert f"column 'site': expected a site in every row, got {got} in line 6" in capsys.readouterr().err

@@ -33,6 +33,7 @@ NORTH, SOUTH = WHOLE[:30].to_csv(index=False), WHOLE[30:].to_csv(index=False)
 POOLED = WHOLE.assign(site=np.repeat(["n", "s"], 30)).to_csv(index=False)
 SITES = '[data]\nsites = [{name = "n", file = "n.csv"}, {name = "s", file = "s.csv"}]\n'
 MODEL = 'formula = "y ~ x"\n' + SITES
+LEVELS = MODEL.replace("y ~ x", "y ~ arm")
 ONE_FILE = 'formula = "y ~ x"\n[data]\nfile = "p.csv"\nsite_column = "site"\n'
 HEAD, *LINES = NORTH.splitlines()
 
@@ -50,7 +51,7 @@ def line(text: str) -> str:
 
 
 # the model, North's file, what the one line says
-MALFORMED: dict[str, tuple[str, str | bytes | None, str]] = {
+MALFORMED: dict[str, tuple[str | bytes, str | bytes | None, str]] = {
     "a value too many": (MODEL, line(LINES[3] + ",7"), "n.csv: line 5: expected 5 values, got 6"),
     "a value too few": (MODEL, line("1,0.5"), "n.csv: line 5: expected 5 values, got 2"),
     "a line of spaces": (MODEL, line("   "), "n.csv: line 5: expected 5 values, got 1"),
@@ -131,6 +132,52 @@ MALFORMED: dict[str, tuple[str, str | bytes | None, str]] = {
     "no terms": (MODEL.replace("y ~ x", "y ~ 0"), NORTH, "formula: expected at least one term or an intercept"),
     "two parts": (MODEL.replace("y ~ x", "y ~ x | age"), NORTH, "formula: expected 'response ~ terms'"),
     "no response": (MODEL.replace("y ~ x", "0 ~ x"), NORTH, "formula: expected 'response ~ terms'"),
+    "a level called nan": (
+        LEVELS,
+        cell("nan", 2),
+        r"\['n'\]\['arm'\]: expected .* the text 'nan' at line 5",
+    ),
+    "a level called NULL": (LEVELS, cell("NULL", 2), r"\['n'\]\['arm'\]: expected .* got the text 'NULL' at line 5"),
+    "a blank level": (LEVELS, cell("  ", 2), r"\['n'\]\['arm'\]: expected .* got the text '  ' at line 5"),
+    "a spreadsheet's error": (LEVELS, cell("#DIV/0!", 2), r"\['n'\]\['arm'\]: expected .* '#DIV/0!' at line 5"),
+    "a no-break space after a level": (LEVELS, cell("a\u00a0", 2), r"expected the spelling 'a' .* got 'a\\xa0'"),
+    "a unit": (MODEL, cell("12 kg"), "n.csv: line 5, column 'x': expected a number, .* got '12 kg'"),
+    "a percentage": (MODEL, cell("12%"), "n.csv: line 5, column 'x': expected a number, .* got '12%'"),
+    "a typographer's minus": (MODEL, cell("\u22121.5"), "n.csv: line 5, column 'x': expected a number"),
+    "digits of another script": (MODEL, cell("\u0663"), "n.csv: line 5, column 'x': expected a number"),
+    "Fortran's exponent": (MODEL, cell("1D5"), "n.csv: line 5, column 'x': expected a number"),
+    "a line of totals": (MODEL, NORTH + "Total,,,,\n", "n.csv: line 32, column 'y': expected a number, .* got 'Total'"),
+    "two files in one": (MODEL, NORTH + NORTH, "n.csv: line 32, column 'y': expected a number, .* got 'y'"),
+    "two files with their marks": (MODEL, NORTH + "\ufeff" + NORTH, "n.csv: line 32, column 'y': expected a number"),
+    "a title above the header": (MODEL, "Export of 2024\n" + NORTH, "n.csv: line 2: expected 1 values, got 5"),
+    "an end-of-file mark": (MODEL, NORTH + "\x1a", "n.csv: line 32: expected 5 values, got 1"),
+    "row numbers without a name": (MODEL, WHOLE[:30].to_csv(), "n.csv: line 1: expected a name for column 1"),
+    "a web page": (MODEL, "<html>not found</html>", "n.csv: expected the column 'y', got '<html>"),
+    "a spreadsheet by another name": (MODEL, b"PK\x03\x04\x14\0\x06\0", "n.csv: expected text, got a zero byte"),
+    "compressed": (MODEL, b"\x1f\x8b\x08\0", "n.csv: expected UTF-8 text, got byte 0x8b"),
+    "a cell that does not end": (MODEL, cell("z" * 200_000, 2), "n.csv: line 5: expected values .* field limit"),
+    "a name with a line break": (MODEL.replace('"n"', '"n\\nx"'), NORTH, "sites: expected names as keys, got 'n"),
+    "Latin-1 in the model": (MODEL.encode() + b"# \xe9\n", NORTH, "m.toml: line 4: expected UTF-8 text, got byte"),
+    "an exposure of odds": (
+        'exposure = "time"\n' + MODEL,
+        NORTH,
+        "exposure: expected none .* 'binomial' with the logit",
+    ),
+    "an exposure of means": (
+        'family = "gaussian"\nexposure = "time"\n' + MODEL.replace("y ~ x", "age ~ x"),
+        NORTH,
+        "exposure: expected none for family 'gaussian' with the identity link",
+    ),
+    "a prior of no intercept": (
+        "prior_intercept = 1.0\n" + MODEL.replace("y ~ x", "y ~ 0 + x"),
+        NORTH,
+        "prior_intercept: expected none for a formula without an intercept",
+    ),
+    "two priors of the intercept": (
+        "prior = {Intercept = 2.0}\nprior_intercept = 1.0\n" + MODEL,
+        NORTH,
+        r"prior_intercept: expected none beside prior\['Intercept'\]",
+    ),
 }
 
 
@@ -139,7 +186,7 @@ def test_malformed_input_is_one_line_and_status_2(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, north, words = MALFORMED[name]
-    (tmp_path / "m.toml").write_text(model, encoding="utf-8")
+    (tmp_path / "m.toml").write_bytes(model if isinstance(model, bytes) else model.encode())
     for file, content in {"n.csv": north, "s.csv": SOUTH, "p.csv": POOLED}.items():
         if content is not None:
             (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -219,6 +266,26 @@ def test_an_offset_is_an_expression() -> None:
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "a tempered mode": (
+        lambda: fit("y ~ x", halves(WHOLE), temperature=0.5),
+        "temperature: expected none for estimate",
+    ),
+    "classes that are measurements": (
+        lambda: fit("x ~ age", halves(WHOLE), "multinomial"),
+        r"sites\['n'\]\['x'\]: expected levels as text or whole numbers, got -",
+    ),
+    "a text made of missing values": (
+        lambda: fit("y ~ arm", halves(WHOLE.assign(arm=np.where(X > -1, WHOLE["arm"], "nan")))),
+        r"\['arm'\]: expected the name of a level or a missing value, got the text 'nan' at row",
+    ),
+    "a column called as a level": (
+        lambda: fit("y ~ arm + `arm[T.b]`", halves(WHOLE.rename(columns={"age": "arm[T.b]"}))),
+        r"formula: expected every term once, got two called 'arm\[T.b\]'",
+    ),
+    "a site that is missing": (
+        lambda: fit("y ~ x", {"n": WHOLE[:30], "nan": WHOLE[30:]}),
+        "sites: expected names as k",
+    ),
     "all weights 0": (lambda: fit("y ~ x", halves(WHOLE.assign(w=0)), weights="w"), "weights: expected a positive sum"),
     "weights as an array": (
         lambda: fit("y ~ x", halves(WHOLE), weights=np.ones(N)),  # type: ignore[arg-type]
@@ -274,3 +341,51 @@ def test_a_prediction_needs_no_weights_and_names_what_is_wrong() -> None:
 def test_numbers_held_as_objects_are_numbers() -> None:
     plain = fit("y ~ x", halves(WHOLE)).params.to_numpy()
     assert fit("y ~ x", halves(WHOLE.astype({"x": object, "y": object}))).params.to_numpy() == pytest.approx(plain)
+
+
+def test_levels_that_may_stand_for_a_missing_value_are_told() -> None:
+    found = fit("y ~ arm", halves(WHOLE.assign(arm=np.where(np.arange(N) % 4 == 0, "None", WHOLE["arm"]))))
+    assert "arm: 'None' is counted as a level, not as a missing value" in found.notes
+
+
+def test_a_level_that_is_declared_may_have_any_name() -> None:
+    arm = pd.Categorical(np.where(np.arange(N) % 4 == 0, "NULL", WHOLE["arm"]), categories=["a", "b", "NULL"])
+    assert fit("y ~ arm", halves(WHOLE.assign(arm=arm))).terms == ("Intercept", "arm[T.b]", "arm[T.NULL]")
+
+
+def test_an_empty_cell_in_quotes_is_a_missing_value_and_no_blank_line(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text(MODEL.replace("y ~ x", "y ~ 1"), encoding="utf-8")
+    for name in ("n.csv", "s.csv"):
+        (tmp_path / name).write_text('y\n1\n\n0\n""\n  \n1\n', encoding="utf-8")
+    assert main(["fit", str(tmp_path / "m.toml"), "--out", str(tmp_path / "out")]) == 0
+    sites = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))["sites"]
+    assert sites["n"] == {"used": 3, "left_out": 1, "events": 2.0}
+
+
+IDENTIFIERS = [None if k == 5 else 2**53 + k % 3 for k in range(N)]
+
+
+@pytest.mark.parametrize("kind", ["Int64", "UInt64", "Int128"])
+def test_identifiers_beside_missing_values_stay_apart(kind: str) -> None:
+    polars = pytest.importorskip("polars")
+    data = polars.DataFrame({name: WHOLE[name].tolist() for name in ("y", "x")})
+    data = data.with_columns(polars.Series("id", IDENTIFIERS, dtype=getattr(polars, kind)))
+    found = fit("y ~ x + C(id)", {"n": data[:30], "s": data[30:]})
+    assert found.terms[2:] == (f"C(id)[T.{2**53 + 1}]", f"C(id)[T.{2**53 + 2}]")
+    assert found.counts["n"].left_out == 1
+
+
+@pytest.mark.parametrize("term", ["arm", "kind", "id", "x"])
+def test_columns_that_arrow_holds_are_those_of_pandas(term: str) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    held = {name: pd.Series(WHOLE[name].tolist(), dtype=pd.ArrowDtype(arrow.array(WHOLE[name]).type)) for name in "yx"}
+    held["arm"] = pd.Series(WHOLE["arm"].tolist(), dtype=pd.ArrowDtype(arrow.string()))
+    held["kind"] = pd.Series(
+        arrow.array(WHOLE["arm"].tolist()).dictionary_encode().to_pandas(types_mapper=pd.ArrowDtype)
+    )
+    held["id"] = pd.Series(IDENTIFIERS, dtype=pd.ArrowDtype(arrow.int64()))
+    plain = WHOLE.assign(kind=WHOLE["arm"], id=pd.array(IDENTIFIERS, dtype="Int64"))
+    named = "C(id)" if term == "id" else term
+    found, wanted = (fit(f"y ~ {named}", halves(data)) for data in (pd.DataFrame(held), plain))
+    assert found.terms == wanted.terms
+    assert found.params.to_numpy() == pytest.approx(wanted.params.to_numpy(), abs=1e-9)

@@ -224,48 +224,6 @@ def test_state_that_a_user_clears_starts_anew() -> None:
     assert all(torch.equal(s, torch.full_like(s, 50.0 * 1.0001)) for s in optimizer.precision)
 
 
-@pytest.mark.parametrize("name", ["lr", "ess", "weight_decay", "clip_radius", "temperature", "hess_init"])
-def test_settings_may_be_tensors(name: str) -> None:
-    value: dict[str, Any] = {
-        "lr": 0.1,
-        "ess": 50.0,
-        "weight_decay": 0.01,
-        "clip_radius": 0.5,
-        "temperature": 1.0,
-        "hess_init": 0.5,
-    }
-    found = []
-    for kind in (float, torch.tensor):
-        network = wide()
-        optimizer = IVON(network.parameters(), **{**value, name: kind(value[name])}, seed=0)
-        train(network, optimizer, points(3))
-        found.append(parameters(network))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-7)
-
-
-def test_a_tensor_learning_rate_is_scheduled_in_place() -> None:
-    network = wide()
-    optimizer = IVON(network.parameters(), lr=torch.tensor(0.1), ess=50.0, seed=0)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.0)
-    train(network, optimizer, points(1))
-    schedule.step()
-    before = parameters(network)
-    train(network, optimizer, points(1))
-    assert torch.equal(parameters(network), before)
-
-
-@pytest.mark.parametrize("bad", [torch.tensor([0.1, 0.2]), "0.1x", True, -0.1, math.nan, torch.tensor(-1.0), None])
-def test_a_learning_rate_that_is_no_number_is_refused(bad: Any) -> None:
-    with pytest.raises(ValueError, match=r"lr: expected a finite number >= 0, got"):
-        IVON(wide().parameters(), lr=bad, ess=1.0)
-
-
-@pytest.mark.parametrize("seed", [1.5, True, "1", 1 << 64, -(1 << 63) - 1])
-def test_a_seed_that_torch_would_not_take_is_refused(seed: Any) -> None:
-    with pytest.raises(ValueError, match="seed: expected an integer"):
-        IVON(wide().parameters(), lr=0.1, ess=1.0, seed=seed)
-
-
 def test_seeds_are_torchs() -> None:
     """torch.manual_seed sets them where none is given; negative ones are taken, as torch takes them."""
     draws = []

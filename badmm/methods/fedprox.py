@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FedProx(FedAvg):
-    """FedAvg whose clients are held near the server by a squared distance; ρ ≥ 0 is loss over θ² (0: FedAvg)."""
+    """FedAvg whose clients are held near the server by a squared distance; ρ ≥ 0 is loss over θ² (0: FedAvg).
+
+    Tuning chose 1e-3 on all three federations of `configs`.
+    """
 
     name = "fedprox"
-    rho: float = 0.01
+    rho: float = 1e-3
 
     def __post_init__(self) -> None:
         non_negative_number(self.rho, "rho")

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from badmm.__main__ import main
+from badmm.experiments.events import scalars
+from badmm.methods import persistence
 from badmm.methods.bayes_admm import IvonADMM
 from badmm.networks import models, noise
 from badmm.networks.losses import CROSS_ENTROPY
@@ -100,7 +102,7 @@ def test_a_loud_layer_is_named() -> None:
     assert noise.warning({**record, "noise": {}}) is None
 
 
-def test_a_run_warns_once_and_its_history_has_every_rounds_noise(
+def test_a_run_warns_once_and_its_history_has_every_rounds_noise_and_dual_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
@@ -117,6 +119,10 @@ def test_a_run_warns_once_and_its_history_has_every_rounds_noise(
     for record in history["ivon_admm"]:
         assert set(record["noise"]) == {"layers.0.weight", "layers.1.weight"}
         assert max(record["noise"].values()) > noise.LOUD
+        assert persistence.LEAST <= record["damping"] <= 1
+        assert scalars(record)["training/damping"] == record["damping"]
+    assert history["ivon_admm"][0]["damping"] == persistence.FIRST
+    assert "damping" not in history["scaffold"][0]
     assert "| ivon_admm |" in (out / "summary.md").read_text().split("the noisiest layer")[1]
 
 

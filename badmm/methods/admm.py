@@ -60,7 +60,7 @@ class AdmmMethod(Admm, NetworkMethod):
     family: ClassVar[str]
     slots: ClassVar[tuple[str, ...]]
     """The tensors of λ at the server, and of λ_k at the clients; those of η_k are called `dual_…`, Σ c_k `total_…`."""
-    precision: float
+    precision: float | Literal["auto"]
     damping: float | Literal["auto"]
     temperature: float | Literal["auto"]
 
@@ -110,7 +110,7 @@ class AdmmMethod(Admm, NetworkMethod):
 
     def prior_precision(self, federation: Federation, initial: Tensor) -> Tensor:
         """The prior's precision of every coordinate, (P,)."""
-        return initial.new_full(initial.shape, self.precision)
+        return initial.new_full(initial.shape, float(self.precision))
 
     def first(self, federation: Federation, initial: Tensor, natural: Slots | None = None) -> State:
         """λ_g = λ_k = `natural`, η_k = (λ_0 − λ_g) w_k/K: the server line holds at the start, and leads nowhere else

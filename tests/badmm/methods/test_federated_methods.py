@@ -69,6 +69,24 @@ def test_fedlap_reaches_the_posterior_mode(kind: str, precision: float, lr: floa
     np.testing.assert_allclose(mean_of(method, state), pooled(kind, precision), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(("kind", "lr"), [("squares", 0.3), ("logistic", 1.0)])
+def test_fedlaps_own_precision_is_its_penalty_by_the_clients_size(kind: str, lr: float) -> None:
+    """δ = 1e-3 N/(Kτ); the first round's server is at the mean of the clients, as γ = 1/K has it."""
+    precision = 1e-3 * sum(SIZES) / (len(SIZES) * 2.0)
+    fed = federation(kind, epochs=20, lr=lr)
+    first = {
+        name: solve(method, fed, 1)
+        for name, method in (
+            ("auto", FedLap(temperature=2.0)),
+            ("numbers", FedLap(precision=precision, damping=1.0 / len(SIZES), temperature=2.0)),
+        )
+    }
+    natural = first["auto"].clients["precision_mean"]
+    torch.testing.assert_close(first["auto"].server["precision_mean"], natural.mean(0), rtol=1e-12, atol=1e-15)
+    for name, tensor in first["numbers"].server.items():
+        torch.testing.assert_close(first["auto"].server[name], tensor, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("kind", "lr"), [("squares", 0.12), ("logistic", 0.5)])
 def test_fedlap_cov_reaches_the_posterior_mode(kind: str, lr: float) -> None:
     """On least squares the mode is the mean, and the precision is the posterior's diagonal."""

@@ -53,7 +53,14 @@ def test_a_setting_out_of_its_range_is_named(method: str, setting: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "setting"),
-    [("ivon_admm", "temperature"), ("ivon_admm", "alpha"), ("bregman_admm", "damping")],
+    [
+        ("ivon_admm", "temperature"),
+        ("ivon_admm", "alpha"),
+        ("ivon_admm", "damping"),
+        ("bregman_admm", "damping"),
+        ("fedlap", "precision"),
+        ("fedlap", "damping"),
+    ],
 )
 def test_some_settings_can_be_automatic(method: str, setting: str) -> None:
     assert getattr(NETWORKS[method](**{setting: "auto"}), setting) == "auto"

@@ -7,36 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from badmm.checks import Array
 from badmm.data.names import DOUBTFUL
 from badmm.glm import columns, formulas
 from badmm.glm.columns import Column
 from badmm.glm.families import ResponseFamily
+from badmm.glm.rows import Positions, SiteRows
 
-Positions = NDArray[np.integer[Any]]
 POLICIES = ("drop", "error")
-
-
-@dataclass(frozen=True)
-class SiteRows:
-    """One site's rows as the model sees them: X (n, d), y, weights and offset (n,), and how many rows were left out.
-
-    `kept` are the positions of the rows used within the site's data.
-    """
-
-    X: Array
-    y: Array
-    weights: Array
-    offset: Array
-    left_out: int
-    kept: Positions
-
-    @property
-    def used(self) -> int:
-        """n."""
-        return len(self.y)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from badmm.glm.families import ResponseFamily, response_family
 from badmm.glm.families.base import total
 from badmm.glm.priors import Prior, precisions
 from badmm.glm.result import Fitted, GLMResult, SiteCount
-from badmm.glm.rows import Blocks, Of, Site, SiteRows, Sites
+from badmm.glm.rows import Blocks, Of, Site, SiteRows, Sites, SpilledRows
 from badmm.glm.separation import separated, site_notes
 from badmm.rounds.history import Result
 from badmm.solve import solve
@@ -53,9 +53,11 @@ def fit(
 ) -> GLMResult:
     """Fit one model to the rows of all sites, which send sums and natural parameters but no row.
 
-    formula: "response ~ terms", by formulaic. sites: data frames by name (pandas, polars, whatever narwhals reads). The
-    kinds of the columns and the levels of the categorical ones are agreed on first. family: "gaussian", "binomial",
-    "poisson", "negative_binomial" and "gamma" with the logarithm as their link, or "multinomial" against the
+    formula: "response ~ terms", by formulaic. sites: data frames by name (pandas, polars, whatever narwhals reads), or
+    `badmm.data.chunks.Chunked` files, whose rows are read in chunks, lie in a nameless temporary file as the model sees
+    them, and are in memory some at a time. The kinds of the columns and the levels of the categorical ones are agreed
+    on first. family: "gaussian", "binomial", "poisson", "negative_binomial" and "gamma" with the logarithm as their
+    link, or "multinomial" against the
     response's first level. prior: None (flat), "weak", a precision, or precisions by term (`badmm.glm.priors`); the
     intercept's own is `prior_intercept`, flat by default. offset: a term added to the predictor; exposure: a column
     whose logarithm is; weights: a column that counts rows. dispersion: the noise variance φ (gaussian), the variance
@@ -85,6 +87,9 @@ def fit(
         dispersion = positive_number(dispersion, "dispersion")
     design = Design(formula, kind, offset, weights, exposure, missing)
     rows = design.rows(sites)
+    streamed = [site for site, part in rows.items() if isinstance(part, SpilledRows)]
+    if streamed and estimate == "posterior" and dispersion is None and kind.conjugate is not None:
+        raise ValueError(f'estimate: expected "map" or a dispersion where sites[{streamed[0]!r}] is read in chunks')
     used = {site: part for site, part in rows.items() if part.weight > 0}
     problem = _Problem(
         design.family, design.terms, used, prior, prior_intercept, dispersion, estimate, tol, rounds, options

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,18 +28,32 @@ def read_frame(
     Raises `ValueError` for a file that cannot be read as it says it can, and for a column of it that is mostly numbers
     or dates unless `text` names it.
     """
+    return next(read_frames(path, None, text, missing, columns))
+
+
+def read_frames(
+    path: Path,
+    rows: int | None,
+    text: Collection[str] = (),
+    missing: Sequence[str] = MISSING,
+    columns: Collection[str] | None = None,
+) -> Iterator[pd.DataFrame]:
+    """The same in frames of so many rows, all of them where it is None; memory holds one frame.
+
+    A column is numbers or text in each frame by itself.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path}: expected a name that ends in .csv or .parquet, got {path.suffix!r}")
     if not path.is_file():
         raise ValueError(f"{path}: expected an existing file, got {'a folder' if path.is_dir() else 'none'}")
-    frame = _parquet(path) if suffix == ".parquet" else _csv(path, text, missing, columns)
-    if not len(frame):
+    empty = True
+    for frame in _parquet(path, rows, columns) if suffix == ".parquet" else _csv(path, rows, text, missing, columns):
+        if len(frame):
+            empty = False
+            yield frame if columns is None else frame[list(columns)]
+    if empty:
         raise ValueError(f"{path}: expected at least one row, got none")
-    if columns is not None:
-        _check_names(path, columns, list(frame.columns))
-        frame = frame[list(columns)]
-    return frame
 
 
 def _check_names(path: Path, wanted: Collection[str], names: Sequence[str]) -> None:
@@ -48,22 +62,49 @@ def _check_names(path: Path, wanted: Collection[str], names: Sequence[str]) -> N
             raise ValueError(f"{path}: expected the column {name!r}, got {', '.join(map(repr, names)):.200}")
 
 
-def _parquet(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, rows: int | None, columns: Collection[str] | None) -> Iterator[pd.DataFrame]:
     try:
-        return pd.read_parquet(path)
+        import pyarrow
+        from pyarrow import parquet
     except ImportError:
         raise ValueError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from None
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: expected a Parquet file, got: {str(error).splitlines()[0]:.160}") from None
-
-
-def _csv(path: Path, text: Collection[str], missing: Sequence[str], columns: Collection[str] | None) -> pd.DataFrame:
+    # as float64, which pandas has integers beside missing values in, identifiers beyond 2**53 would run together
+    integers = {getattr(pyarrow, f"{sign}int{bits}")(): pd.Int64Dtype() for sign in ("", "u") for bits in (8, 16, 32)}
+    integers |= {pyarrow.int64(): pd.Int64Dtype(), pyarrow.uint64(): pd.UInt64Dtype()}
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        with parquet.ParquetFile(path) as file:
+            _check_names(path, columns or (), file.schema_arrow.names)
+            wanted = None if columns is None else list(columns)
+            start = 0
+            for batch in [file.read(wanted)] if rows is None else file.iter_batches(rows, columns=wanted):
+                frame = batch.to_pandas(types_mapper=integers.get, ignore_metadata=True)
+                frame.index = pd.RangeIndex(start, start + len(frame), name="row")
+                start += len(frame)
+                yield frame
+    except (pyarrow.ArrowException, OSError) as error:
+        words = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: expected a Parquet file, got: {words:.160}") from None
+
+
+def _csv(
+    path: Path, rows: int | None, text: Collection[str], missing: Sequence[str], columns: Collection[str] | None
+) -> Iterator[pd.DataFrame]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            for content, lines in _records(path, stream, rows, [*text, *(columns or ())]):
+                yield _table(path, content, lines, text, missing, columns)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 text, got byte {error.object[error.start]:#04x}") from None
-    names, lines = _checked_lines(path, content)
-    _check_names(path, [*text, *(columns or ())], names)
+
+
+def _table(
+    path: Path,
+    content: str,
+    lines: Sequence[int],
+    text: Collection[str],
+    missing: Sequence[str],
+    columns: Collection[str] | None,
+) -> pd.DataFrame:
     frame = pd.read_csv(
         io.StringIO(content),
         dtype=dict.fromkeys(text, "str"),
@@ -102,29 +143,50 @@ def _check_column(path: Path, name: str, column: pd.Series) -> None:
         )
 
 
-def _checked_lines(path: Path, content: str) -> tuple[list[str], list[int]]:
-    """The header and the line where each row begins; refuses missing or repeated names, and rows of another length."""
-    if "\0" in content:
-        raise ValueError(f"{path}: expected text, got a zero byte")
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
+def _records(
+    path: Path, stream: Iterable[str], rows: int | None, wanted: Collection[str]
+) -> Iterator[tuple[str, list[int]]]:
+    """The header with some rows as they are written, and the line where each of them begins.
+
+    Refuses missing or repeated names, and rows of another length.
+    """
+    raw: list[str] = []
+    reader = csv.reader(_kept(path, stream, raw), strict=True)
     header: list[str] = []
     lines: list[int] = []
-    begins = 1
+    head, begins = "", 1
     try:
         for row in reader:
             if not header and row:
                 header = row
                 _check_header(path, header, begins)
+                _check_names(path, wanted, header)
+                head = "".join(raw)
+                raw.clear()
             elif row and len(row) != len(header):
                 raise ValueError(f"{path}: line {begins}: expected {len(header)} values, got {len(row)}")
             elif row and (len(row) > 1 or row[0].strip() or row == [""]):  # '""' is a missing value, no blank line
                 lines.append(begins)
             begins = reader.line_num + 1
+            if len(lines) == rows:
+                yield head + "".join(raw), lines
+                raw.clear()
+                lines = []
     except csv.Error as error:
         raise ValueError(f"{path}: line {begins}: expected values separated by commas, got: {error}") from None
     if not header:
         raise ValueError(f"{path}: expected a header of column names, got an empty file")
-    return header, lines
+    if lines:
+        yield head + "".join(raw), lines
+
+
+def _kept(path: Path, stream: Iterable[str], raw: list[str]) -> Iterator[str]:
+    """The lines of a stream, each of which is added to `raw`."""
+    for line in stream:
+        if "\0" in line:
+            raise ValueError(f"{path}: expected text, got a zero byte")
+        raw.append(line)
+        yield line
 
 
 def _check_header(path: Path, header: Sequence[str], line: int) -> None:

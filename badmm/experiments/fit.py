@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from badmm.checks import positive_integer
 from badmm.experiments.config import toml
 from badmm.experiments.config.toml import ConfigError
 from badmm.experiments.store.figures import save_figure
@@ -24,6 +25,7 @@ from badmm.transports.atomic import write_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
+    from badmm.data.chunks import Chunked
     from badmm.glm import GLMResult
 
 MODEL = {
@@ -40,7 +42,7 @@ MODEL = {
     "tol": float,
     "rounds": int,
 }
-DATA = {"sites": list, "file": str, "site_column": str, "text": list, "missing_values": list}
+DATA = {"sites": list, "file": str, "site_column": str, "text": list, "missing_values": list, "chunk_rows": int}
 SITE = {"name": str, "file": str}
 WORDS = {str: "a text", float: "a number", int: "a whole number", dict: "a table", list: "a list"}
 
@@ -107,14 +109,18 @@ def _check(table: Mapping[str, Any], known: Mapping[str, Any], prefix: str) -> N
             raise ConfigError(f"{prefix}{key}: expected {wanted}, got {value!r:.80}")
 
 
-def _sites(data: Mapping[str, Any], folder: Path, columns: list[str]) -> dict[str, pd.DataFrame]:
+def _sites(data: Mapping[str, Any], folder: Path, columns: list[str]) -> dict[str, pd.DataFrame | Chunked]:
+    from badmm.data.chunks import Chunked
     from badmm.data.frames import MISSING, read_frame
 
     if ("sites" in data) == ("file" in data):
         raise ConfigError('data: expected either "sites" or "file" with "site_column", got both or none')
     text = _strings(data, "text", ())
     missing = _strings(data, "missing_values", MISSING)
+    rows = None if "chunk_rows" not in data else positive_integer(data["chunk_rows"], "data.chunk_rows")
     if "file" in data:
+        if rows is not None:
+            raise ConfigError('data.chunk_rows: expected no such key beside "file", which is read at once')
         if "site_column" not in data:
             raise ConfigError("data.site_column: expected the column that names the sites, got none")
         column = data["site_column"]
@@ -138,7 +144,10 @@ def _sites(data: Mapping[str, Any], folder: Path, columns: list[str]) -> dict[st
         owner = owners.setdefault(file.resolve(), entry["name"])
         if owner != entry["name"]:
             raise ConfigError(f"{where}.file: expected a file of its own, got {file}, which is site {owner!r}'s")
-        found[entry["name"]] = read_frame(file, text, missing, columns)
+        if rows is None:
+            found[entry["name"]] = read_frame(file, text, missing, columns)
+        else:
+            found[entry["name"]] = Chunked(file, rows, text, missing)
     return found
 
 

@@ -5,7 +5,7 @@ A site tells the kinds and the levels of its columns, never a row; levels that a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
@@ -15,9 +15,11 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
+from badmm.data.chunks import Chunked
 from badmm.data.names import is_missing, is_no_level, slip
 
 NUMBER, TRUTH, LEVELS = "numbers", "truth values", "levels"
+Found = Mapping[str, pd.Series]
 MOST_LEVELS = 1000
 """Levels of a column: identifiers are no levels, and each has a coefficient."""
 
@@ -31,7 +33,15 @@ class Column:
     ordered: bool = False
 
 
-def read(sites: Any, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Source:
+    """The named columns of a site: one pandas frame, or a file's in chunks, each a frame."""
+
+    frames: Callable[[], Iterator[pd.DataFrame]]
+    streamed: bool = False
+
+
+def read(sites: Any, names: Sequence[str]) -> dict[str, Source]:
     """The named columns of every site, in that order, as pandas frames.
 
     A unique index with a name, such as the lines of a file, is kept: messages name rows by it, and by position else.
@@ -45,7 +55,14 @@ def read(sites: Any, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     pair = slip(names_given)
     if pair is not None:
         raise ValueError(f"sites: expected the spelling {names_given[pair[0]]!r}, got {names_given[pair[1]]!r}")
-    return {site: frame_of(data, f"sites[{site!r}]", names) for site, data in sites.items()}
+    return {site: _source(data, f"sites[{site!r}]", names) for site, data in sites.items()}
+
+
+def _source(data: Any, where: str, names: Sequence[str]) -> Source:
+    if isinstance(data, Chunked):
+        return Source(lambda: (frame_of(frame, where, names) for frame in data.frames(names)), streamed=True)
+    frame = frame_of(data, where, names)
+    return Source(lambda: iter([frame]))
 
 
 def _site_name(site: Any) -> str:
@@ -93,18 +110,39 @@ def _values(column: nw.Series[Any]) -> Any:
     return pd.Series(column.to_list(), dtype=object).to_numpy()
 
 
-def place(frame: pd.DataFrame, row: int) -> str:
+def place(frame: pd.DataFrame | pd.Series, row: int) -> str:
     """How a message names a row."""
     return f"{frame.index.name or 'row'} {frame.index[row]}"
 
 
-def agree(frames: Mapping[str, pd.DataFrame], categorical: Sequence[str] = ()) -> dict[str, Column]:
+def agree(sources: Mapping[str, Source], names: Sequence[str], categorical: Sequence[str] = ()) -> dict[str, Column]:
     """Every column as all sites have it; `categorical` columns have levels even where they are numbers.
 
     Raises `ValueError` naming the site and the column where two sites have different kinds, or a kind is no use.
     """
-    names = next(iter(frames.values())).columns
-    return {name: _agreed(name, frames, name in categorical) for name in names}
+    found = {site: _found(site, source, names, categorical) for site, source in sources.items()}
+    return {name: _agreed(name, found, name in categorical) for name in names}
+
+
+def _found(site: str, source: Source, names: Sequence[str], categorical: Sequence[str]) -> Found:
+    """Every column of a site; of one that is read in chunks, its levels, or a number for its kind."""
+    found: dict[str, pd.Series] = {}
+    for frame in source.frames():
+        for name in names:
+            column = frame[name]
+            if source.streamed:
+                column = column.dropna()
+                if name in found and len(found[name]) and len(column):
+                    before, kind = (_kind(part, where(site, name)) for part in (found[name], column))
+                    if kind != before:
+                        at = place(column, 0)
+                        raise ValueError(f"{where(site, name)}: expected {before} as above, got {kind} at {at}")
+                few = name in categorical or (len(column) > 0 and _kind(column, where(site, name)) == LEVELS)
+                column = column.drop_duplicates() if few else column.head(1)
+                parts = [part for part in (found.get(name), column) if part is not None and len(part)]
+                column = pd.concat(parts).drop_duplicates().head(MOST_LEVELS + 1) if parts else column
+            found[name] = column
+    return found
 
 
 def where(site: str | None, name: str) -> str:
@@ -112,7 +150,7 @@ def where(site: str | None, name: str) -> str:
     return f"data[{name!r}]" if site is None else f"sites[{site!r}][{name!r}]"
 
 
-def _agreed(name: str, frames: Mapping[str, pd.DataFrame], categorical: bool) -> Column:
+def _agreed(name: str, frames: Mapping[str, Found], categorical: bool) -> Column:
     first: tuple[str, str] | None = None
     for site, frame in frames.items():
         if not frame[name].notna().any():
@@ -149,7 +187,7 @@ def _kind(column: pd.Series, where: str) -> str:
     raise ValueError(f"{where}: expected numbers, truth values or text, got {column.dtype}")
 
 
-def _levels(frames: Mapping[str, pd.DataFrame], name: str) -> Column:
+def _levels(frames: Mapping[str, Found], name: str) -> Column:
     declared: list[Any] = []
     seen: set[Any] = set()
     by_site: dict[str, list[Any]] = {}
@@ -169,7 +207,7 @@ def _levels(frames: Mapping[str, pd.DataFrame], name: str) -> Column:
 
 
 def _check_texts(
-    name: str, frames: Mapping[str, pd.DataFrame], by_site: Mapping[str, Sequence[Any]], declared: set[Any]
+    name: str, frames: Mapping[str, Found], by_site: Mapping[str, Sequence[Any]], declared: set[Any]
 ) -> None:
     """Refuse levels that stand for a missing value, and two that differ by case or spaces alone."""
     texts = [(site, value) for site, values in by_site.items() for value in values]
@@ -178,7 +216,7 @@ def _check_texts(
             row = int(np.argmax((frames[site][name] == value).to_numpy(dtype=bool, na_value=False)))
             raise ValueError(
                 f"{where(site, name)}: expected the name of a level or a missing value, got the text {value!r} at "
-                f"{place(frames[site], row)}"
+                f"{place(frames[site][name], row)}"
             )
     pair = slip(value for _, value in texts)
     if pair is not None:

@@ -10,6 +10,7 @@ The answer, and how well it is determined, then do not depend on the columns' un
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,7 +51,7 @@ class Spread:
     """Root mean squares (d,)."""
 
 
-def spread(terms: Sequence[str], parts: Sequence[Rows]) -> Spread:
+def spread(terms: Sequence[str], parts: Iterable[Rows]) -> Spread:
     """Of all sites' columns; raises `ValueError` for weights that are 0 in every row."""
     total = sum(float(part.weights.sum()) for part in parts)
     if total <= 0:
@@ -97,10 +98,9 @@ class Reparametrisation:
         shift = np.eye(len(terms))
         if INTERCEPT in terms:
             shift[list(terms).index(INTERCEPT)] -= found.center
-        blocks = [((part.X - found.center) / found.scale) * np.sqrt(part.weights)[:, None] for part in parts]
-        factors = [
-            np.linalg.qr(block, mode="r") for block in [*blocks, np.sqrt(precision)[:, None] * shift / found.scale]
-        ]
+        blocks = (((part.X - found.center) / found.scale) * np.sqrt(part.weights)[:, None] for part in parts)
+        prior = np.sqrt(precision)[:, None] * shift / found.scale
+        factors = [np.linalg.qr(block, mode="r") for block in itertools.chain(blocks, [prior])]
         R = np.asarray(np.linalg.qr(np.vstack(factors), mode="r"))
         _check_rank(terms, R, found, argument)
         inner = solve_triangular(R, np.eye(len(terms))) * np.sqrt(found.total) / found.scale[:, None]

@@ -7,36 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from badmm.checks import Array
 from badmm.data.names import DOUBTFUL
 from badmm.glm import columns, formulas
 from badmm.glm.columns import Column
 from badmm.glm.families import ResponseFamily
+from badmm.glm.rows import Positions, Site, SiteRows, SpilledRows
 
-Positions = NDArray[np.integer[Any]]
 POLICIES = ("drop", "error")
-
-
-@dataclass(frozen=True)
-class SiteRows:
-    """One site's rows as the model sees them: X (n, d), y, weights and offset (n,), and how many rows were left out.
-
-    `kept` are the positions of the rows used within the site's data.
-    """
-
-    X: Array
-    y: Array
-    weights: Array
-    offset: Array
-    left_out: int
-    kept: Positions
-
-    @property
-    def used(self) -> int:
-        """n."""
-        return len(self.y)
 
 
 @dataclass
@@ -101,22 +80,28 @@ class Design:
         """All columns that a site needs."""
         return list(dict.fromkeys([*self.responses, *self.predictors, *self._extras()]))
 
-    def rows(self, sites: Any) -> dict[str, SiteRows]:
-        """Every site's rows; agrees on columns and levels first."""
-        frames = columns.read(sites, self.columns)
+    def rows(self, sites: Any) -> dict[str, Site]:
+        """Every site's rows; agrees on columns and levels first. A site that is read in chunks is read twice."""
+        sources = columns.read(sites, self.columns)
         many = self.family.levels_taken[1] > 2
-        self.agreed = columns.agree(frames, [*formulas.levelled(self._right), *(self.responses if many else ())])
+        levelled = [*formulas.levelled(self._right), *(self.responses if many else ())]
+        self.agreed = columns.agree(sources, self.columns, levelled)
         self._check_extras()
-        complete = {site: self._complete(site, frame) for site, frame in frames.items()}
-        found = {}
-        for site, (frame, kept) in complete.items():
-            y = self._response(site, frame)
-            X, offset = self.matrix(frame, site)
-            found[site] = SiteRows(X, y, self._weights(site, frame), offset, len(frames[site]) - len(kept), kept)
+        found: dict[str, Site] = {}
+        for site, source in sources.items():
+            blocks = (self._block(site, frame) for frame in source.frames())
+            found[site] = SpilledRows(blocks) if source.streamed else next(blocks)
         self.family = self.family.of_levels(self.levels)
         if not any(rows.used for rows in found.values()):
             raise ValueError("sites: expected at least one row without missing values, got none")
         return found
+
+    def _block(self, site: str, whole: pd.DataFrame) -> SiteRows:
+        """The rows of one of a site's frames."""
+        frame, kept = self._complete(site, whole)
+        y = self._response(site, frame)
+        X, offset = self.matrix(frame, site)
+        return SiteRows(X, y, self._weights(site, frame), offset, len(whole) - len(kept), kept)
 
     def new_rows(self, data: Any) -> tuple[Array, Array, Positions]:
         """X, offset and the positions of the rows without missing values, for data without a response."""

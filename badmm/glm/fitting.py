@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,12 +14,13 @@ from badmm.families.distributions import Gaussian
 from badmm.families.structures.gaussian_gamma import GaussianGamma
 from badmm.glm import estimates
 from badmm.glm.coordinates import INTERCEPT, Reparametrisation, spread
-from badmm.glm.design import Design, SiteRows
+from badmm.glm.design import Design
 from badmm.glm.estimates import Estimate
 from badmm.glm.families import ResponseFamily, response_family
 from badmm.glm.families.base import total
 from badmm.glm.priors import Prior, precisions
 from badmm.glm.result import Fitted, GLMResult, SiteCount
+from badmm.glm.rows import Blocks, Of, Site, SiteRows, Sites, SpilledRows
 from badmm.glm.separation import separated, site_notes
 from badmm.rounds.history import Result
 from badmm.solve import solve
@@ -31,7 +32,6 @@ SETTLED = 1e-10
 """Relative change of the dispersion at which it is found."""
 DISPERSIONS = 100
 """Steps of the dispersion; it needs two under a flat prior, a few more under another or by likelihood."""
-Sites = dict[str, SiteRows]
 
 
 def fit(
@@ -53,9 +53,11 @@ def fit(
 ) -> GLMResult:
     """Fit one model to the rows of all sites, which send sums and natural parameters but no row.
 
-    formula: "response ~ terms", by formulaic. sites: data frames by name (pandas, polars, whatever narwhals reads). The
-    kinds of the columns and the levels of the categorical ones are agreed on first. family: "gaussian", "binomial",
-    "poisson", "negative_binomial" and "gamma" with the logarithm as their link, or "multinomial" against the
+    formula: "response ~ terms", by formulaic. sites: data frames by name (pandas, polars, whatever narwhals reads), or
+    `badmm.data.chunks.Chunked` files, whose rows are read in chunks, lie in a nameless temporary file as the model sees
+    them, and are in memory some at a time. The kinds of the columns and the levels of the categorical ones are agreed
+    on first. family: "gaussian", "binomial", "poisson", "negative_binomial" and "gamma" with the logarithm as their
+    link, or "multinomial" against the
     response's first level. prior: None (flat), "weak", a precision, or precisions by term (`badmm.glm.priors`); the
     intercept's own is `prior_intercept`, flat by default. offset: a term added to the predictor; exposure: a column
     whose logarithm is; weights: a column that counts rows. dispersion: the noise variance φ (gaussian), the variance
@@ -85,7 +87,10 @@ def fit(
         dispersion = positive_number(dispersion, "dispersion")
     design = Design(formula, kind, offset, weights, exposure, missing)
     rows = design.rows(sites)
-    used = {site: part for site, part in rows.items() if part.weights.sum() > 0}
+    streamed = [site for site, part in rows.items() if isinstance(part, SpilledRows)]
+    if streamed and estimate == "posterior" and dispersion is None and kind.conjugate is not None:
+        raise ValueError(f'estimate: expected "map" or a dispersion where sites[{streamed[0]!r}] is read in chunks')
+    used = {site: part for site, part in rows.items() if part.weight > 0}
     problem = _Problem(
         design.family, design.terms, used, prior, prior_intercept, dispersion, estimate, tol, rounds, options
     )
@@ -100,8 +105,8 @@ def fit(
     return GLMResult(design, fitted, counts, tuple(notes), estimate, problem.alone)
 
 
-def _events(family: ResponseFamily, part: SiteRows) -> float | None:
-    return float(part.weights @ part.y) if family.counts_events else None
+def _events(family: ResponseFamily, part: Site) -> float | None:
+    return float(sum(block.weights @ block.y for block in part.blocks())) if family.counts_events else None
 
 
 @dataclass
@@ -120,7 +125,7 @@ class _Problem:
     options: dict[str, Any]
 
     def __post_init__(self) -> None:
-        parts = list(self.sites.values())
+        parts = Blocks(self.sites)
         found = spread(self.terms, parts)
         self.scale, self.unit = found.scale, 1.0 if self.joint else self.family.unit(parts)
         self.precision = precisions(self.terms, found.scale, self.unit**0.5, self.prior, self.intercept)
@@ -136,7 +141,7 @@ class _Problem:
         """Whether the dispersion is estimated."""
         return self.dispersion is None and self.family.dispersion is not None
 
-    def _coordinates(self, parts: list[SiteRows]) -> Reparametrisation:
+    def _coordinates(self, parts: Blocks) -> Reparametrisation:
         found = spread(self.terms, parts)
         return Reparametrisation.of(self.terms, parts, self.precision, found, "formula", self.family.width)
 
@@ -148,37 +153,35 @@ class _Problem:
         """The same of one site's rows under the same prior; None where they do not determine the coefficients."""
         part = {site: self.sites[site]} if site in self.sites else {}
         try:
-            fitted = self._fit(part, self._coordinates(list(part.values())))
+            fitted = self._fit(part, self._coordinates(Blocks(part)))
             return None if separated(self.family, self.terms, self.scale, part, fitted) else fitted
         except (ValueError, RuntimeError):
             return None
 
     def _fit(self, sites: Sites, coordinates: Reparametrisation) -> Fitted:
-        rows, parameters = total(list(sites.values())), len(self.terms) * self.family.width
+        rows, parameters = total(Blocks(sites)), len(self.terms) * self.family.width
         if self.searched and rows <= parameters:
             raise ValueError(f"sites: expected more rows than the {parameters} terms, got {rows:g}")
         posed = _Posed(self, sites, coordinates, rows - parameters)
         found, dispersion = posed.estimate()
-        means = posed.means(found.mean)
-        parts = list(zip(posed.parts.values(), means, strict=True))
-        deviance = float(sum(s.weights @ self.family.deviances(s.y, mu, dispersion) for s, mu in parts))
+        mean = posed.mean(found.mean)
+        deviance = posed.total(lambda s: self.family.deviances(s.y, mean(s), dispersion))
         density = self.family.density_dispersion(dispersion, deviance, rows) if self.searched else dispersion
         density = max(density, posed.least)
-        likelihood = float(sum(s.weights @ self.family.log_likelihoods(s.y, mu, density) for s, mu in parts))
+        likelihood = posed.total(lambda s: self.family.log_likelihoods(s.y, mean(s), density))
         null = self._null_deviance(sites, dispersion)
         counted = parameters + int(self.searched and self.family.by_likelihood)
         return Fitted(found, coordinates, dispersion, deviance, null, likelihood, counted, rows - parameters)
 
     def _null_deviance(self, sites: Sites, dispersion: float) -> float:
         """The deviance of the intercept alone, beside the offset."""
-        bare = {site: replace(s, X=np.ones((s.used, 1))) for site, s in sites.items()}
+        bare = {site: s.mapped(lambda X: np.ones((len(X), 1))) for site, s in sites.items()}
         alone = replace(
             self, terms=(INTERCEPT,), sites=bare, prior=None, intercept=None, dispersion=dispersion, estimate="map"
         )
         posed = _Posed(alone, bare, alone.coordinates, 1.0)
-        means = posed.means(estimates.at_mode(posed.mode(dispersion)).mean)
-        parts = zip(posed.parts.values(), means, strict=True)
-        return float(sum(s.weights @ self.family.deviances(s.y, mu, dispersion) for s, mu in parts))
+        mean = posed.mean(estimates.at_mode(posed.mode(dispersion)).mean)
+        return posed.total(lambda s: self.family.deviances(s.y, mean(s), dispersion))
 
 
 class _Posed:
@@ -186,8 +189,8 @@ class _Posed:
 
     def __init__(self, problem: _Problem, sites: Sites, coordinates: Reparametrisation, freedom: float) -> None:
         self.problem, self.family, self.coordinates, self.freedom = problem, problem.family, coordinates, freedom
-        self.parts = {site: replace(part, X=coordinates.rows(part.X)) for site, part in sites.items()}
-        self.rows = list(self.parts.values())
+        self.parts = {site: part.mapped(coordinates.rows) for site, part in sites.items()}
+        self.rows = Blocks(self.parts)
         self.least = self.family.least_dispersion(self.rows)
         self.start = self._start()
         self.prior = Gaussian(self.start, coordinates.prior(problem.precision, problem.unit))
@@ -201,10 +204,14 @@ class _Posed:
             beta[0] = self.family.start(self.rows)
         return self.coordinates.of_matrix(beta)
 
-    def means(self, theta: Array) -> list[Array]:
-        """E[y] of every row by site."""
+    def mean(self, theta: Array) -> Callable[[SiteRows], Array]:
+        """E[y] of some rows."""
         predictor = self.coordinates.predictor
-        return [self.family.mean((predictor(part.X, theta).T + part.offset).T) for part in self.rows]
+        return lambda part: self.family.mean((predictor(part.X, theta).T + part.offset).T)
+
+    def total(self, value: Callable[[SiteRows], Array]) -> float:
+        """Σ w value over all rows."""
+        return float(sum(part.weights @ value(part) for part in self.rows))
 
     def estimate(self) -> tuple[Estimate, float]:
         """θ and the dispersion."""
@@ -225,14 +232,17 @@ class _Posed:
         return estimates.mode(self._clients(dispersion), self.prior, list(self.parts), chosen)
 
     def _clients(self, dispersion: float) -> list[Any]:
-        return [self.family.client(s.X, s.y, s.weights, s.offset, dispersion) for s in self.rows]
+        def make(s: SiteRows) -> Any:
+            return self.family.client(s.X, s.y, s.weights, s.offset, dispersion)
+
+        return [part.client(make) for part in self.parts.values()]
 
     def _settled(self) -> tuple[Result, float]:
         """The mode with its dispersion, each given the other."""
         dispersion = self.problem.dispersion or self.family.first_dispersion(self.rows)
         result = self.mode(dispersion)
         for _ in range(DISPERSIONS if self.problem.searched else 0):
-            means = self.means(result.posterior.mean)
+            means = Of(self.rows, self.mean(result.posterior.mean))
             old, found = dispersion, self.family.next_dispersion(self.rows, means, dispersion, self.freedom)
             dispersion = max(found, self.least)
             if abs(dispersion - old) <= SETTLED * dispersion + (self.least * dispersion) ** 0.5:
@@ -245,8 +255,9 @@ class _Posed:
     def _information(self, result: Result, dispersion: float) -> Array | None:
         """The prior's precision and the sites' expected curvature; None where that is the mode's own."""
         total = np.array(self.prior.precision)
-        for part, mu in zip(self.rows, self.means(result.posterior.mean), strict=True):
-            curvature = self.family.expected_curvature(mu, dispersion)
+        mean = self.mean(result.posterior.mean)
+        for part in self.rows:
+            curvature = self.family.expected_curvature(mean(part), dispersion)
             if curvature is None:
                 return None
             total += (part.X.T * (part.weights * curvature)) @ part.X
@@ -255,10 +266,11 @@ class _Posed:
     def _joint(self) -> Estimate:
         """θ with the noise; around the start, so that squares of responses far from 0 do not cancel."""
         share = self.freedom / total(self.rows)
-        clients = [
-            self.family.conjugate(s.X, s.y, s.weights, s.offset + s.X @ self.start, share * s.weights.sum())
-            for s in self.rows
-        ]
+
+        def make(s: SiteRows) -> Any:
+            return self.family.conjugate(s.X, s.y, s.weights, s.offset + s.X @ self.start, share * s.weight)
+
+        clients = [part.client(make) for part in self.parts.values()]
         around = Gaussian(np.zeros_like(self.start), self.prior.precision)
         found = estimates.conjugate(clients, around, self.least, list(self.parts), self.chosen)
         return replace(found, mean=found.mean + self.start)

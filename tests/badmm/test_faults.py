@@ -90,6 +90,7 @@ FURTHER: dict[str, dict[str, tuple[str, ...]]] = {
             "test_harmless_differences_change_nothing[the old Macintosh's]",
             "test_an_empty_cell_in_quotes_is_a_missing_value_and_no_blank_line",
         ),
+        "badmm/glm/test_streamed.py": ("test_what_is_wrong_in_a_late_chunk_is_named[another kind]",),
         "badmm/data/test_files.py": (
             "test_other_encodings_are_named",
             "test_names_of_sites_are_what_is_written[12E4]",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ ROUNDING = 8 * np.finfo(float).eps
 
 
 class Responses(Protocol):
-    """One site's responses with their weights and offsets, each (n,)."""
+    """Some rows' responses with their weights and offsets, each (n,). What takes several may pass over them often."""
 
     @property
     def y(self) -> Array:
@@ -32,14 +32,14 @@ class Responses(Protocol):
         """What the predictor has beside xᵀθ."""
 
 
-def total(parts: Sequence[Responses]) -> float:
+def total(parts: Iterable[Responses]) -> float:
     """Σ w over the sites."""
     return float(sum(part.weights.sum() for part in parts))
 
 
-def average(parts: Sequence[Responses], values: Sequence[Array]) -> float:
+def average(parts: Iterable[Responses], value: Callable[[Responses], Array]) -> float:
     """Σ w v / Σ w over the sites' rows."""
-    return float(sum(part.weights @ value for part, value in zip(parts, values, strict=True)) / total(parts))
+    return float(sum(part.weights @ value(part) for part in parts) / total(parts))
 
 
 class ResponseFamily(ABC):
@@ -91,7 +91,7 @@ class ResponseFamily(ABC):
         """The loss of one site's rows."""
 
     @abstractmethod
-    def start(self, parts: Sequence[Responses]) -> Any:
+    def start(self, parts: Iterable[Responses]) -> Any:
         """Intercepts (width,) near those of the intercept alone, from sums over the sites' rows."""
 
     @abstractmethod
@@ -106,20 +106,20 @@ class ResponseFamily(ABC):
     def log_likelihoods(self, y: Array, mu: Array, dispersion: float) -> Array:
         """Each row's log density."""
 
-    def unit(self, parts: Sequence[Responses]) -> float:
+    def unit(self, parts: Iterable[Responses]) -> float:
         """The variance of a predictor of unit scale."""
         return 1.0
 
-    def first_dispersion(self, parts: Sequence[Responses]) -> float:
+    def first_dispersion(self, parts: Iterable[Responses]) -> float:
         """Where the search for the dispersion starts."""
         return 1.0
 
-    def least_dispersion(self, parts: Sequence[Responses]) -> float:
+    def least_dispersion(self, parts: Iterable[Responses]) -> float:
         """What rounding leaves of an exact fit."""
         return ROUNDING**2
 
     def next_dispersion(
-        self, parts: Sequence[Responses], means: Sequence[Array], dispersion: float, freedom: float
+        self, parts: Iterable[Responses], means: Iterable[Array], dispersion: float, freedom: float
     ) -> float:
         """The dispersion that goes with these means: Pearson's Σ w (y − μ)²/V(μ) over the residual freedom."""
         squares = zip(parts, means, strict=True)

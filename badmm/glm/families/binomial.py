@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,10 @@ class BinomialResponse(ResponseFamily):
         """Logistic regression."""
         return LogisticRegression(X, y, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[Responses]) -> float:
+    def start(self, parts: Iterable[Responses]) -> float:
         """The logit of the share of events, less the mean offset."""
         rows, events = total(parts), sum(s.weights @ s.y for s in parts)
-        return float(np.log((events + 0.5) / (rows - events + 0.5))) - average(parts, [s.offset for s in parts])
+        return float(np.log((events + 0.5) / (rows - events + 0.5))) - average(parts, lambda s: s.offset)
 
     def mean(self, a: Array) -> Array:
         """1/(1 + e⁻ᵃ)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class GammaResponse(ResponseFamily):
         """Gamma regression of shape 1/φ."""
         return GammaRegression(X, y, 1.0 / dispersion, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[Responses]) -> float:
+    def start(self, parts: Iterable[Responses]) -> float:
         """The logarithm of the pooled mean over that of e^offset."""
         return log_rate(parts)
 

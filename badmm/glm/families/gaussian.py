@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,9 +23,9 @@ class GaussianResponse(ResponseFamily):
         """Least squares over 2φ."""
         return LinearRegression(X, y, dispersion, weights=weights, offset=offset)
 
-    def start(self, parts: Sequence[Responses]) -> float:
+    def start(self, parts: Iterable[Responses]) -> float:
         """The mean of y − offset."""
-        return average(parts, [s.y - s.offset for s in parts])
+        return average(parts, lambda s: s.y - s.offset)
 
     def mean(self, a: Array) -> Array:
         """a."""
@@ -39,19 +39,19 @@ class GaussianResponse(ResponseFamily):
         """−(y − μ)²/(2φ) − ½ log(2πφ)."""
         return np.asarray(-0.5 * (np.square(y - mu) / dispersion + np.log(2 * np.pi * dispersion)))
 
-    def unit(self, parts: Sequence[Responses]) -> float:
+    def unit(self, parts: Iterable[Responses]) -> float:
         """The pooled variance of y − offset."""
         center = self.start(parts)
-        found = average(parts, [np.square(s.y - s.offset - center) for s in parts])
+        found = average(parts, lambda s: np.square(s.y - s.offset - center))
         return found if found > 0 else 1.0
 
-    def first_dispersion(self, parts: Sequence[Responses]) -> float:
+    def first_dispersion(self, parts: Iterable[Responses]) -> float:
         """The same."""
         return self.unit(parts)
 
-    def least_dispersion(self, parts: Sequence[Responses]) -> float:
+    def least_dispersion(self, parts: Iterable[Responses]) -> float:
         """In the unit of y²."""
-        square = average(parts, [np.square(s.y - s.offset) for s in parts])
+        square = average(parts, lambda s: np.square(s.y - s.offset))
         return max(square * ROUNDING**2, float(np.finfo(float).tiny))
 
     def density_dispersion(self, dispersion: float, deviance: float, rows: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -51,7 +51,7 @@ class MultinomialResponse(ResponseFamily):
         """Softmax regression with a reference."""
         return SoftmaxRegression(X, y, len(self.levels), weights=weights, reference=0)
 
-    def start(self, parts: Sequence[Responses]) -> Array:
+    def start(self, parts: Iterable[Responses]) -> Array:
         """The logarithms of the levels' shares over the first one's, each with half a row more."""
         rows = np.sum([np.bincount(s.y.astype(int), s.weights, len(self.levels)) for s in parts], axis=0) + 0.5
         return np.log(rows[1:] / rows[0])

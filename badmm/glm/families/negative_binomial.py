@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.optimize import brentq
@@ -38,7 +38,7 @@ class NegativeBinomialResponse(Counts):
         return NegativeBinomialRegression(X, y, 1.0 / dispersion, weights=weights, offset=offset)
 
     def next_dispersion(
-        self, parts: Sequence[Responses], means: Sequence[Array], dispersion: float, freedom: float
+        self, parts: Iterable[Responses], means: Iterable[Array], dispersion: float, freedom: float
     ) -> float:
         """The α of the largest likelihood at these means, within its range."""
 

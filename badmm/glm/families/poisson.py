@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from badmm.likelihoods import PoissonRegression
 from badmm.likelihoods.base import GaussianLikelihood
 
 
-def log_rate(parts: Sequence[Responses], least: float = 0.0) -> float:
+def log_rate(parts: Iterable[Responses], least: float = 0.0) -> float:
     """log Σ w y − log Σ w e^offset, Σ w y taken as `least` at least."""
     events = float(sum(s.weights @ s.y for s in parts))
     return float(np.log(max(events, least)) - logsumexp([logsumexp(s.offset, b=s.weights) for s in parts if len(s.y)]))
@@ -30,7 +30,7 @@ class Counts(ResponseFamily):
         """A whole number of at least 0."""
         return (y >= 0) & (y == np.floor(y)), "non-negative whole numbers"
 
-    def start(self, parts: Sequence[Responses]) -> float:
+    def start(self, parts: Iterable[Responses]) -> float:
         """The logarithm of the pooled rate, that of half an event at least."""
         return log_rate(parts, 0.5)
 

@@ -149,7 +149,7 @@ MALFORMED: dict[str, tuple[str | bytes, str | bytes | None, str]] = {
     "a line of totals": (MODEL, NORTH + "Total,,,,\n", "n.csv: line 32, column 'y': expected a number, .* got 'Total'"),
     "two files in one": (MODEL, NORTH + NORTH, "n.csv: line 32, column 'y': expected a number, .* got 'y'"),
     "two files with their marks": (MODEL, NORTH + "\ufeff" + NORTH, "n.csv: line 32, column 'y': expected a number"),
-    "a title above the header": (MODEL, "Export of 2024\n" + NORTH, "n.csv: line 2: expected 1 values, got 5"),
+    "a title above the header": (MODEL, "Export\n" + NORTH, "n.csv: expected the column 'y', got 'Export'"),
     "an end-of-file mark": (MODEL, NORTH + "\x1a", "n.csv: line 32: expected 5 values, got 1"),
     "row numbers without a name": (MODEL, WHOLE[:30].to_csv(), "n.csv: line 1: expected a name for column 1"),
     "a web page": (MODEL, "<html>not found</html>", "n.csv: expected the column 'y', got '<html>"),

@@ -112,7 +112,7 @@ def test_a_csv_in_chunks_is_the_whole_file(tmp_path: Path) -> None:
     whole = pd.concat(parts)
     assert list(whole.columns) == list(frame.columns)
     assert whole["site"].tolist() == frame["site"].tolist()
-    client = Streamed(lambda: (LogisticRegression(p[["a", "b", "c"]], p["y"]) for p in read_chunks(path, 40)))
+    client = Streamed(lambda: (LogisticRegression(p[["a", "b", "c"]], p["y"]) for p in read_chunks(path, 40, ["site"])))
     assert client.columns == ("a", "b", "c")
     q = Gaussian(np.ones(D), 1.0)
     assert client.expectations(q)[0] == pytest.approx(LogisticRegression(X, Y > 0).expectations(q)[0])
@@ -123,8 +123,8 @@ def test_a_csv_in_chunks_is_the_whole_file(tmp_path: Path) -> None:
     [
         ("rows.txt", "a\n1\n", "expected a name that ends in .csv or .parquet"),
         ("rows.csv", None, "expected an existing file, got none"),
-        ("ragged.csv", "a,b\n1,2\n1,2,3\n", "ragged.csv: expected rows"),
-        ("empty.csv", "", "empty.csv: expected rows"),
+        ("ragged.csv", "a,b\n1,2\n1,2,3\n", "ragged.csv: line 3: expected 2 values, got 3"),
+        ("empty.csv", "", "empty.csv: expected a header of column names"),
     ],
 )
 def test_a_file_that_is_none_is_named(name: str, content: str | None, words: str, tmp_path: Path) -> None:

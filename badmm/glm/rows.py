@@ -104,7 +104,10 @@ class SpilledRows:
         """Bytes from a place on: a read may stop short of 2 GB."""
         found = b""
         while len(found) < size:
-            found += os.pread(self._file.handle.fileno(), size - len(found), place + len(found))
+            more = os.pread(self._file.handle.fileno(), size - len(found), place + len(found))
+            if not more:
+                raise OSError(f"a site's rows: expected {size} bytes from byte {place} on, got {len(found)}")
+            found += more
         return found
 
     def mapped(self, change: Map) -> SpilledRows:

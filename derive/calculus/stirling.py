@@ -116,9 +116,9 @@ def steps(of: str, updates: Callable[[float], Iterable[tuple[str, Expr]]]) -> li
     """The shifts: for k = 0, 1, … the updates (name, new value), which take effect where `of` + k < 10."""
     lines: list[Stmt] = []
     for k in range(ASYMPTOTIC_FROM):
-        lines.append(Let("short", op("lt", of, float(ASYMPTOTIC_FROM - k))))
+        lines.append(Let("inside", op("lt", of, float(ASYMPTOTIC_FROM - k))))
         for name, value in updates(float(k)):
-            lines.append(Let(name, chosen("short", value, name)))
+            lines.append(Let(name, chosen("inside", value, name)))
     return lines
 
 
@@ -127,22 +127,22 @@ def counted(of: str) -> list[Stmt]:
     return [Let("n", num(0)), *steps(of, lambda k: [("n", num(k + 1))])]
 
 
-def shifted(scale: bool) -> list[Stmt]:
-    """y = x + n ≥ 10, u = 1/y, w = u², and over the steps `product` = Π (x + k) (with `scale` Π (x + k)/y) and
-    `sum` = Σ 1/(x + k) as top/product."""
+def shifted(divided: bool) -> list[Stmt]:
+    """y = x + n ≥ 10, u = 1/y, w = u², and over the steps `product` = Π (x + k) with `top`/`product` = Σ 1/(x + k), or
+    (`divided`) `product` = Π (x + k)/y."""
 
     def terms(k: float) -> Iterable[tuple[str, Expr]]:
-        factor = after("x", k)
-        t = op("mul", factor, "u") if scale else factor
-        yield "top", op("fma", "top", t, "product")
-        yield "product", op("mul", "product", t)
+        t = after("x", k)
+        if not divided:
+            yield "top", op("fma", "top", t, "product")
+        yield "product", op("mul", "product", op("mul", t, "u") if divided else t)
 
     return [
         *counted("x"),
         Let("y", op("add", "x", "n")),
         Let("u", op("div", 1.0, "y")),
         Let("w", op("mul", "u", "u")),
-        Let("top", num(0)),
+        *([] if divided else [Let("top", num(0))]),
         Let("product", num(1)),
         *steps("x", terms),
     ]
@@ -156,7 +156,7 @@ def remainder_function() -> Function:
         "stirling_remainder",
         ("x",),
         (
-            *shifted(scale=True),
+            *shifted(divided=True),
             *horner("p", asymptotic(0), "w"),
             Let("shift", op("sub", moved, call("ln", "product"))),
             Return((op("add", "shift", op("fma", "u", "p", main)),)),
@@ -173,7 +173,7 @@ def slope_function() -> Function:
     return Function(
         "stirling_remainder_1",
         ("x",),
-        (*shifted(scale=False), *horner("p", asymptotic(1), "w"), Return((op("add", main, moved),))),
+        (*shifted(divided=False), *horner("p", asymptotic(1), "w"), Return((op("add", main, moved),))),
         "R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10.",
     )
 
@@ -185,7 +185,7 @@ def digamma_function() -> Function:
     return Function(
         "digamma",
         ("x",),
-        (*shifted(scale=False), *horner("p", asymptotic(1), "w"), Return((value,))),
+        (*shifted(divided=False), *horner("p", asymptotic(1), "w"), Return((value,))),
         "digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10.",
     )
 
@@ -262,11 +262,11 @@ def divergence_function() -> Function:
             *steps("least", terms),
             Let("over", op("div", 1.0, "below")),
             *[Let(name, op("mul", name, "over")) for name in sums],
-            Let("near", op("lt", op("abs", op("sub", "change", 0.5)), 1.3)),
+            Let("close", op("lt", op("abs", op("sub", "change", 0.5)), 1.3)),
             Let("total", op("fma", "g", "first", op("neg", "second"))),
             Let("total", op("add", _phi("change", op("add", "change", 1.0)), "total")),
             Let("apart", op("fma", "g", "first", op("sub", "first", call("ln", op("mul", "above", "over"))))),
-            Let("total", chosen("near", "total", "apart")),
+            Let("total", chosen("close", "total", "apart")),
             Let("moved", op("div", op("mul", "n", "g"), "p")),
             Let("total", op("fma", op("neg", "p"), _phi(op("neg", "moved"), ends), "total")),
             Let("total", op("fma", 0.5, _phi("g", op("mul", op("add", "p", "n"), "u")), "total")),

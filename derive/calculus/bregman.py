@@ -80,16 +80,20 @@ BREGMAN: dict[Any, Convex] = {
 """By the function of (p, q): the function whose divergence it is; each is looked for in what those before it leave."""
 
 
-def integral(curvature: Any, h: str, base: str) -> tuple[Stmt, ...]:
-    """Return h² ∫₀¹ (1 − s) f″(base + s h) ds; `curvature` gives the IR of f″ at an expression."""
+@cache
+def unit_rule() -> tuple[tuple[sp.Expr, sp.Expr], ...]:
+    """Gauss–Legendre nodes s and weights on [0, 1]."""
     from sympy.integrals.quadrature import gauss_legendre
 
-    nodes, weights = gauss_legendre(GAUSS_NODES, 30)
+    return tuple(((1 + node) / 2, w / 2) for node, w in zip(*gauss_legendre(GAUSS_NODES, 30), strict=True))
+
+
+def integral(curvature: Any, h: str, base: str) -> tuple[Stmt, ...]:
+    """Return h² ∫₀¹ (1 − s) f″(base + s h) ds; `curvature` gives the IR of f″ at an expression."""
     body: list[Stmt] = [Let("total", num(0)), Let("at", Var(base))]
-    for node, w in zip(nodes, weights, strict=True):
-        s = (1 + node) / 2
+    for s, w in unit_rule():
         body.append(Let("at", op("fma", num(s), h, base)))
-        body.append(Let("total", op("fma", num(w / 2 * (1 - s)), curvature(Var("at")), "total")))
+        body.append(Let("total", op("fma", num(w * (1 - s)), curvature(Var("at")), "total")))
     return (*body, Return((op("mul", op("mul", h, h), "total"),)))
 
 

@@ -274,7 +274,7 @@ def _bernoulli_functions() -> list[Function]:
     slope = [2 * k * c for k, c in enumerate(numbers, start=1)]  # of u^(2k-1)
     beyond = op("lt", LARGEST_EXPONENT, "x")
     zero: Expr = num(0)
-    near = (
+    near: tuple[Stmt, ...] = (
         Let("w", op("mul", "x", "x")),
         *horner("p", slope, "w"),
         Return((op("mul", "x", op("fma", "x", "p", -0.5)),)),

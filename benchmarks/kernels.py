@@ -1,6 +1,6 @@
 """Bandwidth and time of the CPU kernels relative to the machine's limits in the same run.
 
-    python -m benchmarks.kernels [--coordinates 10000000] [--repeats 7] [--section WORD] [--out docs/performance.md]
+    python -m benchmarks.kernels [--coordinates 10000000] [--repeats 7] [--section PART] [--out docs/performance.md]
 
 Bytes: every array an elementwise kernel reads counts once; every array it writes counts twice (write-allocate: the
 line is fetched before it is written). There are two ceilings, both Numba loops in place in the same run on the same
@@ -257,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--coordinates", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--section", help="a word of the one section's title to run, such as transcendental")
+    parser.add_argument("--section", help="what the titles of the sections to run contain, such as 'Kernels with'")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(argv)
     sections = {
@@ -278,7 +278,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     wanted = {t: rows for t, rows in sections.items() if args.section is None or args.section in t}
     if not wanted:
-        parser.error(f"--section: expected a word of {', '.join(map(repr, sections))}, got {args.section!r}")
+        parser.error(f"--section: expected a part of {', '.join(map(repr, sections))}, got {args.section!r}")
     for title, rows in wanted.items():
         lines += ["", f"## {title}", ""]
         print(f"\n{title}")

@@ -12,7 +12,8 @@ from typing import Any
 
 import sympy as sp
 
-from ..ir.nodes import Expr, Function, If, Let, Lit, Op, Return, Stmt, Var
+from ..ir.build import call, num, op
+from ..ir.nodes import Expr, Function, If, Let, Return, Stmt, Var
 from .special import Named, stirling_bregman, stirling_remainder, stirling_remainder_1
 from .tails import bernoulli, log_one_minus_exp, logistic, softplus
 
@@ -79,43 +80,33 @@ BREGMAN: dict[Any, Convex] = {
 """By the function of (p, q): the function whose divergence it is; each is looked for in what those before it leave."""
 
 
-def _num(value: Any) -> Lit:
-    return Lit(repr(float(sp.N(value, 40))))
+@cache
+def unit_rule() -> tuple[tuple[sp.Expr, sp.Expr], ...]:
+    """Gauss–Legendre nodes s and weights on [0, 1]."""
+    from sympy.integrals.quadrature import gauss_legendre
 
-
-def _op(op: str, *args: Expr | str | float) -> Op:
-    return Op(
-        op, tuple(a if isinstance(a, Var | Lit | Op) else Var(a) if isinstance(a, str) else _num(a) for a in args)
-    )
-
-
-def _call(target: str, *args: Expr | str) -> Op:
-    return Op("call", tuple(Var(a) if isinstance(a, str) else a for a in args), target)
+    return tuple(((1 + node) / 2, w / 2) for node, w in zip(*gauss_legendre(GAUSS_NODES, 30), strict=True))
 
 
 def integral(curvature: Any, h: str, base: str) -> tuple[Stmt, ...]:
     """Return h² ∫₀¹ (1 − s) f″(base + s h) ds; `curvature` gives the IR of f″ at an expression."""
-    from sympy.integrals.quadrature import gauss_legendre
-
-    nodes, weights = gauss_legendre(GAUSS_NODES, 30)
-    body: list[Stmt] = [Let("total", _num(0)), Let("at", Var(base))]
-    for node, w in zip(nodes, weights, strict=True):
-        s = (1 + node) / 2
-        body.append(Let("at", _op("fma", _num(s), h, base)))
-        body.append(Let("total", _op("fma", _num(w / 2 * (1 - s)), curvature(Var("at")), "total")))
-    return (*body, Return((_op("mul", _op("mul", h, h), "total"),)))
+    body: list[Stmt] = [Let("total", num(0)), Let("at", Var(base))]
+    for s, w in unit_rule():
+        body.append(Let("at", op("fma", num(s), h, base)))
+        body.append(Let("total", op("fma", num(w * (1 - s)), curvature(Var("at")), "total")))
+    return (*body, Return((op("mul", op("mul", h, h), "total"),)))
 
 
 def _exp_function() -> Function:
-    near = _op("lt", _op("abs", "h"), REACH)
-    gap = _op("sub", _op("exp", "p"), _op("exp", "q"))
+    near = op("lt", op("abs", "h"), REACH)
+    gap = op("sub", op("exp", "p"), op("exp", "q"))
     return Function(
         "exp_bregman",
         ("p", "q"),
         (
-            Let("h", _op("sub", "p", "q")),
-            If(near, integral(lambda at: _op("exp", at), "h", "q")),
-            Return((_op("fma", _op("neg", _op("exp", "q")), "h", gap),)),
+            Let("h", op("sub", "p", "q")),
+            If(near, integral(lambda at: op("exp", at), "h", "q")),
+            Return((op("fma", op("neg", op("exp", "q")), "h", gap),)),
         ),
         "e^p - e^q - e^q (p - q) >= 0; near p = q as the integral of (p - t) e^t.",
     )
@@ -123,18 +114,18 @@ def _exp_function() -> Function:
 
 def _softplus_function() -> Function:
     def curvature(at: Expr) -> Expr:
-        return _op("mul", _call("logistic", at), _call("logistic", _op("neg", at)))
+        return op("mul", call("logistic", at), call("logistic", op("neg", at)))
 
-    gap = _op("sub", _call("softplus", "b"), _call("softplus", "a"))
+    gap = op("sub", call("softplus", "b"), call("softplus", "a"))
     return Function(
         "softplus_bregman",
         ("p", "q"),
         (
-            Let("a", _op("select", _op("lt", "q", 0.0), "q", _op("neg", "q"))),
-            Let("b", _op("select", _op("lt", "q", 0.0), "p", _op("neg", "p"))),
-            Let("h", _op("sub", "b", "a")),
-            If(_op("lt", _op("abs", "h"), REACH), integral(curvature, "h", "a")),
-            Return((_op("fma", _op("neg", _call("logistic", "a")), "h", gap),)),
+            Let("a", op("select", op("lt", "q", 0.0), "q", op("neg", "q"))),
+            Let("b", op("select", op("lt", "q", 0.0), "p", op("neg", "p"))),
+            Let("h", op("sub", "b", "a")),
+            If(op("lt", op("abs", "h"), REACH), integral(curvature, "h", "a")),
+            Return((op("fma", op("neg", call("logistic", "a")), "h", gap),)),
         ),
         "softplus(p) - softplus(q) - logistic(q) (p - q) >= 0, the same at (-p, -q); q is made negative, where nothing "
         "cancels far from p.",
@@ -143,18 +134,18 @@ def _softplus_function() -> Function:
 
 def _escape_function() -> Function:
     def curvature(at: Expr) -> Expr:
-        return _op("div", _op("neg", 1.0), _op("mul", _op("expm1", at), _op("expm1", _op("neg", at))))
+        return op("div", op("neg", 1.0), op("mul", op("expm1", at), op("expm1", op("neg", at))))
 
-    gap = _op("sub", _call("log_one_minus_exp", "q"), _call("log_one_minus_exp", "p"))
-    half = _op("mul", 0.5, "q")
+    gap = op("sub", call("log_one_minus_exp", "q"), call("log_one_minus_exp", "p"))
+    half = op("mul", 0.5, "q")
     return Function(
         "escape_bregman",
         ("p", "q"),
         (
-            Let("h", _op("sub", "p", "q")),
-            Let("reach", _op("select", _op("lt", half, REACH), half, REACH)),
-            If(_op("lt", _op("abs", "h"), "reach"), integral(curvature, "h", "q")),
-            Return((_op("add", gap, _op("div", "h", _op("expm1", "q"))),)),
+            Let("h", op("sub", "p", "q")),
+            Let("reach", op("select", op("lt", half, REACH), half, REACH)),
+            If(op("lt", op("abs", "h"), "reach"), integral(curvature, "h", "q")),
+            Return((op("add", gap, op("div", "h", op("expm1", "q"))),)),
         ),
         "log(1 - e^-q) - log(1 - e^-p) + (p - q)/(e^q - 1) >= 0; near p = q as the integral of "
         "(p - t) e^t/(e^t - 1)^2.",
@@ -164,6 +155,6 @@ def _escape_function() -> Function:
 @cache
 def library() -> dict[str, Function]:
     """The functions of this module; they call those of `special` and `tails`."""
-    clipped = (Return((_op("select", _op("lt", "x", 0.0), 0.0, "x"),)),)
+    clipped = (Return((op("select", op("lt", "x", 0.0), 0.0, "x"),)),)
     part = Function("positive_part", ("x",), clipped, "max(x, 0), of what rounding alone makes negative.")
     return {f.name: f for f in (_exp_function(), _softplus_function(), _escape_function(), part)}

@@ -23,9 +23,9 @@ FEW_SYMBOLS = 4  # more are simplified as a fraction
 
 def simplified(expr: sp.Expr) -> sp.Expr:
     """SymPy's simplification; of exponentials as a fraction of them, which it would write as hyperbolic functions, and
-    of what has many symbols as one too, in a tenth of the time."""
-    as_fraction = expr.has(sp.exp) or len(expr.free_symbols) > FEW_SYMBOLS
-    return sp.factor(sp.together(expr)) if as_fraction else sp.simplify(expr)
+    of polygammas and what has many symbols as one too, in a tenth of the time."""
+    as_fraction = expr.has(sp.exp, sp.polygamma) or len(expr.free_symbols) > FEW_SYMBOLS
+    return sp.factor(expr) if as_fraction else sp.simplify(expr)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Calculus:
         if self.at.dimension > 1:  # proofs at d > 1 evaluate it; only d = 1 and the matrix form are read by a person
             return composed
         return tuple(
-            m.applyfunc(lambda e: simplified(e) if e.has(sp.exp) else sp.expand(sp.simplify(e))) for m in composed
+            m.applyfunc(lambda e: simplified(e) if e.has(sp.exp) else sp.expand(simplified(e))) for m in composed
         )
 
     @cached_property

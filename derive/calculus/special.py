@@ -1,25 +1,23 @@
 """Special functions that the stable forms need, and how each is computed.
 
 ln Γ(x) = x ln x − x + R(x), and likewise ψ = ln + R′, ψ₁ = 1/x + R″: R, the remainder of Stirling's formula, carries
-everything that is left of entropies and divergences after the large terms cancel. For x ≥ 10 it is its asymptotic
-series (Bernoulli numbers, from SymPy); below, it is shifted up by recurrences. The shifts of ψ, R′ and R″ are sums of
-fractions and are kept as one fraction, so that a call divides once however far it shifts.
+everything that is left of entropies and divergences after the large terms cancel (`stirling` has their code).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import sympy as sp
 
-from ..ir.nodes import Expr, Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
+from ..ir.build import call, horner, op
+from ..ir.nodes import Function, If, Let, Return, Stmt
+from . import stirling
+from .stirling import ASYMPTOTIC_FROM, chosen
 
-ASYMPTOTIC_FROM = 10
-SERIES_TERMS = 10
 ZETA_TERMS = 30
-GAUSS_NODES = 12
 NEAR = 0.4  # below it the series of φ is summed
 
 
@@ -143,237 +141,62 @@ def by_stirling(expr: sp.Expr) -> sp.Expr:
     )
 
 
-def _num(value: Any) -> Lit:
-    return Lit(repr(float(sp.N(value, 40))))
-
-
-def _op(op: str, *args: Expr | str | float) -> Op:
-    return Op(
-        op, tuple(a if isinstance(a, (Var, Lit, Op)) else Var(a) if isinstance(a, str) else _num(a) for a in args)
-    )
-
-
-def _call(target: str, *args: Expr | str) -> Op:
-    return Op("call", tuple(Var(a) if isinstance(a, str) else a for a in args), target)
-
-
-def horner(name: str, coefficients: Iterable[Any], x: str) -> list[Stmt]:
-    """name = Σ cᵢ xⁱ by fused multiply-adds, coefficients given lowest order first."""
-    first, *rest = [_num(c) for c in reversed(list(coefficients))]
-    return [Let(name, first), *[Let(name, _op("fma", name, x, c)) for c in rest]]
-
-
-def _asymptotic(order: int) -> list[sp.Rational]:
-    """Coefficients of u = 1/x² in x^(order+1) R^(order)(x) beyond R's own −½ ln x + ½ ln 2π: Bernoulli numbers."""
-    x = sp.Symbol("x", positive=True)
-    terms = [sp.bernoulli(2 * k) / (2 * k * (2 * k - 1) * x ** (2 * k - 1)) for k in range(1, SERIES_TERMS + 1)]
-    return [sp.diff(t, x, order) * x ** (2 * k - 1 + order) for k, t in enumerate(terms, start=1)]
-
-
-def _shifted(name: str, doc: str, per_step: Expr, finish: list[Stmt]) -> Function:
-    """f(x) = Σ over the shifts up to 10 of `per_step` + the asymptotic form at the shifted y."""
-    step: tuple[Stmt, ...] = (
-        Let("u", _op("div", 1.0, "y")),
-        Let("shift", _op("add", "shift", per_step)),
-        Let("y", _op("add", "y", 1.0)),
-    )
-    body: list[Stmt] = [
-        Let("y", Var("x")),
-        Let("shift", _num(0)),
-        Let("u", _num(0)),
-        Loop(ASYMPTOTIC_FROM, _op("ge", "y", float(ASYMPTOTIC_FROM)), step),
-        Let("u", _op("div", 1.0, "y")),
-        Let("w", _op("mul", "u", "u")),
-    ]
-    return Function(name, ("x",), tuple(body + finish), doc)
-
-
-def _fraction_shifted(name: str, doc: str, term: Expr, finish: list[Stmt]) -> Function:
-    """f(x) from the asymptotic form at y = x + n ≥ 10 and `shift`, the sum of 1/term over the n steps, as one fraction.
-
-    Σ 1/t_k = N/D: N ← N t + D, D ← D t, all positive.
-    """
-    step: tuple[Stmt, ...] = (
-        Let("t", term),
-        Let("top", _op("fma", "top", "t", "bottom")),
-        Let("bottom", _op("mul", "bottom", "t")),
-        Let("y", _op("add", "y", 1.0)),
-    )
-    body: list[Stmt] = [
-        Let("y", Var("x")),
-        Let("top", _num(0)),
-        Let("bottom", _num(1)),
-        Let("t", _num(0)),
-        Loop(ASYMPTOTIC_FROM, _op("ge", "y", float(ASYMPTOTIC_FROM)), step),
-        Let("shift", _op("div", "top", "bottom")),
-        Let("u", _op("div", 1.0, "y")),
-        Let("w", _op("mul", "u", "u")),
-    ]
-    return Function(name, ("x",), tuple(body + finish), doc)
-
-
 def x_minus_log1p_function() -> Function:
     """φ by x·s − 2(s³/3 + s⁵/5 + …), s = x/(2 + x), near 0; directly elsewhere."""
     odd = [sp.Rational(2, 2 * k + 3) for k in range(12)]
     near: tuple[Stmt, ...] = (
-        Let("s", _op("div", "x", _op("add", "x", 2.0))),
-        Let("w", _op("mul", "s", "s")),
+        Let("s", op("div", "x", op("add", "x", 2.0))),
+        Let("w", op("mul", "s", "s")),
         *horner("p", odd, "w"),
-        Let("tail", _op("mul", _op("mul", "s", "w"), "p")),
-        Return((_op("fma", "x", "s", _op("neg", "tail")),)),
+        Let("tail", op("mul", op("mul", "s", "w"), "p")),
+        Return((op("fma", "x", "s", op("neg", "tail")),)),
     )
-    far = Return((_op("sub", "x", _op("log1p", "x")),))
+    far = Return((op("sub", "x", op("log1p", "x")),))
     return Function(
         "x_minus_log1p",
         ("x",),
-        (If(_op("lt", _op("abs", "x"), NEAR), near), far),
+        (If(op("lt", op("abs", "x"), NEAR), near), far),
         "phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0.",
     )
 
 
-def ratio_divergence_function() -> Function:
-    """φ(x) near x = 0; x − log(ratio) elsewhere, where 1 + x would have lost the digits of a small ratio."""
-    near: tuple[Stmt, ...] = (Return((_call("x_minus_log1p", "x"),)),)
-    far = Return((_op("sub", "x", _op("log", "ratio")),))
-    return Function(
-        "ratio_divergence",
-        ("x", "ratio"),
-        (If(_op("lt", _op("abs", "x"), NEAR), near), far),
-        "phi(x) = x - log(ratio) for x = ratio - 1, both given: a small ratio keeps the digits that 1 + x loses.",
-    )
-
-
-def stirling_functions() -> list[Function]:
-    """R, R′, R″ with their asymptotic series and one-signed recurrences."""
-    half_log_2pi = sp.log(2 * sp.pi) / 2
-    series = {order: horner("p", _asymptotic(order), "w") for order in range(3)}
-    r0 = _shifted(
-        "stirling_remainder",
-        "R(x) = ln Gamma(x) - x ln x + x, x > 0; R(x) = R(x + 1) + (x + 1) log(1 + 1/x) - 1 below 10.",
-        _op("fma", _op("add", "y", 1.0), _op("log1p", "u"), -1.0),
-        [
-            *series[0],
-            Let("main", _op("fma", _num(-sp.S.Half), _op("log", "y"), _num(half_log_2pi))),
-            Return((_op("add", "shift", _op("fma", "u", "p", "main")),)),
-        ],
-    )
-    r1 = _fraction_shifted(
-        "stirling_remainder_1",
-        "R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10.",
-        Var("y"),
-        [
-            *series[1],
-            Let("main", _op("fma", "w", "p", _op("mul", -0.5, "u"))),
-            If(
-                _op("lt", "x", float(ASYMPTOTIC_FROM)),
-                (
-                    Let("shift", _op("add", "shift", _op("log", _op("div", "x", "y")))),
-                    Let("main", _op("sub", "main", "shift")),
-                ),
-            ),
-            Return((Var("main"),)),
-        ],
-    )
-    r2 = _fraction_shifted(
-        "stirling_remainder_2",
-        "R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10.",
-        _op("mul", _op("mul", "y", "y"), _op("add", "y", 1.0)),
-        [*series[2], Return((_op("fma", "w", _op("fma", "u", "p", 0.5), "shift"),))],
-    )
-    return [r0, r1, r2]
-
-
-def polygamma_functions() -> list[Function]:
-    """ψ by its own shift, which needs one logarithm where R′ needs two, and ψ₁ from R″."""
-    return [
-        _fraction_shifted(
-            "digamma",
-            "digamma(x), x > 0; digamma(x) = digamma(x + n) - sum of 1/(x + k) for k < n below 10.",
-            Var("y"),
-            [
-                *horner("p", _asymptotic(1), "w"),
-                Let("main", _op("fma", "w", "p", _op("mul", -0.5, "u"))),
-                Return((_op("add", _op("sub", _op("log", "y"), "shift"), "main"),)),
-            ],
-        ),
-        Function(
-            "trigamma",
-            ("x",),
-            (Return((_op("add", _call("stirling_remainder_2", "x"), _op("div", 1.0, "x")),)),),
-            "trigamma(x) = R''(x) + 1/x, x > 0.",
-        ),
-    ]
+def trigamma_function() -> Function:
+    """ψ₁ from R″."""
+    value = op("add", call("stirling_remainder_2", "x"), op("div", 1.0, "x"))
+    return Function("trigamma", ("x",), (Return((value,)),), "trigamma(x) = R''(x) + 1/x, x > 0.")
 
 
 def lgamma_function() -> Function:
-    """ln Γ with full relative accuracy at its zeros 1 and 2: the zeta series about 2, recurrences, Stirling above
-    10."""
+    """ln Γ with full relative accuracy at its zeros 1 and 2: z times the zeta series about 2, moved there by one factor
+    or two from below, by up to eight from above; Stirling's formula from 10 on. One logarithm serves all."""
     zeta = [1 - sp.EulerGamma] + [(-1) ** k * (sp.zeta(k) - 1) / k for k in range(2, ZETA_TERMS + 1)]
-    polynomial = horner("p", zeta, "z")
-    below_half: tuple[Stmt, ...] = (
-        Let("z", Var("x")),
-        *polynomial,
-        Return((_op("sub", _op("fma", "z", "p", _op("neg", _op("log1p", "x"))), _op("log", "x")),)),
-    )
-    near_one: tuple[Stmt, ...] = (
-        Let("z", _op("sub", "x", 1.0)),
-        *polynomial,
-        Return((_op("fma", "z", "p", _op("neg", _op("log1p", "z"))),)),
-    )
-    large: tuple[Stmt, ...] = (
-        Let("lead", _op("fma", "x", _op("log", "x"), _op("neg", "x"))),
-        Return((_op("add", "lead", _call("stirling_remainder", "x")),)),
-    )
-    down: tuple[Stmt, ...] = (Let("y", _op("sub", "y", 1.0)), Let("product", _op("mul", "product", "y")))
-    body: tuple[Stmt, ...] = (
-        If(_op("lt", "x", 0.5), below_half),
-        If(_op("lt", "x", 1.5), near_one),
-        If(_op("ge", "x", float(ASYMPTOTIC_FROM)), large),
-        Let("y", Var("x")),
-        Let("product", _num(1)),
-        Loop(ASYMPTOTIC_FROM, _op("le", "y", 2.5), down),
-        Let("z", _op("sub", "y", 2.0)),
-        *polynomial,
-        Return((_op("fma", "z", "p", _op("log", "product")),)),
-    )
-    return Function(
-        "lgamma",
-        ("x",),
-        body,
-        "ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10.",
-    )
-
-
-def stirling_bregman_function() -> Function:
-    """(p − q)² ∫₀¹ (1 − s) R″(q + s(p − q)) ds for near arguments, by Gauss–Legendre; the definition for far ones."""
-    from sympy.integrals.quadrature import gauss_legendre
-
-    nodes, weights = gauss_legendre(GAUSS_NODES, 30)
-    quadrature: list[Stmt] = [Let("total", _num(0))]
-    for node, w in zip(nodes, weights, strict=True):
-        s = (1 + node) / 2
-        curvature = _call("stirling_remainder_2", _op("fma", _num(s), "h", "q"))
-        quadrature.append(Let("total", _op("fma", _num(w / 2 * (1 - s)), curvature, "total")))
-    near = (*quadrature, Return((_op("mul", _op("mul", "h", "h"), "total"),)))
-    difference = _op("sub", _call("stirling_remainder", "p"), _call("stirling_remainder", "q"))
-    far = Return((_op("fma", _op("neg", _call("stirling_remainder_1", "q")), "h", difference),))
-    return Function(
-        "stirling_bregman",
-        ("p", "q"),
-        (Let("h", _op("sub", "p", "q")), If(_op("lt", _op("abs", "h"), _op("mul", 0.5, "q")), near), far),
-        "R(p) - R(q) - R'(q) (p - q) >= 0; near p = q as the integral of (p - t) R''(t), a sum of positive terms.",
-    )
+    body: list[Stmt] = [
+        Let("low", op("lt", "x", 1.5)),
+        Let("lowest", op("lt", "x", 0.5)),
+        Let("large", op("ge", "x", float(ASYMPTOTIC_FROM))),
+        Let("z", op("sub", "x", chosen("low", chosen("lowest", 0.0, 1.0), 2.0))),
+        Let("product", chosen("low", chosen("lowest", op("fma", "x", "x", "x"), "x"), 1.0)),
+    ]
+    for k in range(1, ASYMPTOTIC_FROM - 1):
+        body.append(Let("high", op("ge", "x", k + 1.5)))
+        body.append(Let("z", chosen("high", op("sub", "x", k + 2.0), "z")))
+        body.append(Let("product", chosen("high", op("mul", "product", op("sub", "x", float(k))), "product")))
+    body += [
+        Let("u", op("div", 1.0, "x")),
+        Let("w", op("mul", "u", "u")),
+        *horner("s", stirling.asymptotic(0), "w"),
+        *horner("p", zeta, "z"),
+        Let("far", op("fma", "u", "s", op("sub", sp.log(2 * sp.pi) / 2, "x"))),
+        Let("times", chosen("large", op("sub", "x", 0.5), chosen("low", -1.0, 1.0))),
+        Let("rest", chosen("large", "far", op("mul", "z", "p"))),
+        Return((op("fma", "times", call("ln", chosen("large", "x", "product")), "rest"),)),
+    ]
+    doc = "ln Gamma(x), x > 0: zeta series about 2, upward or downward recurrence, Stirling from 10."
+    return Function("lgamma", ("x",), tuple(body), doc)
 
 
 @cache
 def library() -> dict[str, Function]:
     """Every special function, callees before callers."""
-    functions = [
-        x_minus_log1p_function(),
-        ratio_divergence_function(),
-        *stirling_functions(),
-        *polygamma_functions(),
-        lgamma_function(),
-        stirling_bregman_function(),
-    ]
+    functions = [*stirling.library().values(), x_minus_log1p_function(), trigamma_function(), lgamma_function()]
     return {f.name: f for f in functions}

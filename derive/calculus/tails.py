@@ -19,9 +19,10 @@ from typing import Any
 import mpmath as mp
 import sympy as sp
 
+from ..ir.build import call, horner, num, op
 from ..ir.evaluate import Evaluator
-from ..ir.nodes import Expr, Function, If, Let, Lit, Loop, Op, Return, Stmt, Var
-from .special import Tailed, horner, log1p
+from ..ir.nodes import Expr, Function, If, Let, Loop, Return, Stmt, Var
+from .special import Tailed, log1p
 
 MILLS_FROM = 3.0  # beyond it the continued fraction converges within MILLS_STEPS
 MILLS_STEPS = 60
@@ -193,27 +194,14 @@ def _stable_log(u: sp.Expr) -> sp.Expr:
     return sp.log(u)
 
 
-def _num(value: Any) -> Lit:
-    return Lit(repr(float(sp.N(value, 40))))
-
-
-def _op(name: str, *args: Any, target: str = "") -> Op:
-    parts = tuple(a if isinstance(a, Var | Lit | Op) else Var(a) if isinstance(a, str) else _num(a) for a in args)
-    return Op(name, parts, target)
-
-
-def _call(target: str, x: Any) -> Op:
-    return _op("call", x, target=target)
-
-
 def _logistic_functions() -> list[Function]:
-    tail = Let("t", _op("exp", _op("neg", _op("abs", "x"))))
-    positive = _op("select", _op("lt", "x", 0.0), 0.0, "x")
+    tail = Let("t", op("exp", op("neg", op("abs", "x"))))
+    positive = op("select", op("lt", "x", 0.0), 0.0, "x")
     return [
         Function(
             "softplus",
             ("x",),
-            (tail, Return((_op("add", positive, _op("log1p", "t")),))),
+            (tail, Return((op("add", positive, op("log1p", "t")),))),
             "log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).",
         ),
         Function(
@@ -221,8 +209,8 @@ def _logistic_functions() -> list[Function]:
             ("x",),
             (
                 tail,
-                Let("upper", _op("div", 1.0, _op("add", 1.0, "t"))),
-                Return((_op("select", _op("lt", "x", 0.0), _op("mul", "t", "upper"), "upper"),)),
+                Let("upper", op("div", 1.0, op("add", 1.0, "t"))),
+                Return((op("select", op("lt", "x", 0.0), op("mul", "t", "upper"), "upper"),)),
             ),
             "1/(1 + e^-x): 1/(1 + t) or t/(1 + t) with t = e^-|x|.",
         ),
@@ -231,33 +219,33 @@ def _logistic_functions() -> list[Function]:
 
 def _normal_functions() -> list[Function]:
     """Φ's logarithm and its derivatives: Laplace's continued fraction far below 0, erfc elsewhere."""
-    half = _op("mul", 0.5, _op("erfc", _op("mul", -sp.sqrt(2) / 2, "x")))
-    density = _op("mul", 1 / sp.sqrt(2 * sp.pi), _op("exp", _op("mul", _op("mul", -0.5, "x"), "x")))
-    far, log_root = _op("lt", "x", -MILLS_FROM), sp.log(2 * sp.pi) / 2
+    half = op("mul", 0.5, op("erfc", op("mul", -sp.sqrt(2) / 2, "x")))
+    density = op("mul", 1 / sp.sqrt(2 * sp.pi), op("exp", op("mul", op("mul", -0.5, "x"), "x")))
+    far, log_root = op("lt", "x", -MILLS_FROM), sp.log(2 * sp.pi) / 2
     fraction: tuple[Stmt, ...] = (
-        Let("tail", _op("neg", "x")),
-        Let("k", _num(MILLS_STEPS)),
+        Let("tail", op("neg", "x")),
+        Let("k", num(MILLS_STEPS)),
         Loop(
             MILLS_STEPS,
-            _op("le", "k", 1.0),
-            (Let("tail", _op("sub", _op("div", "k", "tail"), "x")), Let("k", _op("sub", "k", 1.0))),
+            op("le", "k", 1.0),
+            (Let("tail", op("sub", op("div", "k", "tail"), "x")), Let("k", op("sub", "k", 1.0))),
         ),
-        Return((_op("div", 1.0, "tail"),)),
+        Return((op("div", 1.0, "tail"),)),
     )
-    squared = _op("mul", _op("mul", -0.5, "x"), "x")
+    squared = op("mul", op("mul", -0.5, "x"), "x")
     return [
         Function(
             "mills_excess",
             ("x",),
-            (If(far, fraction), Return((_op("add", "x", _op("div", density, half)),))),
+            (If(far, fraction), Return((op("add", "x", op("div", density, half)),))),
             "x + phi(x)/Phi(x) > 0; below -3 Laplace's continued fraction 1/(y + 2/(y + 3/(y + ...))), y = -x.",
         ),
         Function(
             "mills",
             ("x",),
             (
-                If(far, (Return((_op("sub", _call("mills_excess", "x"), "x"),)),)),
-                Return((_op("div", density, half),)),
+                If(far, (Return((op("sub", call("mills_excess", "x"), "x"),)),)),
+                Return((op("div", density, half),)),
             ),
             "phi(x)/Phi(x), the inverse Mills ratio.",
         ),
@@ -267,13 +255,13 @@ def _normal_functions() -> list[Function]:
             (
                 If(
                     far,
-                    (Return((_op("sub", _op("sub", squared, log_root), _op("log", _call("mills", "x"))),)),),
+                    (Return((op("sub", op("sub", squared, log_root), op("log", call("mills", "x"))),)),),
                 ),
                 If(
-                    _op("lt", "x", 0.0),
-                    (Return((_op("log", half),)),),
+                    op("lt", "x", 0.0),
+                    (Return((op("log", half),)),),
                 ),
-                Return((_op("log1p", _op("mul", -0.5, _op("erfc", _op("mul", sp.sqrt(2) / 2, "x")))),)),
+                Return((op("log1p", op("mul", -0.5, op("erfc", op("mul", sp.sqrt(2) / 2, "x")))),)),
             ),
             "log Phi(x): log phi(x) - log(phi(x)/Phi(x)) far below 0, log(1 - Phi(-x)) above.",
         ),
@@ -284,12 +272,12 @@ def _bernoulli_functions() -> list[Function]:
     """u/(eᵘ − 1) and its derivative; Bernoulli numbers near 0, where the derivative cancels."""
     numbers = [sp.bernoulli(2 * k) / sp.factorial(2 * k) for k in range(1, BERNOULLI_TERMS + 1)]
     slope = [2 * k * c for k, c in enumerate(numbers, start=1)]  # of u^(2k-1)
-    beyond = _op("lt", LARGEST_EXPONENT, "x")
-    zero: Expr = _num(0)
-    near = (
-        Let("w", _op("mul", "x", "x")),
+    beyond = op("lt", LARGEST_EXPONENT, "x")
+    zero: Expr = num(0)
+    near: tuple[Stmt, ...] = (
+        Let("w", op("mul", "x", "x")),
         *horner("p", slope, "w"),
-        Return((_op("mul", "x", _op("fma", "x", "p", -0.5)),)),
+        Return((op("mul", "x", op("fma", "x", "p", -0.5)),)),
     )
     return [
         Function(
@@ -297,8 +285,8 @@ def _bernoulli_functions() -> list[Function]:
             ("x",),
             (
                 If(beyond, (Return((zero,)),)),
-                If(_op("le", _op("abs", "x"), 0.0), (Return((_num(1),)),)),
-                Return((_op("div", "x", _op("expm1", "x")),)),
+                If(op("le", op("abs", "x"), 0.0), (Return((num(1),)),)),
+                Return((op("div", "x", op("expm1", "x")),)),
             ),
             "x/(e^x - 1), x >= 0; 1 at 0.",
         ),
@@ -307,10 +295,10 @@ def _bernoulli_functions() -> list[Function]:
             ("x",),
             (
                 If(beyond, (Return((zero,)),)),
-                If(_op("lt", "x", BERNOULLI_NEAR), near),
-                Let("e", _op("expm1", "x")),
-                Let("slope", _op("div", _op("sub", 1.0, _op("add", "x", _op("div", "x", "e"))), "e")),
-                Return((_op("mul", "x", "slope"),)),
+                If(op("lt", "x", BERNOULLI_NEAR), near),
+                Let("e", op("expm1", "x")),
+                Let("slope", op("div", op("sub", 1.0, op("add", "x", op("div", "x", "e"))), "e")),
+                Return((op("mul", "x", "slope"),)),
             ),
             "x times the derivative of x/(e^x - 1), x >= 0; Bernoulli numbers below 1.",
         ),
@@ -319,10 +307,10 @@ def _bernoulli_functions() -> list[Function]:
             ("x",),
             (
                 If(
-                    _op("lt", "x", sp.log(2)),
-                    (Return((_op("log", _op("neg", _op("expm1", _op("neg", "x")))),)),),
+                    op("lt", "x", sp.log(2)),
+                    (Return((op("log", op("neg", op("expm1", op("neg", "x")))),)),),
                 ),
-                Return((_op("log1p", _op("neg", _op("exp", _op("neg", "x")))),)),
+                Return((op("log1p", op("neg", op("exp", op("neg", "x")))),)),
             ),
             "log(1 - e^-x), x > 0.",
         ),
@@ -330,8 +318,8 @@ def _bernoulli_functions() -> list[Function]:
             "log_event",
             ("x",),
             (
-                If(_op("lt", "x", UNDERFLOWING), (Return((Var("x"),)),)),
-                Return((_call("log_one_minus_exp", _op("exp", "x")),)),
+                If(op("lt", "x", UNDERFLOWING), (Return((Var("x"),)),)),
+                Return((call("log_one_minus_exp", op("exp", "x")),)),
             ),
             "log(1 - exp(-e^x)); x far below 0, where it differs by e^x/2.",
         ),

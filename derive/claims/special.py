@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any
 
 import mpmath as mp
@@ -11,13 +11,13 @@ import sympy as sp
 
 from ..calculus import special, tails
 from ..ir.evaluate import Evaluator
-from .claim import DIGITS, Claim, ClaimError, numeric, zero
+from .claim import DIGITS, Claim, ClaimError, zero, zero_at_rationals
 from .lowered import TRUNCATION
 
 x = sp.Symbol("x", positive=True)
 LITERALS = mp.mpf(10) ** -14  # relative: literals are float64
 POSITIVE_ONLY = ("log_one_minus_exp", "bernoulli", "bernoulli_slope")
-CROSSING_ZERO = ("lgamma", "digamma", "stirling_remainder")
+CROSSING_ZERO = ("ln", "lgamma", "digamma", "stirling_remainder")
 
 
 def recurrences() -> str:
@@ -41,26 +41,50 @@ def log_ratio() -> str:
     return zero(sp.expand_log(sp.simplify(form - (x - sp.log(1 + x))), force=True))
 
 
-def bregman_integral() -> str:
-    """R(p) − R(q) − R′(q)h = h² ∫₀¹ (1 − s) R″(q + sh) ds: by parts, for any twice differentiable R."""
-    q, h, s = sp.symbols("q h s", positive=True)
-    r = sp.Function("R")
-    point = q + s * h
-    first, second = (sp.diff(r(x), x, k) for k in (1, 2))
-    primitive = (1 - s) * h * first.subs(x, point) + r(point)
-    integrand = h**2 * (1 - s) * second.subs(x, point)
-    ends = primitive.subs(s, 1).doit() - primitive.subs(s, 0).doit()
-    zero((sp.diff(primitive, s) - integrand).doit(), what="the integrand's primitive")
-    return zero(ends - (r(q + h) - r(q) - h * first.subs(x, q)).doit(), what="the primitive's ends")
+def shifted_divergence() -> str:
+    """The shift of R's divergence by three steps, its recurrences as they are computed, and the divergence of a power.
+
+    With B(p, q) of ln Γ for B(p, q) of R + p ln(p/q) − (p − q), a step of Γ's recurrence has φ(h/(q + k)).
+    """
+    n = 3
+    p, q = sp.symbols("p q", positive=True)
+    h, top, base = p - q, p + n, q + n
+    g, e, u, v = h / base, h / top, 1 / base, 1 / top
+    total, second, change = sp.S.Zero, sp.S.Zero, sp.S.Zero
+    for k in range(n):
+        t, r, c = (q + k) * u, (p + k) * v, (n - k) * h * u * v
+        total += c / t
+        second, change = (second * t + c * change, change * r + c * sp.prod([(q + j) * u for j in range(k)]))
+    below = sp.prod([(q + k) * u for k in range(n)])
+    ratio = sp.prod([(p + k) * v for k in range(n)]) / below
+    rational = change / below + g * total - second / below + n * g
+    powers = [
+        v**m - u**m + m * u ** (m + 1) * h - g * e * sum((m - i) * u ** (m - i) * v**i for i in range(m))
+        for m in range(1, 6)
+    ]
+    # logarithms of the shifted form, and those of the divergences of ln Γ and of x ln x
+    shifted = p * sp.log((q * u) / (p * v)) - sp.log(ratio)
+    moved = top * sp.log(top / base) - p * sp.log(p / q) - sum(sp.log((p + k) / (q + k)) for k in range(n))
+    zero(shifted - moved, what="the logarithms")
+    return zero_at_rationals(
+        change / below + 1 - ratio,
+        (change - second) / below - total,
+        1 - n * g / p - (q * u) / (p * v),
+        rational - sum(h / (q + k) for k in range(n)),
+        *powers,
+    )
 
 
-def expected_value(name: str, args: tuple[mp.mpf, ...]) -> mp.mpf:
+@cache
+def defined(name: str) -> Callable[..., mp.mpf]:
     """A special function from mpmath, by its definition."""
-    if name in ("digamma", "trigamma"):
-        return mp.psi(0 if name == "digamma" else 1, args[0])
-    definitions = {v: k for k, v in special.FUNCTION_NAMES.items()}
-    symbols = sp.symbols("x y", positive=True)[: len(args)]
-    return numeric(definitions[name](*symbols), dict(zip(symbols, args, strict=True)))
+    direct = {"ln": mp.log, "digamma": mp.digamma, "trigamma": partial(mp.psi, 1)}
+    if name in direct:
+        return direct[name]
+    (function,) = (k for k, v in special.FUNCTION_NAMES.items() if v == name)
+    symbols = sp.symbols("x y", positive=True)[: next(iter(function.nargs))]
+    found: Callable[..., mp.mpf] = sp.lambdify(symbols, special.define(function(*symbols)), "mpmath")
+    return found
 
 
 def series(name: str) -> str:
@@ -76,7 +100,7 @@ def series(name: str) -> str:
             "ratio_divergence": [(r - 1, r) for r in ratios],
         }
         for args in pairs.get(name, [(p,) for p in points]):
-            expected = expected_value(name, args)
+            expected = defined(name)(*args)
             floor = mp.mpf(1) if name in CROSSING_ZERO else mp.mpf(0)
             miss = abs(evaluator.call(name, list(args)) - expected) / max(abs(expected), floor)
             if miss > TRUNCATION:
@@ -143,10 +167,14 @@ def claims() -> Iterator[Claim]:
     yield Claim(
         "form of phi", "special", r"x-\log(1+x)=xs-2(\mathrm{artanh}\,s-s),\ s=\tfrac{x}{2+x}", log_ratio, source
     )
-    yield Claim(
-        "Bregman integral", "special", r"R(p)-R(q)-R'(q)h=h^2\int_0^1(1-s)R''(q+sh)\,ds", bregman_integral, source
+    statement = (
+        r"B_R(p,q)=\phi(x)+ge\sum c_k-\bigl(x-e\sum c_k\bigr)-p\,\phi(-\tfrac{ng}{p})"
+        r"+\tfrac12\phi(g)+B_{series}(p+n,q+n),\ "
+        r"1+x=\prod\tfrac{(p+k)(q+n)}{(q+k)(p+n)}"
     )
+    yield Claim("shifted divergence of R", "special", statement, shifted_divergence, "derive/calculus/stirling.py")
     for name in (
+        "ln",
         "x_minus_log1p",
         "ratio_divergence",
         "stirling_bregman",

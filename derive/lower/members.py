@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import sympy as sp
 
@@ -15,6 +16,7 @@ from ..ir.nodes import (
     Joint,
     Let,
     Map,
+    Op,
     Operand,
     Reduction,
     Scalar,
@@ -55,6 +57,20 @@ def inline_single_uses(body: list[Stmt], results: list[Expr]) -> tuple[list[Stmt
             results = [statement.value if r == name else r for r in results]
             body.remove(statement)
     return body, results
+
+
+def own_logarithms(node: Expr) -> Expr:
+    """An expression with logarithms by `ln`: a loop that calls none of the library's functions vectorises."""
+    if not isinstance(node, Op):
+        return node
+    args = tuple(own_logarithms(a) for a in node.args)
+    return Op("call", args, "ln") if node.op == "log" else replace(node, args=args)
+
+
+def in_double(body: Sequence[Stmt], results: Sequence[Expr]) -> tuple[list[Stmt], list[Expr]]:
+    """Straight-line code that is computed in float64: with logarithms by `ln`, which is of that type alone."""
+    lines = [replace(s, value=own_logarithms(s.value)) if isinstance(s, Let) else s for s in body]
+    return lines, [own_logarithms(r) for r in results]
 
 
 def is_product(expr: sp.Expr) -> bool:
@@ -136,7 +152,8 @@ class Lowered:
             else:
                 results = values
         used = self.used_scalars(uniforms)
-        body, results = cut(*inline_single_uses(body, results), promote)
+        body, results = inline_single_uses(body, results)
+        body, results = cut(*(in_double(body, results) if promote else (body, results)), promote)
         return Map(
             name,
             inputs,
@@ -175,7 +192,7 @@ class Lowered:
             body += named
             body += [Let(str(n), v) for n, v in zip(member, values, strict=True) if v != Var(str(n))]
         hoisted, uniforms = hoist(tails.stable(guarded), {s.symbol for s in self.family.fixed})
-        statements, (term,) = cut(*lower([hoisted], accurate=True), True)
+        statements, (term,) = cut(*in_double(*lower([hoisted], accurate=True)), True)
         return Reduction(
             name,
             inputs,

@@ -137,7 +137,7 @@ def server_step() -> sp.Expr:
 def server_solution() -> sp.Expr:
     """λ_g at the server's stationary point, in λ_0, Σλ and Ση."""
     (solution,) = sp.solve(server_stationarity(server_weight()), lam_g)
-    return sp.expand(sp.simplify(solution))
+    return sp.expand(sp.cancel(solution))
 
 
 def server_line(mean_client: sp.Expr, dual_sum: sp.Expr) -> sp.Expr:

@@ -159,6 +159,7 @@ SPECIAL: Mapping[str, Special] = {
     "lgamma": Special(mpmath.loggamma, positive, absolute=(0.5, 2.5)),
     "digamma": Special(mpmath.digamma, positive, absolute=(1.0, 2.0)),
     "trigamma": Special(lambda x: mpmath.psi(1, x), positive),
+    "ln": Special(mpmath.log, positive, absolute=(0.9, 1.1)),
     "x_minus_log1p": Special(lambda x: x - mpmath.log1p(x), above_minus_one),
     "ratio_divergence": Special(lambda x, ratio: x - mpmath.log(ratio), ratios, tolerance=1e-13),
     "stirling_remainder": Special(remainder, positive, absolute=(0.0, np.inf)),

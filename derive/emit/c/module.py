@@ -35,19 +35,18 @@ INLINE = """\
 
 @dataclass(frozen=True)
 class Kind:
-    """What a header of one kind of module says after its title, its functions, its notes, and its includes."""
+    """What a header of one kind of module says after its title, its functions, and its notes."""
 
     title: str
     parts: Callable[[Any], Iterable[str]]
     notes: Callable[[Any], list[str]]
-    includes: str = maps.INCLUDES
 
 
 KINDS = {
     "family": Kind(": scalar functions of Bayesian ADMM for", maps.parts, maps.family_notes),
     "likelihood": Kind(": the loss of a row and its expectations, for", maps.parts, maps.loss_notes),
     "round": Kind(": scalar functions for", maps.parts, maps.family_notes),
-    "optimizer": Kind(", for", sweeps.parts, sweeps.notes, sweeps.INCLUDES),
+    "optimizer": Kind(", for", sweeps.parts, sweeps.notes),
 }
 
 
@@ -57,7 +56,7 @@ def emit(module: ir.Module) -> str:
     source = f"Source of the {module.kind}: {ci.ascii_text(module.citation)}."
     title = f"{ci.ascii_text(module.title)}{kind.title} C99, C11, C++17 and CUDA."
     notes = [source, *kind.notes(module)]
-    return file(f"badmm/{module.place}.h", title, module.origin, notes, kind.parts(module), kind.includes)
+    return file(f"badmm/{module.place}.h", title, module.origin, notes, kind.parts(module), maps.INCLUDES)
 
 
 def emit_arrays(module: ir.Module) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ...ir import nodes as ir
-from . import interface as ci
+from . import bits, interface as ci
 from .module import file
 from .printer import comment, function, outside
 
@@ -18,10 +18,11 @@ def special(modules: Mapping[str, ir.Module]) -> str:
     return file(
         "badmm/special.h",
         "domain tests and special functions of Bayesian ADMM for C99, C11, C++17 and CUDA.",
-        "calculus/special.py",
+        "calculus/special.py and calculus/stirling.py",
         ["Double precision, arguments in the stated domain; relative errors are near 1e-15 (python -m validation)."],
-        [*tests, *(function(f) for f in ci.functions_of(modules))],
-        "#if !defined(__CUDACC_RTC__) /* NVRTC knows the functions without a header */\n#include <math.h>\n#endif",
+        [*tests, *bits.functions(), *(function(f) for f in ci.functions_of(modules))],
+        "#if !defined(__CUDACC_RTC__) /* NVRTC knows the functions without a header */\n"
+        "#include <math.h>\n#include <string.h>\n#endif",
     )
 
 

@@ -8,20 +8,7 @@ from ...ir import nodes as ir
 from ..docs import operand_text, sweep_scalar_text
 from . import interface as ci
 from .maps import body, returning
-from .printer import BITS, TYPE, Printer, assigned_names, comment, define
-
-INTRINSIC = {
-    ("bits", "f64"): "BADMM_CAST(unsigned long long, __double_as_longlong(value))",
-    ("bits", "f32"): "__float_as_uint(value)",
-    ("from_bits", "f64"): "__longlong_as_double(BADMM_CAST(long long, value))",
-    ("from_bits", "f32"): "__uint_as_float(value)",
-}
-INCLUDES = """\
-#if !defined(__CUDACC_RTC__)
-#include <string.h>
-#endif
-
-#include "badmm/special.h\""""
+from .printer import TYPE, Printer, assigned_names, comment, define
 
 
 def comments(optimizer: ir.OptimizerModule) -> dict[str, list[str]]:
@@ -50,23 +37,6 @@ def comments(optimizer: ir.OptimizerModule) -> dict[str, list[str]]:
         lines = [sweep.purpose, f"Formula: {sweep.formula}", *(f"  {t}" for t in texts), f"Source: {sweep.source}."]
         found[sweep.name] = lines
     return {name: [ci.ascii_text(line) for line in lines] for name, lines in found.items()}
-
-
-def bits(name: str, precision: str) -> str:
-    """The bits of a real, or the real with some bits; device code has functions of its own for it."""
-    taken, given = TYPE[precision], BITS[precision]
-    if name == "from_bits":
-        taken, given = given, taken
-    return f"""BADMM_INLINE {given} badmm_{name}_{precision}({taken} value)
-{{
-#if defined(__CUDA_ARCH__)
-    return {INTRINSIC[name, precision]};
-#else
-    {given} result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-#endif
-}}"""
 
 
 def normals(optimizer: ir.OptimizerModule, precision: str) -> str:
@@ -101,15 +71,13 @@ def step(optimizer: ir.OptimizerModule, sweep: ir.Sweep, precision: str) -> str:
 
 
 def parts(module: ir.OptimizerModule) -> Iterator[str]:
-    """The bits of a real, the generator, and the step of every sweep."""
+    """The generator, and the step of every sweep."""
     texts = comments(module)
     both = {
         module.generator.name: [normals(module, p) for p in ci.PRECISIONS],
         "normal": [normal(module, p) for p in ci.PRECISIONS],
         **{s.name: [step(module, s, p) for p in ci.PRECISIONS] for s in module.kernels},
     }
-    for name, text in (("bits", "The bits of a number."), ("from_bits", "The number with these bits.")):
-        yield f"{comment([text])}\n" + "\n\n".join(bits(name, p) for p in ci.PRECISIONS)
     for name, codes in both.items():
         yield f"{comment(texts[name])}\n" + "\n\n".join(codes)
 

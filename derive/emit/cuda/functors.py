@@ -7,7 +7,8 @@ WIDTHS = {"f32": ("float", 4), "f64": ("double", 2)}  # C type, elements that 16
 # flight, and without the second number ptxas spills to fit in blocks that are not needed.
 BOUNDS = "__launch_bounds__(256, 4)"
 HEAVY_BOUNDS = "__launch_bounds__(256, 2)"  # roots, and logarithms and special functions in double precision
-# sums over nodes, and twelve values or more, 16 bytes of each: the 128 registers that two blocks leave spill on sm_100
+# sums over nodes, and twelve values or more, calls of functions counted: 16 bytes of each value, and what is inlined,
+# spill on sm_100 from the 128 registers that two blocks leave
 WIDE_BOUNDS = "__launch_bounds__(256, 1)"
 
 

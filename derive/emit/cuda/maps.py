@@ -111,7 +111,8 @@ def is_heavy(kernel: ir.Coordinatewise) -> bool:
 
 
 def _bounds(kernel: ir.Coordinatewise) -> str:
-    if isinstance(kernel, ir.Expectation) or len(kernel.operands) + len(kernel.results) >= 12:
+    called = [name for node in (*kernel.body, *kernel.results) for name in ir.calls(node)]
+    if isinstance(kernel, ir.Expectation) or len(kernel.operands) + len(kernel.results) + len(called) >= 12:
         return WIDE_BOUNDS
     return HEAVY_BOUNDS if is_heavy(kernel) else BOUNDS
 

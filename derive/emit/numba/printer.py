@@ -16,6 +16,7 @@ MATH = ("sqrt", "exp", "expm1", "log", "log1p", "erf", "erfc")  # of the library
 UNSCOPED = 9  # badmm_kernels.cpu.intrinsics.UNSCOPED: scratch is read back
 INTRINSICS = KERNELS / "cpu" / "intrinsics.py"
 JIT = '@njit(nogil=True, cache=True, error_model="numpy")'
+INLINED = f"{JIT[:-1]}, forceinline=True)"
 
 
 class Printer:
@@ -89,11 +90,12 @@ class Printer:
 
 
 def function(f: ir.Function) -> str:
-    """A shared scalar function, in float64."""
+    """A shared scalar function, in float64; straight-line code is inlined, so that a loop over it vectorises."""
+    straight = all(isinstance(s, ir.Let | ir.Return) for s in f.body)
     body = "\n".join(Printer().statements(f.body, "    "))
     head = wrapped(f"def {f.name}", list(f.params), ":")
     doc = textwrap.indent(textwrap.fill(f'"""{f.doc}"""', 110), "    ")
-    return f"{JIT}\n{head}\n{doc}\n{body}"
+    return f"{INLINED if straight else JIT}\n{head}\n{doc}\n{body}"
 
 
 def suffix(single: bool) -> str:

@@ -11,7 +11,7 @@ from ...ir import nodes as ir
 from ...ir.names import renamed, variables
 from ..python.kernels import wrapped
 from ..python.sweeps import noise_function, public_function, record, tested as operands_tested
-from .printer import JIT, UNSCOPED, Printer, outside, suffix, test, uniforms
+from .printer import INLINED, JIT, UNSCOPED, Printer, outside, suffix, test, uniforms
 
 CHUNK = 256  # coordinates a piece of scratch: short enough that the hardware fetches ahead while normals are drawn
 BLOCKS = "ab"  # what their names end in
@@ -54,8 +54,8 @@ def _draw(g: ir.Generator, single: bool) -> str:
     real = Printer(single)
     half = g.lanes // 2
     tiles = [f"    for start in range(lo, hi, {count * g.lanes}):", "        at = start - lo"]
-    inlined = f"{JIT[:-1]}, forceinline=True)"  # a call a chunk would form and spread the rounds' keys each time
-    lines = [inlined, f"def _{g.name}_{suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
+    # inlined, as a call a chunk would form and spread the rounds' keys each time
+    lines = [INLINED, f"def _{g.name}_{suffix(single)}({seed}, {step}, lo, hi, out):", *tiles]
     lines += [f"        first = start // {count}", f"        for lane in range({half}):"]
     lines += [f"{LOOP}{block}{b} = u64(first{_plus(half * k)} + lane)" for k, b in enumerate(BLOCKS)]
     lines += Printer(single, dict.fromkeys([seed, step, *(block + b for b in BLOCKS)], "word")).statements(

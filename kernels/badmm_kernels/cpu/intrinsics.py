@@ -172,6 +172,11 @@ def _python_fma(a: Any, b: Any, c: Any) -> Any:
     return np.float32(wide)
 
 
+def _python_bits(value: Any) -> Any:
+    number = value if isinstance(value, np.float32) else np.float64(value)  # a literal is Python's
+    return number.view(np.uint32 if number.itemsize == 4 else np.uint64)
+
+
 def _python_store(array: Any, index: int, value: Any, _output: int) -> None:
     array[index] = value
 
@@ -185,7 +190,7 @@ if config.DISABLE_JIT:
     nonfinite: Any = lambda value, outside: outside | int(not isfinite(value))  # noqa: E731
     nonpositive: Any = lambda value, outside: outside | int(not 0 < value < np.inf)  # noqa: E731
     select: Any = lambda condition, a, b: a if condition else b  # noqa: E731
-    bits: Any = lambda value: value.view(np.uint32 if value.itemsize == 4 else np.uint64)  # noqa: E731
+    bits: Any = _python_bits
     from_bits: Any = lambda value: value.view(np.float32 if value.itemsize == 4 else np.float64)  # noqa: E731
 else:
     fma, add, load, store, nonfinite, nonpositive = _fma, _sum, _load, _store, _nonfinite, _nonpositive

@@ -213,19 +213,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) expectation_from_natural_f3
     badmm::map<float, 1, coordinate::expectation_from_natural>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) natural_from_expectation_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_from_expectation_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::natural_from_expectation>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_from_expectation_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_from_expectation_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::natural_from_expectation>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_from_expectation_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_from_expectation_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::natural_from_expectation>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) natural_from_expectation_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) natural_from_expectation_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::natural_from_expectation>(call);
 }
@@ -298,19 +298,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) log_partition_f32x1(const _
     badmm::sum<float, 1, coordinate::log_partition>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) entropy_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) entropy_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<double, 2, coordinate::entropy>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) entropy_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) entropy_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<double, 1, coordinate::entropy>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) entropy_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) entropy_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<float, 4, coordinate::entropy>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) entropy_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) entropy_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<float, 1, coordinate::entropy>(call);
 }

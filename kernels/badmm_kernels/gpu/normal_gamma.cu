@@ -287,19 +287,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) natural_gradient_f32x1(cons
     badmm::map<float, 1, coordinate::natural_gradient>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) log_density_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 2, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) log_density_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) log_density_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<double, 1, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) log_density_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 4, coordinate::log_density>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) log_density_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) log_density_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::map<float, 1, coordinate::log_density>(call);
 }
@@ -423,19 +423,19 @@ extern "C" __global__ void __launch_bounds__(256, 2) entropy_f32x1(const __grid_
     badmm::sum<float, 1, coordinate::entropy>(call);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) kl_f64x2(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) kl_f64x2(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<double, 2, coordinate::kl>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) kl_f64x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) kl_f64x1(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<double, 1, coordinate::kl>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) kl_f32x4(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) kl_f32x4(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<float, 4, coordinate::kl>(call);
 }
-extern "C" __global__ void __launch_bounds__(256, 2) kl_f32x1(const __grid_constant__ badmm::Call call)
+extern "C" __global__ void __launch_bounds__(256, 1) kl_f32x1(const __grid_constant__ badmm::Call call)
 {
     badmm::sum<float, 1, coordinate::kl>(call);
 }

@@ -20,6 +20,14 @@ module badmm_kernels
       integer(c_int) :: res
     end function badmm_outside_f32
   end interface badmm_outside
+  ! log(x) of a positive number, without a branch; not a number elsewhere.
+  interface
+    pure function badmm_ln(x) bind(c, name="badmm_ln") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_ln
+  end interface
   ! log(1 + e^x) = max(x, 0) + log(1 + e^-|x|).
   interface
     pure function badmm_softplus(x) bind(c, name="badmm_softplus") result(res)
@@ -46,14 +54,6 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_softplus_bregman
   end interface
-  ! phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0.
-  interface
-    pure function badmm_x_minus_log1p(x) bind(c, name="badmm_x_minus_log1p") result(res)
-      import :: c_double
-      real(c_double), intent(in), value :: x
-      real(c_double) :: res
-    end function badmm_x_minus_log1p
-  end interface
   ! phi(x) = x - log(ratio) for x = ratio - 1, both given: a small ratio keeps the digits that 1 + x loses.
   interface
     pure function badmm_ratio_divergence(x, ratio) bind(c, name="badmm_ratio_divergence") result(res)
@@ -63,7 +63,8 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_ratio_divergence
   end interface
-  ! R(x) = ln Gamma(x) - x ln x + x, x > 0; R(x) = R(x + 1) + (x + 1) log(1 + 1/x) - 1 below 10.
+  ! R(x) = ln Gamma(x) - x ln x + x, x > 0; R(x) = R(y) + x ln(y/x) - n - ln of the product of (x + k)/y, k < n, y = x
+  !     + n, below 10.
   interface
     pure function badmm_stirling_remainder(x) bind(c, name="badmm_stirling_remainder") result(res)
       import :: c_double
@@ -95,6 +96,15 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_digamma
   end interface
+  ! R(p) - R(q) - R'(q) (p - q) >= 0, shifted to arguments from 10 on; every term is of second order in p - q.
+  interface
+    pure function badmm_stirling_bregman(p, q) bind(c, name="badmm_stirling_bregman") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: p
+      real(c_double), intent(in), value :: q
+      real(c_double) :: res
+    end function badmm_stirling_bregman
+  end interface
   ! trigamma(x) = R''(x) + 1/x, x > 0.
   interface
     pure function badmm_trigamma(x) bind(c, name="badmm_trigamma") result(res)
@@ -111,15 +121,6 @@ module badmm_kernels
       real(c_double) :: res
     end function badmm_lgamma
   end interface
-  ! R(p) - R(q) - R'(q) (p - q) >= 0; near p = q as the integral of (p - t) R''(t), a sum of positive terms.
-  interface
-    pure function badmm_stirling_bregman(p, q) bind(c, name="badmm_stirling_bregman") result(res)
-      import :: c_double
-      real(c_double), intent(in), value :: p
-      real(c_double), intent(in), value :: q
-      real(c_double) :: res
-    end function badmm_stirling_bregman
-  end interface
   ! max(x, 0), of what rounding alone makes negative.
   interface
     pure function badmm_positive_part(x) bind(c, name="badmm_positive_part") result(res)
@@ -127,6 +128,14 @@ module badmm_kernels
       real(c_double), intent(in), value :: x
       real(c_double) :: res
     end function badmm_positive_part
+  end interface
+  ! phi(x) = x - log(1 + x); log(1 + x) = 2 atanh(s), s = x / (2 + x), and x - 2 s = x s: nothing cancels near 0.
+  interface
+    pure function badmm_x_minus_log1p(x) bind(c, name="badmm_x_minus_log1p") result(res)
+      import :: c_double
+      real(c_double), intent(in), value :: x
+      real(c_double) :: res
+    end function badmm_x_minus_log1p
   end interface
   ! Solves ln x - digamma(x) = gap by Newton on 1/(ln x - digamma(x)); returns gap where gap <= 0 (no solution).
   interface

@@ -91,18 +91,11 @@ SCALAR_KERNELS = [
 ALLOWED = {
     "kl": {
         # The product (S_p − S_q) · 1/S_q goes to a function that adds to it, once inlined.
-        "add(x, 2.0)",
-        "sub(x, log1p(x))",
-        "sub(x, log(ratio))",
-        # Near p = q each of beta's three divergences is the product h² ∫.
-        "add(stirling_bregman(a_p, a_q), stirling_bregman(b_p, b_q))",
-        "sub(add(stirling_bregman(a_p, a_q), stirling_bregman(b_p, b_q)), stirling_bregman(t_0, t_1))",
-        # So is the normal-gamma's one.
-        "add(mul(0.5, ratio_divergence(mul(t_1, sub(s_p, s_q)), mul(s_p, t_1))), stirling_bregman(a_p, a_q))",
+        "add(f, 2.0)",
     },
-    # Newton multiplies beta's a and b by e^step, and digamma is of a + b, of which the recurrence takes y + 1: what a
+    # Newton multiplies beta's a and b by e^step, and digamma is of a + b, of which the recurrences take x + k: what a
     # step starts from may be a rounding off, for the next corrects it.
-    "natural_from_expectation": {"add(a, b)", "add(y, 1.0)"},
+    "natural_from_expectation": {"add(a, b)", "add(x, n)", *(f"add(x, {k}.0)" for k in range(1, 11))},
     # −log Γ(k) + k log k of the negative binomial, once a call.
     "log_density": {"add(u1, u2)"},
 }

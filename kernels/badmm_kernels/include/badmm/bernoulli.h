@@ -71,7 +71,7 @@ BADMM_INLINE float badmm_bernoulli_expectation_from_natural_f32(float log_odds)
  * Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A. */
 BADMM_INLINE double badmm_bernoulli_natural_from_expectation_f64(double mean)
 {
-    return log(mean) + log(-1.0 / (mean - 1.0));
+    return badmm_ln(mean) + badmm_ln(-1.0 / (mean - 1.0));
 }
 
 BADMM_INLINE float badmm_bernoulli_natural_from_expectation_f32(float mean)

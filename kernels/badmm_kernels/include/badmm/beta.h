@@ -194,8 +194,8 @@ BADMM_INLINE void badmm_beta_natural_gradient_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_beta_log_density_f64(double theta, double alpha, double beta)
 {
-    const double t0_0 = log(theta);
-    const double t0_1 = log(1.0 - theta);
+    const double t0_0 = badmm_ln(theta);
+    const double t0_1 = badmm_ln(1.0 - theta);
     return fma(beta, t0_1, fma(alpha, t0_0, (((badmm_lgamma(alpha + beta) - t0_0) - t0_1) - badmm_lgamma(alpha)) -
         badmm_lgamma(beta)));
 }
@@ -275,10 +275,10 @@ BADMM_INLINE double badmm_beta_entropy_term(double alpha, double beta)
     const double t_1 = badmm_stirling_remainder_1(beta);
     const double t_2 = alpha + beta;
     const double t_3 = badmm_stirling_remainder_1(t_2);
-    const double part_1 = (((t_0 + t_1) + log(alpha)) + log(beta)) + badmm_stirling_remainder(alpha);
-    const double part_2 = ((part_1 + badmm_stirling_remainder(beta)) - (2.0 * t_3)) - (2.0 * log(t_2));
-    const double part_3 = fma(-beta, t_1, fma(alpha, t_3, fma(-alpha, t_0, part_2 - badmm_stirling_remainder(t_2))));
-    return fma(beta, t_3, part_3);
+    const double part_1 = ((((t_0 + t_1) + badmm_ln(alpha)) + badmm_ln(beta)) + badmm_stirling_remainder(alpha)) +
+        badmm_stirling_remainder(beta);
+    const double part_2 = ((part_1 - (2.0 * t_3)) - (2.0 * badmm_ln(t_2))) - badmm_stirling_remainder(t_2);
+    return fma(beta, t_3, fma(-beta, t_1, fma(alpha, t_3, fma(-alpha, t_0, part_2))));
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

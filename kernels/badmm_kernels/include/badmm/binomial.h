@@ -82,7 +82,7 @@ BADMM_INLINE float badmm_binomial_expectation_from_natural_f32(float log_odds, d
 BADMM_INLINE double badmm_binomial_natural_from_expectation_f64(double mean, double trials)
 {
     const double u0 = trials;
-    return log(mean) + log(1.0 / (u0 - mean));
+    return badmm_ln(mean) + badmm_ln(1.0 / (u0 - mean));
 }
 
 BADMM_INLINE float badmm_binomial_natural_from_expectation_f32(float mean, double trials)

@@ -127,7 +127,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_log_density_f64(double theta, double
 {
     const double m = precision_mean / precision;
     const double t10 = m - theta;
-    return fma(-0.5 * precision, t10 * t10, (0.5 * log(precision)) - 0.9189385332046728);
+    return fma(-0.5 * precision, t10 * t10, (0.5 * badmm_ln(precision)) - 0.9189385332046728);
 }
 
 BADMM_INLINE float badmm_diagonal_gaussian_log_density_f32(float theta, float precision_mean, float precision)
@@ -171,7 +171,7 @@ BADMM_INLINE void badmm_diagonal_gaussian_whiten_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_diagonal_gaussian_log_partition_term(double precision_mean, double precision)
 {
-    return ((0.5 * (precision_mean * precision_mean)) / precision) - (0.5 * log(precision));
+    return ((0.5 * (precision_mean * precision_mean)) / precision) - (0.5 * badmm_ln(precision));
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -181,7 +181,7 @@ BADMM_INLINE double badmm_diagonal_gaussian_log_partition_term(double precision_
 BADMM_INLINE double badmm_diagonal_gaussian_entropy_term(double precision_mean, double precision)
 {
     BADMM_CAST(void, precision_mean);
-    return 1.4189385332046727 - (0.5 * log(precision));
+    return 1.4189385332046727 - (0.5 * badmm_ln(precision));
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

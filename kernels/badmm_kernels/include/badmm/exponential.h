@@ -99,7 +99,7 @@ BADMM_INLINE float badmm_exponential_natural_gradient_f32(float rate, float grad
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_exponential_log_density_f64(double theta, double rate)
 {
-    return fma(-rate, theta, log(rate));
+    return fma(-rate, theta, badmm_ln(rate));
 }
 
 BADMM_INLINE float badmm_exponential_log_density_f32(float theta, float rate)
@@ -130,7 +130,7 @@ BADMM_INLINE float badmm_exponential_whiten_f32(float natural_rate, float direct
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_exponential_log_partition_term(double rate)
 {
-    return -log(rate);
+    return -badmm_ln(rate);
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -139,7 +139,7 @@ BADMM_INLINE double badmm_exponential_log_partition_term(double rate)
  * Source: H = A - <lambda, mu> - E[log b]. */
 BADMM_INLINE double badmm_exponential_entropy_term(double rate)
 {
-    return 1.0 - log(rate);
+    return 1.0 - badmm_ln(rate);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

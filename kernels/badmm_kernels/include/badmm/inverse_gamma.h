@@ -65,7 +65,7 @@ BADMM_INLINE void badmm_inverse_gamma_standard_from_natural_f32(
 BADMM_INLINE void badmm_inverse_gamma_expectation_from_natural_f64(
     double shape, double scale, double *out_negative_mean_log, double *out_negative_mean_reciprocal)
 {
-    *out_negative_mean_log = badmm_digamma(shape) - log(scale);
+    *out_negative_mean_log = badmm_digamma(shape) - badmm_ln(scale);
     *out_negative_mean_reciprocal = -shape / scale;
 }
 
@@ -132,8 +132,8 @@ BADMM_INLINE void badmm_inverse_gamma_natural_gradient_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_inverse_gamma_log_density_f64(double theta, double shape, double scale)
 {
-    const double t0_0 = log(theta);
-    return fma(shape, log(scale), fma(-shape, t0_0, (-t0_0 - (scale / theta)) - badmm_lgamma(shape)));
+    const double t0_0 = badmm_ln(theta);
+    return fma(shape, badmm_ln(scale), fma(-shape, t0_0, (-t0_0 - (scale / theta)) - badmm_lgamma(shape)));
 }
 
 BADMM_INLINE float badmm_inverse_gamma_log_density_f32(float theta, float shape, float scale)
@@ -180,7 +180,7 @@ BADMM_INLINE void badmm_inverse_gamma_whiten_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_inverse_gamma_log_partition_term(double shape, double scale)
 {
-    return fma(-shape, log(scale), badmm_lgamma(shape));
+    return fma(-shape, badmm_ln(scale), badmm_lgamma(shape));
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -190,7 +190,7 @@ BADMM_INLINE double badmm_inverse_gamma_log_partition_term(double shape, double 
 BADMM_INLINE double badmm_inverse_gamma_entropy_term(double shape, double scale)
 {
     const double t_0 = badmm_stirling_remainder_1(shape);
-    return fma(-shape, t_0, ((log(scale) + badmm_stirling_remainder(shape)) - t_0) - log(shape));
+    return fma(-shape, t_0, ((badmm_ln(scale) + badmm_stirling_remainder(shape)) - t_0) - badmm_ln(shape));
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

@@ -138,8 +138,8 @@ BADMM_INLINE double badmm_inverse_gaussian_log_density_f64(double theta, double 
     const double m = sqrt(shape) / sqrt(shape_over_square_mean);
     const double l = shape;
     const double t20 = (m - theta) / m;
-    const double part_1 = ((0.5 * log(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728;
-    return fma(-1.5, log(theta), part_1);
+    const double part_1 = ((0.5 * badmm_ln(l)) - ((0.5 * (l * (t20 * t20))) / theta)) - 0.9189385332046728;
+    return fma(-1.5, badmm_ln(theta), part_1);
 }
 
 BADMM_INLINE float badmm_inverse_gaussian_log_density_f32(float theta, float shape_over_square_mean, float shape)
@@ -185,7 +185,7 @@ BADMM_INLINE void badmm_inverse_gaussian_whiten_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_inverse_gaussian_log_partition_term(double shape_over_square_mean, double shape)
 {
-    return fma(-sqrt(shape_over_square_mean), sqrt(shape), -0.5 * log(shape));
+    return fma(-sqrt(shape_over_square_mean), sqrt(shape), -0.5 * badmm_ln(shape));
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

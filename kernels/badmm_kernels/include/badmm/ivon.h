@@ -9,10 +9,6 @@
 #ifndef BADMM_IVON_H
 #define BADMM_IVON_H
 
-#if !defined(__CUDACC_RTC__)
-#include <string.h>
-#endif
-
 #include "badmm/special.h"
 
 #if defined(BADMM_EXTERNAL) /* badmm_kernels.c: functions that other languages can link against */
@@ -27,52 +23,6 @@
 #else
 #define BADMM_CAST(type, value) ((type)(value))
 #endif
-
-/* The bits of a number. */
-BADMM_INLINE unsigned long long badmm_bits_f64(double value)
-{
-#if defined(__CUDA_ARCH__)
-    return BADMM_CAST(unsigned long long, __double_as_longlong(value));
-#else
-    unsigned long long result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-#endif
-}
-
-BADMM_INLINE unsigned int badmm_bits_f32(float value)
-{
-#if defined(__CUDA_ARCH__)
-    return __float_as_uint(value);
-#else
-    unsigned int result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-#endif
-}
-
-/* The number with these bits. */
-BADMM_INLINE double badmm_from_bits_f64(unsigned long long value)
-{
-#if defined(__CUDA_ARCH__)
-    return __longlong_as_double(BADMM_CAST(long long, value));
-#else
-    double result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-#endif
-}
-
-BADMM_INLINE float badmm_from_bits_f32(unsigned int value)
-{
-#if defined(__CUDA_ARCH__)
-    return __uint_as_float(value);
-#else
-    float result;
-    memcpy(&result, &value, sizeof result);
-    return result;
-#endif
-}
 
 /* Standard normals of one block: 4 in float, 2 in double.
  * Formula: r cos(2 pi v), r sin(2 pi v) with r = sqrt(-2 log u), of uniform u and v.

@@ -121,7 +121,7 @@ BADMM_INLINE double badmm_laplace_log_density_f64(double theta, double rate, dou
 {
     const double u0 = location;
     const double s = 1.0 / rate;
-    return ((-fabs(theta - u0) / s) - log(s)) - 0.6931471805599453;
+    return ((-fabs(theta - u0) / s) - badmm_ln(s)) - 0.6931471805599453;
 }
 
 BADMM_INLINE float badmm_laplace_log_density_f32(float theta, float rate, double location)
@@ -159,7 +159,7 @@ BADMM_INLINE float badmm_laplace_whiten_f32(float natural_rate, float direction_
 BADMM_INLINE double badmm_laplace_log_partition_term(double rate, double location)
 {
     BADMM_CAST(void, location);
-    return -log(rate);
+    return -badmm_ln(rate);
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -170,7 +170,7 @@ BADMM_INLINE double badmm_laplace_log_partition_term(double rate, double locatio
 BADMM_INLINE double badmm_laplace_entropy_term(double rate, double location)
 {
     BADMM_CAST(void, location);
-    return 1.6931471805599454 - log(rate);
+    return 1.6931471805599454 - badmm_ln(rate);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

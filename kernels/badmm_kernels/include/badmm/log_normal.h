@@ -131,10 +131,11 @@ BADMM_INLINE void badmm_log_normal_natural_gradient_f32(
 BADMM_INLINE double badmm_log_normal_log_density_f64(double theta, double precision_mean_log, double precision_log)
 {
     const double m = precision_mean_log / precision_log;
-    const double t1_0 = log(theta);
+    const double t1_0 = badmm_ln(theta);
     const double t1_1 = 0.5 * precision_log;
-    const double part_1 = fma(-(m * m), t1_1, ((0.5 * log(precision_log)) - t1_0) - 0.9189385332046728);
-    return fma(precision_log * m, t1_0, fma(-(t1_0 * t1_0), t1_1, part_1));
+    const double part_1 = fma(-(t1_0 * t1_0), t1_1, fma(-(m * m), t1_1, ((0.5 * badmm_ln(precision_log)) - t1_0) -
+        0.9189385332046728));
+    return fma(precision_log * m, t1_0, part_1);
 }
 
 BADMM_INLINE float badmm_log_normal_log_density_f32(float theta, float precision_mean_log, float precision_log)
@@ -178,7 +179,7 @@ BADMM_INLINE void badmm_log_normal_whiten_f32(
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_log_normal_log_partition_term(double precision_mean_log, double precision_log)
 {
-    return ((0.5 * (precision_mean_log * precision_mean_log)) / precision_log) - (0.5 * log(precision_log));
+    return ((0.5 * (precision_mean_log * precision_mean_log)) / precision_log) - (0.5 * badmm_ln(precision_log));
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -187,7 +188,7 @@ BADMM_INLINE double badmm_log_normal_log_partition_term(double precision_mean_lo
  * Source: H = A - <lambda, mu> - E[log b]. */
 BADMM_INLINE double badmm_log_normal_entropy_term(double precision_mean_log, double precision_log)
 {
-    return ((precision_mean_log / precision_log) + 1.4189385332046727) - (0.5 * log(precision_log));
+    return ((precision_mean_log / precision_log) + 1.4189385332046727) - (0.5 * badmm_ln(precision_log));
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

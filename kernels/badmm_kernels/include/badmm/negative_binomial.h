@@ -120,7 +120,7 @@ BADMM_INLINE double badmm_negative_binomial_log_density_f64(double theta, double
     const double m = u0 / expm1(rate);
     const double part_1 = fma(-theta, log1p(u0 / m), ((u1 + u2) + badmm_lgamma(theta + u0)) - badmm_lgamma(theta +
         1.0));
-    return fma(-u0, log(m + u0), part_1);
+    return fma(-u0, badmm_ln(m + u0), part_1);
 }
 
 BADMM_INLINE float badmm_negative_binomial_log_density_f32(float theta, float rate, double size)

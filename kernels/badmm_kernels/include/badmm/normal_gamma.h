@@ -91,7 +91,7 @@ BADMM_INLINE void badmm_normal_gamma_expectation_from_natural_f64(
     const double r = (t02 + t01) / precision;
     const double m = precision_mean / precision;
     const double t5_0 = shape / r;
-    *out_mean_log_tau = badmm_guarded(badmm_digamma(shape) - log(r), r);
+    *out_mean_log_tau = badmm_guarded(badmm_digamma(shape) - badmm_ln(r), r);
     *out_negative_mean_tau = -t5_0;
     *out_mean_tau_x = m * t5_0;
     *out_half_negative_mean_tau_x_square = fma(-0.5 * (m * m), t5_0, -0.5 / precision);
@@ -206,12 +206,11 @@ BADMM_INLINE double badmm_normal_gamma_log_density_f64(
     const double t02 = fma(rate, precision, -t00);
     const double r = (t02 + t01) / precision;
     const double m = precision_mean / precision;
-    const double t5_0 = log(tau);
+    const double t5_0 = badmm_ln(tau);
     const double t51 = x - m;
-    const double part_1 = fma(shape, t5_0, (((0.5 * log(precision)) - (0.5 * t5_0)) - badmm_lgamma(shape)) -
+    const double part_1 = fma(shape, t5_0, (((0.5 * badmm_ln(precision)) - (0.5 * t5_0)) - badmm_lgamma(shape)) -
         0.9189385332046728);
-    const double part_2 = fma(-0.5 * (precision * tau), t51 * t51, fma(-r, tau, fma(shape, log(r), part_1)));
-    return badmm_guarded(part_2, r);
+    return badmm_guarded(fma(-0.5 * (precision * tau), t51 * t51, fma(-r, tau, fma(shape, badmm_ln(r), part_1))), r);
 }
 
 BADMM_INLINE float badmm_normal_gamma_log_density_f32(
@@ -232,8 +231,8 @@ BADMM_INLINE double badmm_normal_gamma_log_marginal_f64(
     const double t01 = fma(-(0.5 * precision_mean), precision_mean, t00);
     const double t02 = fma(rate, precision, -t00);
     const double r = (t02 + t01) / precision;
-    const double t4_0 = log(tau);
-    return badmm_guarded(fma(-r, tau, fma(shape, log(r), fma(shape, t4_0, -t4_0 - badmm_lgamma(shape)))), r);
+    const double t4_0 = badmm_ln(tau);
+    return badmm_guarded(fma(-r, tau, fma(shape, badmm_ln(r), fma(shape, t4_0, -t4_0 - badmm_lgamma(shape)))), r);
 }
 
 BADMM_INLINE float badmm_normal_gamma_log_marginal_f32(
@@ -411,7 +410,7 @@ BADMM_INLINE double badmm_normal_gamma_log_partition_term(
     const double s1 = fma(-(0.5 * precision_mean), precision_mean, s0);
     const double s2 = fma(rate, precision, -s0);
     const double r = (s2 + s1) / precision;
-    return badmm_guarded(fma(-shape, log(r), badmm_lgamma(shape) - (0.5 * log(precision))), r);
+    return badmm_guarded(fma(-shape, badmm_ln(r), badmm_lgamma(shape) - (0.5 * badmm_ln(precision))), r);
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -427,8 +426,9 @@ BADMM_INLINE double badmm_normal_gamma_entropy_term(
     const double s2 = fma(rate, precision, -s0);
     const double r = (s2 + s1) / precision;
     const double t_0 = badmm_stirling_remainder_1(shape);
-    const double part_1 = (((0.5 * t_0) + (0.5 * log(shape))) + badmm_stirling_remainder(shape)) + 1.4189385332046727;
-    return badmm_guarded(fma(-shape, t_0, (part_1 - (0.5 * log(r))) - (0.5 * log(precision))), r);
+    const double part_1 = (((0.5 * t_0) + (0.5 * badmm_ln(shape))) + badmm_stirling_remainder(shape)) +
+        1.4189385332046727;
+    return badmm_guarded(fma(-shape, t_0, (part_1 - (0.5 * badmm_ln(r))) - (0.5 * badmm_ln(precision))), r);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

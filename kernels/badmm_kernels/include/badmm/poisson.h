@@ -29,7 +29,7 @@
  * Source: Khan & Rue, arXiv:2107.04562, section 2. */
 BADMM_INLINE double badmm_poisson_natural_from_standard_f64(double mean)
 {
-    return log(mean);
+    return badmm_ln(mean);
 }
 
 BADMM_INLINE float badmm_poisson_natural_from_standard_f32(float mean)
@@ -71,7 +71,7 @@ BADMM_INLINE float badmm_poisson_expectation_from_natural_f32(float log_mean)
  * Source: Khan & Rue, arXiv:2107.04562, section 2: inverse of grad A. */
 BADMM_INLINE double badmm_poisson_natural_from_expectation_f64(double mean)
 {
-    return log(mean);
+    return badmm_ln(mean);
 }
 
 BADMM_INLINE float badmm_poisson_natural_from_expectation_f32(float mean)
@@ -102,7 +102,7 @@ BADMM_INLINE float badmm_poisson_natural_gradient_f32(float mean, float gradient
 BADMM_INLINE double badmm_poisson_log_density_f64(double theta, double log_mean)
 {
     const double m = exp(log_mean);
-    return fma(theta, log(m), -m - badmm_lgamma(theta + 1.0));
+    return fma(theta, badmm_ln(m), -m - badmm_lgamma(theta + 1.0));
 }
 
 BADMM_INLINE float badmm_poisson_log_density_f32(float theta, float log_mean)

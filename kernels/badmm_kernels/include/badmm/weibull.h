@@ -31,7 +31,7 @@
 BADMM_INLINE double badmm_weibull_natural_from_standard_f64(double scale, double shape)
 {
     const double u0 = -shape;
-    return exp(u0 * log(scale));
+    return exp(u0 * badmm_ln(scale));
 }
 
 BADMM_INLINE float badmm_weibull_natural_from_standard_f32(float scale, double shape)
@@ -47,7 +47,7 @@ BADMM_INLINE float badmm_weibull_natural_from_standard_f32(float scale, double s
 BADMM_INLINE double badmm_weibull_standard_from_natural_f64(double rate, double shape)
 {
     const double u0 = -1.0 / shape;
-    return exp(u0 * log(rate));
+    return exp(u0 * badmm_ln(rate));
 }
 
 BADMM_INLINE float badmm_weibull_standard_from_natural_f32(float rate, double shape)
@@ -64,8 +64,8 @@ BADMM_INLINE double badmm_weibull_expectation_from_natural_f64(double rate, doub
 {
     const double u0 = -1.0 / shape;
     const double u1 = shape;
-    const double s = exp(u0 * log(rate));
-    return -exp(u1 * log(s));
+    const double s = exp(u0 * badmm_ln(rate));
+    return -exp(u1 * badmm_ln(s));
 }
 
 BADMM_INLINE float badmm_weibull_expectation_from_natural_f32(float rate, double shape)
@@ -99,7 +99,7 @@ BADMM_INLINE double badmm_weibull_natural_gradient_f64(double scale, double grad
 {
     const double u0 = 1.0 - shape;
     const double u1 = 1.0 / shape;
-    return -((gradient_scale * exp(u0 * log(scale))) * u1);
+    return -((gradient_scale * exp(u0 * badmm_ln(scale))) * u1);
 }
 
 BADMM_INLINE float badmm_weibull_natural_gradient_f32(float scale, float gradient_scale, double shape)
@@ -118,10 +118,10 @@ BADMM_INLINE double badmm_weibull_log_density_f64(double theta, double rate, dou
     const double u1 = shape;
     const double u2 = -shape;
     const double u3 = log(shape);
-    const double s = exp(u0 * log(rate));
-    const double t1_0 = log(theta);
-    const double part_1 = fma(t1_0, u1, fma(-exp(u2 * log(s)), exp(u1 * log(theta)), u3 - t1_0));
-    return fma(-u1, log(s), part_1);
+    const double s = exp(u0 * badmm_ln(rate));
+    const double t1_0 = badmm_ln(theta);
+    const double part_1 = fma(t1_0, u1, fma(-exp(u2 * badmm_ln(s)), exp(u1 * badmm_ln(theta)), u3 - t1_0));
+    return fma(-u1, badmm_ln(s), part_1);
 }
 
 BADMM_INLINE float badmm_weibull_log_density_f32(float theta, float rate, double shape)
@@ -139,8 +139,8 @@ BADMM_INLINE double badmm_weibull_whiten_f64(double natural_rate, double directi
 {
     const double u0 = -1.0 / shape;
     const double u1 = shape;
-    const double s = exp(u0 * log(natural_rate));
-    const double l_11 = exp(u1 * log(s));
+    const double s = exp(u0 * badmm_ln(natural_rate));
+    const double l_11 = exp(u1 * badmm_ln(s));
     return direction_rate * l_11;
 }
 
@@ -157,7 +157,7 @@ BADMM_INLINE float badmm_weibull_whiten_f32(float natural_rate, float direction_
 BADMM_INLINE double badmm_weibull_log_partition_term(double rate, double shape)
 {
     BADMM_CAST(void, shape);
-    return -log(rate);
+    return -badmm_ln(rate);
 }
 
 /* Differential entropy in nats. This is one term: sum over coordinates, in double.
@@ -170,7 +170,7 @@ BADMM_INLINE double badmm_weibull_entropy_term(double rate, double shape)
     const double u0 = -log(shape);
     const double u1 = -0.5772156649015329 / shape;
     const double u2 = 1.0 / shape;
-    return fma(-u2, log(rate), (u0 + u1) + 1.5772156649015328);
+    return fma(-u2, badmm_ln(rate), (u0 + u1) + 1.5772156649015328);
 }
 
 /* Kullback-Leibler divergence KL(q||p) in nats. This is one term: sum over coordinates, in double.

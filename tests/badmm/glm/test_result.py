@@ -132,7 +132,13 @@ def test_the_forest_has_a_row_for_every_site(found: GLMResult) -> None:
     axes = found.plot()
     assert len(axes) == 3
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert labels == ["north (120)", "south (90)", "east (90)", "pooled"]
+    assert labels == ["north (120)", "south (90)", "east (90)", "pooled (300)"]
+    for ax in axes:
+        left, right = ax.get_xlim()
+        assert sum(left <= tick <= right for tick in ax.get_xticks()) >= 2
+        lines = [x for x in (np.asarray(line.get_xdata(), dtype=float) for line in ax.lines) if len(x) == 2][:4]
+        arrows = [line for line in ax.lines if line.get_marker() in ("<", ">")]
+        assert len(arrows) == sum((ends[0] < left) + (ends[1] > right) for ends in lines)
     plt.close("all")
     with pytest.raises(ValueError, match="terms: expected some of"):
         found.plot(["age"])

@@ -76,6 +76,8 @@ def connect(name: str | None, options: Mapping[str, Any], config: Any, *, resume
         raise ConfigError(f"--{next(iter(given))}: expected --transport files beside it, got {name or 'no transport'}")
     deadline = options.get("deadline")
     if name is None:
+        if deadline is not None:
+            raise ConfigError("--deadline: expected --transport beside it, got no transport")
         return Engine()
     if name == "mpi":
         from badmm.transports.mpi import MPI

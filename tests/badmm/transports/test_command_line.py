@@ -127,6 +127,7 @@ def test_a_killed_server_and_killed_sites_change_no_bit(data: Path) -> None:
     ("options", "line"),
     [
         (["--share", "x"], "--share: expected --transport files beside it, got no transport"),
+        (["--deadline", "3"], "--deadline: expected --transport beside it, got no transport"),
         (["--transport", "files", "--as", "a"], "--share: expected a value with --transport files, got none"),
         (["--transport", "files", "--share", "x", "--as", "server"], "--sites: expected the names of the sites"),
         (

@@ -136,7 +136,9 @@ def _found(site: str, source: Source, names: Sequence[str], categorical: Sequenc
                     before, kind = (_kind(part, where(site, name)) for part in (found[name], column))
                     if kind != before:
                         at = place(column, 0)
-                        raise ValueError(f"{where(site, name)}: expected {before} as above, got {kind} at {at}")
+                        raise ValueError(
+                            f"{where(site, name)}: expected {before} as above, got {kind} at {at}; list levels as text"
+                        )
                 few = name in categorical or (len(column) > 0 and _kind(column, where(site, name)) == LEVELS)
                 column = column.drop_duplicates() if few else column.head(1)
                 parts = [part for part in (found.get(name), column) if part is not None and len(part)]

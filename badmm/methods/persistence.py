@@ -10,8 +10,8 @@ follow noise make successive residuals opposite, and γ_k falls; duals that lag 
 γ_k is the mean over rounds, the last one with weight ½, kept in [0.05, 1]. Inner products are those of the means in
 posterior deviations, r = √S_g (m_k − m_g), a part of the Fisher metric.
 
-With exact clients residuals persist until they vanish and γ_k → 1. A client computes it from its own residuals, of
-rounds in which it takes part.
+Exact clients have no noise: γ_k is near 1 while residuals shrink without turning, and below it where they circle the
+fixed point. A client computes it from its own residuals, of rounds in which it takes part.
 """
 
 from __future__ import annotations

@@ -33,6 +33,8 @@ SERIES_TERMS = 10
 DIVERGENCE_TERMS = 9  # of the series in a divergence: the tenth is 1e-16 of it
 ARTANH_TERMS = 10
 LEAST_NORMAL = 2.0**-1022
+TINY = 2.0**-1000
+"""Below it ln(y/x) is taken at x = 2^-1000, as y/x may overflow: x ln(y/x) and its share of R' are below 1e-297."""
 LARGEST = float.fromhex("0x1.fffffffffffffp+1023")
 ROOT_TWO = Int(0x3FF6A09E667F3BCD, "bits")  # √2
 EXPONENT = Int(0xFFF0000000000000, "bits")  # sign and exponent
@@ -122,6 +124,11 @@ def steps(of: str, updates: Callable[[float], Iterable[tuple[str, Expr]]]) -> li
     return lines
 
 
+def log_growth() -> Expr:
+    """ln(y/x) from x = 2^-1000 on, and its value there below."""
+    return call("ln", op("div", "y", chosen(op("lt", "x", TINY), TINY, "x")))
+
+
 def counted(of: str) -> list[Stmt]:
     """n, how many steps there are."""
     return [Let("n", num(0)), *steps(of, lambda k: [("n", num(k + 1))])]
@@ -151,7 +158,7 @@ def shifted(divided: bool) -> list[Stmt]:
 def remainder_function() -> Function:
     """R(x) = R(y) + x ln(y/x) − n − ln Π (x + k)/y: Γ's recurrence."""
     main = op("fma", -0.5, call("ln", "y"), sp.log(2 * sp.pi) / 2)
-    moved = op("fma", "x", call("ln", op("div", "y", "x")), op("neg", "n"))
+    moved = op("fma", "x", log_growth(), op("neg", "n"))
     return Function(
         "stirling_remainder",
         ("x",),
@@ -169,7 +176,7 @@ def remainder_function() -> Function:
 def slope_function() -> Function:
     """R′(x) = R′(y) + ln(y/x) − Σ 1/(x + k)."""
     main = op("fma", "w", "p", op("mul", -0.5, "u"))
-    moved = op("sub", call("ln", op("div", "y", "x")), op("div", "top", "product"))
+    moved = op("sub", log_growth(), op("div", "top", "product"))
     return Function(
         "stirling_remainder_1",
         ("x",),
@@ -275,7 +282,7 @@ def divergence_function() -> Function:
             Let("total", op("fma", op("neg", "p"), _phi(op("neg", "moved"), ends), "total")),
             Let("total", op("fma", 0.5, _phi("g", "ratio"), "total")),
             *bregman_series(),
-            Return((op("fma", op("mul", op("mul", "g", "h"), "v"), "series", "total"),)),
+            Return((op("fma", op("mul", "g", op("mul", "h", "v")), "series", "total"),)),
         ),
         "R(p) - R(q) - R'(q) (p - q) >= 0, shifted to arguments from 10 on; every term is of second order in p - q.",
     )

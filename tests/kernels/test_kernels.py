@@ -17,7 +17,13 @@ from numba import njit
 import badmm_kernels
 from badmm_kernels.cpu import threads
 from badmm_kernels.cpu.diagonal_gaussian import dual_update_f32, dual_update_f64, natural_gradient_f64
-from badmm_kernels.cpu.gamma import digamma, expectation_from_natural_f64, lgamma
+from badmm_kernels.cpu.gamma import (
+    digamma,
+    expectation_from_natural_f64,
+    lgamma,
+    stirling_remainder,
+    stirling_remainder_1,
+)
 
 ELEMENTWISE = ("diagonal_gaussian", "gamma", "isotropic_gaussian")
 DTYPES = (np.float32, np.float64)
@@ -51,6 +57,21 @@ def test_gaussian_kl_is_a_divergence(m: float, s: float, n: float, t: float) -> 
     q, p = (ns.natural_from_standard(np.array([a]), np.array([b])) for a, b in ((m, s), (n, t)))
     assert ns.kl(q, p) >= 0.0
     assert ns.kl(q, q) == 0.0
+
+
+@pytest.mark.parametrize("shape", [1e20, 1e160, 1e300])
+def test_gamma_kl_of_shapes_far_apart_is_finite(shape: float) -> None:
+    """KL(Gamma(1, 1) ‖ Gamma(a, 1)) = ln Γ(a) + γ (a − 1), which is a (ln a − 1 + γ) to all digits."""
+    q, p = ((np.array([a]), np.array([1.0])) for a in (1.0, shape))
+    expected = shape * (np.log(shape) - 1.0 + np.euler_gamma)
+    assert badmm_kernels.load("gamma").kl(q, p) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("x", [2.0**-1022, 5e-308, 1e-300])
+def test_the_remainder_of_stirlings_formula_reaches_the_least_normal_number(x: float) -> None:
+    """R(x) = −ln x + O(x ln x), R′(x) = −1/x + O(ln x)."""
+    assert stirling_remainder(x) == pytest.approx(-np.log(x), rel=1e-14)
+    assert stirling_remainder_1(x) == pytest.approx(-1.0 / x, rel=1e-14)
 
 
 @given(st.floats(1e-4, 1e8), st.floats(1e-6, 1e6), st.floats(1e-4, 1e8), st.floats(1e-6, 1e6))

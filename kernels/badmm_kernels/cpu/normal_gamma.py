@@ -231,7 +231,7 @@ def stirling_remainder(x):
     p = fma(p, w, 0.0007936507936507937)
     p = fma(p, w, -0.002777777777777778)
     p = fma(p, w, 0.08333333333333333)
-    shift = fma(x, ln(y / x), -n) - ln(product)
+    shift = fma(x, ln(y / select(x < 9.332636185032189e-302, 9.332636185032189e-302, x)), -n) - ln(product)
     return shift + fma(u, p, fma(-0.5, ln(y), 0.9189385332046728))
 
 
@@ -305,7 +305,7 @@ def stirling_remainder_1(x):
     p = fma(p, w, -0.003968253968253968)
     p = fma(p, w, 0.008333333333333333)
     p = fma(p, w, -0.08333333333333333)
-    return fma(w, p, -0.5 * u) + (ln(y / x) - (top / product))
+    return fma(w, p, -0.5 * u) + (ln(y / select(x < 9.332636185032189e-302, 9.332636185032189e-302, x)) - (top / product))
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
@@ -622,7 +622,7 @@ def stirling_bregman(p, q):
     geometric = fma(v, geometric, power)
     weighted = fma(u, weighted, geometric)
     series = fma(0.17964437236883057, weighted, series)
-    return fma((g * h) * v, series, total)
+    return fma(g * (h * v), series, total)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)

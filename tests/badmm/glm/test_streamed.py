@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "another kind": (
         "y ~ x",
         "\n".join([*LINES[:91], *(f"low{line[line.index(',') :]}" for line in LINES[91:])]),
-        r"\['x'\]: expected numbers as above, got levels at line 92",
+        r"\['x'\]: expected numbers as above, got levels at line 92; list levels as text",
     ),
     "a column missing": ("y ~ q", "\n".join(LINES), "n.csv: expected the column 'q'"),
     "a header alone": ("y ~ x", LINES[0], "n.csv: expected at least one row, got none"),

@@ -36,6 +36,8 @@ class Chunked:
     missing: Sequence[str] = MISSING
 
     def frames(self, columns: Collection[str]) -> Iterator[pd.DataFrame]:
-        """Those columns, chunk by chunk."""
+        """Those columns, chunk by chunk: of two rows and more, as one row does not show which terms look at others."""
+        if positive_integer(self.rows, "rows") < 2:
+            raise ValueError(f"rows: expected at least 2, got {self.rows}")
         named = [name for name in self.text if name in columns]
-        return read_frames(Path(self.path), positive_integer(self.rows, "rows"), named, self.missing, columns)
+        return read_frames(Path(self.path), self.rows, named, self.missing, columns)

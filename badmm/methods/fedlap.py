@@ -9,8 +9,8 @@ With the prior N(0, 1/δ), precision-mean λ = δ θ, and losses ℓ_k = N_k f_k
 The dual and server lines are Bayesian ADMM's at ρ = α = 1. The paper's v_k is −η_k. The fixed point is
 the posterior mode, argmin Σ_k ℓ_k + δ/2 ‖θ‖². The client's objective is divided by N_k/τ.
 
-From duals of 0 the server moves by γK times the clients' mean displacement: by that displacement, as averaging does,
-with γ = 1/K. Per point of an average client the penalty is δ Kτ/N, which is FedProx's ρ.
+From duals of 0 the server moves by γK times the mean displacement of all clients: by that displacement, as averaging
+does, with γ = 1/K and nobody absent. Per point of an average client the penalty is δ Kτ/N, which is FedProx's ρ.
 """
 
 from __future__ import annotations
@@ -36,17 +36,10 @@ PENALTY = 1e-3
 """δ Kτ/N of the automatic δ: FedProx's ρ."""
 
 
-@dataclass(frozen=True)
-class FedLap(AdmmMethod, DescentMethod):
-    """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ. δ "auto" is 1e-3 N/(Kτ), γ "auto" is 1/K."""
+class SizedPrior(AdmmMethod):
+    """δ "auto" is 1e-3 N/(Kτ), γ "auto" is 1/K."""
 
-    name = "fedlap"
-    family = "isotropic_gaussian"
-    slots = ("precision_mean",)
-    broadcast = ("precision_mean", "delta")
-    precision: float | Literal["auto"] = "auto"
-    damping: float | Literal["auto"] = "auto"
-    temperature: float = 1.0
+    temperature: float
 
     def __post_init__(self) -> None:
         if self.precision != "auto":
@@ -63,15 +56,28 @@ class FedLap(AdmmMethod, DescentMethod):
         return super().policy(num_clients, rho, alpha, 1.0 / num_clients if damping == "auto" else damping)
 
     def prior_precision(self, federation: Federation, initial: Tensor) -> Tensor:
-        """δ, one number."""
+        """δ of every coordinate, (P,)."""
         delta = self.precision
         if delta == "auto":
             delta = PENALTY * sum(federation.counts) / (federation.num_clients * self.temperature)
-        return initial.new_tensor(delta)
+        return initial.new_full(initial.shape, delta)
+
+
+@dataclass(frozen=True)
+class FedLap(SizedPrior, DescentMethod):
+    """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ. δ "auto" is 1e-3 N/(Kτ), γ "auto" is 1/K."""
+
+    name = "fedlap"
+    family = "isotropic_gaussian"
+    slots = ("precision_mean",)
+    broadcast = ("precision_mean", "delta")
+    precision: float | Literal["auto"] = "auto"
+    damping: float | Literal["auto"] = "auto"
+    temperature: float = 1.0
 
     def member(self, mean: Tensor, precision: Tensor) -> Slots:
-        """λ = δ θ."""
-        return tuple(self._kernels(mean).natural_from_standard(mean, precision=float(precision)))
+        """λ = δ θ; the precision of one coordinate is that of all."""
+        return tuple(self._kernels(mean).natural_from_standard(mean, precision=float(precision[0])))
 
     def mean(self, state: State) -> Tensor:
         """θ_g = λ_g/δ."""
@@ -82,7 +88,7 @@ class FedLap(AdmmMethod, DescentMethod):
     def start(self, federation: Federation, initial: Tensor) -> State:
         """θ_g = 0, the prior's mean, duals 0; the first round's clients start at the network's initialisation."""
         state = self.first(federation, initial)
-        state.server["delta"] = self.prior_precision(federation, initial)
+        state.server["delta"] = self.prior_precision(federation, initial)[:1]
         return state
 
     def penalty(self, state: State, task: Task) -> Penalty:

@@ -14,10 +14,10 @@ On quadratics the mean of the fixed point is the posterior's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from badmm.checks import positive_number
 from badmm.clients.penalty import Penalty
+from badmm.methods.fedlap import SizedPrior
 from badmm.methods.gaussian import GaussianMethod
 from badmm.rounds.lines import Slots
 from badmm.rounds.network_method import DescentMethod, State
@@ -30,18 +30,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FedLapCov(GaussianMethod, DescentMethod):
-    """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ."""
+class FedLapCov(SizedPrior, GaussianMethod, DescentMethod):
+    """Prior precision δ (1/θ²), damping γ in (0, 1] and temperature τ. δ "auto" is 1e-3 N/(Kτ), γ "auto" is 1/K."""
 
     name = "fedlap_cov"
-    precision: float = 1.0
-    damping: float = 0.1
+    precision: float | Literal["auto"] = "auto"
+    damping: float | Literal["auto"] = "auto"
     temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        positive_number(self.precision, "precision")
-        positive_number(self.damping, "damping", 1.0)
-        positive_number(self.temperature, "temperature")
 
     def start(self, federation: Federation, initial: Tensor) -> State:
         """λ_g = λ_0, duals 0; the first round's clients start at the network's initialisation."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FIRST, LEAST, WEIGHT = 0.5, 0.05, 0.5
 """γ of the first round, the least γ, and the weight of a new round in the mean."""
-NAME, RESIDUAL = "damping", "residual"
+NAME, RESIDUAL = "own_damping", "own_residual"
 """γ_k and r among a client's tensors; the mean of γ_k among the server's."""
 
 
@@ -44,3 +44,8 @@ def dampings(state: State, task: Task, residual: Tensor) -> Tensors:
     persists = (residual.double() * before.double()).sum(1, keepdim=True) / lengths.sqrt()
     found = damping.lerp(persists.to(damping.dtype), WEIGHT).clamp(LEAST, 1.0)
     return {NAME: found.where(lengths > 0, damping), RESIDUAL: residual}
+
+
+def told(state: State) -> dict[str, float]:
+    """The clients' mean γ_k as a round's record has it; nothing where γ is the same for all."""
+    return {"damping": float(state.server[NAME])} if NAME in state.server else {}

@@ -180,7 +180,12 @@ def slope_function() -> Function:
     return Function(
         "stirling_remainder_1",
         ("x",),
-        (*shifted(divided=False), *horner("p", asymptotic(1), "w"), Return((op("add", main, moved),))),
+        (
+            *shifted(divided=False),
+            *horner("p", asymptotic(1), "w"),
+            Let("moved", moved),
+            Return((op("add", main, "moved"),)),
+        ),
         "R'(x) = digamma(x) - ln x, x > 0; R'(x) = R'(x + n) - sum of 1/(x + k) for k < n + ln((x + n)/x) below 10.",
     )
 

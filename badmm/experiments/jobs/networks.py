@@ -25,6 +25,7 @@ from badmm.experiments.engines import Engine
 from badmm.experiments.jobs.job import After, Listener, Record
 from badmm.experiments.problems.networks import Experiment
 from badmm.experiments.store.folder import Checkpoint, Manifest, RunFolder
+from badmm.methods import persistence
 from badmm.networks.noise import largest_noise, warning
 from badmm.rounds import network_round as rounds
 from badmm.rounds.loop import Played
@@ -135,7 +136,7 @@ class NetworkJob:
             "excluded": {str(client): reason for client, reason in outcome.excluded.items()},
             "events": outcome.events,
             "noise": experiment.noise(state),
-            **{name: float(state.server[name]) for name in ("damping",) if name in state.server},
+            **persistence.told(state),
             "lr": lr,
             "seconds": seconds,
         }

@@ -300,7 +300,8 @@ def stirling_remainder_1(x):
     p = fma(p, w, -0.003968253968253968)
     p = fma(p, w, 0.008333333333333333)
     p = fma(p, w, -0.08333333333333333)
-    return fma(w, p, -0.5 * u) + (ln(y / select(x < 9.332636185032189e-302, 9.332636185032189e-302, x)) - (top / product))
+    moved = ln(y / select(x < 9.332636185032189e-302, 9.332636185032189e-302, x)) - (top / product)
+    return fma(w, p, -0.5 * u) + moved
 
 
 @njit(nogil=True, cache=True, error_model="numpy", forceinline=True)

@@ -69,22 +69,16 @@ def test_fedlap_reaches_the_posterior_mode(kind: str, precision: float, lr: floa
     np.testing.assert_allclose(mean_of(method, state), pooled(kind, precision), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "lr"), [("squares", 0.3), ("logistic", 1.0)])
-def test_fedlaps_own_precision_is_its_penalty_by_the_clients_size(kind: str, lr: float) -> None:
-    """δ = 1e-3 N/(Kτ); the first round's server is at the mean of the clients, as γ = 1/K has it."""
+@pytest.mark.parametrize(("method", "slot"), [(FedLap, "precision_mean"), (FedLapCov, "precision")])
+def test_fedlaps_own_precision_is_its_penalty_by_the_clients_size(method: type[FedLap | FedLapCov], slot: str) -> None:
+    """δ = 1e-3 N/(Kτ); with γ = 1/K the first round's server is at the mean of the clients."""
     precision = 1e-3 * sum(SIZES) / (len(SIZES) * 2.0)
-    fed = federation(kind, epochs=20, lr=lr)
-    first = {
-        name: solve(method, fed, 1)
-        for name, method in (
-            ("auto", FedLap(temperature=2.0)),
-            ("numbers", FedLap(precision=precision, damping=1.0 / len(SIZES), temperature=2.0)),
-        )
-    }
-    natural = first["auto"].clients["precision_mean"]
-    torch.testing.assert_close(first["auto"].server["precision_mean"], natural.mean(0), rtol=1e-12, atol=1e-15)
-    for name, tensor in first["numbers"].server.items():
-        torch.testing.assert_close(first["auto"].server[name], tensor, rtol=1e-12, atol=0)
+    fed = federation("logistic", epochs=20, lr=0.5)
+    found = solve(method(temperature=2.0), fed, 1)
+    given = solve(method(precision=precision, damping=1.0 / len(SIZES), temperature=2.0), fed, 1)
+    torch.testing.assert_close(found.server[slot], found.clients[slot].mean(0), rtol=1e-12, atol=1e-15)
+    for name, tensor in given.server.items():
+        torch.testing.assert_close(found.server[name], tensor, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("kind", "lr"), [("squares", 0.12), ("logistic", 0.5)])
@@ -156,10 +150,10 @@ def test_variational_methods_reach_the_posterior_mean(name: str) -> None:
     """The mean is the posterior's, the precision its precision's diagonal: the mean-field solution."""
     method, count, epochs, tolerance = VARIATIONAL[name]
     state = solve(method, federation("squares", epochs=epochs, lr=0.12), count)
-    temperature = float(method.temperature)
-    mean = pooled("squares", method.precision * temperature)
+    prior, temperature = float(method.precision), float(method.temperature)
+    mean = pooled("squares", prior * temperature)
     np.testing.assert_allclose(mean_of(method, state), mean, rtol=0, atol=tolerance)
-    precision = exact_precision(method.precision, temperature)
+    precision = exact_precision(prior, temperature)
     np.testing.assert_allclose(state.server["precision"].numpy(), precision, rtol=30 * tolerance)
 
 

@@ -60,6 +60,8 @@ def test_a_setting_out_of_its_range_is_named(method: str, setting: str) -> None:
         ("bregman_admm", "damping"),
         ("fedlap", "precision"),
         ("fedlap", "damping"),
+        ("fedlap_cov", "precision"),
+        ("fedlap_cov", "damping"),
     ],
 )
 def test_some_settings_can_be_automatic(method: str, setting: str) -> None:

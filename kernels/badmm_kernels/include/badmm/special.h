@@ -319,8 +319,8 @@ BADMM_INLINE double badmm_stirling_remainder_1(double x)
     p = fma(p, w, -0.003968253968253968);
     p = fma(p, w, 0.008333333333333333);
     p = fma(p, w, -0.08333333333333333);
-    return fma(w, p, -0.5 * u) + (badmm_ln(y / ((x < 9.332636185032189e-302) ? 9.332636185032189e-302 : x)) - (top /
-        product));
+    const double moved = badmm_ln(y / ((x < 9.332636185032189e-302) ? 9.332636185032189e-302 : x)) - (top / product);
+    return fma(w, p, -0.5 * u) + moved;
 }
 
 /* R''(x) = trigamma(x) - 1/x, x > 0; R''(x) = R''(x + 1) + 1/(x^2 (x + 1)) below 10. */

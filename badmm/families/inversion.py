@@ -198,13 +198,27 @@ class Counting:
         return theta, mass / mass.sum()
 
     def _mode(self) -> float:
-        """The most probable θ, by halving: the log-probability rises before it and falls after it."""
-        low, high = self.support[0], min(self.support[1], LARGEST_COUNT)
+        """The most probable θ: the log-probability rises before it and falls after it.
+
+        Doubling bounds it, as far out what neighbours differ by is less than rounding; halving finds it.
+        """
+        low, high = self._bound(-1.0), self._bound(1.0)
         while low < high:
             middle = np.floor(0.5 * (low + high))
             here, after = self._given(np.array([middle, middle + 1.0]))
             low, high = (middle + 1.0, high) if after > here else (low, middle)
         return float(low)
+
+    def _bound(self, side: float) -> float:
+        """A θ beyond which the log-probability does not rise, by doubling from the θ nearest to 0."""
+        low, high = max(self.support[0], -LARGEST_COUNT), min(self.support[1], LARGEST_COUNT)
+        start, step = min(max(0.0, low), high), side
+        while low <= start + 2.0 * step <= high:
+            here, after = self._given(start + step * np.array([1.0, 2.0]))
+            if after <= here:
+                break
+            step *= 2.0
+        return min(max(start + 2.0 * step, low), high)
 
     def _reach(self, middle: float, side: float) -> float:
         """How far from the mode probabilities matter."""

@@ -136,7 +136,9 @@ COUNTS: dict[str, tuple[Any, tuple[float, float]]] = {
     "poisson below one": (stats.poisson(0.02), (0.0, INFINITY)),
     "large poisson": (stats.poisson(3e6), (0.0, INFINITY)),
     "geometric": (stats.geom(1e-3, loc=-1), (0.0, INFINITY)),
+    "negative binomial": (stats.nbinom(2.5, 2.5 / 22.5), (0.0, INFINITY)),
     "of both signs": (stats.skellam(30.0, 20.0), (-1e6, 1e6)),
+    "below zero": (stats.skellam(20.0, 90.0), (-1e6, 1e6)),
     "at the upper end": (stats.binom(10_000, 1 - 1e-5), (0.0, 10_000.0)),
 }
 

@@ -47,9 +47,10 @@ def test_sums_cross_and_the_bits_are_those_in_process(name: str) -> None:
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
     for message, reply in zip(engine.messages, engine.replies, strict=True):
         assert set(message.arrays) == set(NETWORKS[name].broadcast)
-        assert {array.shape for array in message.arrays.values()} == {(DIM,)}
-        # one array of the parameters' shape each, whatever the number of clients
-        assert {array.shape for array in reply.sums.values()} <= {(DIM,), ()}
+        # and one number, FedLap's prior precision
+        assert {array.shape for array in message.arrays.values()} <= {(DIM,), (1,)}
+        # one array of the parameters' shape each, whatever the number of clients, and sums of numbers
+        assert {array.shape for array in reply.sums.values()} <= {(DIM,), (), (1,)}
         assert reply.clients == 3
 
 

@@ -53,7 +53,8 @@ class SizedPrior(AdmmMethod):
         cls, num_clients: int, rho: Setting, alpha: Setting, damping: Setting, mixed_damping: float = 0.0
     ) -> Policy:
         """An automatic γ is 1/K."""
-        return super().policy(num_clients, rho, alpha, 1.0 / num_clients if damping == "auto" else damping)
+        damping = 1.0 / num_clients if damping == "auto" else damping
+        return super().policy(num_clients, rho, alpha, damping, mixed_damping)
 
     def prior_precision(self, federation: Federation, initial: Tensor) -> Tensor:
         """δ of every coordinate, (P,)."""

@@ -70,9 +70,7 @@ class NetworkJob:
 
     def run_rounds(self, checkpoint: Checkpoint | None, history: Sequence[Record], after: After) -> State:
         """Run the remaining rounds; return the state after the last one."""
-        state = (
-            self.experiment.start() if checkpoint is None else restore(checkpoint, self.experiment.federation.device)
-        )
+        state = self._begin(checkpoint)
         self.engine.agree_on(state.round)
         metadata = {} if checkpoint is None else checkpoint.metadata
         totals: dict[str, float] = {name: metadata.get("totals", {}).get(name, 0) for name in _TOTALS}
@@ -82,6 +80,20 @@ class NetworkJob:
             if trials and state.round == 1:
                 record["trials"] = trials
             after(record, lambda: capture(state, totals, lr))
+        return state
+
+    def _begin(self, checkpoint: Checkpoint | None) -> State:
+        """The state before the first round, or a checkpoint's; ValueError where that lacks a tensor of the method's."""
+        fresh = self.experiment.start()
+        if checkpoint is None:
+            return fresh
+        state = restore(checkpoint, self.experiment.federation.device)
+        missing = [*(fresh.server.keys() - state.server.keys()), *(fresh.clients.keys() - state.clients.keys())]
+        if missing:
+            raise ValueError(
+                f"--resume: expected a checkpoint of {self.label} with the tensor {min(missing)!r}, got one without, "
+                "as another version of the package writes it: choose another --out"
+            )
         return state
 
     def _step_size(self, totals: dict[str, float]) -> tuple[float, dict[float, float]]:

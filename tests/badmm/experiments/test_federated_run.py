@@ -18,6 +18,7 @@ from badmm.experiments.config import networks as config
 from badmm.experiments.posterior import load_posterior
 from badmm.methods import NETWORKS
 from badmm.rounds import loop, network_round as rounds
+from badmm.rounds.network_method import NetworkMethod, State
 from tests.badmm.rounds.federated_problems import DIM, SMALL, federation, idx_bytes, one_round, with_data
 
 pytestmark = pytest.mark.slow
@@ -289,6 +290,28 @@ def test_some_methods_only(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert (out / "pvi").is_dir() and not (out / "scaffold").exists()
     assert main(["run", str(small), "--out", str(out), "--methods", "fedavg"]) == 2
     assert "--methods: expected some of scaffold, pvi, got 'fedavg'" in capsys.readouterr().err
+
+
+def test_a_run_whose_state_lacks_a_tensor_of_the_method_is_refused(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that another version of the package began."""
+    arguments = ["run", str(small), "--quiet", "--out", str(tmp_path / "out"), "--methods", "scaffold", "--set"]
+    start = NETWORKS["scaffold"].start
+    assert main([*arguments, "run.rounds=1"]) == 0
+
+    def with_another(method: NetworkMethod, *given: Any) -> State:
+        state = start(method, *given)
+        state.server["scale"] = torch.ones(1)
+        return state
+
+    monkeypatch.setattr(NETWORKS["scaffold"], "start", with_another)
+    assert main([*arguments, "run.rounds=2", "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: --resume: expected a checkpoint of scaffold with the tensor 'scale', got one without"
+    )
+    assert len(error.splitlines()) == 1
 
 
 def test_a_decay_may_be_made_for_more_rounds(small: Path, tmp_path: Path) -> None:

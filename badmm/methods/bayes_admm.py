@@ -31,7 +31,7 @@ from badmm.methods.admm import ExactMethod
 from badmm.methods.gaussian import GaussianMethod, refuse_weight_decay
 from badmm.rounds.lines import Slots
 from badmm.rounds.network_method import State, Tensors, rows
-from badmm.rounds.policy import Policy, Setting
+from badmm.rounds.policy import Policy, Setting, setting
 from badmm_kernels.scalars import effective_sample_size, server_step
 
 if TYPE_CHECKING:
@@ -88,14 +88,11 @@ class IvonADMM(GaussianMethod):
     def __post_init__(self) -> None:
         for name in ("delta", "rho", "initial_sd", "hess_init"):
             positive_number(getattr(self, name), name)
-        if self.temperature != "auto":
-            positive_number(self.temperature, "temperature")
+        setting(self.temperature, "temperature")
         if self.precision != 0:
             positive_number(self.precision, "precision")
-        if self.damping != "auto":
-            positive_number(self.damping, "damping", 1.0)
-        if self.alpha != "auto":
-            positive_number(self.alpha, "alpha", 1.0)
+        setting(self.damping, "damping", 1.0)
+        setting(self.alpha, "alpha", 1.0)
         for name in ("beta1", "beta2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)!r}")

@@ -23,7 +23,7 @@ from badmm.clients.penalty import Penalty
 from badmm.methods.admm import AdmmMethod
 from badmm.rounds.lines import Slots
 from badmm.rounds.network_method import DescentMethod, State
-from badmm.rounds.policy import Policy, Setting
+from badmm.rounds.policy import Policy, Setting, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,10 +42,8 @@ class SizedPrior(AdmmMethod):
     temperature: float
 
     def __post_init__(self) -> None:
-        if self.precision != "auto":
-            positive_number(self.precision, "precision")
-        if self.damping != "auto":
-            positive_number(self.damping, "damping", 1.0)
+        setting(self.precision, "precision")
+        setting(self.damping, "damping", 1.0)
         positive_number(self.temperature, "temperature")
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Start a small run, SIGKILL it at a random moment of a random round, resume it, compare every byte; many times.
+"""Start a small run, SIGKILL it at a random moment of a round, resume it, compare every byte; in rounds from first to
+last.
 
     python tests/badmm/experiments/kill_federated.py CONFIG.toml FOLDER TRIALS
 
@@ -7,6 +8,7 @@ second. Only the last trial draws its pictures, which takes as long as the rest.
 until the kill, rounds in the history by then, "same" or what differs.
 """
 
+import json
 import os
 import random
 import shutil
@@ -59,20 +61,21 @@ def run(config: str, folder: Path, trials: int) -> None:
     torch.set_num_threads(1)
     whole, broken = folder / "whole", folder / "broken"
     assert main(["run", config, "--quiet", "--out", str(folder / "warm"), "--set", "run.rounds=1"]) == 0
-    started = time.monotonic()
     ends_well(child(["run", config, "--quiet", "--out", str(whole)]))
-    duration = time.monotonic() - started
     last = played(whole)
+    # of the rounds alone: pictures take as long as many of them
+    lines = [line for path in whole.rglob("times.jsonl") for line in path.read_text().splitlines()]
+    round_takes = sum(json.loads(line)["seconds"] for line in lines) / last
     draw = random.Random(0)
     for trial in range(trials):
         drawn = trial == trials - 1
         shutil.rmtree(broken, ignore_errors=True)
         started = time.monotonic()
         pid = child(["run", config, "--quiet", "--out", str(broken)], drawn)
-        reach = draw.randrange(last)
+        reach = trial * last // trials
         while played(broken) < reach:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, duration / last))
+        time.sleep(draw.uniform(0, round_takes))
         delay = time.monotonic() - started
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
